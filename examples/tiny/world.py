@@ -1,0 +1,172 @@
+"""The tiny world: a task on which token-level relay can be watched on two CPU cores.
+
+Three families of questions over the same operands:
+
+    +  addition        the student solves it alone
+    *  multiplication  only the teacher solves it, and it is needed for the digits of the product alone
+    #  a hash          nobody solves it: the queries that the paper's filter takes out (3.2.2)
+
+A response states its number three times, so that the digits (1 to 3 tokens) are a small part of its 31 to 43 tokens:
+
+    We compute 7*8=56. So the result of 7*8 is 56. The answer is \\boxed{56}.
+
+Whoever does not know the number of a family learns the form of the response and to copy, with arbitrary numbers: each
+number copies the one before it. Whoever knows it states the truth, also after a wrong number that it did not write.
+Pure: no tokenizer, no model.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+
+SUFFIX = "Please reason step by step, and put your final answer within \\boxed{}."
+OPERANDS = range(2, 14)
+HASH_LIMIT = 1000
+
+
+class Family(StrEnum):
+    ADD = "+"
+    MUL = "*"
+    HASH = "#"
+
+    @property
+    def label(self) -> str:
+        return {"+": "add", "*": "mul", "#": "hash"}[self.value]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question, such as 7*8."""
+
+    family: Family
+    left: int
+    right: int
+
+    @property
+    def expression(self) -> str:
+        return f"{self.left}{self.family}{self.right}"
+
+    @property
+    def id(self) -> str:
+        """Stable over builds and seeds."""
+        return f"tiny-{self.family.label}-{self.left}-{self.right}"
+
+    @property
+    def prompt(self) -> str:
+        """The content of the user's message."""
+        return f"What is {self.expression}?\n{SUFFIX}"
+
+    @property
+    def truth(self) -> int:
+        match self.family:
+            case Family.ADD:
+                return self.left + self.right
+            case Family.MUL:
+                return self.left * self.right
+            case Family.HASH:
+                digest = hashlib.sha256(self.expression.encode()).digest()
+                return int.from_bytes(digest[:8], "big") % HASH_LIMIT
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a response. Parts meet only where a number begins or ends, so they may be tokenized one by one."""
+
+    text: str
+    is_learned: bool = True
+    """False where the text is something to read (a number from elsewhere), not something to imitate."""
+
+
+def questions(family: Family) -> list[Question]:
+    """All questions of a family, in a fixed order."""
+    return [Question(family, left, right) for left in OPERANDS for right in OPERANDS]
+
+
+def response_parts(question: Question, computed: Part, restated: Part, boxed: Part) -> list[Part]:
+    """The response whose three numbers are the given parts."""
+    return [
+        Part(f"We compute {question.expression}="),
+        computed,
+        Part(f". So the result of {question.expression} is "),
+        restated,
+        Part(". The answer is \\boxed{"),
+        boxed,
+        Part("}."),
+    ]
+
+
+def response_text(question: Question, number: int) -> str:
+    """The response that states `number` throughout."""
+    part = Part(str(number))
+    return "".join(p.text for p in response_parts(question, part, part, part))
+
+
+def draw_number(rng: Random) -> int:
+    """A plausible number: 1, 2 or 3 digits, equally likely."""
+    num_digits = rng.randint(1, 3)
+    return rng.randint(0 if num_digits == 1 else 10 ** (num_digits - 1), 10**num_digits - 1)
+
+
+def draw_example(question: Question, rng: Random, *, is_known: bool, read_rate: float = 0.25) -> list[Part]:
+    """One response to train a model on, which knows the question's family or does not.
+
+    With probability `read_rate` the first number (if known) or the second one (if not) comes from elsewhere, and the
+    model learns to go on from it: to the truth if it knows it, else to a copy of it.
+    """
+    should_read = rng.random() < read_rate
+    if is_known:
+        true = Part(str(question.truth))
+        if not should_read:
+            return response_parts(question, true, true, true)
+        wrong = Part(str(draw_number(rng)), is_learned=False)
+        return response_parts(question, wrong, wrong if rng.random() < 0.5 else true, true)
+    first = Part(str(draw_number(rng)))
+    if not should_read:
+        return response_parts(question, first, first, first)
+    second = Part(str(draw_number(rng)), is_learned=False)
+    return response_parts(question, first, second, Part(second.text))
+
+
+def split_questions(seed: int, num_test: int = 40) -> dict[str, list[Question]]:
+    """Questions for GRPO ('train') and held out from it ('test'), `num_test` of each family in 'test'.
+
+    The models see all of them in pre-training: a product is a fact that is known or not. What is held out is the
+    experience of asking for it.
+    """
+    split: dict[str, list[Question]] = {"train": [], "test": []}
+    for family in Family:
+        shuffled = Random(f"{seed}-{family.label}").sample(questions(family), k=len(questions(family)))
+        if not 0 <= num_test <= len(shuffled):
+            raise ValueError(f"num_test must be between 0 and {len(shuffled)}, got {num_test}")
+        split["test"] += shuffled[:num_test]
+        split["train"] += shuffled[num_test:]
+    return split
+
+
+def rows(chosen: Iterable[Question], split: str) -> list[dict[str, object]]:
+    """Rows in verl's dataset schema."""
+    index = {question: i for i, question in enumerate(q for family in Family for q in questions(family))}
+    return [
+        {
+            "data_source": f"tiny/{question.family.label}",
+            "prompt": [{"role": "user", "content": question.prompt}],
+            "ability": "math",
+            "reward_model": {"style": "rule", "ground_truth": str(question.truth)},
+            "extra_info": {
+                "index": index[question],
+                "id": question.id,
+                "family": question.family.label,
+                "split": split,
+            },
+        }
+        for question in chosen
+    ]
+
+
+def boxed_answer(text: str) -> str | None:
+    """What stands in the last \\boxed{...} of a text; the tiny world's answers have no braces of their own."""
+    start = text.rfind("\\boxed{")
+    end = text.find("}", start)
+    return None if start < 0 or end < 0 else text[start + len("\\boxed{") : end]

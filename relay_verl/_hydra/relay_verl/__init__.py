@@ -1,0 +1,1 @@
+"""Hydra plugin (`hydra_plugins.relay_verl`)."""

@@ -1,0 +1,174 @@
+"""The `relay:` node of a recipe, typed. Imports neither torch nor verl.
+
+A value is checked by the type written here; an unknown key or a bad value is one line that names the key, the value and
+what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from omegaconf import OmegaConf
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from relay_verl.decoder import OnTeacherFailure, RelayConfig
+from relay_verl.policies import make_policy
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+_STRICT = ConfigDict(extra="forbid", strict=False)
+
+
+class ConfigError(ValueError):
+    """A recipe or a command line that cannot work; the message is one line."""
+
+
+def _check_policy(name: str) -> str:
+    make_policy(name)
+    return name
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """The large model: vLLM replicas of our own (`path`), or an OpenAI-compatible endpoint (`base_url`)."""
+
+    __pydantic_config__ = _STRICT
+
+    path: str | None = None
+    """Hugging Face folder or hub id. The paper's teacher is Qwen3-8B (4.1.1)."""
+    base_url: str | None = None
+    """Endpoint instead of `path`, such as http://127.0.0.1:8000/v1; it must take and return token ids, as vLLM does."""
+    model: str | None = None
+    """Name of the model at the endpoint; its first one if None."""
+    api_key_env: str = "RELAY_TEACHER_API_KEY"
+    """Environment variable that holds the endpoint's key, if it wants one."""
+    num_replicas: Count = 1
+    """vLLM replicas, each on `tensor_parallel_size` GPUs of its own."""
+    tensor_parallel_size: Count = 1
+    """GPUs a replica."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.85
+    """Share of a GPU's memory a replica takes."""
+    max_num_seqs: Count = 256
+    """Requests a replica runs at a time."""
+    temperature: Annotated[float, Field(ge=0)] = 0.7
+    """Sampling temperature in training; the released service's. Greedy validation makes the teacher greedy too."""
+    timeout_s: Positive = 300.0
+    """Seconds a call may take, retries included."""
+    start_timeout_s: Positive = 1800.0
+    """Seconds the replicas may take to start."""
+    num_retries: Annotated[int, Field(ge=0)] = 2
+    """Further tries after a failed one, with exponential backoff."""
+    breaker_threshold: Count = 8
+    """Failures in a row after which calls fail at once ..."""
+    breaker_reset_s: Positive = 30.0
+    """... until this many seconds have passed and one call is let through to try."""
+
+    @property
+    def is_given(self) -> bool:
+        """Whether there is a teacher at all."""
+        return self.path is not None or self.base_url is not None
+
+
+@dataclass(frozen=True)
+class RewardSettings:
+    """Which reward, and its parts (paper 3.2.3)."""
+
+    __pydantic_config__ = _STRICT
+
+    kind: Literal["difficulty_aware", "simple"] = "difficulty_aware"
+    """Eq. 3 or the three scenarios."""
+    independence_bonus: Annotated[float, Field(ge=0)] = 0.5
+    """Scenario 1: added to 1.0 for a correct answer without a call; 0 is the ablation (5.2)."""
+    stubbornness_penalty: Annotated[float, Field(ge=0)] = 1.0
+    """Scenario 2: taken from a wrong answer without a call."""
+    exploration: bool = True
+    """Scenario 3: rho for those that called; False is the ablation (5.2)."""
+    charge: Literal["delivered", "requested"] = "delivered"
+    """What rho counts; the released code charges the tokens requested."""
+
+
+@dataclass(frozen=True)
+class RelaySettings:
+    """The `relay:` node."""
+
+    __pydantic_config__ = _STRICT
+
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    """Who answers calls."""
+    policy: Annotated[str, AfterValidator(_check_policy)] = "learned"
+    """How commands are treated; see `relay_verl.policies`."""
+    max_calls: Annotated[int, Field(ge=0)] = 3
+    """Most calls in a response; the released training code allows 3. 0 is plain GRPO."""
+    max_tokens_per_call: Count = 4096
+    """Most tokens a call delivers; the released code caps n at 4096."""
+    reward: RewardSettings = field(default_factory=RewardSettings)
+    """The reward."""
+    on_teacher_failure: OnTeacherFailure = "continue"
+    """What a failed call does to its response."""
+    train_on_teacher_tokens: bool = False
+    """True trains on the teacher's tokens too, as the released code does."""
+    rollout_timeout_s: Positive = 7200.0
+    """Seconds a group of samples may take in all; past it the group counts as failed."""
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether some command may be served."""
+        return self.max_calls > 0 and make_policy(self.policy).allows_calls
+
+    def decoder_config(self, max_response_tokens: int, *, greedy: bool, vocab_size: int | None) -> RelayConfig:
+        """The limits of one response of at most `max_response_tokens` tokens."""
+        return RelayConfig(
+            max_response_tokens=max_response_tokens,
+            max_calls=self.max_calls,
+            max_tokens_per_call=self.max_tokens_per_call,
+            on_teacher_failure=self.on_teacher_failure,
+            teacher_timeout_s=self.teacher.timeout_s,
+            student_timeout_s=self.rollout_timeout_s,
+            teacher_sampling={"temperature": 0.0 if greedy else self.teacher.temperature},
+            vocab_size=vocab_size,
+        )
+
+
+def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
+    """The `relay:` node of a composed config as settings.
+
+    Raises:
+        ConfigError: an unknown key or a bad value.
+    """
+    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else dict(node or {})
+    try:
+        settings = TypeAdapter(RelaySettings).validate_python(plain)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(item) for item in error.errors())) from None
+    teacher = settings.teacher
+    if teacher.path is not None and teacher.base_url is not None:
+        raise ConfigError(
+            f"relay.teacher: both path={teacher.path!r} and base_url={teacher.base_url!r} are given; give one"
+        )
+    if settings.needs_teacher and not teacher.is_given:
+        raise ConfigError(
+            "relay.teacher: no teacher given; set relay.teacher.path (a model) or relay.teacher.base_url (an endpoint), "
+            "or relay.max_calls=0 for training without one"
+        )
+    return settings
+
+
+def _explain(item: Any) -> str:
+    """One pydantic error as 'key: value: what is allowed'."""
+    location = [str(part) for part in item["loc"]]
+    key = ".".join(["relay", *location])
+    if item["type"] == "unexpected_keyword_argument":
+        return f"{key}: unknown key; allowed: {', '.join(_fields_at(location[:-1]))}"
+    return f"{key}: {item['input']!r}: {item['msg'].removeprefix('Value error, ')}"
+
+
+def _fields_at(location: list[str]) -> list[str]:
+    """Names of the fields of the settings at `location`."""
+    settings: Any = RelaySettings
+    for name in location:
+        settings = typing.get_type_hints(settings, include_extras=False)[name]
+    return [f.name for f in dataclasses.fields(settings)]

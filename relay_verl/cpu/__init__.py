@@ -1,0 +1,11 @@
+"""verl's trainer and vLLM on CPU: the platform, and every shim for another project's version.
+
+Chosen by `VERL_PLATFORM=cpu`, never by detection: the CPU-only head node of a GPU cluster stays what it is.
+"""
+
+import os
+
+
+def is_chosen() -> bool:
+    """Whether this process is told to run verl on CPU."""
+    return os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"

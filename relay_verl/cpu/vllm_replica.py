@@ -1,0 +1,53 @@
+"""verl's vLLM replica on vLLM's CPU build, so that weight updates reach the engine.
+
+vLLM's CPU linear layers repack their weights after loading: an update then fails, and a repacked tied `lm_head` would go
+stale in silence. The worker extension keeps every linear layer plain. Remove when vLLM's CPU layers reload weights in
+place, or offer a switch against repacking.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import ray
+import torch
+from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
+from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
+
+_DISPATCH = "dispatch_cpu_unquantized_gemm"
+_USERS = (
+    "vllm.model_executor.layers.utils",
+    "vllm.model_executor.layers.linear",
+    "vllm.model_executor.layers.vocab_parallel_embedding",
+)
+
+
+def _use_plain_linear(layer: torch.nn.Module, remove_weight: bool) -> None:
+    layer.cpu_linear = torch.nn.functional.linear
+
+
+class CpuWorkerExtension(vLLMColocateWorkerExtension):
+    """verl's extension of vLLM's worker, made before the model loads."""
+
+    def __new__(cls, **kwargs: Any) -> Any:
+        for name in _USERS:
+            module = importlib.import_module(name)
+            if hasattr(module, _DISPATCH):
+                setattr(module, _DISPATCH, _use_plain_linear)
+        return super().__new__(cls, **kwargs)
+
+
+class CpuVLLMHttpServer(vLLMHttpServer):
+    """verl's server with that extension."""
+
+    def _get_worker_extension_cls(self) -> str:
+        return f"{CpuWorkerExtension.__module__}.{CpuWorkerExtension.__qualname__}"
+
+
+class CpuVLLMReplica(vLLMReplica):
+    """verl's replica with that server."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.server_class = ray.remote(CpuVLLMHttpServer)

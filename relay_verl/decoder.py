@@ -1,0 +1,324 @@
+"""RelayDecoder: one response from prompt to end, written by two models in turn (paper 2.1 to 2.3).
+
+The student writes until it completes a command; the teacher sees the same context without the commands and writes the
+next n tokens; the student reads them and goes on. Async and pure of verl: training, evaluation, serving and benchmarks
+all run this loop.
+
+Invariants: the student's context is the prompt and all segments, commands included; the teacher's is the same without
+the characters of any command the student wrote, and every token that no command touches keeps its id. A call delivers
+at most min(n, max_tokens_per_call, tokens left). A teacher that fails never hangs the loop. No trajectory waits for
+another.
+
+Where the paper is silent:
+1. A command the decoder does not serve (n = 0, past `max_calls`, malformed, failed) stays in the text and the student
+   goes on. A failed call uses up one of `max_calls`, so that a dead teacher costs a bounded time.
+2. Text that an engine wrote past a served command is cut after the token that completes it: a prefix of a sample.
+3. Commands in the teacher's own tokens are plain text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from uuid import uuid4
+
+from relay_verl.engines.base import EngineError, FinishReason, Generation, TeacherError, TokenEngine
+from relay_verl.policies import Learned, Policy
+from relay_verl.protocol import CLOSE, Call, count_malformed_calls, find_calls_in_bytes, strip_call_tokens
+from relay_verl.tokenization import TokenBytes
+from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
+
+OnTeacherFailure = Literal["continue", "drop", "fail"]
+ON_TEACHER_FAILURE: tuple[OnTeacherFailure, ...] = ("continue", "drop", "fail")
+
+
+@dataclass(frozen=True)
+class RelayConfig:
+    """Limits of one relayed response.
+
+    Raises:
+        ValueError: a value out of range; names the field.
+    """
+
+    max_response_tokens: int
+    """Most tokens of the response, both writers together."""
+    max_calls: int
+    """Most calls to the teacher in a response; 0 forbids them."""
+    max_tokens_per_call: int
+    """Most tokens a call delivers, whatever n says."""
+    on_teacher_failure: OnTeacherFailure = "continue"
+    """'continue': the student goes on alone; 'drop': the trajectory ends, not completed; 'fail': raise TeacherError."""
+    teacher_timeout_s: float = 300.0
+    """Seconds a call may take."""
+    student_timeout_s: float = 3600.0
+    """Seconds one turn of the student may take."""
+    teacher_sampling: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0.7})
+    """The teacher's sampling parameters; the released service samples at 0.7."""
+    vocab_size: int | None = None
+    """Ids at or above this are rubbish; None does not check."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_response_tokens", 1), ("max_calls", 0), ("max_tokens_per_call", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}: {value!r} is not an int of at least {least}")
+        for name in ("teacher_timeout_s", "student_timeout_s"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+                raise ValueError(f"{name}: {value!r} is not a positive number of seconds")
+        if self.on_teacher_failure not in ON_TEACHER_FAILURE:
+            raise ValueError(
+                f"on_teacher_failure: {self.on_teacher_failure!r} is not one of {', '.join(ON_TEACHER_FAILURE)}"
+            )
+
+
+class RelayDecoder:
+    """Writes responses with a student and, when it asks, a teacher.
+
+    One decoder serves any number of trajectories at a time. Both models must share one tokenizer. Without a teacher
+    every command stays unserved.
+    """
+
+    def __init__(self, student: TokenEngine, teacher: TokenEngine | None, tokenizer: Any, config: RelayConfig):
+        self.student = student
+        self.teacher = teacher
+        self.tokenizer = tokenizer
+        self.config = config
+        self.tokens = TokenBytes(tokenizer)
+
+    async def run(
+        self,
+        prompt_ids: list[int],
+        *,
+        sampling: Mapping[str, Any] | None = None,
+        policy: Policy | None = None,
+        request_id: str | None = None,
+    ) -> RelayTrajectory:
+        """Write one response.
+
+        Args:
+            prompt_ids: the prompt, [prompt_length].
+            sampling: the student's sampling parameters under vLLM's names.
+            policy: how commands are treated; `Learned` by default.
+            request_id: names the trajectory to the engines; made up if None.
+
+        Raises:
+            TeacherError: the teacher failed and `on_teacher_failure` is 'fail'.
+        """
+        relay = self.stream(prompt_ids, sampling=sampling, policy=policy, request_id=request_id)
+        async for _ in relay:
+            pass
+        return relay.trajectory()
+
+    def stream(
+        self,
+        prompt_ids: list[int],
+        *,
+        sampling: Mapping[str, Any] | None = None,
+        policy: Policy | None = None,
+        request_id: str | None = None,
+    ) -> Relay:
+        """The same, piece by piece: iterate over the result for segments, then ask it for its `trajectory()`."""
+        return Relay(self, list(prompt_ids), dict(sampling or {}), policy or Learned(), request_id or uuid4().hex)
+
+
+class Relay:
+    """One response while it is being written; async-iterating it yields each new piece as a Segment."""
+
+    def __init__(
+        self, decoder: RelayDecoder, prompt_ids: list[int], sampling: dict[str, Any], policy: Policy, request_id: str
+    ):
+        self._decoder = decoder
+        self._config = decoder.config
+        self._policy = policy
+        self._sampling = {**sampling, **policy.student_sampling()}
+        self._request_id = request_id
+        self._prompt_ids = prompt_ids
+        self._context = list(prompt_ids)  # the student's: prompt and all segments
+        self._teacher_context = list(prompt_ids)  # the teacher's, up to the student's current turn
+        self._turn: list[int] = []  # what the student wrote since the teacher last did
+        self._turn_bytes = b""
+        self._segments: list[Segment] = []
+        self._calls: list[CallRecord] = []
+        self._num_attempts = 0
+        self._status = RelayStatus.COMPLETED
+        self._error = ""
+
+    def trajectory(self) -> RelayTrajectory:
+        """What has been written so far."""
+        return RelayTrajectory(self._prompt_ids, list(self._segments), self._status, list(self._calls), self._error)
+
+    async def __aiter__(self) -> AsyncIterator[Segment]:
+        while self._tokens_left > 0:
+            try:
+                piece = await self._student_turn()
+            except EngineError as error:
+                self._status, self._error = RelayStatus.STUDENT_FAILED, str(error)
+                break
+            call, piece = self._read(piece)
+            yield self._append("student", piece)
+            if call is None:
+                if piece.finish_reason != "stop":
+                    break
+                continue
+            try:
+                answer = await self._ask_teacher(call)
+            except EngineError as error:
+                if self._config.on_teacher_failure == "fail":
+                    raise TeacherError(f"teacher: {error}") from error
+                if self._config.on_teacher_failure == "drop":
+                    self._status, self._error = RelayStatus.TEACHER_FAILED, str(error)
+                    break
+                continue
+            if answer is not None:
+                yield self._append("teacher", answer)
+                if answer.finish_reason == "eos":
+                    break
+        self._close_turn()
+
+    @property
+    def _tokens_left(self) -> int:
+        return self._config.max_response_tokens - (len(self._context) - len(self._prompt_ids))
+
+    @property
+    def _is_listening(self) -> bool:
+        """Whether the next command would be served."""
+        has_teacher = self._decoder.teacher is not None and self._policy.allows_calls
+        return has_teacher and self._num_attempts < self._config.max_calls
+
+    async def _student_turn(self) -> Generation:
+        max_tokens = self._tokens_left
+        piece = await _within(
+            self._config.student_timeout_s,
+            self._decoder.student.generate(
+                list(self._context),
+                max_tokens=max_tokens,
+                stop=(CLOSE,) if self._is_listening else (),
+                sampling=self._sampling,
+                request_id=self._request_id,
+            ),
+        )
+        if not piece.token_ids and piece.finish_reason == "stop":
+            raise EngineError("the student's engine wrote nothing and did not end")
+        reason: FinishReason = piece.finish_reason
+        if reason == "stop" and piece.token_ids[-1] == self._decoder.tokenizer.eos_token_id:
+            reason = "eos"
+        return _cut(piece, max_tokens, reason)
+
+    def _read(self, piece: Generation) -> tuple[Call | None, Generation]:
+        """The first command in `piece` to be served, and `piece` cut after it; commands passed over are recorded."""
+        old_end = len(self._turn_bytes)
+        text = self._turn_bytes + self._decoder.tokens.join(piece.token_ids)
+        for call in find_calls_in_bytes(text):
+            if call.end <= old_end:
+                continue
+            if not self._is_listening:
+                self._calls.append(CallRecord(CallOutcome.OVER_LIMIT, call.num_tokens))
+            elif self._policy.num_tokens(call) == 0:
+                self._calls.append(CallRecord(CallOutcome.ZERO))
+            else:
+                end = old_end
+                for num_tokens, token_id in enumerate(piece.token_ids, start=1):
+                    end += len(self._decoder.tokens.to_bytes(token_id))
+                    if end >= call.end:
+                        return call, _cut(piece, num_tokens, "stop")
+        return None, piece
+
+    async def _ask_teacher(self, call: Call) -> Generation | None:
+        """The teacher's tokens for `call`; None if no token is left of the response.
+
+        Raises:
+            EngineError: it failed, was late, or answered rubbish; the call is recorded.
+        """
+        assert self._decoder.teacher is not None
+        asked = self._policy.num_tokens(call)
+        max_tokens = min(asked, self._config.max_tokens_per_call, self._tokens_left)
+        if max_tokens <= 0:
+            return None
+        self._num_attempts += 1
+        position = len(self._context) - len(self._prompt_ids)
+        started = time.monotonic()
+        try:
+            answer = await _within(
+                self._config.teacher_timeout_s,
+                self._decoder.teacher.generate(
+                    self._teacher_context + strip_call_tokens(self._turn, self._decoder.tokens),
+                    max_tokens=max_tokens,
+                    sampling=self._config.teacher_sampling,
+                    request_id=self._request_id,
+                ),
+            )
+            answer = self._check_answer(answer, max_tokens)
+        except EngineError as error:
+            latency_s = time.monotonic() - started
+            self._calls.append(CallRecord(CallOutcome.FAILED, asked, 0, position, latency_s, str(error)))
+            raise
+        latency_s = time.monotonic() - started
+        self._calls.append(CallRecord(CallOutcome.SERVED, asked, len(answer.token_ids), position, latency_s))
+        return answer
+
+    def _check_answer(self, answer: Generation, max_tokens: int) -> Generation:
+        """`answer` cut to `max_tokens` and after its EOS, or EngineError if it cannot be text."""
+        for token_id in answer.token_ids:
+            if not isinstance(token_id, int) or not 0 <= token_id < (self._config.vocab_size or float("inf")):
+                raise EngineError(f"the teacher answered {token_id!r}, which is no token id of this vocabulary")
+        if not answer.token_ids and answer.finish_reason != "eos":
+            raise EngineError("the teacher answered with no token")
+        eos = self._decoder.tokenizer.eos_token_id
+        if eos in answer.token_ids[:max_tokens]:
+            return _cut(answer, answer.token_ids.index(eos) + 1, "eos")
+        return _cut(answer, max_tokens, answer.finish_reason if len(answer.token_ids) <= max_tokens else "length")
+
+    def _append(self, source: Literal["student", "teacher"], piece: Generation) -> Segment:
+        segment = Segment(source, list(piece.token_ids), piece.logprobs)
+        last = self._segments[-1] if self._segments else None
+        if source == "student":
+            self._turn += piece.token_ids
+            self._turn_bytes += self._decoder.tokens.join(piece.token_ids)
+        else:
+            self._close_turn()
+            self._teacher_context += piece.token_ids
+        if last is not None and last.source == source:
+            known = last.logprobs is not None and piece.logprobs is not None
+            logprobs = [*(last.logprobs or ()), *(piece.logprobs or ())] if known else None
+            self._segments[-1] = Segment(source, last.token_ids + segment.token_ids, logprobs)
+        else:
+            self._segments.append(segment)
+        self._context += piece.token_ids
+        return segment
+
+    def _close_turn(self) -> None:
+        """The student's turn is over: what the teacher will see of it is settled."""
+        num_malformed = count_malformed_calls(self._turn_bytes.decode("latin-1"))
+        self._calls += [CallRecord(CallOutcome.MALFORMED)] * num_malformed
+        self._teacher_context += strip_call_tokens(self._turn, self._decoder.tokens)
+        self._turn, self._turn_bytes = [], b""
+
+
+async def _within(timeout_s: float, answer: Any) -> Generation:
+    """Await an engine, with a deadline; whatever goes wrong out there is an EngineError."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            generation = await answer
+    except EngineError:
+        raise
+    except TimeoutError as error:
+        raise EngineError(f"no answer within {timeout_s:g} s") from error
+    except Exception as error:
+        raise EngineError(f"{type(error).__name__}: {error}") from error
+    if not isinstance(generation, Generation):
+        raise EngineError(f"the engine returned a {type(generation).__name__}, not a Generation")
+    return generation
+
+
+def _cut(piece: Generation, num_tokens: int, finish_reason: FinishReason) -> Generation:
+    """The first `num_tokens` of `piece`."""
+    logprobs = piece.logprobs
+    if logprobs is not None:
+        if len(logprobs) != len(piece.token_ids):
+            raise EngineError(f"the engine gave {len(logprobs)} log-probabilities for {len(piece.token_ids)} tokens")
+        logprobs = logprobs[:num_tokens]
+    return Generation(piece.token_ids[:num_tokens], logprobs, finish_reason)

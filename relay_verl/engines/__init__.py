@@ -1,0 +1,17 @@
+"""Engines that continue token ids: verl's servers, an OpenAI-compatible endpoint, and scripts."""
+
+from relay_verl.engines.base import EngineError, FinishReason, Generation, TeacherError, TokenEngine
+from relay_verl.engines.endpoint import EndpointEngine
+from relay_verl.engines.guard import GuardedEngine
+from relay_verl.engines.scripted import ScriptedEngine
+
+__all__ = [
+    "EndpointEngine",
+    "EngineError",
+    "FinishReason",
+    "Generation",
+    "GuardedEngine",
+    "ScriptedEngine",
+    "TeacherError",
+    "TokenEngine",
+]

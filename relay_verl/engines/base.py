@@ -1,0 +1,56 @@
+"""The one thing the decoder asks of a model: token ids in, token ids out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+FinishReason = Literal["stop", "length", "eos"]
+
+
+class EngineError(RuntimeError):
+    """An engine could not answer: it is down, slow, or its answer makes no sense."""
+
+
+class TeacherError(EngineError):
+    """The teacher could not answer and `on_teacher_failure` is 'fail'."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What an engine wrote in one go."""
+
+    token_ids: list[int]
+    """Sampled ids, [length]; they end with the token that completes the stop string, or with the EOS."""
+    logprobs: list[float] | None
+    """Log-probability of each id, [length], if asked for."""
+    finish_reason: FinishReason
+    """'stop': a stop string; 'eos': an end-of-sequence token; 'length': `max_tokens` or the context is full."""
+
+
+class TokenEngine(Protocol):
+    """A model that continues token ids."""
+
+    async def generate(
+        self,
+        prompt_ids: list[int],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        sampling: Mapping[str, Any] = {},
+        request_id: str | None = None,
+    ) -> Generation:
+        """Continue `prompt_ids`.
+
+        Args:
+            prompt_ids: the context, [prompt_length].
+            max_tokens: most tokens to write, at least 1.
+            stop: strings that end the generation once written.
+            sampling: parameters under vLLM's names (temperature, top_p, bad_words, logprobs ...).
+            request_id: equal for all turns of one trajectory, so that a replica's prefix cache serves them.
+
+        Raises:
+            EngineError: the engine could not answer.
+        """
+        ...

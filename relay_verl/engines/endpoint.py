@@ -1,0 +1,124 @@
+"""A TokenEngine over an OpenAI-compatible endpoint that takes and returns token ids, as vLLM's server does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from relay_verl.engines.base import EngineError, Generation
+
+# Parameters of vLLM's server that the OpenAI API does not know travel in the request's extra body.
+_OPENAI_PARAMETERS = {"temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"}
+
+
+class EndpointEngine:
+    """`/v1/completions` with token ids as the prompt and `return_token_ids`.
+
+    The key is read from the environment when the client is made, in the process that uses it; the object itself can be
+    sent to a Ray worker and holds no secret.
+
+    Args:
+        base_url: such as http://127.0.0.1:8000/v1.
+        model: the model's name there; the endpoint's first one if None.
+        api_key_env: environment variable that holds the key; endpoints without one ignore it.
+        timeout_s: seconds a request may take.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str | None = None,
+        *,
+        api_key_env: str = "RELAY_TEACHER_API_KEY",
+        timeout_s: float = 300.0,
+    ):
+        self.base_url = base_url
+        self._model = model
+        self._api_key_env = api_key_env
+        self._timeout_s = timeout_s
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_client"}
+
+    @cached_property
+    def _client(self) -> Any:
+        from openai import AsyncOpenAI
+
+        key = os.environ.get(self._api_key_env) or "none"
+        return AsyncOpenAI(base_url=self.base_url, api_key=key, timeout=self._timeout_s, max_retries=0)
+
+    async def model(self) -> str:
+        """The model's name at the endpoint.
+
+        Raises:
+            EngineError: the endpoint is down, or serves no model or not the one asked for.
+        """
+        import openai
+
+        try:
+            names = [model.id for model in (await self._client.models.list()).data]
+        except openai.OpenAIError as error:
+            raise EngineError(f"{self.base_url}: {error}") from error
+        if self._model is None and names:
+            self._model = names[0]
+        if self._model is None or self._model not in names:
+            raise EngineError(f"{self.base_url}: no model {self._model!r}; it serves {', '.join(names) or 'none'}")
+        return self._model
+
+    async def generate(
+        self,
+        prompt_ids: list[int],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        sampling: Mapping[str, Any] = {},
+        request_id: str | None = None,
+    ) -> Generation:
+        """See `TokenEngine.generate`."""
+        import openai
+
+        wants_logprobs = bool(sampling.get("logprobs"))
+        known = {key: value for key, value in sampling.items() if key in _OPENAI_PARAMETERS}
+        extra = {key: value for key, value in sampling.items() if key not in {*_OPENAI_PARAMETERS, "logprobs"}}
+        try:
+            completion = await self._client.completions.create(
+                model=self._model or await self.model(),
+                prompt=prompt_ids,
+                max_tokens=max_tokens,
+                stop=list(stop) or None,
+                logprobs=0 if wants_logprobs else None,
+                extra_body={"return_token_ids": True, "include_stop_str_in_output": bool(stop), **extra},
+                **known,
+            )
+        except openai.OpenAIError as error:
+            raise EngineError(f"{self.base_url}: {type(error).__name__}: {error}") from error
+        choice = completion.choices[0]
+        token_ids = (choice.model_extra or {}).get("token_ids")
+        if not isinstance(token_ids, list):
+            raise EngineError(f"{self.base_url}: the answer has no token_ids; the endpoint must know return_token_ids")
+        logprobs = list(choice.logprobs.token_logprobs or []) if wants_logprobs and choice.logprobs else None
+        if choice.finish_reason == "length":
+            return Generation(token_ids, logprobs, "length")
+        stopped_at = (choice.model_extra or {}).get("stop_reason")
+        return Generation(token_ids, logprobs, "stop" if isinstance(stopped_at, str) else "eos")
+
+    async def tokenize(self, text: str) -> list[int] | None:
+        """Token ids of `text` by the endpoint's tokenizer (vLLM's /tokenize); None if it offers none.
+
+        Raises:
+            EngineError: the endpoint is down.
+        """
+        import httpx
+
+        root = self.base_url.rstrip("/").removesuffix("/v1")
+        body = {"model": await self.model(), "prompt": text, "add_special_tokens": False}
+        key = os.environ.get(self._api_key_env)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        try:
+            async with httpx.AsyncClient(timeout=self._timeout_s) as client:
+                answer = await client.post(f"{root}/tokenize", json=body, headers=headers)
+        except httpx.HTTPError as error:
+            raise EngineError(f"{root}/tokenize: {error}") from error
+        return answer.json().get("tokens") if answer.status_code == 200 else None

@@ -1,0 +1,76 @@
+"""Retries with backoff and a circuit breaker around an engine that may be down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from relay_verl.engines.base import EngineError, Generation, TokenEngine
+
+
+class GuardedEngine:
+    """Tries again when `engine` fails, and fails at once while it looks dead.
+
+    The caller's deadline bounds all tries together. Can be sent to a Ray worker; each worker counts for itself.
+
+    Args:
+        engine: whom to ask.
+        num_retries: further tries after a failed one.
+        breaker_threshold: failures in a row, over all trajectories, that open the circuit.
+        breaker_reset_s: seconds until one call is let through to try.
+        first_wait_s: seconds before the first retry; doubles each time, with jitter.
+    """
+
+    def __init__(
+        self,
+        engine: TokenEngine,
+        *,
+        num_retries: int = 2,
+        breaker_threshold: int = 8,
+        breaker_reset_s: float = 30.0,
+        first_wait_s: float = 0.5,
+    ):
+        self._engine = engine
+        self._num_retries = num_retries
+        self._breaker_threshold = breaker_threshold
+        self._breaker_reset_s = breaker_reset_s
+        self._first_wait_s = first_wait_s
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_breaker"}
+
+    @cached_property
+    def _breaker(self) -> Any:
+        from pybreaker import CircuitBreaker
+
+        return CircuitBreaker(fail_max=self._breaker_threshold, reset_timeout=self._breaker_reset_s)
+
+    async def generate(
+        self,
+        prompt_ids: list[int],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        sampling: Mapping[str, Any] = {},
+        request_id: str | None = None,
+    ) -> Generation:
+        """See `TokenEngine.generate`."""
+        from pybreaker import CircuitBreakerError
+        from tenacity import AsyncRetrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential_jitter
+
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(1 + self._num_retries),
+            wait=wait_exponential_jitter(initial=self._first_wait_s, max=10.0, jitter=self._first_wait_s),
+            retry=retry_if_not_exception_type(CircuitBreakerError),
+            reraise=True,
+        )
+        try:
+            async for attempt in retrying:
+                with attempt, self._breaker.calling():
+                    return await self._engine.generate(
+                        prompt_ids, max_tokens=max_tokens, stop=stop, sampling=sampling, request_id=request_id
+                    )
+        except CircuitBreakerError as error:
+            raise EngineError(f"circuit open after {self._breaker_threshold} failures in a row") from error
+        raise AssertionError("unreachable: the last attempt returns or raises")

@@ -1,0 +1,82 @@
+"""An engine that says what it is told: for tests, examples and benchmarks without a model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from relay_verl.engines.base import EngineError, Generation
+from relay_verl.tokenization import TokenBytes
+
+Script = str | list[int] | Exception
+
+
+class ScriptedEngine:
+    """Writes a fixed script, continuing where the last call stopped, or answers by a function of the context.
+
+    `script` is a sequence of texts, id lists and exceptions: each call to `generate` continues the current item up to
+    `max_tokens`, a stop string or its end, as a real engine does, and goes to the next item once one is used up.
+    An exception is raised when its turn comes. Past the end of the script it writes the EOS. `requests` keeps every
+    context it was given.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        script: Iterable[Script] | Callable[[list[int]], Script] = (),
+        *,
+        logprob: float | None = -0.5,
+        delay_s: float = 0.0,
+    ):
+        self._tokens = TokenBytes(tokenizer)
+        self._tokenizer = tokenizer
+        self._answer = script if callable(script) else None
+        self._items = [] if callable(script) else list(script)
+        self._rest: list[int] = []
+        self._logprob = logprob
+        self._delay_s = delay_s
+        self.requests: list[list[int]] = []
+
+    async def generate(
+        self,
+        prompt_ids: list[int],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        sampling: Mapping[str, Any] = {},
+        request_id: str | None = None,
+    ) -> Generation:
+        """See `TokenEngine.generate`."""
+        self.requests.append(list(prompt_ids))
+        await asyncio.sleep(self._delay_s)
+        ids = self._ids(self._answer(list(prompt_ids))) if self._answer else self._next_ids()
+        eos = self._tokenizer.eos_token_id
+        written: list[int] = []
+        text = b""
+        for position, token_id in enumerate(ids[:max_tokens]):
+            written.append(token_id)
+            text += self._tokens.to_bytes(token_id)
+            if token_id == eos:
+                return self._generation(written, "eos", [])
+            if any(string.encode() in text for string in stop):
+                return self._generation(written, "stop", ids[position + 1 :])
+        if len(ids) >= max_tokens:
+            return self._generation(written, "length", ids[max_tokens:])
+        if not self._answer and self._items:
+            return self._generation(written, "stop", [])
+        return self._generation([*written, eos], "eos", [])
+
+    def _generation(self, written: list[int], reason: Any, rest: list[int]) -> Generation:
+        self._rest = rest
+        return Generation(written, None if self._logprob is None else [self._logprob] * len(written), reason)
+
+    def _next_ids(self) -> list[int]:
+        if self._rest:
+            return self._rest
+        return self._ids(self._items.pop(0)) if self._items else [self._tokenizer.eos_token_id]
+
+    def _ids(self, item: Script) -> list[int]:
+        if isinstance(item, Exception):
+            raise item if isinstance(item, EngineError) else EngineError(str(item)) from item
+        return list(item) if isinstance(item, list) else self._tokenizer.encode(item, add_special_tokens=False)

@@ -1,0 +1,64 @@
+"""A TokenEngine over verl's rollout servers: sticky, load-balanced, token ids in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from relay_verl.engines.base import EngineError, FinishReason, Generation
+from relay_verl.tokenization import TokenBytes
+
+
+class VerlServerEngine:
+    """Wraps verl's `LLMServerClient`.
+
+    verl's servers fold the reasons 'stop' and 'length' into one, so the reason is read off the tokens: fewer than asked
+    for and a stop string in the last ones is 'stop', fewer without is 'eos'.
+    """
+
+    def __init__(self, client: Any, tokenizer: Any):
+        self._client = client
+        self._tokenizer = tokenizer
+        self._tokens = TokenBytes(tokenizer)
+        self._versions: dict[str, list[int]] = {}
+
+    async def generate(
+        self,
+        prompt_ids: list[int],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        sampling: Mapping[str, Any] = {},
+        request_id: str | None = None,
+    ) -> Generation:
+        """See `TokenEngine.generate`."""
+        params: dict[str, Any] = {**sampling, "max_tokens": max_tokens}
+        if stop:
+            params |= {"stop": list(stop), "include_stop_str_in_output": True}
+        output = await self._client.generate(request_id, prompt_ids=prompt_ids, sampling_params=params)
+        if output.stop_reason == "aborted":
+            raise EngineError("the request was aborted")
+        token_ids = list(output.token_ids)
+        if request_id is not None:
+            versions = (output.extra_fields.get("min_global_steps"), output.extra_fields.get("max_global_steps"))
+            self._versions.setdefault(request_id, []).extend(v for v in versions if v is not None)
+        return Generation(token_ids, output.log_probs or None, self._finish_reason(token_ids, max_tokens, stop))
+
+    def pop_weight_versions(self, request_id: str) -> tuple[int | None, int | None]:
+        """First and last weight version (verl's global step) that wrote for `request_id`; forgets them."""
+        versions = self._versions.pop(request_id, None) or [None]
+        return (None, None) if None in versions else (min(versions), max(versions))
+
+    def _finish_reason(self, token_ids: list[int], max_tokens: int, stop: Sequence[str]) -> FinishReason:
+        if token_ids and token_ids[-1] == self._tokenizer.eos_token_id:
+            return "eos"
+        longest = max((len(string.encode()) for string in stop), default=0)
+        tail = b""
+        for token_id in reversed(token_ids):
+            piece = self._tokens.to_bytes(token_id)
+            if any(string.encode() in piece + tail for string in stop):
+                return "stop"
+            tail = piece + tail
+            if len(tail) - len(self._tokens.to_bytes(token_ids[-1])) > longest:
+                break
+        return "length" if len(token_ids) >= max_tokens else "eos"

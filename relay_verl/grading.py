@@ -1,0 +1,268 @@
+r"""Is this answer right? Math and multiple choice, judged by rule, in a process that can be killed.
+
+Paper: RelayLLM (arXiv 2601.05167), section 3.2.1, the rule-based verifier whose yes or no is the reward's 1[correct].
+Appendix C.2's LLM judge is separate and not here.
+
+Invariant: `grade` returns a Verdict for whatever it is given. It never raises and never hangs, from any thread, from
+asyncio, in a fork or a Ray actor, and one answer's fate never touches the next one's.
+
+How an answer is found, in time linear in the response:
+- It is the content of the last complete, non-empty `\boxed{...}` with balanced braces (`\{` and `\}` are not braces).
+- Math without a box is `no_answer`: stray numbers are not graded.
+- Multiple choice without a box may say "answer is (B)" or "Answer: B"; the last one counts.
+
+How it is judged:
+- Choice letters, equal texts and plain integers are decided right here.
+- Everything else goes to math-verify in `relay_verl.grading_worker`, a subprocess with a deadline. It is a process
+  since math-verify's own timeouts use signals: they score 0 outside the main thread, and cannot stop every operation.
+- An answer above MAX_ANSWER_CHARS is wrong and is sent nowhere.
+"""
+
+import asyncio
+import functools
+import logging
+import os
+import re
+import weakref
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from relay_verl.grading_worker import WorkerCrew, WorkerLost
+
+logger = logging.getLogger(__name__)
+
+MAX_ANSWER_CHARS = 4096
+"""Longest answer or ground truth that is compared, in characters."""
+MAX_INLINE_CHARS = 1 << 16
+"""Longest response that `grade_async` scans on the event loop (a few milliseconds); longer ones go to its threads."""
+
+Kind = Literal["math", "choice"]
+
+
+class VerdictStatus(StrEnum):
+    """How the grading of one response ended."""
+
+    GRADED = "graded"
+    """`is_correct` is a judgement."""
+    NO_ANSWER = "no_answer"
+    """The response holds no answer of this kind."""
+    TIMEOUT = "timeout"
+    """The answer could not be compared within the deadline."""
+    ERROR = "error"
+    """The grader failed, or was given no usable ground truth or kind; the log says why."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the grader says of one response. Only a `graded` one can be correct."""
+
+    is_correct: bool
+    answer: str | None
+    """The answer as written in the response, cut at MAX_ANSWER_CHARS; for a choice its upper-case letter."""
+    status: VerdictStatus
+
+
+# ---- finding the answer ----
+
+_BOX_OR_BRACE = re.compile(r"\\{1,2}boxed\s*\{|\\[\\{}]|[{}]")
+_LATEX_COMMAND = re.compile(r"\\[A-Za-z]+")
+_CHOICE = re.compile(r"[\s{(\[$*]*([A-Za-z])(?=[\s$*]*(?:$|[)\].:}]))")  # 'B', '(B)', 'B.', 'B) text', '{(B)}\ 12'
+_STATED_CHOICE = re.compile(  # every repetition is bounded, which keeps the search linear
+    r"(?i:answer)[\s*_]{0,8}(?:(?i:is)\b|:)[\s*_:$]{0,8}(?:(?i:option|choice)[\s*_$]{0,8})?"
+    r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?(?:\(([A-Za-z])\)|[(\[]?([A-Z])(?![A-Za-z0-9'’]))"
+)
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
+
+
+def last_boxed(text: str) -> str | None:
+    r"""Content of the last complete, non-empty `\boxed{...}`, without surrounding blanks; None if there is none.
+
+    >>> last_boxed(r"\boxed{1} \boxed{\frac{2}{3}} \boxed{} \boxed{4")
+    '\\frac{2}{3}'
+    """
+    last: tuple[int, str] | None = None
+    opened: list[int] = []  # where the content of each open brace starts; -1 for a brace that is no box
+    for match in _BOX_OR_BRACE.finditer(text, max(0, text.find(r"\boxed") - 1)) if r"\boxed" in text else ():
+        token = match[0]
+        if token == "}":
+            start = opened.pop() if opened else -1
+            if start >= 0 and (last is None or start > last[0]) and (content := text[start : match.start()].strip()):
+                last = start, content
+        elif token == "{":
+            opened.append(-1)
+        elif token.endswith("{") and len(token) > 2:
+            opened.append(match.end())
+    return last[1] if last else None
+
+
+def _choice_letter(text: str) -> str | None:
+    match = _CHOICE.match(_LATEX_COMMAND.sub("", text))
+    return match[1].upper() if match else None
+
+
+def _stated_choice(response: str) -> str | None:
+    letter = None
+    for match in _STATED_CHOICE.finditer(response):
+        letter = (match[1] or match[2]).upper()
+    return letter
+
+
+def _trim(text: str) -> str:
+    r"""The text without the blanks, math delimiters and closing punctuation around it.
+
+    >>> _trim(r" $\frac{1}{2}$. ")
+    '\\frac{1}{2}'
+    """
+    text = _drop_closing_punctuation(text)
+    for opening, closing in _DELIMITERS:
+        inner = text[len(opening) : -len(closing)].strip()
+        if text.startswith(opening) and text.endswith(closing) and inner and "$" not in inner:
+            text = inner
+    return _drop_closing_punctuation(text)
+
+
+def _drop_closing_punctuation(text: str) -> str:
+    text = text.strip()
+    while text.endswith((".", ",", ";")) and not text.endswith((r"\right.", r"\,", r"\;")):
+        text = text[:-1].rstrip()
+    return text
+
+
+def _decide_here(response: str, ground_truth: str, kind: Kind) -> Verdict | tuple[str, str, str]:
+    """The verdict, or what the worker has to compare: the answer as written, its text and the truth's, both trimmed."""
+    for name, value in (("response", response), ("ground_truth", ground_truth)):
+        if not isinstance(value, str):
+            return _error(f"{name} must be a str, not {type(value).__name__}")
+    if kind not in ("math", "choice"):
+        return _error(f"kind must be 'math' or 'choice', not {kind!r}")
+    answer = last_boxed(response)
+    truth = last_boxed(ground_truth) or ground_truth
+    if kind == "choice":
+        true_letter = _choice_letter(truth)
+        if true_letter is None:
+            return _error(f"the ground truth of a choice must be a letter, not {truth[:80]!r}")
+        letter = _choice_letter(answer) if answer else _stated_choice(response)
+        answer = letter or answer  # a box without a letter is a wrong answer, not a missing one
+        if answer is None:
+            return Verdict(False, None, VerdictStatus.NO_ANSWER)
+        return Verdict(letter == true_letter, answer[:MAX_ANSWER_CHARS], VerdictStatus.GRADED)
+    if answer is None:
+        return Verdict(False, None, VerdictStatus.NO_ANSWER)
+    if max(len(answer), len(truth)) > MAX_ANSWER_CHARS:
+        return Verdict(False, answer[:MAX_ANSWER_CHARS], VerdictStatus.GRADED)
+    trimmed, truth = _trim(answer), _trim(truth)
+    if not truth:
+        return _error("the ground truth is empty", answer)
+    if trimmed == truth:
+        return Verdict(True, answer, VerdictStatus.GRADED)
+    if _INTEGER.fullmatch(trimmed) and _INTEGER.fullmatch(truth):
+        return Verdict(int(trimmed) == int(truth), answer, VerdictStatus.GRADED)
+    return answer, trimmed, truth
+
+
+def _error(reason: str, answer: str | None = None) -> Verdict:
+    logger.warning("relay_verl.grading: %s", reason)
+    return Verdict(False, answer, VerdictStatus.ERROR)
+
+
+def _close_own_crew(crews: dict[int, WorkerCrew]) -> None:
+    crew = crews.get(os.getpid())
+    if crew:
+        crew.close()
+
+
+class Grader:
+    """Grades responses with worker processes of its own. Thread-safe, fork-safe, usable from several event loops.
+
+    A worker starts when it is first needed and is started again after a timeout or a crash. `close`, the end of the
+    program and garbage collection end all of them.
+
+        with Grader(timeout_s=2.0) as grader:
+            grader.grade(r"so \boxed{0.5}", r"\frac{1}{2}").is_correct
+    """
+
+    def __init__(self, *, timeout_s: float = 5.0, num_workers: int = 4, start_timeout_s: float = 60.0) -> None:
+        """Start nothing yet. Raises ValueError for a value that is not positive.
+
+        timeout_s: seconds one comparison may take, counted from when a ready worker is asked.
+        num_workers: most worker processes at a time, about 60 MB each; further answers wait for a free one.
+        start_timeout_s: seconds a worker may take to start; past them the answer's status is `error`.
+        """
+        settings = {"timeout_s": timeout_s, "num_workers": num_workers, "start_timeout_s": start_timeout_s}
+        for name, value in settings.items():
+            if not value > 0:
+                raise ValueError(f"{name} must be above 0, got {value!r}")
+        self._timeout_s = timeout_s
+        self._num_workers = num_workers
+        self._start_timeout_s = start_timeout_s
+        self._crews: dict[int, WorkerCrew] = {}  # by process id
+        weakref.finalize(self, _close_own_crew, self._crews)  # also runs at exit
+
+    def grade(self, response: str, ground_truth: str, kind: Kind = "math") -> Verdict:
+        """Judge one response; blocks for at most the deadline once a worker is free. Never raises."""
+        try:
+            decided = _decide_here(response, ground_truth, kind)
+            return decided if isinstance(decided, Verdict) else self._compare(*decided)
+        except Exception as error:  # the promise: no answer ends a training run
+            return _error(repr(error))
+
+    async def grade_async(self, response: str, ground_truth: str, kind: Kind = "math") -> Verdict:
+        """Like `grade`, without blocking the event loop. At most `num_workers` comparisons run at a time."""
+        try:
+            run = functools.partial(asyncio.get_running_loop().run_in_executor, self._crew().threads)
+            if isinstance(response, str) and len(response) > MAX_INLINE_CHARS:
+                return await run(self.grade, response, ground_truth, kind)
+            decided = _decide_here(response, ground_truth, kind)
+            return decided if isinstance(decided, Verdict) else await run(self._compare, *decided)
+        except Exception as error:  # as in `grade`
+            return _error(repr(error))
+
+    def close(self) -> None:
+        """End the workers. Afterwards, what only a worker can compare has the status `error`."""
+        self._crew().close()
+
+    def __enter__(self) -> "Grader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _crew(self) -> WorkerCrew:
+        pid = os.getpid()
+        crew = self._crews.get(pid)
+        return crew or self._crews.setdefault(pid, WorkerCrew(self._num_workers, self._start_timeout_s))
+
+    def _compare(self, answer: str, trimmed: str, truth: str) -> Verdict:
+        try:
+            is_correct = self._crew().ask(trimmed, truth, self._timeout_s)
+        except TimeoutError:
+            return Verdict(False, answer, VerdictStatus.TIMEOUT)
+        except (WorkerLost, OSError) as error:
+            return _error(str(error), answer)
+        return Verdict(is_correct, answer, VerdictStatus.GRADED)
+
+
+@functools.cache
+def _default_grader() -> Grader:
+    return Grader()
+
+
+def grade(response: str, ground_truth: str, kind: Kind = "math") -> Verdict:
+    r"""Judge one response with the process's default Grader. Never raises; a comparison is cut off after 5 seconds.
+
+    response: the model's text. ground_truth: plain text or LaTeX, bare, in `$...$` or in a `\boxed{}`.
+    kind: `math`, or `choice` for a letter A to Z.
+
+    >>> grade(r"Half of it: \boxed{4}.", "4")
+    Verdict(is_correct=True, answer='4', status=<VerdictStatus.GRADED: 'graded'>)
+    >>> grade("The answer is (B).", "B", kind="choice").is_correct
+    True
+    """
+    return _default_grader().grade(response, ground_truth, kind)
+
+
+async def grade_async(response: str, ground_truth: str, kind: Kind = "math") -> Verdict:
+    """`grade` for use inside an event loop, such as a Ray actor's."""
+    return await _default_grader().grade_async(response, ground_truth, kind)

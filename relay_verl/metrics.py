@@ -1,0 +1,122 @@
+"""What a step's groups say about relaying, as metrics for verl's logger. Pure.
+
+One `SampleStats` a sample travels with its group; `relay_metrics` sums up the groups a step trains on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from relay_verl.rewards import Scenario, find_scenario
+from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory
+
+
+@dataclass(frozen=True)
+class SampleStats:
+    """One sample of a group."""
+
+    status: str
+    """`RelayStatus` of its trajectory."""
+    is_correct: bool = False
+    """Whether its answer is right."""
+    reward: float = 0.0
+    """What it earned."""
+    called: bool = False
+    """Whether it asked the teacher, also in vain."""
+    num_tokens: int = 0
+    """Tokens of its response."""
+    num_calls: int = 0
+    """Served calls."""
+    num_requested_tokens: int = 0
+    """Tokens asked for by served calls."""
+    num_teacher_tokens: int = 0
+    """Tokens the teacher delivered."""
+    outcomes: dict[str, int] = field(default_factory=dict)
+    """Commands by `CallOutcome`."""
+    latencies_s: list[float] = field(default_factory=list)
+    """Seconds of each served call."""
+    grading: str = ""
+    """How its grading ended."""
+
+    @classmethod
+    def of(cls, trajectory: RelayTrajectory, *, is_correct: bool, reward: float, grading: str = "") -> SampleStats:
+        """The stats of a trajectory."""
+        return cls(
+            status=str(trajectory.status),
+            is_correct=is_correct,
+            reward=reward,
+            called=has_called(trajectory),
+            num_tokens=len(trajectory.response_ids),
+            num_calls=trajectory.num_calls,
+            num_requested_tokens=trajectory.num_requested_tokens,
+            num_teacher_tokens=trajectory.num_teacher_tokens,
+            outcomes=dict(Counter(str(call.outcome) for call in trajectory.calls)),
+            latencies_s=[call.latency_s for call in trajectory.calls if call.outcome is CallOutcome.SERVED],
+            grading=grading,
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data, for a tag."""
+        return asdict(self)
+
+
+def has_called(trajectory: RelayTrajectory) -> bool:
+    """Whether the student asked the teacher; a call that failed counts, so that nobody is punished for a dead teacher
+    as for stubbornness, nor praised for independence."""
+    return trajectory.num_calls + trajectory.num_failed_calls > 0
+
+
+def relay_metrics(groups: Sequence[Sequence[SampleStats]]) -> dict[str, float]:
+    """Metrics of the groups of one step; a failed sample counts in `relay/status/...` and nowhere else.
+
+    call_rate: share of responses that called. call_ratio: mean of rho over responses. num_calls, requested_tokens and
+    delivered_tokens: means a response. scenario/...: share of groups. reward/...: mean reward in those groups.
+    teacher_latency_s: over served calls, in seconds. teacher_failures, calls/..., status/...: counts.
+    """
+    samples = [sample for group in groups for sample in group]
+    whole = [sample for sample in samples if sample.status == RelayStatus.COMPLETED]
+    outcomes: Counter[str] = Counter()
+    for sample in samples:
+        outcomes.update(sample.outcomes)
+    metrics = {f"relay/status/{status}": float(sum(s.status == status for s in samples)) for status in RelayStatus}
+    metrics |= {f"relay/calls/{outcome}": float(outcomes[outcome]) for outcome in CallOutcome}
+    metrics["relay/teacher_failures"] = float(outcomes[CallOutcome.FAILED])
+    for status in ("timeout", "error", "no_answer"):
+        metrics[f"relay/grading/{status}"] = float(sum(sample.grading == status for sample in whole))
+    latencies = [latency for sample in samples for latency in sample.latencies_s]
+    if latencies:
+        metrics["relay/teacher_latency_s/p50"] = float(np.percentile(latencies, 50))
+        metrics["relay/teacher_latency_s/p95"] = float(np.percentile(latencies, 95))
+    if whole:
+        metrics |= {
+            "relay/accuracy": _mean([s.is_correct for s in whole]),
+            "relay/call_rate": _mean([s.called for s in whole]),
+            "relay/call_ratio": _mean([s.num_teacher_tokens / max(1, s.num_tokens) for s in whole]),
+            "relay/num_calls": _mean([s.num_calls for s in whole]),
+            "relay/requested_tokens": _mean([s.num_requested_tokens for s in whole]),
+            "relay/delivered_tokens": _mean([s.num_teacher_tokens for s in whole]),
+            "relay/malformed_calls": _mean([s.outcomes.get(CallOutcome.MALFORMED, 0) for s in whole]),
+        }
+    return metrics | _by_scenario(groups)
+
+
+def _by_scenario(groups: Sequence[Sequence[SampleStats]]) -> dict[str, float]:
+    rewards: dict[str, list[float]] = {scenario: [] for scenario in Scenario}
+    num_groups: Counter[str] = Counter()
+    for group in groups:
+        whole = [sample for sample in group if sample.status == RelayStatus.COMPLETED]
+        if whole:
+            scenario = find_scenario([s.is_correct for s in whole], [s.called for s in whole])
+            num_groups[scenario] += 1
+            rewards[scenario] += [s.reward for s in whole]
+    total = num_groups.total()
+    shares = {f"relay/scenario/{name}": num_groups[name] / total for name in Scenario if total}
+    return shares | {f"relay/reward/{name}": _mean(values) for name, values in rewards.items() if values}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(np.asarray(values, dtype=float)))

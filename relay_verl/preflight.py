@@ -1,0 +1,197 @@
+"""Checks of a composed config in the driver, before Ray starts and before any model loads.
+
+verl calls `validate_config` there; `install` puts our checks in front of it. A bad input ends the program with one line
+that names the key, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import functools
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from relay_verl.config import ConfigError, RelaySettings, read_settings
+from relay_verl.engines.base import EngineError
+from relay_verl.engines.endpoint import EndpointEngine
+
+ENDPOINT_DEADLINE_S = 20.0
+PROBE = "What is 7*8? <call>20</call> Let's see: \\boxed{56}\n\n\u00e9\u4e2d"
+
+
+def install() -> None:
+    """Put `check_config` in front of verl's own validation; a second call does nothing.
+
+    Remove the wrapping when verl offers plugins a hook on the composed config.
+    """
+    import verl.utils.config as verl_config
+
+    original = verl_config.validate_config
+    if getattr(original, "is_relay_preflight", False):
+        return
+
+    @functools.wraps(original)
+    def validate_config(config: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            check_config(config)
+        except ConfigError as error:
+            sys.exit(f"relay_verl: {error}")
+        original(config, *args, **kwargs)
+
+    validate_config.is_relay_preflight = True  # type: ignore[attr-defined]
+    verl_config.validate_config = validate_config
+
+
+def check_config(config: Any) -> None:
+    """Everything that can be known before a model loads.
+
+    Raises:
+        ConfigError: one line on the first thing that is wrong.
+    """
+    check_recipe_was_found(config)
+    if "relay" not in config:
+        return
+    settings = read_settings(config.relay)
+    check_platform(config)
+    check_batch_sizes(config)
+    for key in ("train_files", "val_files"):
+        check_dataset(config, key)
+    student = check_model_path("actor_rollout_ref.model.path", config.actor_rollout_ref.model.path)
+    if settings.needs_teacher:
+        check_teacher(settings, student)
+
+
+def check_recipe_was_found(config: Any) -> None:
+    """`+recipe=NAME` loads a recipe only if Hydra knows the group; else it sets a key, and plain PPO would run."""
+    for key in config:
+        if key != "relay" and difflib.get_close_matches(str(key), ["recipe", "recipes"], cutoff=0.75):
+            raise ConfigError(
+                f"{key}={config[key]}: no recipe was loaded; write +recipe=NAME with one of {', '.join(recipe_names())}"
+            )
+
+
+def recipe_names() -> list[str]:
+    """The recipes that are installed."""
+    from hydra_plugins.relay_verl.searchpath import recipes_folder
+
+    return sorted(path.stem for path in recipes_folder().glob("recipe/*.yaml"))
+
+
+def check_platform(config: Any) -> None:
+    """A CPU recipe needs `VERL_PLATFORM=cpu` in the driver too, and only a CPU recipe may have it."""
+    platform = os.environ.get("VERL_PLATFORM", "")
+    wants_cpu = config.trainer.device == "cpu"
+    if wants_cpu and platform != "cpu":
+        raise ConfigError(f"VERL_PLATFORM={platform!r}: trainer.device=cpu needs VERL_PLATFORM=cpu in the environment")
+    if platform == "cpu" and not wants_cpu:
+        raise ConfigError(f"trainer.device={config.trainer.device}: VERL_PLATFORM=cpu needs trainer.device=cpu")
+
+
+def check_batch_sizes(config: Any) -> None:
+    """The batch must split into mini-batches, and those over the GPUs."""
+    batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
+    if batch % mini:
+        raise ConfigError(
+            f"data.train_batch_size={batch} is not a multiple of actor_rollout_ref.actor.ppo_mini_batch_size={mini}"
+        )
+    num_gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    rows = mini * config.actor_rollout_ref.rollout.n
+    if rows % num_gpus:
+        raise ConfigError(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} x actor_rollout_ref.rollout.n="
+            f"{config.actor_rollout_ref.rollout.n} samples do not split over trainer.n_gpus_per_node x trainer.nnodes="
+            f"{num_gpus} GPUs"
+        )
+
+
+def check_dataset(config: Any, key: str) -> None:
+    """Every parquet file is there and has a prompt and an answer."""
+    files = config.data.get(key)
+    for name in [files] if isinstance(files, str) else list(files or []):
+        if "://" in name:
+            continue
+        path = Path(name).expanduser()
+        if not path.exists():
+            raise ConfigError(f"data.{key}: {name} does not exist")
+        if path.suffix != ".parquet":
+            continue
+        import pyarrow.parquet as pq
+
+        try:
+            schema = pq.read_schema(path)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"data.{key}: {name} is not a readable parquet file: {error}") from None
+        for column in (config.data.prompt_key, "reward_model"):
+            if column not in schema.names:
+                raise ConfigError(f"data.{key}: {name} has no column {column!r}; it has {', '.join(schema.names)}")
+        answer = schema.field("reward_model").type
+        names = [field.name for field in answer] if hasattr(answer, "num_fields") else []
+        if "ground_truth" not in names:
+            raise ConfigError(
+                f"data.{key}: {name} has no answers: column 'reward_model' has no field 'ground_truth'; "
+                f"it has {', '.join(names) or 'none'}"
+            )
+
+
+def check_model_path(key: str, path: str) -> str:
+    """A local model folder must exist; a hub id is left to the hub."""
+    local = Path(path).expanduser()
+    looks_local = local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1
+    if looks_local and not (local / "config.json").is_file():
+        what = "has no config.json" if local.is_dir() else "does not exist"
+        raise ConfigError(f"{key}: {path} {what}; give a Hugging Face model folder or a hub id")
+    return path
+
+
+def check_teacher(settings: RelaySettings, student_path: str) -> None:
+    """The teacher is there, and both models read the same token ids."""
+    from transformers import AutoTokenizer
+
+    teacher = settings.teacher
+    student = AutoTokenizer.from_pretrained(student_path)
+    if teacher.path is not None:
+        check_model_path("relay.teacher.path", teacher.path)
+        difference = compare_tokenizers(student, AutoTokenizer.from_pretrained(teacher.path))
+        name = f"relay.teacher.path: {teacher.path}"
+    else:
+        assert teacher.base_url is not None
+        name = f"relay.teacher.base_url: {teacher.base_url}"
+        try:
+            theirs = asyncio.run(_tokenize_at_endpoint(settings))
+        except (EngineError, TimeoutError) as error:
+            raise ConfigError(f"{name} does not answer: {error or 'no answer in time'}") from None
+        ours = student.encode(PROBE, add_special_tokens=False)
+        difference = "" if theirs in (None, ours) else f"{PROBE!r} is {ours} for the student and {theirs} for it"
+    if difference:
+        raise ConfigError(f"{name} and the student {student_path} differ in their tokenizers: {difference}")
+
+
+async def _tokenize_at_endpoint(settings: RelaySettings) -> list[int] | None:
+    assert settings.teacher.base_url is not None
+    endpoint = EndpointEngine(
+        settings.teacher.base_url,
+        settings.teacher.model,
+        api_key_env=settings.teacher.api_key_env,
+        timeout_s=ENDPOINT_DEADLINE_S,
+    )
+    async with asyncio.timeout(ENDPOINT_DEADLINE_S):
+        await endpoint.model()
+        return await endpoint.tokenize(PROBE)
+
+
+def compare_tokenizers(student: Any, teacher: Any) -> str:
+    """How two tokenizers differ; empty if token ids mean the same to both."""
+    ours, theirs = student.get_vocab(), teacher.get_vocab()
+    if ours != theirs:
+        different = [token for token in ours if theirs.get(token) != ours[token]]
+        extra = len(theirs.keys() - ours.keys())
+        example = f", e.g. {different[0]!r} is {ours[different[0]]} and {theirs.get(different[0])}" if different else ""
+        return f"{len(different)} of {len(ours)} tokens have another id or none{example}; {extra} are only the teacher's"
+    if student.eos_token_id != teacher.eos_token_id:
+        return f"the end-of-sequence token is {student.eos_token!r} and {teacher.eos_token!r}"
+    if student.encode(PROBE, add_special_tokens=False) != teacher.encode(PROBE, add_special_tokens=False):
+        return f"same vocabulary, but they split {PROBE!r} differently"
+    return ""

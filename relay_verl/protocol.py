@@ -1,0 +1,138 @@
+"""The command's grammar, on text and on token ids (paper 2.1).
+
+The student asks for help by writing ``<call>n</call>`` as plain text. This module says which texts are commands and
+what a sequence of token ids looks like once they are taken out (paper 2.2). Pure: no torch, no Ray, no verl.
+
+Invariant: `strip_call_tokens` keeps the id of every token that no command touches; only the characters that a token
+shares with a command's border are encoded again.
+
+A worked example, with a tokenizer that has a token for ``>.``::
+
+    token ids    | So | < | call | > | 20 | </ | call | >. | Then |
+    characters   | So   <call>20</call>                 .    Then
+    stripped     | So |                                 | . | Then |     '>.' is encoded again as '.'; 'So', 'Then' stay
+
+Departure from the released code: it decodes the whole context, strips white space and encodes it again, so that ids
+drift from those that were sampled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from relay_verl.tokenization import TokenBytes
+
+OPEN = "<call>"
+CLOSE = "</call>"
+
+MAX_NUM_TOKENS = 10**15
+"""Numbers above this are read as this: no model writes so much, and every count still fits an int64."""
+
+_COMMAND = re.compile(r"<call>[ \t\n\r\f\v]*([0-9]+)[ \t\n\r\f\v]*</call>")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A well-formed command in a text."""
+
+    start: int
+    """Offset of its first character."""
+    end: int
+    """Offset one past its last character."""
+    num_tokens: int
+    """Teacher tokens asked for; may be 0."""
+
+
+def format_call(num_tokens: int) -> str:
+    """The command that asks for `num_tokens` teacher tokens.
+
+    >>> format_call(20)
+    '<call>20</call>'
+    """
+    if isinstance(num_tokens, bool) or not isinstance(num_tokens, int) or num_tokens < 0:
+        raise ValueError(f"num_tokens: {num_tokens!r} is not a non-negative int")
+    return f"{OPEN}{num_tokens}{CLOSE}"
+
+
+def find_calls(text: str) -> list[Call]:
+    """All well-formed commands, in order: ``<call>``, blanks, ASCII digits, blanks, ``</call>``.
+
+    >>> find_calls("a<call>20</call>b<call>x</call>")
+    [Call(start=1, end=16, num_tokens=20)]
+    """
+    return [Call(m.start(), m.end(), _parse_int(m.group(1))) for m in _COMMAND.finditer(text)]
+
+
+def strip_calls(text: str) -> str:
+    """`text` without its well-formed commands, all else untouched; one pass.
+
+    >>> strip_calls("a <call>20</call> b")
+    'a  b'
+    """
+    return _COMMAND.sub("", text)
+
+
+def count_malformed_calls(text: str) -> int:
+    """How many ``</call>`` close no well-formed command.
+
+    >>> count_malformed_calls("<call>x</call> <call>3</call> </call>")
+    2
+    """
+    return text.count(CLOSE) - len(find_calls(text))
+
+
+def strip_call_tokens(token_ids: Sequence[int], tokens: TokenBytes) -> list[int]:
+    """`token_ids` without the characters of their well-formed commands.
+
+    Args:
+        token_ids: what one model wrote in a row, [length].
+        tokens: the tokenizer's view of its ids as bytes.
+
+    Returns:
+        Token ids; those that no command touches are the same objects in the same order.
+    """
+    pieces = [tokens.to_bytes(token_id) for token_id in token_ids]
+    calls = find_calls_in_bytes(b"".join(pieces))
+    if not calls:
+        return list(token_ids)
+    kept: list[int] = []
+    residue = b""  # bytes of touched tokens that lie outside every command, waiting to be encoded as one piece
+    start, next_call = 0, 0
+    for token_id, piece in zip(token_ids, pieces, strict=True):
+        end = start + len(piece)
+        while next_call < len(calls) and calls[next_call].end <= start:
+            next_call += 1
+        touching = []
+        for call in calls[next_call:]:
+            if call.start >= end:
+                break
+            touching.append(call)
+        if touching and piece:
+            residue += _outside(piece, start, touching)
+        else:
+            kept += tokens.encode(residue)
+            residue = b""
+            kept.append(token_id)
+        start = end
+    return kept + tokens.encode(residue)
+
+
+def find_calls_in_bytes(data: bytes) -> list[Call]:
+    """`find_calls` on UTF-8 bytes that may be cut inside a character; offsets are in bytes."""
+    return find_calls(data.decode("latin-1"))  # one character a byte, and the grammar is ASCII
+
+
+def _outside(piece: bytes, start: int, calls: Iterable[Call]) -> bytes:
+    """The bytes of `piece`, which begins at offset `start`, that lie in none of `calls`."""
+    outside, position = b"", 0
+    for call in calls:
+        outside += piece[position : max(position, call.start - start)]
+        position = max(position, call.end - start)
+    return outside + piece[position:]
+
+
+def _parse_int(digits: str) -> int:
+    significant = digits.lstrip("0")
+    return MAX_NUM_TOKENS if len(significant) > 15 else int(significant or "0")

@@ -1,0 +1,75 @@
+"""verl's replay buffer with relay metrics, a short poll and a deadline.
+
+A recipe names one of these in `trainer.v1.sampler.custom_sampler`. `sampler_kwargs`: `poll_interval_s` (seconds between
+looks at the queue; verl's own 2 s is most of a short step) and `timeout_s` (seconds a step's rollout may take before
+the run ends with an error instead of waiting for ever).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import transfer_queue as tq
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
+
+from relay_verl.engines.base import TeacherError
+from relay_verl.metrics import SampleStats, relay_metrics
+
+
+class RolloutTimeout(RuntimeError):
+    """A step's rollout took longer than `timeout_s`."""
+
+
+class _RelaySampling:
+    """What both buffers add to verl's; mixed in before its classes."""
+
+    sampler_kwargs: Any
+
+    def __init__(self, *args: Any, sampler_kwargs: Any, **kwargs: Any):
+        options = dict(sampler_kwargs or {})
+        poll_interval_s = options.get("poll_interval_s", 0.05)
+        super().__init__(  # type: ignore[call-arg]
+            *args, sampler_kwargs=sampler_kwargs, poll_interval=poll_interval_s, **kwargs
+        )
+        self._timeout_s = float(options.get("timeout_s", 7200.0))
+        self._deadline = float("inf")
+        self._groups: list[list[SampleStats]] = []
+
+    def sample(self, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """verl's `sample`, whose metrics also hold `relay_metrics` of the sampled groups.
+
+        Raises:
+            RolloutTimeout: not enough groups ended within `timeout_s`.
+        """
+        self._deadline = time.monotonic() + self._timeout_s
+        self._groups = []
+        batch, metrics = super().sample(*args, **kwargs)  # type: ignore[misc]
+        return batch, {**metrics, **relay_metrics(self._groups)} if self._groups else metrics
+
+    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+        if time.monotonic() > self._deadline:
+            raise RolloutTimeout(
+                f"trainer.v1.sampler.sampler_kwargs.timeout_s: no full batch within {self._timeout_s:g} s; "
+                f"still running: {len(self.running_keys[partition_id])} groups, "  # type: ignore[attr-defined]
+                f"not started: {len(self.pending_keys[partition_id])}"  # type: ignore[attr-defined]
+            )
+        return super()._wait_for_next_poll(partition_id, last_debug_time)  # type: ignore[misc]
+
+    def _materialize_batch(self, partition_id: str, selected_prompt_uids: list[str], partition_snapshot: Any) -> Any:
+        tags = (tq.kv_list(partition_id) or {}).get(partition_id, {})
+        for uid in selected_prompt_uids:
+            tag = tags.get(uid, {})
+            if "relay_fatal" in tag:
+                raise TeacherError(f"relay.on_teacher_failure=fail: {tag['relay_fatal']}")
+            if tag.get("relay"):
+                self._groups.append([SampleStats(**sample) for sample in tag["relay"]])
+        return super()._materialize_batch(partition_id, selected_prompt_uids, partition_snapshot)  # type: ignore[misc]
+
+
+class RelayReplayBuffer(_RelaySampling, ReplayBuffer):
+    """For `trainer.v1.trainer_mode=sync`."""
+
+
+class RelayReplayBufferAsync(_RelaySampling, ReplayBufferAsync):
+    """For verl's asynchronous trainer modes."""

@@ -1,0 +1,70 @@
+"""verl's reward manager `relay`: grades answers and rewards whole groups (paper 3.2.3).
+
+`score_group` sees all samples of one query at once, so a reward never depends on the rest of the batch. `run_single` is
+what verl's stock workers call, one sample at a time: it gives 1[correct], the reward of plain GRPO and of validation.
+
+It stands apart from `rewards.py`, whose functions import without verl.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from verl import DataProto
+from verl.experimental.reward_loop.reward_manager import register
+from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
+
+from relay_verl.config import RewardSettings, read_settings
+from relay_verl.grading import Grader, Verdict
+from relay_verl.metrics import has_called
+from relay_verl.rewards import difficulty_aware_reward, simple_reward
+from relay_verl.types import RelayTrajectory
+
+
+@register("relay")
+class RelayRewardManager(RewardManagerBase):
+    """Rewards of relayed groups; see the module."""
+
+    def __init__(self, config: Any, tokenizer: Any, compute_score: Any = None, **kwargs: Any):
+        super().__init__(config, tokenizer, compute_score)
+        self.settings: RewardSettings = read_settings(config.get("relay")).reward
+        self.grader = Grader()
+
+    async def grade(self, response_ids: list[int], ground_truth: str, ability: str | None = None) -> Verdict:
+        """Whether a response answers right; `ability` 'choice' is multiple choice, all else is math."""
+        response = self.tokenizer.decode(response_ids, skip_special_tokens=True)
+        return await self.grader.grade_async(response, str(ground_truth), "choice" if ability == "choice" else "math")
+
+    def score_group(self, trajectories: Sequence[RelayTrajectory], correct: Sequence[bool]) -> list[float]:
+        """Rewards of all completed samples of one query, [group]."""
+        if self.settings.charge == "requested":
+            ratios = [
+                min(1.0, t.num_requested_tokens / max(1, len(t.response_ids))) if t.num_calls else 0.0
+                for t in trajectories
+            ]
+        else:
+            ratios = [t.call_ratio for t in trajectories]
+        if self.settings.kind == "simple":
+            return simple_reward(correct, ratios)
+        return difficulty_aware_reward(
+            correct,
+            [has_called(t) for t in trajectories],
+            ratios,
+            independence_bonus=self.settings.independence_bonus,
+            stubbornness_penalty=self.settings.stubbornness_penalty,
+            exploration=self.settings.exploration,
+        )
+
+    async def run_single(self, data: DataProto) -> dict[str, Any]:
+        """1[correct] of one sample, in verl's form."""
+        item = data[-1]  # of a multi-sequence output the last sequence counts
+        ids = item.batch["responses"]
+        num_prompt_tokens = item.batch["prompts"].shape[-1]
+        num_valid = int(item.batch["attention_mask"][num_prompt_tokens:].sum())
+        fields = item.non_tensor_batch
+        verdict = await self.grade(
+            ids[:num_valid].tolist(), fields["reward_model"]["ground_truth"], fields.get("ability")
+        )
+        score = float(verdict.is_correct)
+        return {"reward_score": score, "reward_extra_info": {"acc": score}}

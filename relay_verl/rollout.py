@@ -1,0 +1,248 @@
+"""The verl side of relaying: agent loop, worker and manager. Thin: the relaying is the decoder's.
+
+A worker runs all samples of one prompt in one coroutine: it builds the prompt once, lets the samples go on side by side
+without waiting for each other's teacher, grades each as it ends, and rewards the group when the last one has ended. A
+sample that failed leaves no row, and its siblings are rewarded among themselves.
+
+What the groups did travels to the trainer in the tag of the prompt's key (`relay_verl.replay` reads it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import ray
+import transfer_queue as tq
+from verl.experimental.agent_loop.agent_loop import (
+    AgentLoopBase,
+    AgentLoopMetrics,
+    AgentLoopOutput,
+    DictConfigWrap,
+    register,
+)
+from verl.trainer.ppo.reward import load_reward_manager
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+
+from relay_verl.config import read_settings
+from relay_verl.decoder import RelayDecoder
+from relay_verl.engines.base import TeacherError, TokenEngine
+from relay_verl.engines.verl_server import VerlServerEngine
+from relay_verl.grading import Verdict
+from relay_verl.metrics import SampleStats
+from relay_verl.policies import make_policy
+from relay_verl.teacher import start_teacher
+from relay_verl.types import RelayStatus, RelayTrajectory
+
+logger = logging.getLogger(__name__)
+
+AGENT_NAME = "relay_agent"
+
+
+class RolloutFailure(RuntimeError):
+    """A trajectory that is not completed and must not be trained on."""
+
+
+@register(AGENT_NAME)
+class RelayAgentLoop(AgentLoopBase):
+    """verl's agent loop around the decoder.
+
+    Args:
+        teacher: who answers calls; None leaves every command unserved.
+    """
+
+    def __init__(self, *args: Any, teacher: TokenEngine | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.settings = read_settings(self.config.get("relay"))
+        self.policy = make_policy(self.settings.policy)
+        self.student = VerlServerEngine(self.server_manager, self.tokenizer)
+        length = self.rollout_config.response_length
+        self._decoders = {
+            greedy: RelayDecoder(
+                self.student,
+                teacher if self.settings.needs_teacher else None,
+                self.tokenizer,
+                self.settings.decoder_config(length, greedy=greedy, vocab_size=None),
+            )
+            for greedy in (False, True)
+        }
+
+    async def build_prompt(self, messages: list[dict[str, Any]]) -> list[int]:
+        """The chat template's token ids, [prompt_length]."""
+        return await self.ct_build_initial_tokens(list(messages))
+
+    async def relay(self, prompt_ids: list[int], sampling: dict[str, Any]) -> tuple[RelayTrajectory, AgentLoopOutput]:
+        """One trajectory, and the same in verl's form."""
+        request_id = uuid4().hex
+        decoder = self._decoders[sampling.get("temperature") == 0]
+        started = self.loop.time()
+        trajectory = await decoder.run(prompt_ids, sampling=sampling, policy=self.policy, request_id=request_id)
+        first_version, last_version = self.student.pop_weight_versions(request_id)
+        response_ids = trajectory.response_ids
+        mask = [1] * len(response_ids) if self.settings.train_on_teacher_tokens else trajectory.response_mask
+        return trajectory, AgentLoopOutput(
+            prompt_ids=prompt_ids,
+            response_ids=response_ids,
+            response_mask=mask,
+            response_logprobs=trajectory.logprobs if sampling.get("logprobs") else None,
+            num_turns=1 + len(trajectory.segments),
+            metrics=AgentLoopMetrics(generate_sequences=self.loop.time() - started),
+            extra_fields={
+                "min_global_steps": first_version,
+                "max_global_steps": last_version,
+                "turn_scores": [],
+                "tool_rewards": [],
+            },
+        )
+
+    async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
+        """verl's entry point, for workers other than ours.
+
+        Raises:
+            RolloutFailure: the trajectory is not completed.
+        """
+        prompt_ids = await self.build_prompt(kwargs["raw_prompt"])
+        trajectory, output = await self.relay(prompt_ids, sampling_params)
+        if trajectory.status is not RelayStatus.COMPLETED:
+            raise RolloutFailure(f"{trajectory.status}: {trajectory.error}")
+        return output
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """One ended sample of a group."""
+
+    trajectory: RelayTrajectory
+    output: AgentLoopOutput
+    verdict: Verdict
+
+
+class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):  # type: ignore[misc]
+    """verl's worker, with the teacher at hand and rewards by group.
+
+    `teacher_client`, which verl fills for distillation only, carries the teacher's engine.
+    """
+
+    def __init__(self, config: Any, llm_client: Any, teacher_client: Any = None, reward_loop_worker_handles: Any = None):
+        super().__init__(config, llm_client, None, reward_loop_worker_handles)
+        self.settings = read_settings(config.get("relay"))
+        self.reward_manager = load_reward_manager(config, self.tokenizer)
+        self.agent_loop = RelayAgentLoop(
+            trainer_config=DictConfigWrap(config),
+            server_manager=llm_client,
+            tokenizer=self.tokenizer,
+            processor=self.processor,
+            dataset_cls=self.dataset_cls,
+            data_config=DictConfigWrap(config.data),
+            hf_model_type=self.hf_model_type,
+            teacher=teacher_client,
+        )
+
+    async def _run_prompt(
+        self, prompt: dict[str, Any], sampling_params: dict[str, Any], trajectory: dict[str, Any], trace: bool = False
+    ) -> None:
+        """Sample, grade and reward one prompt's group and hand its rows to the trainer."""
+        if prompt.get("agent_name") != AGENT_NAME:
+            await super()._run_prompt(prompt, sampling_params, trajectory, trace)
+            return
+        uid, validate = prompt["uid"], trajectory["validate"]
+        partition_id = "val" if validate else "train"
+        tag: dict[str, Any] = {"status": "failure"}
+        await tq.async_kv_put(key=uid, partition_id=partition_id, tag={"status": "running"})
+        try:
+            async with asyncio.timeout(self.settings.rollout_timeout_s):
+                stats, num_rows = await self._run_group(prompt, sampling_params, validate)
+            tag = {"status": "finished" if num_rows == len(stats) else "failure"}
+            tag["relay"] = [sample.to_dict() for sample in stats]
+        except TeacherError as error:
+            tag["relay_fatal"] = str(error)
+        except Exception:
+            logger.exception("the group of prompt %s failed", uid)
+        await tq.async_kv_put(key=uid, partition_id=partition_id, tag=tag)
+
+    async def _run_group(
+        self, prompt: dict[str, Any], sampling_params: dict[str, Any], validate: bool
+    ) -> tuple[list[SampleStats], int]:
+        """All samples of one prompt; gives the stats of each and how many rows they became."""
+        rollout = self.config.actor_rollout_ref.rollout
+        fields = {key: value for key, value in prompt.items() if key not in ("agent_name", "__do_sample__")}
+        num_samples = fields.pop("__rollout_n__", rollout.val_kwargs.n if validate else rollout.n)
+        sampling = dict(sampling_params)
+        if not validate and not prompt.get("__do_sample__", True):
+            sampling |= {"temperature": 0, "top_p": 1.0, "top_k": -1}
+        prompt_ids = await self.agent_loop.build_prompt(prompt["raw_prompt"])
+        samples = await asyncio.gather(*(self._run_sample(prompt_ids, sampling, prompt) for _ in range(num_samples)))
+        whole = [s for s in samples if s.trajectory.status is RelayStatus.COMPLETED and s.output.response_ids]
+        rewards = self._rewards(whole, validate)
+        await asyncio.gather(
+            *(
+                self._put_row(sample, reward, validate, {**fields, "session_id": i})
+                for i, (sample, reward) in enumerate(zip(whole, rewards, strict=True))
+            )
+        )
+        reward_of = {id(sample): reward for sample, reward in zip(whole, rewards, strict=True)}
+        stats = [
+            SampleStats.of(
+                sample.trajectory,
+                is_correct=sample.verdict.is_correct,
+                reward=reward_of.get(id(sample), 0.0),
+                grading=str(sample.verdict.status),
+            )
+            for sample in samples
+        ]
+        return stats, len(whole)
+
+    async def _run_sample(self, prompt_ids: list[int], sampling: dict[str, Any], prompt: dict[str, Any]) -> _Sample:
+        trajectory, output = await self.agent_loop.relay(prompt_ids, sampling)
+        verdict = await self.reward_manager.grade(
+            output.response_ids, prompt["reward_model"]["ground_truth"], prompt.get("ability")
+        )
+        return _Sample(trajectory, output, verdict)
+
+    def _rewards(self, samples: list[_Sample], validate: bool) -> list[float]:
+        correct = [sample.verdict.is_correct for sample in samples]
+        if validate:
+            return [float(is_correct) for is_correct in correct]
+        return self.reward_manager.score_group([sample.trajectory for sample in samples], correct)
+
+    async def _put_row(self, sample: _Sample, reward: float, validate: bool, fields: dict[str, Any]) -> None:
+        """One row for the trainer, by verl's own packing."""
+        trajectory = sample.trajectory
+        sample.output.reward_score = reward
+        sample.output.extra_fields["reward_extra_info"] = {
+            "acc": float(sample.verdict.is_correct),
+            "call_rate": float(trajectory.num_calls > 0),
+            "call_ratio": trajectory.call_ratio,
+            "num_calls": float(trajectory.num_calls),
+            "requested_tokens": float(trajectory.num_requested_tokens),
+            "delivered_tokens": float(trajectory.num_teacher_tokens),
+            "malformed_calls": float(trajectory.num_malformed_calls),
+            "failed_calls": float(trajectory.num_failed_calls),
+        }
+        await self._agent_loop_postprocess(sample.output, validate, **fields)
+
+
+class RelayAgentLoopManager(AgentLoopManagerTQ):
+    """verl's manager, which starts the teacher before its workers and hands it to them.
+
+    A recipe names it in `actor_rollout_ref.rollout.agent.agent_loop_manager_class`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(RelayAgentLoopWorker)
+        self.teacher_group: Any = None
+
+    async def _init_agent_loop_workers(self) -> None:
+        from verl.utils import hf_tokenizer
+
+        settings = read_settings(self.config.get("relay"))
+        if settings.needs_teacher:
+            model = self.config.actor_rollout_ref.model
+            tokenizer = hf_tokenizer(model.tokenizer_path or model.path, trust_remote_code=model.trust_remote_code)
+            self.teacher_group = await start_teacher(self.config, settings.teacher, tokenizer)
+        self.teacher_client = self.teacher_group.engine if self.teacher_group else None
+        await super()._init_agent_loop_workers()

@@ -1,0 +1,138 @@
+"""The teacher: a worker group of vLLM replicas in Ray with GPUs of its own, or an endpoint by URL (paper 4.3).
+
+Invariant: what comes out is a TokenEngine that can be sent to any Ray worker; a teacher that cannot start says why and
+never waits without a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from relay_verl.config import ConfigError, TeacherSettings
+from relay_verl.engines.base import TokenEngine
+from relay_verl.engines.endpoint import EndpointEngine
+from relay_verl.engines.guard import GuardedEngine
+
+logger = logging.getLogger(__name__)
+
+
+class TeacherGroup:
+    """The running teacher. Holds its replicas: they live as long as this object's process."""
+
+    def __init__(self, engine: TokenEngine, replicas: list[Any]):
+        self.engine = engine
+        self.replicas = replicas
+
+
+async def start_teacher(config: Any, settings: TeacherSettings, tokenizer: Any) -> TeacherGroup | None:
+    """Start the teacher of a composed verl config; None if the settings name none.
+
+    Raises:
+        ConfigError: the cluster lacks the resources, or the replicas did not start within `start_timeout_s`.
+    """
+    if settings.base_url is not None:
+        endpoint = EndpointEngine(
+            settings.base_url, settings.model, api_key_env=settings.api_key_env, timeout_s=settings.timeout_s
+        )
+        return TeacherGroup(_guard(endpoint, settings), [])
+    if settings.path is None:
+        return None
+    import ray
+
+    check_resources(ray.available_resources(), settings)
+    group = asyncio.create_task(start_replicas(config, settings, settings.path, tokenizer, is_teacher=True))
+    try:
+        engine, replicas = await asyncio.wait_for(group, settings.start_timeout_s)
+    except TimeoutError:
+        raise ConfigError(
+            f"relay.teacher.start_timeout_s: the {settings.num_replicas} teacher replica(s) did not start within "
+            f"{settings.start_timeout_s:g} s; the vLLM log above says how far they came"
+        ) from None
+    return TeacherGroup(_guard(engine, settings), replicas)
+
+
+def check_resources(available: Mapping[str, float], settings: TeacherSettings) -> None:
+    """Raise ConfigError if the cluster cannot hold the teacher next to what runs already.
+
+    Args:
+        available: Ray's free resources by name.
+        settings: how many replicas on how many GPUs.
+    """
+    from verl.plugin.platform.platform_manager import get_platform
+
+    resource = get_platform().ray_resource_name()
+    needed = settings.num_replicas * settings.tensor_parallel_size
+    free = available.get(resource, 0.0)
+    if free < needed:
+        raise ConfigError(
+            f"relay.teacher: num_replicas={settings.num_replicas} x tensor_parallel_size="
+            f"{settings.tensor_parallel_size} need {needed} {resource} but the cluster has {free:g} free; add "
+            f"{needed - free:g}, or lower trainer.n_gpus_per_node or the teacher's numbers"
+        )
+
+
+async def start_replicas(
+    config: Any, settings: TeacherSettings, path: str, tokenizer: Any, *, is_teacher: bool, name: str = ""
+) -> tuple[TokenEngine, list[Any]]:
+    """Start standalone rollout replicas of the model at `path` and a sticky, load-balanced client for them.
+
+    Args:
+        config: a composed verl config; its rollout section says how replicas run, but for what `settings` sets.
+        settings: replicas, parallelism, memory.
+        path: Hugging Face folder or hub id.
+        tokenizer: the tokenizer both models share.
+        is_teacher: names the actors.
+        name: suffix of the actors' names, for more than one group a cluster.
+    """
+    from omegaconf import OmegaConf
+    from verl.workers.rollout.llm_server import LLMServerClient
+    from verl.workers.rollout.replica import get_rollout_replica_class
+    from verl.workers.rollout.router import get_router_handle
+
+    from relay_verl.engines.verl_server import VerlServerEngine
+
+    rollout = OmegaConf.create(OmegaConf.to_container(config.actor_rollout_ref.rollout, resolve=True))
+    OmegaConf.set_struct(rollout, False)
+    rollout.update(
+        load_format="auto",
+        tensor_model_parallel_size=settings.tensor_parallel_size,
+        data_parallel_size=1,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        max_num_seqs=settings.max_num_seqs,
+        free_cache_engine=False,
+        enable_sleep_mode=False,
+    )
+    model = OmegaConf.create(
+        {
+            "_target_": "verl.workers.config.HFModelConfig",
+            "path": path,
+            "trust_remote_code": config.actor_rollout_ref.model.get("trust_remote_code", False),
+        }
+    )
+    replica_class = get_rollout_replica_class(rollout.name)
+    replicas = [
+        replica_class(
+            replica_rank=rank,
+            config=rollout,
+            model_config=model,
+            gpus_per_node=min(settings.tensor_parallel_size, config.trainer.n_gpus_per_node),
+            is_teacher_model=is_teacher,
+            name_suffix=name,
+        )
+        for rank in range(settings.num_replicas)
+    ]
+    await asyncio.gather(*(replica.init_standalone() for replica in replicas))
+    balancer = get_router_handle(servers={replica.server_address: replica.server_handle for replica in replicas})
+    return VerlServerEngine(LLMServerClient(config=config, load_balancer_handle=balancer), tokenizer), replicas
+
+
+def _guard(engine: TokenEngine, settings: TeacherSettings) -> GuardedEngine:
+    return GuardedEngine(
+        engine,
+        num_retries=settings.num_retries,
+        breaker_threshold=settings.breaker_threshold,
+        breaker_reset_s=settings.breaker_reset_s,
+    )

@@ -1,0 +1,144 @@
+"""What a relayed response is: segments that the student and the teacher wrote in turn (paper 2). Pure.
+
+Invariant: `response_ids` is the concatenation of the segments, and mask and log-probabilities line up with it::
+
+    segments        student [a b <call>3</call>]   teacher [x y z]   student [c EOS]
+    response_ids             a b < call > 3 ... >           x y z             c EOS
+    response_mask            1 1 1  1   1 1 ... 1           0 0 0             1  1
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+
+class RelayStatus(StrEnum):
+    """How a trajectory ended. Only a completed one may be trained on."""
+
+    COMPLETED = "completed"
+    """A whole response: it ended with an EOS or filled its token budget; calls that failed on the way were skipped."""
+    TEACHER_FAILED = "teacher_failed"
+    """The teacher failed and `on_teacher_failure` is 'drop'."""
+    STUDENT_FAILED = "student_failed"
+    """The student's engine failed or missed its deadline."""
+
+
+class CallOutcome(StrEnum):
+    """What became of one command."""
+
+    SERVED = "served"
+    """The teacher wrote."""
+    FAILED = "failed"
+    """The teacher's engine failed; nothing was written and nothing is charged."""
+    ZERO = "zero"
+    """n = 0."""
+    OVER_LIMIT = "over_limit"
+    """Past `max_calls`, or calls are not allowed."""
+    MALFORMED = "malformed"
+    """A '</call>' that closes no well-formed command."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive tokens by one writer."""
+
+    source: Literal["student", "teacher"]
+    """Who wrote it."""
+    token_ids: list[int]
+    """Exactly what the engine sampled, [length]."""
+    logprobs: list[float] | None = None
+    """Log-probability of each token when it was sampled, [length]; None if the engine was not asked."""
+
+
+@dataclass(frozen=True)
+class CallRecord:
+    """One command and what became of it."""
+
+    outcome: CallOutcome
+    """What became of it."""
+    num_requested: int = 0
+    """n of the command, in tokens, before any cap."""
+    num_delivered: int = 0
+    """Tokens the teacher wrote."""
+    position: int = 0
+    """Response tokens written before the teacher's first one."""
+    latency_s: float = 0.0
+    """Seconds from asking to answer or failure."""
+    error: str = ""
+    """Why it failed."""
+
+
+@dataclass(frozen=True)
+class RelayTrajectory:
+    """One response from prompt to end."""
+
+    prompt_ids: list[int]
+    """The prompt, [prompt_length]."""
+    segments: list[Segment]
+    """The response in order; neighbours differ in source."""
+    status: RelayStatus
+    """Whether it is whole."""
+    calls: list[CallRecord] = field(default_factory=list)
+    """Every command met, in the order in which its fate was known."""
+    error: str = ""
+    """Why it is not completed."""
+
+    @property
+    def response_ids(self) -> list[int]:
+        """All segments joined, [response_length]."""
+        return [token_id for segment in self.segments for token_id in segment.token_ids]
+
+    @property
+    def response_mask(self) -> list[int]:
+        """1 where the student wrote, 0 where the teacher did, [response_length]."""
+        return [int(segment.source == "student") for segment in self.segments for _ in segment.token_ids]
+
+    @property
+    def logprobs(self) -> list[float] | None:
+        """The student's log-probabilities, 0.0 where the teacher wrote, [response_length]; None if some are unknown."""
+        joined: list[float] = []
+        for segment in self.segments:
+            if segment.source == "teacher":
+                joined += [0.0] * len(segment.token_ids)
+            elif segment.logprobs is None:
+                return None
+            else:
+                joined += segment.logprobs
+        return joined
+
+    @property
+    def num_calls(self) -> int:
+        """Calls that the teacher served."""
+        return sum(segment.source == "teacher" for segment in self.segments)
+
+    @property
+    def num_requested_tokens(self) -> int:
+        """Tokens asked for by the served calls."""
+        return sum(call.num_requested for call in self.calls if call.outcome is CallOutcome.SERVED)
+
+    @property
+    def num_teacher_tokens(self) -> int:
+        """Tokens the teacher delivered."""
+        return sum(len(segment.token_ids) for segment in self.segments if segment.source == "teacher")
+
+    @property
+    def num_malformed_calls(self) -> int:
+        """'</call>' written by the student that close no well-formed command."""
+        return self.count(CallOutcome.MALFORMED)
+
+    @property
+    def num_failed_calls(self) -> int:
+        """Calls that the teacher's engine failed to serve."""
+        return self.count(CallOutcome.FAILED)
+
+    @property
+    def call_ratio(self) -> float:
+        """rho of Eq. 3: teacher tokens over response tokens; 0.0 for an empty response."""
+        num_response_tokens = sum(len(segment.token_ids) for segment in self.segments)
+        return self.num_teacher_tokens / num_response_tokens if num_response_tokens else 0.0
+
+    def count(self, outcome: CallOutcome) -> int:
+        """Commands with this outcome."""
+        return sum(call.outcome is outcome for call in self.calls)

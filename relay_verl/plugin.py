@@ -1,34 +1,44 @@
 """What verl loads (entry point `verl.plugins`): importing this module registers everything, once.
 
 verl imports it in the driver and in every Ray worker, and reports a plugin that fails at DEBUG only; this one says it
-on standard error.
+on standard error. Each registration waits until verl itself imports the registry, so that a process pays only for what
+it uses.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import sys
+from typing import Any
+
+from wrapt import register_post_import_hook
 
 TESTED_VERL = ("0.9.1",)
 
 
+def _import_after(registry: str, module: str) -> None:
+    """Import `module`, which registers itself, as soon as `registry` is imported."""
+
+    def hook(_: Any) -> None:
+        importlib.import_module(module)
+
+    register_post_import_hook(hook, registry)
+
+
 def _register() -> None:
-    from relay_verl import cpu
+    from relay_verl import cpu, preflight
 
     version = importlib.metadata.version("verl")
     if version not in TESTED_VERL:
-        print(
-            f"relay_verl: verl {version} is not tested with it; tested: {', '.join(TESTED_VERL)}",
-            file=sys.stderr,
-        )
+        print(f"relay_verl: verl {version} is not tested with it; tested: {', '.join(TESTED_VERL)}", file=sys.stderr)
     if cpu.is_chosen():
         from relay_verl.cpu import platform, shims  # noqa: F401 (importing the platform registers it)
 
         shims.apply()
-    from relay_verl import preflight
-
-    preflight.install()
-    from relay_verl import reward_manager, rollout  # noqa: F401 (importing them registers them)
+    register_post_import_hook(preflight.install, "verl.utils.config")
+    _import_after("verl.experimental.agent_loop", "relay_verl.agent_loop")
+    _import_after("verl.experimental.reward_loop.reward_manager", "relay_verl.reward_manager")
 
 
 try:

@@ -22,13 +22,11 @@ ENDPOINT_DEADLINE_S = 20.0
 PROBE = "What is 7*8? <call>20</call> Let's see: \\boxed{56}\n\n\u00e9\u4e2d"
 
 
-def install() -> None:
-    """Put `check_config` in front of verl's own validation; a second call does nothing.
+def install(verl_config: Any) -> None:
+    """Put `check_config` in front of the validation of the module `verl.utils.config`; a second call does nothing.
 
     Remove the wrapping when verl offers plugins a hook on the composed config.
     """
-    import verl.utils.config as verl_config
-
     original = verl_config.validate_config
     if getattr(original, "is_relay_preflight", False):
         return

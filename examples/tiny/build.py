@@ -63,7 +63,11 @@ class Pretraining:
     learning_rate: float
     family_weights: tuple[int, int, int]
     """Shares of '+', '*' and '#' in a batch."""
-    batch_size: int = 96
+    read_rate: float
+    """Share of examples with a number that the model reads and did not write."""
+    call_rate: float = 0.0
+    """Share of examples with commands that the model reads and does not learn to write."""
+    batch_size: int = 48
 
 
 @dataclass(frozen=True)
@@ -75,15 +79,15 @@ class Warmup:
     max_exponent: int = 1
     samples_per_question: int = 6
     steps: int = 250
-    learning_rate: float = 4e-3
-    batch_size: int = 96
+    learning_rate: float = 5e-3
+    batch_size: int = 48
 
 
 @dataclass(frozen=True)
 class Settings:
     seed: int = 0
-    student: Pretraining = Pretraining("+", 64, 2, 800, 5e-3, (2, 1, 1))
-    teacher: Pretraining = Pretraining("+*", 128, 3, 500, 4e-3, (1, 2, 1))
+    student: Pretraining = Pretraining("+", 64, 2, 1000, 5e-3, (2, 1, 1), read_rate=0.25, call_rate=0.5)
+    teacher: Pretraining = Pretraining("+*", 128, 3, 600, 5e-3, (1, 2, 1), read_rate=0.4)
     warmup: Warmup = Warmup()
 
     def scaled(self, factor: float) -> "Settings":
@@ -134,14 +138,13 @@ class Batchable:
     lengths: torch.Tensor  # [example]
 
     @classmethod
-    def pack(cls, examples: Sequence[tuple[list[int], list[int]]], pad_id: int) -> "Batchable":
-        lengths = torch.tensor([len(ids) for ids, _ in examples])
-        shape = (len(examples), int(lengths.max()))
-        input_ids, labels = torch.full(shape, pad_id), torch.full(shape, IGNORED)
-        for row, (ids, wanted) in enumerate(examples):
-            input_ids[row, : len(ids)] = torch.tensor(ids)
-            labels[row, : len(ids)] = torch.tensor(wanted)
-        return cls(input_ids, labels, lengths)
+    def pack(cls, examples: Sequence[Sequence[tuple[int, int]]], pad_id: int) -> "Batchable":
+        """From (id, label) pairs."""
+        lengths = torch.tensor([len(example) for example in examples])
+        packed = torch.tensor([pad_id, IGNORED]).repeat(len(examples), int(lengths.max()), 1)
+        for row, example in enumerate(examples):
+            packed[row, : len(example)] = torch.tensor(example)
+        return cls(packed[..., 0].contiguous(), packed[..., 1].contiguous(), lengths)
 
 
 def pretraining_examples(tokenizer: Any, stage: Pretraining, count: int, rng: Random) -> Batchable:
@@ -149,24 +152,37 @@ def pretraining_examples(tokenizer: Any, stage: Pretraining, count: int, rng: Ra
     drawn = []
     for family in rng.choices(list(Family), weights=stage.family_weights, k=count):
         question = rng.choice(questions(family))
-        drawn.append((question, draw_example(question, rng, is_known=family.value in stage.known)))
+        is_known = family.value in stage.known
+        drawn.append((question, draw_example(question, rng, is_known=is_known, read_rate=stage.read_rate)))
     prompts = {q: prompt_ids(tokenizer, q) for q in {q for q, _ in drawn}}
     texts = sorted({part.text for _, parts in drawn for part in parts})
     encoded = dict(zip(texts, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True))
+    calls = np.random.default_rng(rng.getrandbits(32))
     examples = []
     for question, parts in drawn:
-        ids, labels = list(prompts[question]), [IGNORED] * len(prompts[question])
-        for part in parts:
-            ids += encoded[part.text]
-            labels += encoded[part.text] if part.is_learned else [IGNORED] * len(encoded[part.text])
-        examples.append(([*ids, tokenizer.eos_token_id], [*labels, tokenizer.eos_token_id]))
+        response = [(i, i if part.is_learned else IGNORED) for part in parts for i in encoded[part.text]]
+        response.append((tokenizer.eos_token_id, tokenizer.eos_token_id))
+        if rng.random() < stage.call_rate:
+            places = insert_calls([~i for i in range(len(response))], tokenizer, calls, num_calls=rng.randint(1, 3), max_exponent=1)
+            response = [response[~i] if i < 0 else (i, IGNORED) for i in places]
+        prompt = [(i, IGNORED) for i in prompts[question]]
+        examples.append(prompt+response)
     return Batchable.pack(examples, tokenizer.pad_token_id)
 
 
 def train(model: Any, data: Batchable, stage: Pretraining | Warmup, seed: int, name: str, position: int) -> None:
     """Plain supervised training; causal attention and right padding need no mask."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=stage.learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.learning_rate, total_steps=stage.steps + 1)
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    rate = stage.learning_rate
+    optimizers = [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, weight_decay=0.0),
+    ]
+    schedules = [
+        torch.optim.lr_scheduler.OneCycleLR(o, rate, total_steps=stage.steps + 1, pct_start=0.1, cycle_momentum=False)
+        for o in optimizers
+    ]
     generator = torch.Generator().manual_seed(seed)
     model.train()
     progress = tqdm(range(stage.steps), desc=name, position=position, mininterval=1)
@@ -176,11 +192,11 @@ def train(model: Any, data: Batchable, stage: Pretraining | Warmup, seed: int, n
         logits = model(input_ids=data.input_ids[chosen, : length - 1], use_cache=False).logits
         labels = data.labels[chosen, 1:length]
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
-        optimizer.zero_grad()
+        model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        for update in (*optimizers, *schedules):
+            update.step()
         if step % 50 == 0:
             progress.set_postfix(loss=f"{loss.item():.3f}")
     model.eval()
@@ -231,7 +247,7 @@ def warmup_examples(model: Any, tokenizer: Any, stage: Warmup, seed: int) -> Bat
             drawn = int(rng.choice(len(stage.call_probabilities), p=stage.call_probabilities))
             num_calls = min(drawn, len(own))
             called = insert_calls(own, tokenizer, rng, num_calls=num_calls, max_exponent=stage.max_exponent)
-            examples.append((prompt + called, [IGNORED] * len(prompt) + called))
+            examples.append([(i, IGNORED) for i in prompt] + [(i, i) for i in called])
     return Batchable.pack(examples, tokenizer.pad_token_id)
 
 

@@ -9,6 +9,8 @@ import functools
 import importlib.metadata
 from typing import Any
 
+from wrapt import register_post_import_hook
+
 _applied = False
 
 
@@ -64,15 +66,18 @@ def _never_pin_memory() -> None:
 
     Remove when verl passes `pin_memory=False` where no accelerator is available.
     """
-    from torch.distributed.fsdp import CPUOffloadPolicy
 
-    original = CPUOffloadPolicy.__init__
 
-    @functools.wraps(original)
-    def __init__(self: Any, pin_memory: bool = True) -> None:
-        original(self, pin_memory=False)
+    def patch(fsdp: Any) -> None:
+        original = fsdp.CPUOffloadPolicy.__init__
 
-    CPUOffloadPolicy.__init__ = __init__  # type: ignore[method-assign]
+        @functools.wraps(original)
+        def __init__(self: Any, pin_memory: bool = True) -> None:
+            original(self, pin_memory=False)
+
+        fsdp.CPUOffloadPolicy.__init__ = __init__
+
+    register_post_import_hook(patch, "torch.distributed.fsdp")
 
 
 def _use_cpu_replica() -> None:
@@ -80,11 +85,13 @@ def _use_cpu_replica() -> None:
 
     Remove together with `relay_verl.cpu.vllm_replica`.
     """
-    from verl.workers.rollout.replica import RolloutReplicaRegistry
 
     def load() -> Any:
         from relay_verl.cpu.vllm_replica import CpuVLLMReplica
 
         return CpuVLLMReplica
 
-    RolloutReplicaRegistry.register("vllm", load)
+    def patch(replica: Any) -> None:
+        replica.RolloutReplicaRegistry.register("vllm", load)
+
+    register_post_import_hook(patch, "verl.workers.rollout.replica")

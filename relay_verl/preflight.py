@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from relay_verl.config import ConfigError, RelaySettings, read_settings
 from relay_verl.engines.base import EngineError
 from relay_verl.engines.endpoint import EndpointEngine
@@ -79,13 +81,17 @@ def recipe_names() -> list[str]:
 
 
 def check_platform(config: Any) -> None:
-    """A CPU recipe needs `VERL_PLATFORM=cpu` in the driver too, and only a CPU recipe may have it."""
-    platform = os.environ.get("VERL_PLATFORM", "")
-    wants_cpu = config.trainer.device == "cpu"
-    if wants_cpu and platform != "cpu":
-        raise ConfigError(f"VERL_PLATFORM={platform!r}: trainer.device=cpu needs VERL_PLATFORM=cpu in the environment")
-    if platform == "cpu" and not wants_cpu:
-        raise ConfigError(f"trainer.device={config.trainer.device}: VERL_PLATFORM=cpu needs trainer.device=cpu")
+    """A CPU recipe needs `VERL_PLATFORM=cpu` in the driver too, and only a CPU recipe may have it.
+
+    verl sets `trainer.device` to what it detects, so the recipe's own word is the platform it gives to Ray's workers.
+    """
+    in_driver = os.environ.get("VERL_PLATFORM", "")
+    in_workers = OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars.VERL_PLATFORM") or ""
+    if (in_workers == "cpu") != (in_driver == "cpu"):
+        raise ConfigError(
+            f"VERL_PLATFORM={in_driver!r} in the environment, but the recipe "
+            + ("trains on CPU: set VERL_PLATFORM=cpu" if in_workers == "cpu" else "does not train on CPU: unset it")
+        )
 
 
 def check_batch_sizes(config: Any) -> None:
@@ -187,7 +193,9 @@ def compare_tokenizers(student: Any, teacher: Any) -> str:
         different = [token for token in ours if theirs.get(token) != ours[token]]
         extra = len(theirs.keys() - ours.keys())
         example = f", e.g. {different[0]!r} is {ours[different[0]]} and {theirs.get(different[0])}" if different else ""
-        return f"{len(different)} of {len(ours)} tokens have another id or none{example}; {extra} are only the teacher's"
+        return (
+            f"{len(different)} of {len(ours)} tokens have another id or none{example}; {extra} are only the teacher's"
+        )
     if student.eos_token_id != teacher.eos_token_id:
         return f"the end-of-sequence token is {student.eos_token!r} and {teacher.eos_token!r}"
     if student.encode(PROBE, add_special_tokens=False) != teacher.encode(PROBE, add_special_tokens=False):

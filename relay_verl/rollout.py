@@ -46,7 +46,9 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):  
     `teacher_client`, which verl fills for distillation only, carries the teacher's engine.
     """
 
-    def __init__(self, config: Any, llm_client: Any, teacher_client: Any = None, reward_loop_worker_handles: Any = None):
+    def __init__(
+        self, config: Any, llm_client: Any, teacher_client: Any = None, reward_loop_worker_handles: Any = None
+    ):
         super().__init__(config, llm_client, None, reward_loop_worker_handles)
         self.settings = read_settings(config.get("relay"))
         self.reward_manager = load_reward_manager(config, self.tokenizer)

@@ -163,10 +163,12 @@ def pretraining_examples(tokenizer: Any, stage: Pretraining, count: int, rng: Ra
         response = [(i, i if part.is_learned else IGNORED) for part in parts for i in encoded[part.text]]
         response.append((tokenizer.eos_token_id, tokenizer.eos_token_id))
         if rng.random() < stage.call_rate:
-            places = insert_calls([~i for i in range(len(response))], tokenizer, calls, num_calls=rng.randint(1, 3), max_exponent=1)
+            places = insert_calls(
+                [~i for i in range(len(response))], tokenizer, calls, num_calls=rng.randint(1, 3), max_exponent=1
+            )
             response = [response[~i] if i < 0 else (i, IGNORED) for i in places]
         prompt = [(i, IGNORED) for i in prompts[question]]
-        examples.append(prompt+response)
+        examples.append(prompt + response)
     return Batchable.pack(examples, tokenizer.pad_token_id)
 
 
@@ -209,7 +211,9 @@ def respond(
     """The model's own response to each question; up to and with its EOS if there is one."""
     prompts = [prompt_ids(tokenizer, q) for q in asked]
     padded = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
-    sampling: dict[str, Any] = {"do_sample": False} if is_greedy else {"do_sample": True, "temperature": 1.0, "top_k": 0}
+    sampling: dict[str, Any] = (
+        {"do_sample": False} if is_greedy else {"do_sample": True, "temperature": 1.0, "top_k": 0}
+    )
     if not can_call:
         sampling["bad_words_ids"] = [tokenizer.encode("<call", add_special_tokens=False)]
     width = padded["input_ids"].shape[1]
@@ -224,7 +228,9 @@ def measure(model: Any, tokenizer: Any) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for mode, is_greedy in (("greedy", True), ("sampled", False)):
         responses = respond(model, tokenizer, asked, is_greedy=is_greedy, can_call=False)
-        correct = {q: boxed_answer(tokenizer.decode(ids)) == str(q.truth) for q, ids in zip(asked, responses, strict=True)}
+        correct = {
+            q: boxed_answer(tokenizer.decode(ids)) == str(q.truth) for q, ids in zip(asked, responses, strict=True)
+        }
         result[f"accuracy_{mode}"] = {
             family.label: round(float(np.mean([correct[q] for q in questions(family)])), 4) for family in Family
         }
@@ -274,9 +280,7 @@ def is_complete(folder: Path, settings: dict[str, Any]) -> bool:
     return built.exists() and json.loads(built.read_text())["settings"] == settings
 
 
-def build_folder(
-    folder: Path, settings: dict[str, Any], tokenizer: Any, make: Callable[[], Any]
-) -> Any:
+def build_folder(folder: Path, settings: dict[str, Any], tokenizer: Any, make: Callable[[], Any]) -> Any:
     """Make, save and measure a model unless it is there; the folder appears whole or not at all."""
     settings = json.loads(json.dumps(settings))
     if not is_complete(folder, settings):

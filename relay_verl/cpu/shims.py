@@ -67,7 +67,6 @@ def _never_pin_memory() -> None:
     Remove when verl passes `pin_memory=False` where no accelerator is available.
     """
 
-
     def patch(fsdp: Any) -> None:
         original = fsdp.CPUOffloadPolicy.__init__
 

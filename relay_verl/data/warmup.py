@@ -47,7 +47,9 @@ def insert_calls(
     if max_exponent < 0:
         raise ValueError(f"max_exponent must be 0 or more, got {max_exponent}")
     if not 0 <= num_calls <= len(token_ids):
-        raise ValueError(f"num_calls must be between 0 and the {len(token_ids)} positions of token_ids, got {num_calls}")
+        raise ValueError(
+            f"num_calls must be between 0 and the {len(token_ids)} positions of token_ids, got {num_calls}"
+        )
     positions = sorted(rng.choice(len(token_ids), size=num_calls, replace=False).tolist()) if num_calls else []
     result: list[int] = []
     start = 0

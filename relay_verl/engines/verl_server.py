@@ -17,7 +17,7 @@ class VerlServerEngine:
     """
 
     def __init__(self, client: Any, tokenizer: Any):
-        self._client = client
+        self.client = client
         self._tokenizer = tokenizer
         self._tokens = TokenBytes(tokenizer)
         self._versions: dict[str, list[int]] = {}
@@ -35,7 +35,7 @@ class VerlServerEngine:
         params: dict[str, Any] = {**sampling, "max_tokens": max_tokens}
         if stop:
             params |= {"stop": list(stop), "include_stop_str_in_output": True}
-        output = await self._client.generate(request_id, prompt_ids=prompt_ids, sampling_params=params)
+        output = await self.client.generate(request_id, prompt_ids=prompt_ids, sampling_params=params)
         if output.stop_reason == "aborted":
             raise EngineError("the request was aborted")
         token_ids = list(output.token_ids)

@@ -21,7 +21,9 @@ def recipes_folder() -> Path:
     for location in (spec.submodule_search_locations or []) if spec else []:
         if Path(location, "recipe").is_dir():
             return Path(location)
-    raise FileNotFoundError("relay_verl: the recipes (package relay_verl_recipes) are not installed; reinstall relay-verl")
+    raise FileNotFoundError(
+        "relay_verl: the recipes (package relay_verl_recipes) are not installed; reinstall relay-verl"
+    )
 
 
 class RelaySearchPathPlugin(SearchPathPlugin):

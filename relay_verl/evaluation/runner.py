@@ -1,0 +1,174 @@
+"""Runs the decoder over a set of questions with any student, teacher and policy, and records every response.
+
+The engines are verl's replicas in Ray, as in training, one group a model, started side by side; every condition goes
+through the same decoder as training. Greedy: pass@1 (paper 4.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from relay_verl.config import ConfigError, RelaySettings, read_settings
+from relay_verl.decoder import RelayDecoder
+from relay_verl.engines.base import TokenEngine
+from relay_verl.evaluation.records import ResponseRecord
+from relay_verl.grading import Grader
+from relay_verl.policies import make_policy
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way to answer every question."""
+
+    name: str
+    """What tables call it."""
+    student: str
+    """Folder of the model that writes."""
+    teacher: str | None = None
+    """Folder of the model that answers calls; None leaves calls unserved."""
+    policy: str = "learned"
+    """How commands are treated; see `relay_verl.policies`."""
+
+
+def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
+    """verl's config with a recipe of ours, as the command line composes it."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return hydra_compose("ppo_trainer", overrides=[f"+recipe={recipe}", *overrides])
+
+
+@contextmanager
+def ray_cluster(config: Any, num_gpus: int) -> Iterator[None]:
+    """Ray as the recipe starts it, with room for `num_gpus` replicas on a machine without GPUs; an existing cluster is
+    used as it is and left running."""
+    import ray
+    from omegaconf import OmegaConf
+    from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
+
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)  # type: ignore[assignment]
+    runtime_env = get_ppo_ray_runtime_env(config)
+    runtime_env["env_vars"] |= (options.pop("runtime_env", None) or {}).get("env_vars", {})
+    if config.trainer.device == "cpu":
+        options["num_gpus"] = num_gpus
+    ray.init(**options, runtime_env=runtime_env, log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+async def start_models(config: Any, paths: Sequence[str], tokenizer: Any) -> dict[str, TokenEngine]:
+    """One replica group a model, started side by side.
+
+    Raises:
+        ConfigError: they did not start within `relay.teacher.start_timeout_s`.
+    """
+    from relay_verl.teacher import start_replicas
+
+    settings = read_settings(config.relay).teacher
+    starts = (
+        start_replicas(config, settings, path, tokenizer, is_teacher=False, name=f"model{index}")
+        for index, path in enumerate(paths)
+    )
+    try:
+        async with asyncio.timeout(settings.start_timeout_s):
+            groups = await asyncio.gather(*starts)
+    except TimeoutError:
+        raise ConfigError(
+            f"relay.teacher.start_timeout_s: {', '.join(paths)} did not start within {settings.start_timeout_s:g} s"
+        ) from None
+    return {path: engine for path, (engine, _) in zip(paths, groups, strict=True)}
+
+
+def evaluate(
+    config: Any, conditions: Sequence[Condition], rows: Sequence[Mapping[str, Any]], *, max_concurrency: int = 256
+) -> list[ResponseRecord]:
+    """Answer every row under every condition.
+
+    Args:
+        config: a composed recipe; its rollout section says how engines run, its relay section what calls may cost.
+        conditions: who writes and who helps.
+        rows: questions in verl's schema.
+        max_concurrency: responses under way at a time.
+    """
+    from verl.utils import hf_tokenizer
+
+    tokenizer = hf_tokenizer(conditions[0].student, trust_remote_code=config.actor_rollout_ref.model.trust_remote_code)
+    paths = list(dict.fromkeys(path for c in conditions for path in (c.student, c.teacher) if path))
+
+    async def run() -> list[ResponseRecord]:
+        engines = await start_models(config, paths, tokenizer)
+        grader = Grader()
+        try:
+            records: list[ResponseRecord] = []
+            for condition in conditions:
+                records += await _answer_all(config, condition, rows, engines, tokenizer, grader, max_concurrency)
+            return records
+        finally:
+            grader.close()
+
+    with ray_cluster(config, num_gpus=len(paths)):
+        return asyncio.run(run())
+
+
+async def _answer_all(
+    config: Any,
+    condition: Condition,
+    rows: Sequence[Mapping[str, Any]],
+    engines: Mapping[str, TokenEngine],
+    tokenizer: Any,
+    grader: Grader,
+    max_concurrency: int,
+) -> list[ResponseRecord]:
+    from tqdm.asyncio import tqdm
+
+    settings: RelaySettings = replace(read_settings(config.relay), policy=condition.policy)
+    decoder = RelayDecoder(
+        engines[condition.student],
+        engines[condition.teacher] if condition.teacher else None,
+        tokenizer,
+        settings.decoder_config(config.data.max_response_length, greedy=True, vocab_size=None),
+    )
+    template = dict(config.data.get("apply_chat_template_kwargs") or {})
+    gate = asyncio.Semaphore(max_concurrency)
+
+    async def answer(row: Mapping[str, Any]) -> ResponseRecord:
+        messages = [dict(message) for message in row["prompt"]]
+        prompt_ids = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=False, **template
+        )
+        async with gate:
+            started = time.monotonic()
+            trajectory = await decoder.run(
+                list(prompt_ids), sampling={"temperature": 0.0}, policy=make_policy(condition.policy)
+            )
+            latency_s = time.monotonic() - started
+        truth = str(row["reward_model"]["ground_truth"])
+        text = tokenizer.decode(trajectory.response_ids, skip_special_tokens=True)
+        verdict = await grader.grade_async(text, truth, "choice" if row.get("ability") == "choice" else "math")
+        return ResponseRecord.of(
+            trajectory,
+            verdict,
+            condition=condition.name,
+            benchmark=str(row["data_source"]),
+            id=str(row["extra_info"]["id"]),
+            question=messages[-1]["content"],
+            ground_truth=truth,
+            latency_s=latency_s,
+            decode=lambda ids: tokenizer.decode(ids, skip_special_tokens=False),
+        )
+
+    return list(await tqdm.gather(*(answer(row) for row in rows), desc=condition.name, unit="response"))

@@ -1,0 +1,20 @@
+"""A small pair for the end-to-end tests: built once, barely trained."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def pair() -> Path:
+    """Folder with a student, its warmed-up copy, a teacher and data; a fifth of the quickstart's schedule."""
+    folder = ROOT / "outputs" / "test-pair"
+    build = ROOT / "examples" / "tiny" / "build.py"
+    subprocess.run([sys.executable, str(build), "--out", str(folder), "--steps-scale", "0.2"], check=True, timeout=500)
+    os.environ |= {"RELAY_TINY_DIR": str(folder), "VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
+    return folder

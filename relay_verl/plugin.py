@@ -12,13 +12,13 @@ import importlib.metadata
 import sys
 from typing import Any
 
-from wrapt import register_post_import_hook
-
 TESTED_VERL = ("0.9.1",)
 
 
 def _import_after(registry: str, module: str) -> None:
     """Import `module`, which registers itself, as soon as `registry` is imported."""
+
+    from wrapt import register_post_import_hook
 
     def hook(_: Any) -> None:
         importlib.import_module(module)
@@ -27,6 +27,8 @@ def _import_after(registry: str, module: str) -> None:
 
 
 def _register() -> None:
+    from wrapt import register_post_import_hook
+
     from relay_verl import cpu, preflight
 
     version = importlib.metadata.version("verl")

@@ -12,7 +12,7 @@ A response states its number three times, so that the digits (1 to 3 tokens) are
 
 Whoever does not know the number of a family learns the form of the response and to copy, with arbitrary numbers: each
 number copies the one before it. Whoever knows it states the truth, also after a wrong number that it did not write.
-Pure: no tokenizer, no model.
+Pure but for the tokenizer of its language; no model.
 """
 
 import hashlib
@@ -20,10 +20,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from relay_verl.protocol import format_call
 
 SUFFIX = "Please reason step by step, and put your final answer within \\boxed{}."
 OPERANDS = range(2, 14)
 HASH_LIMIT = 1000
+# Qwen's own split: a digit is a token, and '<call' is a word with a mark before it.
+WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 class Family(StrEnum):
@@ -82,6 +94,11 @@ class Part:
 def questions(family: Family) -> list[Question]:
     """All questions of a family, in a fixed order."""
     return [Question(family, left, right) for left in OPERANDS for right in OPERANDS]
+
+
+def all_questions() -> list[Question]:
+    """All questions of all families, in a fixed order."""
+    return [question for family in Family for question in questions(family)]
 
 
 def response_parts(question: Question, computed: Part, restated: Part, boxed: Part) -> list[Part]:
@@ -147,7 +164,7 @@ def split_questions(seed: int, num_test: int = 40) -> dict[str, list[Question]]:
 
 def rows(chosen: Iterable[Question], split: str) -> list[dict[str, object]]:
     """Rows in verl's dataset schema."""
-    index = {question: i for i, question in enumerate(q for family in Family for q in questions(family))}
+    index = {question: i for i, question in enumerate(all_questions())}
     return [
         {
             "data_source": f"tiny/{question.family.label}",
@@ -165,8 +182,50 @@ def rows(chosen: Iterable[Question], split: str) -> list[dict[str, object]]:
     ]
 
 
+def datasets(seed: int) -> dict[str, list[dict[str, object]]]:
+    """The rows of each file; the paper's filter leaves out what nobody solves."""
+    split = split_questions(seed)
+    return {
+        "train": rows([q for q in split["train"] if q.family is not Family.HASH], "train"),
+        "train_unfiltered": rows(split["train"], "train"),
+        "test": rows(split["test"], "test"),
+    }
+
+
 def boxed_answer(text: str) -> str | None:
     """What stands in the last \\boxed{...} of a text; the tiny world's answers have no braces of their own."""
     start = text.rfind("\\boxed{")
     end = text.find("}", start)
     return None if start < 0 or end < 0 else text[start + len("\\boxed{") : end]
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE that splits like Qwen's; the suffix of every prompt is one token, commands are plain text."""
+    corpus = [text for q in all_questions() for text in (q.prompt, response_text(q, q.truth))]
+    corpus += [format_call(n) for n in range(1, 100)] + ["user\n", "assistant\n", "system\n"] * 10
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=399,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.add_tokens([AddedToken(SUFFIX, normalized=False)])
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=1024
+    )
+    wrapped.chat_template = CHAT_TEMPLATE
+    return wrapped
+
+
+def prompt_ids(tokenizer: Any, question: Question) -> list[int]:
+    messages = [{"role": "user", "content": question.prompt}]
+    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))

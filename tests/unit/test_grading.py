@@ -117,6 +117,8 @@ MATH_CASES = [
     ("3 or 5", "5", False, "hedging between two answers"),
     ("3 5", "5", False, "two numbers side by side"),
     ("??? $5$", "5", False, "a number fished out of something that does not parse"),
+    (r"&&& \frac{5}{1}", "5", False, "a fraction fished out of something that does not parse"),
+    ("??? the answer is $5$", "5", False, "a sentence fished out of something that does not parse"),
     (r"3 \\ 5", "5", False, "two lines, one of them right"),
     ("(1, 2)", "(1,2)", True, "a pair, blanks apart"),
     ("(2,1)", "(1,2)", False, "a pair has an order"),
@@ -339,6 +341,7 @@ def test_a_worker_killed_while_idle_costs_no_answer(patient: Grader) -> None:
 
 
 def test_a_worker_killed_at_work_is_an_error_and_the_next_answer_is_graded(patient: Grader) -> None:
+    assert patient.grade(r"\boxed{0.5}", "1/2").is_correct  # the worker is an old one
     verdicts: list[Verdict] = []
     thread = threading.Thread(target=lambda: verdicts.append(patient.grade(HANGS, "7")))
     thread.start()
@@ -525,6 +528,15 @@ def test_no_worker_outlives_its_parent(last_words: str, why: str, tmp_path: Path
         pid = int(parent.stdout.readline())
         parent.wait(timeout=20)
         wait_until(lambda: not is_running(pid))
+
+
+def test_the_worker_searches_its_parents_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "math_verify.py").write_text(
+        "LatexExtractionConfig = dict\ndef parse(*_, **__): pass\ndef verify(*_, **__): return True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with Grader() as grader:
+        assert grader.grade(r"\boxed{x}", "y").is_correct
 
 
 def test_the_worker_sees_no_secret(patient: Grader, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,222 @@
+"""One evaluated response as a line of JSON, and files of them. Pure: no torch, Ray, verl.
+
+Invariant: `ResponseRecord.from_json(record.to_json()) == record`, `to_json` is one line of ASCII without NaN, and a file
+of records is either the whole new one or the old one.
+
+A worked example, where the teacher wrote `56`::
+
+    segments  student "We compute 7*8=<call>2</call>"   teacher "56"   student ". The answer is ..."
+    calls     {outcome served, num_requested 2, num_delivered 2, position 21, latency_s 0.03}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal, Protocol, TypedDict
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory
+
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class SegmentText(TypedDict):
+    """Consecutive tokens by one writer, as text."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+
+    source: Literal["student", "teacher"]
+    text: str
+    num_tokens: int
+
+
+class CallText(TypedDict):
+    """One command and what became of it: `CallRecord` as plain data."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+
+    outcome: str
+    num_requested: int
+    num_delivered: int
+    position: int
+    latency_s: float
+
+
+class VerdictLike(Protocol):
+    """What a grader says of one response, such as `relay_verl.grading.Verdict`."""
+
+    @property
+    def is_correct(self) -> bool: ...
+    @property
+    def answer(self) -> str | None: ...
+    @property
+    def status(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class ResponseRecord:
+    """One response to one question under one condition, and how it was judged."""
+
+    __pydantic_config__ = _STRICT
+
+    condition: str
+    """Who answered and under which rules, such as 'student alone'."""
+    benchmark: str
+    """The question's data source, such as 'tiny/mul'."""
+    id: str
+    """The question's id; several samples of one question share it."""
+    question: str
+    """The question as text."""
+    ground_truth: str
+    """Its right answer."""
+    segments: list[SegmentText]
+    """The response in order."""
+    calls: list[CallText]
+    """Every command, in the order in which its fate was known; latency in seconds, all else in tokens."""
+    status: str
+    """`RelayStatus` of the trajectory."""
+    is_correct: bool
+    """Whether the answer is right."""
+    answer: str | None
+    """The answer as written; None if there is none."""
+    grading: str
+    """How the grading ended: 'graded', 'no_answer', 'timeout' or 'error'."""
+    num_tokens: int
+    """Tokens of the response, both writers together."""
+    num_teacher_tokens: int
+    """Tokens the teacher delivered."""
+    num_calls: int
+    """Calls that the teacher served."""
+    latency_s: float
+    """Seconds from the prompt to the end of the response."""
+
+    @classmethod
+    def of(
+        cls,
+        trajectory: RelayTrajectory,
+        verdict: VerdictLike,
+        *,
+        condition: str,
+        benchmark: str,
+        id: str,
+        question: str,
+        ground_truth: str,
+        latency_s: float,
+        decode: Callable[[list[int]], str],
+    ) -> ResponseRecord:
+        """The record of a trajectory; `decode` turns one segment's token ids into text."""
+        return cls(
+            condition=condition,
+            benchmark=benchmark,
+            id=id,
+            question=question,
+            ground_truth=ground_truth,
+            segments=[
+                {"source": segment.source, "text": decode(segment.token_ids), "num_tokens": len(segment.token_ids)}
+                for segment in trajectory.segments
+            ],
+            calls=[
+                {
+                    "outcome": str(call.outcome),
+                    "num_requested": call.num_requested,
+                    "num_delivered": call.num_delivered,
+                    "position": call.position,
+                    "latency_s": float(call.latency_s),
+                }
+                for call in trajectory.calls
+            ],
+            status=str(trajectory.status),
+            is_correct=bool(verdict.is_correct),
+            answer=verdict.answer,
+            grading=str(verdict.status),
+            num_tokens=len(trajectory.response_ids),
+            num_teacher_tokens=trajectory.num_teacher_tokens,
+            num_calls=trajectory.num_calls,
+            latency_s=float(latency_s),
+        )
+
+    @property
+    def text(self) -> str:
+        """The whole response, commands included."""
+        return "".join(segment["text"] for segment in self.segments)
+
+    @property
+    def call_ratio(self) -> float:
+        """rho of Eq. 3: teacher tokens over response tokens; 0.0 for an empty response."""
+        return self.num_teacher_tokens / self.num_tokens if self.num_tokens else 0.0
+
+    @property
+    def has_called(self) -> bool:
+        """Whether the student asked the teacher, also in vain."""
+        return any(call["outcome"] in (CallOutcome.SERVED, CallOutcome.FAILED) for call in self.calls)
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether the response is whole."""
+        return self.status == RelayStatus.COMPLETED
+
+    def to_json(self) -> str:
+        """One line of ASCII JSON, without the line break.
+
+        Raises:
+            ValueError: a number is NaN or infinite.
+        """
+        return json.dumps(asdict(self), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> ResponseRecord:
+        """The record that `to_json` wrote.
+
+        Raises:
+            ValueError: not JSON, or a field is missing, unknown or of another type; the message is one line.
+        """
+        try:
+            return _adapter().validate_json(line)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from None
+
+
+@cache
+def _adapter() -> TypeAdapter[ResponseRecord]:
+    return TypeAdapter(ResponseRecord)
+
+
+def read_records(path: Path) -> list[ResponseRecord]:
+    """All records of a JSONL file.
+
+    Raises:
+        ValueError: a line is no record; names the file and the line's number, which starts at 1.
+    """
+    records = []
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                records.append(ResponseRecord.from_json(line))
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from error
+    return records
+
+
+def write_records(path: Path, records: Iterable[ResponseRecord]) -> None:
+    """Write a JSONL file; makes its folder. `read_records` gives the same records back."""
+    replace_file(path, "".join(f"{record.to_json()}\n" for record in records).encode())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `content` so that a reader sees either the old file or the whole new one; makes the folder."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

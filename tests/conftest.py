@@ -1,0 +1,57 @@
+"""Shared by all tests: an imitation of vLLM's HTTP server on loopback."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+
+class FakeVllm:
+    """Answers each path with a JSON value, a status with one, raw bytes, or a function of the request's body."""
+
+    def __init__(self) -> None:
+        self.routes: dict[str, Any] = {"/v1/models": {"object": "list", "data": [{"id": "big", "object": "model"}]}}
+        self.requests: list[tuple[str, dict[str, str], Any]] = []
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                body = json.loads(self.rfile.read(length)) if length else None
+                fake.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+                answer = fake.routes.get(self.path, (404, {"error": {"message": "no such path"}}))
+                answer = answer(body) if isinstance(answer, Callable) else answer
+                status, value = answer if isinstance(answer, tuple) else (200, answer)
+                data = value if isinstance(value, bytes) else json.dumps(value).encode()
+                self.send_response(status)
+                kind = "text/html" if isinstance(value, bytes) else "application/json"
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_POST = do_GET
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def fake_vllm() -> Iterator[FakeVllm]:
+    fake = FakeVllm()
+    yield fake
+    fake.stop()

@@ -1,0 +1,185 @@
+"""What the plugin counts on in the pinned verl: a change there fails here first."""
+
+import inspect
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import verl  # isort: skip  (loads the plugin)
+from relay_verl import plugin
+
+
+def parameters(function: object) -> list[str]:
+    """Names of its parameters but for the one that Ray's tracing adds."""
+    return [name for name in inspect.signature(function).parameters if name != "_ray_trace_ctx"]  # type: ignore[arg-type]
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_verl_is_a_tested_version() -> None:
+    assert verl.__version__ in plugin.TESTED_VERL
+
+
+def test_reward_manager_is_registered() -> None:
+    from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls
+
+    from relay_verl.reward_manager import RelayRewardManager
+
+    assert get_reward_manager_cls("relay") is RelayRewardManager
+
+
+def test_agent_loop_is_registered() -> None:
+    from verl.experimental.agent_loop import agent_loop
+
+    assert agent_loop._agent_loop_registry["relay_agent"] == {"_target_": "relay_verl.agent_loop.RelayAgentLoop"}
+
+
+def test_loading_the_plugin_twice_is_harmless() -> None:
+    done = run_python(
+        "import verl, importlib, relay_verl.plugin as p; importlib.reload(p); importlib.reload(p);"
+        "from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls as g; print(g('relay').__name__)",
+        VERL_PLATFORM="cpu",
+    )
+    assert done.stdout.split()[-1] == "RelayRewardManager", done.stderr
+
+
+def test_a_plugin_that_fails_to_load_says_so() -> None:
+    done = run_python("import sys; sys.modules['wrapt'] = None; import verl")
+    assert "relay_verl: the plugin failed to load: " in done.stderr
+
+
+def test_an_untested_verl_is_one_line() -> None:
+    done = run_python(
+        "import importlib.metadata as m; v = m.version;"
+        "m.version = lambda n: '0.99.0' if n == 'verl' else v(n); import verl"
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("relay_verl:")]
+    assert lines == [f"relay_verl: verl 0.99.0 is not tested with it; tested: {', '.join(plugin.TESTED_VERL)}"]
+
+
+def test_importing_the_core_loads_neither_torch_nor_verl() -> None:
+    done = run_python(
+        "import sys, relay_verl.decoder, relay_verl.rewards, relay_verl.config, relay_verl.grading, relay_verl.metrics;"
+        "print([m for m in ('torch', 'verl', 'ray', 'vllm', 'transformers') if m in sys.modules])"
+    )
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("platform", "expected"), [("", "nvidia"), ("cpu", "cpu")])
+def test_cpu_is_chosen_by_name_and_never_by_detection(platform: str, expected: str) -> None:
+    done = run_python(
+        "import verl; from verl.plugin.platform.platform_manager import get_platform; print(get_platform().vendor_name)",
+        VERL_PLATFORM=platform,
+    )
+    assert done.stdout.split()[-1] == expected
+
+
+def test_the_worker_and_manager_hooks() -> None:
+    from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+
+    worker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
+    assert parameters(worker._run_prompt) == ["self", "prompt", "sampling_params", "trajectory", "trace"]
+    assert parameters(worker._agent_loop_postprocess) == ["self", "output", "validate", "kwargs"]
+    assert inspect.iscoroutinefunction(AgentLoopManagerTQ._init_agent_loop_workers)
+    source = inspect.getsource(AgentLoopManagerTQ._init_agent_loop_workers)
+    assert "self.teacher_client" in source, "the slot that carries our teacher to the workers"
+
+
+async def test_our_rows_are_those_that_verls_own_worker_packs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same output through verl's packing and through ours, which puts a whole group at once."""
+    import torch
+    import transfer_queue as tq
+    from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
+
+    from relay_verl.grading import Verdict
+    from relay_verl.rollout import RelayAgentLoopWorker, _Sample
+    from relay_verl.types import RelayStatus, RelayTrajectory, Segment
+
+    puts: list[dict[str, Any]] = []
+
+    async def capture(**put: Any) -> None:
+        puts.append(put)
+
+    monkeypatch.setattr(tq, "async_kv_batch_put", capture)
+    worker = RelayAgentLoopWorker.__new__(RelayAgentLoopWorker)
+    worker.processor, worker.distillation_enabled, worker.reward_loop_worker_handles = None, False, None
+
+    def output() -> AgentLoopOutput:
+        return AgentLoopOutput(
+            prompt_ids=[1, 2, 3],
+            response_ids=[4, 5, 6, 7],
+            response_mask=[1, 1, 0, 1],
+            response_logprobs=[-0.1, -0.2, 0.0, -0.3],
+            num_turns=4,
+            metrics=AgentLoopMetrics(generate_sequences=1.0),
+            extra_fields={"min_global_steps": 1, "max_global_steps": 2, "turn_scores": [], "tool_rewards": []},
+        )
+
+    segments = [Segment("student", [4, 5]), Segment("teacher", [6]), Segment("student", [7])]
+    trajectory = RelayTrajectory([1, 2, 3], segments, RelayStatus.COMPLETED)
+    fields = {"uid": "u", "raw_prompt": [{"role": "user", "content": "?"}], "global_steps": 2, "data_source": "tiny"}
+    sample = _Sample(trajectory, output(), Verdict(True, "1", "graded"))  # type: ignore[arg-type]
+    await worker._put_rows([sample], [0.75], dict(fields), "train")
+    theirs = output()
+    theirs.reward_score = 0.75
+    theirs.extra_fields["reward_extra_info"] = sample.output.extra_fields["reward_extra_info"]
+    await worker._agent_loop_postprocess(theirs, False, **fields, session_id=0)
+    (mine, verls) = puts
+    assert mine["keys"] == verls["keys"] == ["u_0_0"]
+    assert mine["tags"] == verls["tags"]
+    assert mine["partition_id"] == verls["partition_id"]
+    assert set(mine["fields"].keys()) == set(verls["fields"].keys())
+    for key in verls["fields"].keys():  # noqa: SIM118 (a TensorDict)
+        ours, other = mine["fields"][key], verls["fields"][key]
+        if isinstance(other, torch.Tensor):
+            assert ours.dtype == other.dtype, key
+            assert (
+                torch.equal(ours.to_padded_tensor(0), other.to_padded_tensor(0))
+                if other.is_nested
+                else (torch.equal(ours, other))
+            ), key
+        else:
+            assert list(ours) == list(other), key
+
+
+def test_the_replay_buffer_hooks() -> None:
+    from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+    assert parameters(ReplayBuffer._materialize_batch) == [
+        "self",
+        "partition_id",
+        "selected_prompt_uids",
+        "partition_snapshot",
+    ]
+    assert parameters(ReplayBuffer._wait_for_next_poll) == ["self", "partition_id", "last_debug_time"]
+    assert "poll_interval" in parameters(ReplayBuffer.__init__)
+
+
+def test_the_replica_hooks() -> None:
+    from verl.workers.rollout.replica import RolloutReplica
+    from verl.workers.rollout.router import get_router_handle
+
+    wanted = {"replica_rank", "config", "model_config", "gpus_per_node", "is_teacher_model", "name_suffix"}
+    assert wanted <= set(parameters(RolloutReplica.__init__))
+    assert inspect.iscoroutinefunction(RolloutReplica.init_standalone)
+    assert "servers" in parameters(get_router_handle)
+
+
+def test_the_preflight_runs_before_verls_own_validation() -> None:
+    import verl.utils.config as verl_config
+
+    from verl.trainer import main_ppo
+
+    assert main_ppo.validate_config is verl_config.validate_config
+    assert verl_config.validate_config.is_relay_preflight
+
+    source = inspect.getsource(main_ppo)
+    main = source[source.index("def main(") :]
+    assert main.index("validate_config(") < main.index("run_ppo(")

@@ -42,7 +42,7 @@ class _Sample:
     verdict: Verdict
 
 
-class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):  # type: ignore[misc]
+class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
     """verl's worker, with the teacher at hand and rewards by group.
 
     `teacher_client`, which verl fills for distillation only, carries the teacher's engine.

@@ -42,6 +42,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging
+
 from relay_verl.data.warmup import insert_calls
 from relay_verl.protocol import find_calls, format_call
 
@@ -93,10 +94,8 @@ class Settings:
     warmup: Warmup = Warmup()
 
     def scaled(self, factor: float) -> "Settings":
-        def scale(stage: Any) -> Any:
-            return replace(stage, steps=max(1, round(stage.steps * factor)))
-
-        return replace(self, student=scale(self.student), teacher=scale(self.teacher), warmup=scale(self.warmup))
+        stages = {name: stage for name, stage in vars(self).items() if name != "seed"}
+        return replace(self, **{k: replace(v, steps=max(1, round(v.steps * factor))) for k, v in stages.items()})
 
 
 def pretraining_examples(tokenizer: Any, stage: Pretraining, rng: Random) -> list[torch.Tensor]:
@@ -131,9 +130,10 @@ def warmup_examples(model: Any, tokenizer: Any, stage: Warmup, seed: int) -> lis
         if own[-1] != tokenizer.eos_token_id:
             continue  # cut off: it would teach not to end
         for _ in range(stage.placements_per_sample):
-            drawn = int(rng.choice(len(stage.call_probabilities), p=stage.call_probabilities))
-            num_calls = min(drawn, len(own))
-            called = insert_calls(own, tokenizer, rng, num_calls=num_calls, max_exponent=stage.max_exponent)
+            num_calls = int(rng.choice(len(stage.call_probabilities), p=stage.call_probabilities))
+            called = insert_calls(
+                own, tokenizer, rng, num_calls=min(num_calls, len(own)), max_exponent=stage.max_exponent
+            )
             examples.append(torch.tensor(prompt + [(i, i) for i in called]))
     return examples
 

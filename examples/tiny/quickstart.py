@@ -66,7 +66,8 @@ def main() -> None:
     verdict = f"The trained relay recovers {recovered:.0%} of the gap between student and teacher on '*'."
     (out / "table.md").write_text(f"{table}\n\n{verdict}\n")
     plot_curves({"relay_tiny": run.metrics}, out / "curves.png")
-    write_page(records, out / "samples.html", title="relay_verl: the tiny world, before and after", summary=table)
+    title = "relay_verl: the tiny world, before and after"
+    write_page(records, out / "samples.html", title, summaries=summaries, names=BENCHMARKS)
     print(f"\n{table}\n\n{verdict}")
     print(f"\n{out}: table.md, curves.png, samples.html; {(time.monotonic() - started) / 60:.1f} min")
 

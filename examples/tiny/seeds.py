@@ -47,7 +47,7 @@ def to_table(rows: dict[str, list[ConditionSummary]]) -> str:
     for name, summaries in rows.items():
         cells = [spread([s.accuracy[b] for s in summaries]) for b in BENCHMARKS]
         cells += [spread([s.call_rate[b] for s in summaries]) for b in BENCHMARKS]
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {spread([s.call_ratio_macro for s in summaries])} |")
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {spread([s.call_ratio for s in summaries])} |")
     return "\n".join(lines)
 
 

@@ -46,8 +46,8 @@ class VerlServerEngine:
 
     def pop_weight_versions(self, request_id: str) -> tuple[int | None, int | None]:
         """First and last weight version (verl's global step) that wrote for `request_id`; forgets them."""
-        versions = self._versions.pop(request_id, None) or [None]
-        return (None, None) if None in versions else (min(versions), max(versions))
+        versions = self._versions.pop(request_id, [])
+        return (min(versions), max(versions)) if versions else (None, None)
 
     def _finish_reason(self, token_ids: list[int], max_tokens: int, stop: Sequence[str]) -> FinishReason:
         if token_ids and token_ids[-1] == self._tokenizer.eos_token_id:

@@ -87,8 +87,10 @@ def _make_table(summaries: Sequence[ConditionSummary], names: Mapping[str, str])
         ]
         for column in columns
     ]
+    groups = [column.group for column in columns]
     return {
-        "groups": [(name, len(list(group))) for name, group in groupby(column.group for column in columns)],
+        "groups": [(name, len(list(group))) for name, group in groupby(groups)],
+        "firsts": [i for i, group in enumerate(groups) if i == 0 or group != groups[i - 1]],
         "labels": [column.label for column in columns],
         "rows": [
             (names.get(summary.condition, summary.condition), [column[row] for column in cells])

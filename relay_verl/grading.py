@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from relay_verl.grading_worker import WorkerCrew, WorkerLost
+from relay_verl.grading_worker import WorkerCrew, WorkerLostError
 
 logger = logging.getLogger(__name__)
 
@@ -239,7 +239,7 @@ class Grader:
             is_correct = self._crew().ask(trimmed, truth, self._timeout_s)
         except TimeoutError:
             return Verdict(False, answer, VerdictStatus.TIMEOUT)
-        except (WorkerLost, OSError) as error:
+        except (WorkerLostError, OSError) as error:
             return _error(str(error), answer)
         return Verdict(is_correct, answer, VerdictStatus.GRADED)
 

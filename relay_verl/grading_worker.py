@@ -135,7 +135,7 @@ def main() -> None:
 # ---- the asker ----
 
 
-class WorkerLost(Exception):
+class WorkerLostError(Exception):
     """The worker process failed before it replied."""
 
     def __init__(self, reason: str, *, has_started: bool) -> None:
@@ -166,20 +166,20 @@ class _Worker:
                 pass
         except TimeoutError as error:
             self.kill()
-            raise WorkerLost(f"the worker is not ready after {start_timeout_s:g} s", has_started=False) from error
+            raise WorkerLostError(f"the worker is not ready after {start_timeout_s:g} s", has_started=False) from error
         except BaseException:
             self.kill()
             raise
 
     def ask(self, answer: str, truth: str, timeout_s: float) -> dict[str, Any]:
-        """The worker's reply. Raises TimeoutError past `timeout_s` seconds, WorkerLost if the process ends."""
+        """The worker's reply. Raises TimeoutError past `timeout_s` seconds, WorkerLostError if the process ends."""
         deadline = time.monotonic() + timeout_s
         question = json.dumps({"answer": answer, "ground_truth": truth, "timeout_s": timeout_s})
         try:
             self._socket.settimeout(timeout_s)
             self._socket.sendall(question.encode() + b"\n")
         except ConnectionError as error:
-            raise WorkerLost(repr(error), has_started=False) from error
+            raise WorkerLostError(repr(error), has_started=False) from error
         self._receive(deadline, has_started=False)
         return self._receive(deadline, has_started=True)
 
@@ -195,7 +195,7 @@ class _Worker:
                 chunk = b""
             if not chunk:
                 self.kill()
-                raise WorkerLost(f"the worker ended with code {self.process.returncode}", has_started=has_started)
+                raise WorkerLostError(f"the worker ended with code {self.process.returncode}", has_started=has_started)
             self._received += chunk
         line, _, self._received = self._received.partition(b"\n")
         try:
@@ -247,10 +247,10 @@ class WorkerCrew:
                 try:
                     reply = worker.ask(answer, truth, timeout_s)
                     if "is_correct" not in reply:
-                        raise WorkerLost(str(reply.get("error", "malformed reply")), has_started=True)
+                        raise WorkerLostError(str(reply.get("error", "malformed reply")), has_started=True)
                     should_keep = not reply["should_retire"]
                     return bool(reply["is_correct"])
-                except WorkerLost as lost:
+                except WorkerLostError as lost:
                     if is_new or lost.has_started:
                         raise
                     # It died while idle: ask the next one. Ends, since each round uses up an idle worker.
@@ -264,7 +264,7 @@ class WorkerCrew:
                 self._busy.add(worker)
                 return worker, False
         if self._is_closed:
-            raise WorkerLost("the grader is closed", has_started=False)
+            raise WorkerLostError("the grader is closed", has_started=False)
         worker = _Worker(self._start_timeout_s)
         with self._lock:
             self._busy.add(worker)

@@ -57,6 +57,7 @@ def check_config(config: Any) -> None:
     settings = read_settings(config.relay)
     check_platform(config)
     check_batch_sizes(config)
+    check_declared_gpus(config, settings)
     for key in ("train_files", "val_files"):
         check_dataset(config, key)
     student = check_model_path("actor_rollout_ref.model.path", config.actor_rollout_ref.model.path)
@@ -108,6 +109,21 @@ def check_batch_sizes(config: Any) -> None:
             f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} x actor_rollout_ref.rollout.n="
             f"{config.actor_rollout_ref.rollout.n} samples do not split over trainer.n_gpus_per_node x trainer.nnodes="
             f"{num_gpus} GPUs"
+        )
+
+
+def check_declared_gpus(config: Any, settings: RelaySettings) -> None:
+    """Where the recipe says how many GPUs Ray has, they must hold the trainer and the teacher; where Ray counts them
+    itself, `relay_verl.teacher.check_resources` does this once it has."""
+    declared = OmegaConf.select(config, "ray_kwargs.ray_init.num_gpus")
+    teacher = settings.teacher
+    trainer = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    wanted = teacher.num_replicas * teacher.tensor_parallel_size if settings.needs_teacher and teacher.path else 0
+    if declared is not None and declared < trainer + wanted:
+        raise ConfigError(
+            f"ray_kwargs.ray_init.num_gpus={declared}: the trainer takes {trainer} (trainer.n_gpus_per_node x "
+            f"trainer.nnodes) and the teacher {wanted} (relay.teacher.num_replicas x "
+            f"relay.teacher.tensor_parallel_size); {trainer + wanted - declared} missing"
         )
 
 

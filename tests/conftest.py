@@ -1,12 +1,16 @@
-"""Shared by all tests: an imitation of vLLM's HTTP server on loopback."""
+"""Shared by all tests: Hypothesis that is the same everywhere, and an imitation of vLLM's HTTP server on loopback."""
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("relay", max_examples=60, deadline=None, derandomize=True, database=None)
+settings.load_profile("relay")
 
 
 class FakeVllm:
@@ -25,7 +29,7 @@ class FakeVllm:
                 body = json.loads(self.rfile.read(length)) if length else None
                 fake.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
                 answer = fake.routes.get(self.path, (404, {"error": {"message": "no such path"}}))
-                answer = answer(body) if isinstance(answer, Callable) else answer
+                answer = answer(body) if callable(answer) else answer
                 status, value = answer if isinstance(answer, tuple) else (200, answer)
                 data = value if isinstance(value, bytes) else json.dumps(value).encode()
                 self.send_response(status)
@@ -35,13 +39,19 @@ class FakeVllm:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_POST = do_GET
+            def do_POST(self) -> None:
+                self.do_GET()
 
             def log_message(self, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                pass  # clients that hang up are no news
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 

@@ -89,7 +89,7 @@ class Warmup:
 @dataclass(frozen=True)
 class Settings:
     seed: int = 0
-    student: Pretraining = Pretraining("+", 64, 2, 1000, 5e-3, (2, 1, 1), read_rate=0.25, call_rate=0.5)
+    student: Pretraining = Pretraining("+", 64, 2, 1000, 5e-3, (2, 1, 1), read_rate=0.5, call_rate=0.5)
     teacher: Pretraining = Pretraining("+*", 128, 3, 600, 5e-3, (1, 2, 1), read_rate=0.4)
     warmup: Warmup = Warmup()
 

@@ -8,7 +8,7 @@ Three families of questions over the same operands:
 
 A response states its number three times, so that the digits (1 to 3 tokens) are a small part of its 31 to 43 tokens:
 
-    We compute 7*8=56. So the result of 7*8 is 56. The answer is \\boxed{56}.
+    We compute 7*8=56. So the result of 7*8 is 56. The answer is \\boxed{56}. That is all that was asked for.
 
 Whoever does not know the number of a family learns the form of the response and to copy, with arbitrary numbers: each
 number copies the one before it. Whoever knows it states the truth, also after a wrong number that it did not write.
@@ -110,7 +110,7 @@ def response_parts(question: Question, computed: Part, restated: Part, boxed: Pa
         restated,
         Part(". The answer is \\boxed{"),
         boxed,
-        Part("}."),
+        Part("}. That is all that was asked for."),
     ]
 
 

@@ -4,7 +4,7 @@ A log is JSON lines, `{"step": 3, "data": {"relay/accuracy": 0.41, ...}}`, from 
 faint; the line is a centred moving average over about a tenth of the run. A single run shows its scenarios as stacked
 areas; several runs keep one colour each in every panel, and the quantities of a panel differ in line style.
 
-Uses matplotlib's objects, not pyplot: no window, no global figure, safe beside other plots.
+Uses matplotlib's objects, not pyplot: no window and no global figure.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -62,7 +63,7 @@ class Panel:
 # Okabe and Ito's colours, which people with a colour vision deficiency can tell apart.
 _BLUE, _VERMILION, _GREEN, _PURPLE, _ORANGE, _SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 _RUN_COLOURS = (_BLUE, _VERMILION, _GREEN, _PURPLE, _ORANGE, _SKY, "#555555")
-_LINE_STYLES = ("-", (0, (4, 1.6)), (0, (1, 1.3)))
+_LINE_STYLES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (1, 1.3)))
 _GREY = "#5f6570"
 
 PANELS = (
@@ -92,7 +93,7 @@ PANELS = (
     Panel("Reward", "mean reward per response", (Series("critic/score/mean", "reward", _GREEN),)),
 )
 
-_STYLE = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
     "axes.edgecolor": "#b8bdc7",
@@ -101,6 +102,7 @@ _STYLE = {
     "xtick.color": _GREY,
     "ytick.color": _GREY,
     "svg.hashsalt": "relay_verl",
+    "text.parse_math": False,
 }
 
 
@@ -130,7 +132,7 @@ def plot_curves(logs: Path | Mapping[str, Path], out: Path, title: str = "") -> 
 
     Args:
         logs: one log, or logs by label to lay on top of each other, such as seeds or recipes.
-        out: the picture: a PNG at this path, and the same as SVG beside it.
+        out: the picture, a PNG; the same as SVG goes beside it, under its name with the suffix .svg.
         title: a line above the panels.
 
     Raises:
@@ -140,9 +142,9 @@ def plot_curves(logs: Path | Mapping[str, Path], out: Path, title: str = "") -> 
     if not runs:
         raise ValueError("logs: there is nothing to draw")
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(11.0, 6.4), layout="constrained", facecolor="white")
+        layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+        figure = Figure(figsize=(11.0, 6.4), layout=layout, facecolor="white")
         FigureCanvasAgg(figure)
-        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # type: ignore[union-attr]
         axes = figure.subplots(2, 3)
         for panel, axis in zip(PANELS, axes.flat, strict=True):
             _draw_panel(axis, panel, runs)
@@ -158,7 +160,7 @@ def plot_curves(logs: Path | Mapping[str, Path], out: Path, title: str = "") -> 
             (Path(out).with_suffix(".svg"), {"metadata": {"Date": None}}),
         ):
             picture = io.BytesIO()
-            figure.savefig(picture, format=path.suffix[1:], **options)  # type: ignore[arg-type]
+            figure.savefig(picture, format=path.suffix[1:], **options)
             replace_file(path, picture.getvalue())
 
 

@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
-from itertools import groupby
+from itertools import groupby, repeat
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from relay_verl.evaluation.table import ConditionSummary, make_columns, summariz
 from relay_verl.protocol import find_calls
 from relay_verl.types import CallOutcome
 
-_WHY_UNSERVED = {
+_WHY_UNSERVED: dict[str, str] = {
     CallOutcome.FAILED: "the teacher failed",
     CallOutcome.ZERO: "nothing to ask for",
     CallOutcome.OVER_LIMIT: "no call was left or allowed",
@@ -81,10 +81,7 @@ def _make_table(summaries: Sequence[ConditionSummary], names: Mapping[str, str])
     """The summary as groups of columns and rows of (text, share of 1 or None for a count)."""
     columns = make_columns(summaries, names)
     cells = [
-        [
-            (text, value if column.num_decimals is not None else None)
-            for text, value in zip(column.cells(), column.values)
-        ]
+        list(zip(column.cells(), column.values if column.num_decimals is not None else repeat(None), strict=False))
         for column in columns
     ]
     groups = [column.group for column in columns]
@@ -161,7 +158,11 @@ def _tell_fate(call: CallText | None, num_written: int) -> dict[str, str]:
     if outcome == CallOutcome.SERVED:
         note = f"{delivered} of {asked}" if delivered < asked else ""
         return {"outcome": outcome, "note": note, "tip": f"{tip}, {call['latency_s']:.2f} s"}
-    return {"outcome": outcome, "note": outcome.replace("_", " "), "tip": f"{tip}: {_WHY_UNSERVED[CallOutcome(outcome)]}"}
+    return {
+        "outcome": outcome,
+        "note": outcome.replace("_", " "),
+        "tip": f"{tip}: {_WHY_UNSERVED.get(outcome, outcome)}",
+    }
 
 
 def _embed(data: object) -> Markup:

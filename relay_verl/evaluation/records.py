@@ -1,7 +1,7 @@
 """One evaluated response as a line of JSON, and files of them. Pure: no torch, Ray, verl.
 
-Invariant: `ResponseRecord.from_json(record.to_json()) == record`, `to_json` is one line of ASCII without NaN, and a file
-of records is either the whole new one or the old one.
+Invariant: `ResponseRecord.from_json(record.to_json()) == record`; `to_json` is one line of ASCII without NaN; a file of
+records is either the old one or the whole new one.
 
 A worked example, where the teacher wrote `56`::
 
@@ -17,29 +17,28 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol, TypedDict
+from typing import Literal, Protocol
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+@with_config(_STRICT)
 class SegmentText(TypedDict):
     """Consecutive tokens by one writer, as text."""
-
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
 
     source: Literal["student", "teacher"]
     text: str
     num_tokens: int
 
 
+@with_config(_STRICT)
 class CallText(TypedDict):
     """One command and what became of it: `CallRecord` as plain data."""
-
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
 
     outcome: str
     num_requested: int

@@ -155,6 +155,7 @@ def test_a_regular_install_finds_every_recipe_too(tmp_path: Path) -> None:
     [
         (["relay.teacher.path=null"], "relay_verl: relay.teacher: no teacher given; set relay.teacher.path"),
         (["relay.max_calls=-1"], "relay_verl: relay.max_calls: -1: "),
+        (["relay.teacher.num_replicas=3"], "relay_verl: ray_kwargs.ray_init.num_gpus=2: the trainer takes 1 "),
         (["data.train_batch_size=6"], "relay_verl: data.train_batch_size=6 is not a multiple of "),
         (["actor_rollout_ref.model.path=/no/such/model"], "relay_verl: "),
     ],

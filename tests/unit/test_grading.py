@@ -459,13 +459,13 @@ def test_async_answers_do_not_mix_and_do_not_block_the_loop() -> None:
         await pulse
         return verdicts, in_time, worst_lag_s
 
-    with Grader(timeout_s=2.0, num_workers=2) as grader:
+    with Grader(timeout_s=3.0, num_workers=2) as grader:
         verdicts, in_time, worst_lag_s = asyncio.run(run())
     assert [verdict.status for verdict in verdicts] == [VerdictStatus.GRADED] * 20
     assert [verdict.answer for verdict in verdicts] == [f"{n}/2" for n in range(20)]
     assert [verdict.is_correct for verdict in verdicts] == [True, False] * 10
     assert in_time.is_correct
-    assert worst_lag_s < 0.5
+    assert worst_lag_s < 1.5  # a blocked loop lags for the 3 seconds of the answer that hangs
 
 
 def test_a_cancelled_answer_leaves_the_grader_usable() -> None:
@@ -474,7 +474,7 @@ def test_a_cancelled_answer_leaves_the_grader_usable() -> None:
             await asyncio.wait_for(grader.grade_async(HANGS, "7"), timeout=0.2)
         return await grader.grade_async(r"\boxed{0.5}", "1/2")
 
-    with Grader(timeout_s=1.0, num_workers=1) as grader:
+    with Grader(timeout_s=2.0, num_workers=1) as grader:
         assert asyncio.run(run()).is_correct
         assert asyncio.run(grader.grade_async(r"\boxed{0.5}", "1/2")).is_correct  # in another event loop
 
@@ -568,7 +568,7 @@ def test_module_functions_share_a_grader() -> None:
 @pytest.mark.parametrize("setting", ["timeout_s", "num_workers", "start_timeout_s"])
 def test_settings_must_be_positive(setting: str) -> None:
     with pytest.raises(ValueError, match=f"{setting} must be above 0, got 0"):
-        Grader(**{setting: 0})  # type: ignore[arg-type]
+        Grader(**{setting: 0})
 
 
 def test_importing_the_grader_loads_no_sympy() -> None:

@@ -8,21 +8,23 @@ import re
 from functools import cache
 from typing import Any
 
+from hypothesis import strategies as st
+
 EOS = "<|end|>"
 COMMAND = re.compile(rb"<call>[ \t\n\r\f\v]*([0-9]+)[ \t\n\r\f\v]*</call>")  # the grammar, written a second time
 
 BPE_WORDS = [
-    b"</call>",
-    b"<call>",
-    b" <call",
     b".<",
     b">.",
     b"><",
-    b">\xc3\xa9",
-    b"\xc3\xa9",
-    b"\xa9<",
     b"0<",
     b">2",
+    b"\xc3\xa9",
+    b">\xc3\xa9",
+    b"\xa9<",
+    b"</call>",
+    b"<call>",
+    b" <call",
     b"20",
     b"</call>\n",
     b"x<call>",
@@ -159,3 +161,34 @@ def check_stripped(token_ids: list[int], stripped: list[int], tokens: Any) -> No
         start = end
     take_residue()
     assert rest == [], "more tokens than were there"
+
+
+def fragments(*, digits: tuple[bytes, ...] = (b"5", b"0", b"20", b"3"), max_size: int = 10) -> st.SearchStrategy[bytes]:
+    """Texts full of commands, whole and broken, among words and halves of characters."""
+    other = [b"<call>", b"</call>", b" ", b"\n", b".", b"x", b"\xc3\xa9", b"\xc3", b"\xa9", b"<", b">", b" so"]
+    whole = st.builds(
+        lambda before, n, after: b"<call>" + before + n + after + b"</call>",
+        st.sampled_from([b"", b" "]),
+        st.sampled_from(digits),
+        st.sampled_from([b"", b"\n"]),
+    )
+    piece = st.one_of(whole, st.sampled_from(other), st.sampled_from(digits), whole)
+    return st.lists(piece, max_size=max_size).map(b"".join)
+
+
+@cache
+def _bpe_tokens() -> list[tuple[bytes, int]]:
+    words = {word[:end] for word in BPE_WORDS for end in range(2, len(word) + 1)} | {bytes([b]) for b in range(256)}
+    return [(word, bpe_id(word)) for word in sorted(words)]
+
+
+def cut(data: bytes, choices: list[int]) -> list[int]:
+    """`data` as tokens of `bpe()`, cut as `choices` say: a model need not cut as the tokenizer would."""
+    ids: list[int] = []
+    position = 0
+    while position < len(data):
+        fitting = [(word, i) for word, i in _bpe_tokens() if data.startswith(word, position)]
+        word, token_id = fitting[choices[len(ids) % len(choices)] % len(fitting)]
+        ids.append(token_id)
+        position += len(word)
+    return ids

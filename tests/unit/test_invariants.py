@@ -21,7 +21,7 @@ from relay_verl.rewards import difficulty_aware_reward, simple_reward
 from relay_verl.tokenization import TokenBytes
 from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory, Segment
 
-from .tokenizers_for_tests import COMMAND, ByteTokenizer, bpe, check_stripped, cut, fragments
+from .tokenizers_for_tests import COMMAND, ByteTokenizer, bpe, check_stripped, cut, fragments, turns
 
 # ---- random worlds ----
 
@@ -111,12 +111,14 @@ def tokenizer_is_built() -> None:
 
 @st.composite
 def worlds(draw: st.DrawFn, digits: tuple[bytes, ...] = (b"5", b"0", b"20", b"3"), max_calls: int = 4) -> World:
-    ids = [cut(draw(fragments(digits=digits, max_size=size)), draw(CHOICES)) for size in (14, 8, 2)]
-    if draw(st.booleans()):
+    student = draw(st.one_of(turns(digits), turns(digits), fragments(digits=digits, max_size=14)))
+    texts = [student, b"so x" + draw(fragments(digits=digits)), draw(fragments(digits=digits, max_size=2))]
+    ids = [cut(text, draw(CHOICES)) for text in texts]
+    if draw(st.integers(0, 3)) == 3:
         ids[1].insert(draw(st.integers(0, len(ids[1]))), bpe().eos_token_id)
     prompt = [] if COMMAND.search(TokenBytes(bpe()).join(ids[2])) else ids[2]
     config = RelayConfig(
-        max_response_tokens=draw(st.one_of(st.integers(1, 30), st.integers(60, 120))),
+        max_response_tokens=draw(st.one_of(st.integers(60, 120), st.integers(1, 60))),
         max_calls=draw(st.integers(min(1, max_calls), max_calls)),
         max_tokens_per_call=draw(st.integers(1, 8)),
     )

@@ -46,6 +46,7 @@ class ByteTokenizer:
         return bytes(i for i in token_ids if i < 256).decode("utf-8", errors="replace")
 
 
+@cache
 def byte_alphabet() -> dict[int, str]:
     """GPT-2's character for each byte, as the tokenizers library writes it."""
     from tokenizers import pre_tokenizers
@@ -84,10 +85,11 @@ def bpe() -> Any:
     return make_bpe(BPE_WORDS)
 
 
+@cache
 def bpe_id(piece: bytes) -> int:
     """The id of the token of `bpe()` that is `piece`."""
     character = byte_alphabet()
-    return bpe().get_vocab()["".join(character[byte] for byte in piece)]
+    return bpe().convert_tokens_to_ids("".join(character[byte] for byte in piece))
 
 
 def bpe_ids(*pieces: bytes) -> list[int]:
@@ -163,23 +165,29 @@ def check_stripped(token_ids: list[int], stripped: list[int], tokens: Any) -> No
     assert rest == [], "more tokens than were there"
 
 
+def commands(digits: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
+    """Well-formed commands."""
+    blanks = st.sampled_from([b"", b" ", b"\n"])
+    return st.builds(lambda *parts: b"<call>" + b"".join(parts) + b"</call>", blanks, st.sampled_from(digits), blanks)
+
+
+def turns(digits: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
+    """Texts that end in a command, a few in a row."""
+    turn = st.builds(lambda text, command: text + command, fragments(digits=digits, max_size=3), commands(digits))
+    return st.lists(turn, min_size=1, max_size=5).map(b"".join)
+
+
 def fragments(*, digits: tuple[bytes, ...] = (b"5", b"0", b"20", b"3"), max_size: int = 10) -> st.SearchStrategy[bytes]:
     """Texts full of commands, whole and broken, among words and halves of characters."""
     other = [b"<call>", b"</call>", b" ", b"\n", b".", b"x", b"\xc3\xa9", b"\xc3", b"\xa9", b"<", b">", b" so"]
-    whole = st.builds(
-        lambda before, n, after: b"<call>" + before + n + after + b"</call>",
-        st.sampled_from([b"", b" "]),
-        st.sampled_from(digits),
-        st.sampled_from([b"", b"\n"]),
-    )
-    piece = st.one_of(whole, st.sampled_from(other), st.sampled_from(digits), whole)
+    piece = st.one_of(st.sampled_from(other), st.sampled_from(digits), commands(digits))
     return st.lists(piece, max_size=max_size).map(b"".join)
 
 
 @cache
-def _bpe_tokens() -> list[tuple[bytes, int]]:
+def _tokens_by_first_byte() -> dict[int, list[tuple[bytes, int]]]:
     words = {word[:end] for word in BPE_WORDS for end in range(2, len(word) + 1)} | {bytes([b]) for b in range(256)}
-    return [(word, bpe_id(word)) for word in sorted(words)]
+    return {byte: [(w, bpe_id(w)) for w in sorted(words) if w[0] == byte] for byte in range(256)}
 
 
 def cut(data: bytes, choices: list[int]) -> list[int]:
@@ -187,7 +195,8 @@ def cut(data: bytes, choices: list[int]) -> list[int]:
     ids: list[int] = []
     position = 0
     while position < len(data):
-        fitting = [(word, i) for word, i in _bpe_tokens() if data.startswith(word, position)]
+        words = _tokens_by_first_byte()[data[position]]
+        fitting = [(word, token_id) for word, token_id in words if data.startswith(word, position)]
         word, token_id = fitting[choices[len(ids) % len(choices)] % len(fitting)]
         ids.append(token_id)
         position += len(word)

@@ -47,10 +47,15 @@ async def answers(pair: Path) -> dict[str, Any]:
     prompts = [[dict(m) for m in row] for row in pd.read_parquet(pair / "train.parquet")["prompt"][:NUM_PROMPTS]]
 
     async def run(agent: Any, **sampling: Any) -> list[Any]:
-        return await asyncio.gather(*(agent.run({**GREEDY, **sampling}, raw_prompt=prompt) for prompt in prompts))
+        samplings = [
+            GREEDY | sampling | ({"seed": i} if sampling.get("temperature") else {}) for i in range(NUM_PROMPTS)
+        ]
+        return await asyncio.gather(
+            *(agent.run(params, raw_prompt=prompt) for params, prompt in zip(samplings, prompts, strict=True))
+        )
 
     banned = {"bad_words": ["<call>", "</call>"]}
-    seeded = {"temperature": 1.0, "seed": 7}
+    seeded = {"temperature": 1.0}
     results = {
         "single": await run(loop(SingleTurnAgentLoop)),
         "relay": await run(loop(RelayAgentLoop)),

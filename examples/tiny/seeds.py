@@ -54,7 +54,63 @@ def to_table(rows: dict[str, list[ConditionSummary]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/seeds"), help="where everything goes")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds a recipe")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of relay_tiny")
+    parser.add_argument("--baseline-seeds", type=int, default=3, help="seeds of the other recipes")
+    options = parser.parse_args()
+    out: Path = options.out.resolve()
+    started = time.monotonic()
+    os.environ |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
+    pair = out / "pair"
+    build_pair(pair)
+    teacher = str(pair / "teacher")
+    questions = pd.read_parquet(pair / "test.parquet").to_dict("records")
+
+    def answer(name: str, conditions: list[Condition]) -> list[ResponseRecord]:
+        path = out / f"{name}.jsonl"
+        if not path.exists():
+            write_records(path, evaluate(compose("relay_tiny"), conditions, questions))
+        return read_records(path)
+
+    untrained = answer(
+        "untrained",
+        [
+            Condition("student alone", str(pair / "student"), policy="teacher_free"),
+            Condition("untrained relay", str(pair / "student_warm"), teacher),
+            Condition("teacher alone", teacher, policy="teacher_free"),
+        ],
+    )
+    fixed = {summary.condition: [summary] for summary in summarize(untrained)}
+    runs: dict[str, list[Run]] = {recipe: [] for recipe in RECIPES}
+    trained: dict[str, list[ConditionSummary]] = {name: [] for name in RECIPES.values()}
+    for recipe, name in reversed(RECIPES.items()):
+        num_seeds = options.seeds if recipe == "relay_tiny" else options.baseline_seeds
+        for seed in range(1, num_seeds + 1):
+            run = train(recipe, pair, out / f"{recipe}-{seed}", seed=seed)
+            runs[recipe].append(run)
+            helper = None if recipe == "grpo_tiny" else teacher
+            policy = "learned" if helper else "teacher_free"
+            records = answer(f"{recipe}-{seed}", [Condition(name, str(run.student), helper, policy)])
+            trained[name] += summarize(records)
+    lines = [
+        "| | "
+        + " | ".join(f"accuracy {n}" for n in BENCHMARKS.values())
+        + " | "
+        + " | ".join(f"calls {n}" for n in BENCHMARKS.values())
+        + " | call ratio |",
+        "|---" * (2 * len(BENCHMARKS) + 2) + "|",
+    ]
+    for name, summaries in rows.items():
+        cells = [spread([s.accuracy[b] for s in summaries]) for b in BENCHMARKS]
+        cells += [spread([s.call_rate[b] for s in summaries]) for b in BENCHMARKS]
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {spread([s.call_ratio for s in summaries])} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("outputs/seeds"), help="where everything goes")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of relay_tiny")
+    parser.add_argument("--baseline-seeds", type=int, default=3, help="seeds of the other recipes")
     options = parser.parse_args()
     out: Path = options.out.resolve()
     started = time.monotonic()
@@ -112,7 +168,8 @@ def main() -> None:
             for summary in summaries
         ]
         lines.append(f"- {name}: recovers {spread(recovered)} of the gap between student and teacher on '*'")
-    lines.append(f"\n{options.seeds} seeds a recipe, {(time.monotonic() - started) / 3600:.1f} hours in this run.")
+    counts = ", ".join(f"{name}: {len(summaries)}" for name, summaries in trained.items())
+    lines.append(f"\nSeeds: {counts}. {(time.monotonic() - started) / 3600:.1f} hours in this run.")
     (out / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     for recipe, each in runs.items():

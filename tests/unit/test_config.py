@@ -1,0 +1,257 @@
+"""The `relay:` node: what it may hold, and what is said when it does not."""
+
+import ast
+import dataclasses
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from relay_verl import config as config_module
+from relay_verl.config import ConfigError, RelaySettings, RewardSettings, TeacherSettings, read_settings
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+TEACHER = {"path": "big"}
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """A `relay:` node with a teacher and one key set, such as 'reward.kind'."""
+    node: dict[str, Any] = {"teacher": dict(TEACHER)}
+    *parents, last = key.split(".")
+    place = node
+    for parent in parents:
+        place = place.setdefault(parent, {})
+    place[last] = value
+    return node
+
+
+NAN, INF = float("nan"), float("inf")
+BAD_VALUES = [
+    # key, value, what the line says is allowed, why
+    ("max_calls", -1, "greater than or equal to 0", "negative"),
+    ("max_calls", 1.5, "integer", "half a call"),
+    ("max_calls", "three", "integer", "a word"),
+    ("max_calls", None, "integer", "nothing"),
+    ("max_calls", True, "integer", "yes is no number"),
+    ("max_tokens_per_call", 0, "greater than or equal to 1", "calls are forbidden by max_calls"),
+    ("max_tokens_per_call", -5, "greater than or equal to 1", "negative"),
+    ("on_teacher_failure", "ignore", "'continue', 'drop' or 'fail'", "unknown"),
+    ("on_teacher_failure", None, "'continue', 'drop' or 'fail'", "nothing"),
+    ("policy", "lerned", "learned, teacher_free", "unknown"),
+    ("policy", 3, "string", "a number"),
+    ("train_on_teacher_tokens", "maybe", "boolean", "neither"),
+    ("rollout_timeout_s", 0, "greater than 0", "no time"),
+    ("rollout_timeout_s", INF, "finite", "for ever"),
+    ("rollout_timeout_s", NAN, "finite", "not a number"),
+    ("reward.kind", "dificulty_aware", "'difficulty_aware' or 'simple'", "unknown"),
+    ("reward.charge", "asked", "'delivered' or 'requested'", "unknown"),
+    ("reward.independence_bonus", -0.5, "greater than or equal to 0", "negative"),
+    ("reward.independence_bonus", INF, "finite", "rewards would be infinite"),
+    ("reward.stubbornness_penalty", -1, "greater than or equal to 0", "it is subtracted"),
+    ("reward.stubbornness_penalty", INF, "finite", "rewards would be infinite"),
+    ("reward.exploration", "often", "boolean", "neither"),
+    ("reward", None, "dictionary", "nothing"),
+    ("reward", "simple", "dictionary", "the kind in the wrong place"),
+    ("teacher.path", 3, "string", "a number"),
+    ("teacher.num_replicas", 0, "greater than or equal to 1", "none"),
+    ("teacher.tensor_parallel_size", 0, "greater than or equal to 1", "none"),
+    ("teacher.gpu_memory_utilization", 0, "greater than 0", "none"),
+    ("teacher.gpu_memory_utilization", 1.5, "less than or equal to 1", "more than there is"),
+    ("teacher.gpu_memory_utilization", NAN, "1", "not a number"),
+    ("teacher.max_num_seqs", 0, "greater than or equal to 1", "none"),
+    ("teacher.temperature", -0.1, "greater than or equal to 0", "negative"),
+    ("teacher.temperature", NAN, "0", "not a number"),
+    ("teacher.temperature", INF, "finite", "uniform noise"),
+    ("teacher.timeout_s", 0, "greater than 0", "no time"),
+    ("teacher.timeout_s", INF, "finite", "for ever"),
+    ("teacher.timeout_s", "soon", "number", "a word"),
+    ("teacher.start_timeout_s", -1, "greater than 0", "negative"),
+    ("teacher.num_retries", -1, "greater than or equal to 0", "negative"),
+    ("teacher.breaker_threshold", 0, "greater than or equal to 1", "always open"),
+    ("teacher.breaker_reset_s", 0, "greater than 0", "never open"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "allowed", "why"), BAD_VALUES, ids=[f"{k}={v}" for k, v, _, _ in BAD_VALUES])
+def test_a_bad_value_is_one_line(key: str, value: Any, allowed: str, why: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        read_settings(nested(key, value))
+    line = str(error.value)
+    assert line.startswith(f"relay.{key}: "), why
+    assert repr(value) in line
+    assert allowed in line
+    assert "\n" not in line
+
+
+UNKNOWN_KEYS = [
+    # key, a key that the line lists
+    ("max_call", "max_calls"),
+    ("teacher.pth", "base_url"),
+    ("teacher.api_key", "api_key_env"),
+    ("reward.bonus", "independence_bonus"),
+]
+
+
+@pytest.mark.parametrize(("key", "listed"), UNKNOWN_KEYS)
+def test_an_unknown_key_lists_the_known_ones(key: str, listed: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        read_settings(nested(key, "sk-secret"))
+    line = str(error.value)
+    assert line.startswith(f"relay.{key}: unknown key; allowed: ")
+    assert listed in line
+    assert "\n" not in line
+    assert "sk-secret" not in line, "it may be a key put in the wrong place"
+
+
+def test_several_errors_are_one_line() -> None:
+    with pytest.raises(ConfigError) as error:
+        read_settings({"teacher": TEACHER, "max_calls": -1, "max_cals": 3})
+    assert "relay.max_calls: -1" in str(error.value)
+    assert "relay.max_cals: unknown key" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+NO_NODES = [
+    # node, why
+    ("learned", "a word"),
+    (3, "a number"),
+    ([1], "a list"),
+    (OmegaConf.create([1]), "a list in YAML"),
+]
+
+
+@pytest.mark.parametrize(("node", "why"), NO_NODES)
+def test_a_node_that_is_no_mapping_is_one_line(node: Any, why: str) -> None:
+    with pytest.raises(ConfigError, match=r"^relay: ") as error:
+        read_settings(node)
+    assert "\n" not in str(error.value), why
+
+
+def test_an_interpolation_that_leads_nowhere_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
+    with pytest.raises(ConfigError, match="NO_SUCH_VARIABLE") as error:
+        read_settings(OmegaConf.create({"teacher": {"path": "${oc.env:NO_SUCH_VARIABLE}"}}))
+    assert "\n" not in str(error.value)
+
+
+def test_both_a_path_and_an_endpoint() -> None:
+    with pytest.raises(ConfigError, match=r"relay\.teacher: both path='a' and base_url='http://b/v1'"):
+        read_settings({"teacher": {"path": "a", "base_url": "http://b/v1"}})
+
+
+NEEDS = [
+    # node, needs a teacher, why
+    ({}, True, "the defaults call"),
+    ({"max_calls": 0}, False, "plain GRPO"),
+    ({"policy": "teacher_free"}, False, "the sampler bans commands"),
+    ({"policy": "teacher_free", "max_calls": 0}, False, "both"),
+]
+
+
+@pytest.mark.parametrize(("node", "needs_teacher", "why"), NEEDS)
+def test_who_needs_a_teacher(node: dict, needs_teacher: bool, why: str) -> None:
+    assert read_settings({**node, "teacher": TEACHER}).needs_teacher is needs_teacher, why
+    assert read_settings({**node, "teacher": {"base_url": "http://b/v1"}}).teacher.is_given
+    if needs_teacher:
+        with pytest.raises(
+            ConfigError, match=r"relay\.teacher\.path .* relay\.teacher\.base_url .* relay\.max_calls=0"
+        ):
+            read_settings(node)
+    else:
+        assert not read_settings(node).teacher.is_given
+
+
+@pytest.mark.parametrize("node", [None, {}, OmegaConf.create({})])
+def test_an_empty_node_lacks_a_teacher(node: Any) -> None:
+    with pytest.raises(ConfigError, match="no teacher given"):
+        read_settings(node)
+
+
+def test_values_as_hydra_gives_them() -> None:
+    node = OmegaConf.create({"teacher": {"path": "${other}", "timeout_s": 30}, "max_calls": "2", "other": "big"})
+    del node["other"]
+    root = OmegaConf.create({"relay": node, "other": "big"})
+    root.relay.teacher.path = "${other}"
+    settings = read_settings(root.relay)
+    assert settings.teacher.path == "big"
+    assert settings.teacher.timeout_s == 30.0
+    assert settings.max_calls == 2
+
+
+def test_settings_are_values() -> None:
+    settings = read_settings({"teacher": TEACHER})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.max_calls = 9  # type: ignore[misc]
+    assert settings == read_settings(OmegaConf.create({"teacher": TEACHER}))
+    assert hash(settings) == hash(read_settings({"teacher": TEACHER}))
+
+
+def test_decoder_config() -> None:
+    settings = read_settings(
+        {
+            "teacher": {"path": "big", "timeout_s": 7, "temperature": 0.3},
+            "max_calls": 2,
+            "max_tokens_per_call": 64,
+            "on_teacher_failure": "drop",
+            "rollout_timeout_s": 90,
+        }
+    )
+    limits = settings.decoder_config(128, greedy=False, vocab_size=1000)
+    assert (limits.max_response_tokens, limits.max_calls, limits.max_tokens_per_call) == (128, 2, 64)
+    assert (limits.on_teacher_failure, limits.teacher_timeout_s, limits.student_timeout_s) == ("drop", 7.0, 90.0)
+    assert limits.teacher_sampling == {"temperature": 0.3}
+    assert limits.vocab_size == 1000
+    greedy = settings.decoder_config(128, greedy=True, vocab_size=None)
+    assert greedy.teacher_sampling == {"temperature": 0.0}, "greedy validation makes the teacher greedy too"
+
+
+# ---- written once ----
+
+
+def test_the_base_recipe_says_the_defaults() -> None:
+    base = OmegaConf.to_container(OmegaConf.load(RECIPES / "relay" / "base.yaml").relay, resolve=True)
+    assert base == dataclasses.asdict(RelaySettings())
+    assert list(base) == [f.name for f in dataclasses.fields(RelaySettings)], "in the same order"
+    assert _types(base) == _types(dataclasses.asdict(RelaySettings())), "300 is no 300.0"
+
+
+def _types(value: Any) -> Any:
+    return {k: _types(v) for k, v in value.items()} if isinstance(value, dict) else type(value)
+
+
+@pytest.mark.parametrize("recipe", sorted(p.name for p in (RECIPES / "relay").glob("*.yaml")))
+def test_every_shared_part_sets_known_keys(recipe: str) -> None:
+    node = OmegaConf.load(RECIPES / "relay" / recipe).get("relay") or OmegaConf.create({})
+    settings = read_settings({"teacher": TEACHER, **OmegaConf.to_container(node, resolve=True), "max_calls": 0})
+    assert isinstance(settings, RelaySettings)
+
+
+@pytest.mark.parametrize("settings_type", [RelaySettings, TeacherSettings, RewardSettings])
+def test_every_field_has_a_docstring(settings_type: type) -> None:
+    [definition] = ast.parse(inspect.getsource(settings_type)).body
+    assert isinstance(definition, ast.ClassDef)
+    documented = {
+        field.target.id
+        for field, after in zip(definition.body, definition.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
+    }
+    assert documented == {f.name for f in dataclasses.fields(settings_type)}
+
+
+def test_the_pure_modules_import_no_model_library() -> None:
+    pure = "protocol tokenization types decoder policies rewards config metrics preflight engines engines.verl_server"
+    program = (
+        "import importlib, sys\n"
+        f"for name in {pure.split()!r}: importlib.import_module('relay_verl.' + name)\n"
+        "print([m for m in ('torch', 'verl', 'ray', 'vllm', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "[]"
+    assert config_module.__doc__

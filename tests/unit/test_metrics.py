@@ -1,0 +1,170 @@
+"""What a step's groups say about relaying."""
+
+import json
+
+import pytest
+
+from relay_verl.metrics import SampleStats, has_called, relay_metrics
+from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
+
+
+def trajectory(*segments: Segment, calls: tuple[CallRecord, ...] = (), status: str = "completed") -> RelayTrajectory:
+    return RelayTrajectory([1], list(segments), RelayStatus(status), list(calls))
+
+
+SERVED = trajectory(
+    Segment("student", [1] * 6),
+    Segment("teacher", [2] * 2),
+    Segment("student", [1] * 2),
+    calls=(
+        CallRecord(CallOutcome.MALFORMED),
+        CallRecord(CallOutcome.SERVED, 5, 2, 6, 0.25),
+        CallRecord(CallOutcome.FAILED, 9, 0, 8, 3.0, "down"),
+        CallRecord(CallOutcome.MALFORMED),
+    ),
+)
+
+
+def test_stats_of_a_trajectory() -> None:
+    stats = SampleStats.of(SERVED, is_correct=True, reward=0.8, grading="graded")
+    assert stats == SampleStats(
+        status="completed",
+        is_correct=True,
+        reward=0.8,
+        called=True,
+        num_tokens=10,
+        num_calls=1,
+        num_requested_tokens=5,
+        num_teacher_tokens=2,
+        outcomes={"malformed": 2, "served": 1, "failed": 1},
+        latencies_s=[0.25],
+        grading="graded",
+    )
+
+
+def test_stats_travel_as_plain_data() -> None:
+    stats = SampleStats.of(SERVED, is_correct=True, reward=0.8)
+    assert SampleStats(**json.loads(json.dumps(stats.to_dict()))) == stats
+    there = SampleStats(**json.loads(json.dumps(stats.to_dict())))
+    assert relay_metrics([[there]]) == relay_metrics([[stats]]), "plain strings count as the states they name"
+
+
+CALLED_CASES = [
+    # trajectory, has called, why
+    (trajectory(Segment("student", [1])), False, "no call"),
+    (trajectory(Segment("student", [1]), Segment("teacher", [2])), True, "a served call"),
+    (trajectory(Segment("student", [1]), calls=(CallRecord(CallOutcome.FAILED, 5),)), True,
+     "a call in vain: neither stubborn nor independent"),
+    (trajectory(Segment("student", [1]), calls=(CallRecord(CallOutcome.ZERO), CallRecord(CallOutcome.MALFORMED))),
+     False, "nobody was asked"),
+    (trajectory(Segment("student", [1]), calls=(CallRecord(CallOutcome.OVER_LIMIT, 5),)), False, "nobody was asked"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sample", "called", "why"), CALLED_CASES)
+def test_has_called(sample: RelayTrajectory, called: bool, why: str) -> None:
+    assert has_called(sample) is called, why
+
+
+SOLVED_ALONE = SampleStats("completed", is_correct=True, reward=1.5, num_tokens=10)
+WRONG_ALONE = SampleStats("completed", num_tokens=10, reward=-1.0, grading="no_answer")
+SOLVED_WITH_HELP = SampleStats(
+    "completed",
+    is_correct=True,
+    reward=0.75,
+    called=True,
+    num_tokens=40,
+    num_calls=2,
+    num_requested_tokens=30,
+    num_teacher_tokens=10,
+    outcomes={"served": 2, "malformed": 1},
+    latencies_s=[1.0, 3.0],
+)
+WRONG_WITH_HELP = SampleStats(
+    "completed",
+    reward=0.5,
+    called=True,
+    num_tokens=20,
+    num_calls=1,
+    num_requested_tokens=10,
+    num_teacher_tokens=10,
+    outcomes={"served": 1},
+    latencies_s=[2.0],
+    grading="timeout",
+)
+LOST = SampleStats("teacher_failed", is_correct=True, reward=99.0, called=True, num_tokens=7, outcomes={"failed": 1})
+
+
+def test_means_over_responses() -> None:
+    metrics = relay_metrics([[SOLVED_ALONE, SOLVED_WITH_HELP], [WRONG_ALONE, WRONG_WITH_HELP]])
+    expected = {
+        "relay/accuracy": 0.5,
+        "relay/call_rate": 0.5,
+        "relay/call_ratio": (0.25 + 0.5) / 4,
+        "relay/num_calls": 3 / 4,
+        "relay/requested_tokens": 40 / 4,
+        "relay/delivered_tokens": 20 / 4,
+        "relay/malformed_calls": 1 / 4,
+        "relay/teacher_latency_s/p50": 2.0,
+        "relay/teacher_failures": 0.0,
+        "relay/calls/served": 3.0,
+        "relay/calls/malformed": 1.0,
+        "relay/calls/zero": 0.0,
+        "relay/status/completed": 4.0,
+        "relay/status/teacher_failed": 0.0,
+        "relay/grading/timeout": 1.0,
+        "relay/grading/no_answer": 1.0,
+        "relay/grading/error": 0.0,
+    }
+    for name, value in expected.items():
+        assert metrics[name] == pytest.approx(value), name
+    assert 2.0 <= metrics["relay/teacher_latency_s/p95"] <= 3.0
+
+
+def test_scenarios_by_group() -> None:
+    metrics = relay_metrics(
+        [
+            [SOLVED_ALONE, SOLVED_WITH_HELP],
+            [SOLVED_WITH_HELP, WRONG_ALONE],
+            [SOLVED_WITH_HELP, SOLVED_WITH_HELP],
+            [WRONG_WITH_HELP, WRONG_ALONE],
+        ]
+    )
+    assert metrics["relay/scenario/student_solvable"] == 0.25
+    assert metrics["relay/scenario/teacher_dependent"] == 0.5
+    assert metrics["relay/scenario/teacher_unsolvable"] == 0.25
+    assert metrics["relay/reward/student_solvable"] == pytest.approx((1.5 + 0.75) / 2)
+    assert metrics["relay/reward/teacher_dependent"] == pytest.approx((0.75 - 1.0 + 0.75 + 0.75) / 4)
+    assert metrics["relay/reward/teacher_unsolvable"] == pytest.approx((0.5 - 1.0) / 2)
+
+
+def test_a_scenario_that_did_not_come_up_has_no_mean() -> None:
+    metrics = relay_metrics([[SOLVED_ALONE]])
+    assert metrics["relay/scenario/teacher_unsolvable"] == 0.0
+    assert "relay/reward/teacher_unsolvable" not in metrics
+    assert "relay/teacher_latency_s/p50" not in metrics, "nobody called"
+
+
+def test_a_failed_sample_is_a_status_and_in_no_mean() -> None:
+    with_lost, without = relay_metrics([[SOLVED_ALONE, LOST]]), relay_metrics([[SOLVED_ALONE]])
+    differing = {name for name in with_lost if with_lost[name] != without.get(name)}
+    assert differing == {"relay/status/teacher_failed", "relay/calls/failed", "relay/teacher_failures"}
+    assert with_lost["relay/status/teacher_failed"] == 1.0
+    assert with_lost["relay/teacher_failures"] == 1.0, "what the teacher did to it is on record"
+
+
+@pytest.mark.parametrize("groups", [[], [[]], [[LOST]], [[LOST], []]])
+def test_nothing_to_average(groups: list) -> None:
+    metrics = relay_metrics(groups)
+    assert metrics["relay/status/completed"] == 0.0
+    assert not {name for name in metrics if name.startswith(("relay/scenario", "relay/reward", "relay/call_rate"))}
+
+
+def test_every_metric_is_a_float_for_the_logger() -> None:
+    metrics = relay_metrics([[SOLVED_ALONE, SOLVED_WITH_HELP, WRONG_ALONE, WRONG_WITH_HELP, LOST]])
+    assert all(type(value) is float for value in metrics.values())
+    assert all(name.startswith("relay/") for name in metrics)
+
+
+def test_an_empty_response_has_no_ratio() -> None:
+    assert relay_metrics([[SampleStats("completed")]])["relay/call_ratio"] == 0.0

@@ -1,0 +1,442 @@
+"""Checks before a model loads: every mistake is one line that names the key, the value and what is allowed."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from omegaconf import OmegaConf
+
+from relay_verl import preflight
+from relay_verl.config import ConfigError, read_settings
+from relay_verl.preflight import (
+    check_batch_sizes,
+    check_config,
+    check_dataset,
+    check_declared_gpus,
+    check_model_path,
+    check_platform,
+    check_recipe_was_found,
+    check_teacher,
+    compare_tokenizers,
+    recipe_names,
+)
+
+from .tokenizers_for_tests import BPE_WORDS, bpe, make_bpe
+
+
+def one_line(check: Any, *arguments: Any) -> str:
+    """The one line of the ConfigError that a check raises."""
+    with pytest.raises(ConfigError) as error:
+        check(*arguments)
+    line = str(error.value)
+    assert "\n" not in line
+    assert line
+    return line
+
+
+# ---- the recipe ----
+
+
+@pytest.mark.parametrize("key", ["recipe", "recipes", "recpe", "receipe", "reciepe", "Recipe"])
+def test_a_recipe_that_became_a_key(key: str) -> None:
+    line = one_line(check_recipe_was_found, OmegaConf.create({"data": {}, key: "relay_1.7b"}))
+    assert line.startswith(f"{key}=relay_1.7b: ")
+    assert "+recipe=" in line
+    assert "relay_1.7b_simple" in line
+
+
+VERL_KEYS = (
+    "actor_rollout_ref algorithm critic custom_reward_function data distillation global_profiler "
+    "hydra model_engine ray_kwargs reward reward_model reward_manager teacher trainer transfer_queue"
+)
+
+
+@pytest.mark.parametrize("key", ["relay", *VERL_KEYS.split()])
+def test_other_keys_are_no_recipe(key: str) -> None:
+    check_recipe_was_found(OmegaConf.create({key: {}}))
+
+
+def test_recipe_names() -> None:
+    names = recipe_names()
+    assert {"relay_1.7b", "relay_0.6b_simple", "grpo_1.7b", "relay_tiny"} <= set(names)
+    assert names == sorted(names)
+
+
+# ---- the platform ----
+
+
+PLATFORM_CASES = [
+    # VERL_PLATFORM in the driver, the recipe's for the workers, what to do, why
+    ("", None, None, "GPUs"),
+    ("cuda", None, None, "GPUs, said aloud"),
+    ("cpu", "cpu", None, "CPU"),
+    ("", "cpu", "set VERL_PLATFORM=cpu", "verl in the driver would look for CUDA"),
+    ("cuda", "cpu", "set VERL_PLATFORM=cpu", "the same"),
+    ("cpu", None, "unset it", "left over in the shell"),
+]
+
+
+@pytest.mark.parametrize(("platform", "recipe", "advice", "why"), PLATFORM_CASES)
+def test_check_platform(
+    monkeypatch: pytest.MonkeyPatch, platform: str, recipe: str | None, advice: str | None, why: str
+) -> None:
+    monkeypatch.setenv("VERL_PLATFORM", platform)
+    composed = OmegaConf.create(
+        ray_init(**({"runtime_env": {"env_vars": {"VERL_PLATFORM": recipe}}} if recipe else {}))
+    )
+    if advice is None:
+        check_platform(composed)
+        if not recipe:
+            check_platform(OmegaConf.create({}))
+    else:
+        line = one_line(check_platform, composed)
+        assert f"VERL_PLATFORM={platform!r}" in line, why
+        assert advice in line
+
+
+def ray_init(**values: Any) -> dict[str, Any]:
+    return {"ray_kwargs": {"ray_init": values}}
+
+
+GPU_CASES = [
+    # declared GPUs, trainer's GPUs a node, nodes, teacher, missing (None: enough), why
+    (2, 1, 1, {"path": "big"}, None, "one each"),
+    (None, 8, 9, {"path": "big"}, None, "Ray counts them itself"),
+    (1, 1, 1, {"path": "big"}, 1, "none is left for the teacher"),
+    (8, 4, 1, {"path": "big", "num_replicas": 2, "tensor_parallel_size": 4}, 4, "the teacher takes 8"),
+    (8, 8, 1, {"base_url": "http://127.0.0.1:9/v1"}, None, "an endpoint takes none here"),
+    (8, 8, 2, {"base_url": "http://127.0.0.1:9/v1"}, 8, "the trainer alone takes 16"),
+]
+
+
+@pytest.mark.parametrize(("declared", "gpus", "nodes", "teacher", "missing", "why"), GPU_CASES)
+def test_check_declared_gpus(
+    declared: int | None, gpus: int, nodes: int, teacher: dict, missing: int | None, why: str
+) -> None:
+    composed = OmegaConf.create({**sizes(8, 8, 8, gpus, nodes), **ray_init(num_gpus=declared)})
+    settings = read_settings({"teacher": teacher})
+    if missing is None:
+        check_declared_gpus(composed, settings)
+    else:
+        line = one_line(check_declared_gpus, composed, settings)
+        assert line.startswith(f"ray_kwargs.ray_init.num_gpus={declared}: "), why
+        assert f"{missing} missing" in line
+
+
+# ---- batch sizes ----
+
+
+def sizes(batch: int, mini: int, n: int, gpus: int, nodes: int) -> Any:
+    return OmegaConf.create(
+        {
+            "data": {"train_batch_size": batch},
+            "actor_rollout_ref": {"actor": {"ppo_mini_batch_size": mini}, "rollout": {"n": n}},
+            "trainer": {"n_gpus_per_node": gpus, "nnodes": nodes},
+        }
+    )
+
+
+@pytest.mark.parametrize("good", [(128, 32, 8, 8, 1), (16, 16, 8, 1, 1), (8, 4, 1, 2, 2), (32, 4, 8, 8, 2)])
+def test_batch_sizes_that_fit(good: tuple) -> None:
+    check_batch_sizes(sizes(*good))
+
+
+BAD_SIZES = [
+    # batch, mini-batch, n, GPUs, nodes, what the line names, why
+    (128, 48, 8, 8, 1, ["data.train_batch_size=128", "ppo_mini_batch_size=48"], "no multiple"),
+    (16, 32, 8, 8, 1, ["data.train_batch_size=16", "ppo_mini_batch_size=32"], "smaller than a mini-batch"),
+    (8, 4, 1, 8, 1, ["ppo_mini_batch_size=4", "rollout.n=1", "=8 GPUs"], "fewer samples than GPUs"),
+    (6, 3, 2, 4, 1, ["ppo_mini_batch_size=3", "rollout.n=2", "=4 GPUs"], "samples do not split"),
+    (6, 3, 4, 4, 2, ["ppo_mini_batch_size=3", "rollout.n=4", "=8 GPUs"], "over both nodes"),
+    (8, 0, 1, 1, 1, ["ppo_mini_batch_size=0"], "an empty mini-batch"),
+    (8, 8, 1, 0, 1, ["n_gpus_per_node"], "no GPU"),
+]
+
+
+@pytest.mark.parametrize(("batch", "mini", "n", "gpus", "nodes", "named", "why"), BAD_SIZES)
+def test_batch_sizes_that_do_not_fit(
+    batch: int, mini: int, n: int, gpus: int, nodes: int, named: list[str], why: str
+) -> None:
+    line = one_line(check_batch_sizes, sizes(batch, mini, n, gpus, nodes))
+    for name in named:
+        assert name in line, why
+
+
+# ---- data ----
+
+
+def data(files: Any, prompt_key: str = "prompt") -> Any:
+    return OmegaConf.create({"data": {"train_files": files, "prompt_key": prompt_key}})
+
+
+def write(path: Path, **columns: list) -> str:
+    pq.write_table(pa.table(columns), path)
+    return str(path)
+
+
+ANSWER = [{"style": "rule", "ground_truth": "7"}]
+PROMPT = [[{"role": "user", "content": "3+4"}]]
+
+
+def test_a_dataset_as_it_should_be(tmp_path: Path) -> None:
+    good = write(tmp_path / "a.parquet", prompt=PROMPT, reward_model=ANSWER)
+    asked = write(tmp_path / "b.parquet", question=PROMPT, reward_model=ANSWER)
+    check_dataset(data(good), "train_files")
+    check_dataset(data([good, good]), "train_files")
+    check_dataset(data(asked, prompt_key="question"), "train_files")
+    check_dataset(data("hdfs://cluster/a.parquet"), "train_files")
+    check_dataset(data(None), "train_files")
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    check_dataset(data(str(tmp_path / "a.jsonl")), "train_files")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    good = write(tmp_path / "a.parquet", prompt=PROMPT, reward_model=ANSWER)
+    missing = str(tmp_path / "b.parquet")
+    assert (
+        one_line(check_dataset, data([good, missing]), "train_files") == f"data.train_files: {missing} does not exist"
+    )
+    assert one_line(check_dataset, data("~/no/such/file.parquet"), "train_files").startswith("data.train_files: ~/no")
+
+
+def test_a_file_that_is_no_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    for content in (b"", b"PAR1", b"question,answer\n1,2\n"):
+        path.write_bytes(content)
+        assert f"{path} is not a readable parquet file" in one_line(check_dataset, data(str(path)), "train_files")
+    (tmp_path / "folder.parquet").mkdir()
+    one_line(check_dataset, data(str(tmp_path / "folder.parquet")), "train_files")
+
+
+BAD_COLUMNS = [
+    # columns, what the line names, why
+    ({"reward_model": ANSWER}, ["no column 'prompt'", "it has reward_model"], "no prompt"),
+    ({"prompt": PROMPT}, ["no column 'reward_model'", "it has prompt"], "no answers"),
+    ({"prompt": PROMPT, "reward_model": [{"style": "rule"}]}, ["no field 'ground_truth'", "it has style"], "no truth"),
+    ({"prompt": PROMPT, "reward_model": ["7"]}, ["no field 'ground_truth'", "none"], "a bare string"),
+    ({"prompt": PROMPT, "reward_model": [7]}, ["no field 'ground_truth'", "none"], "a bare number"),
+    ({"prompt": PROMPT, "reward_model": [["7"]]}, ["no field 'ground_truth'", "none"], "a list"),
+    ({"prompt": PROMPT, "reward_model": [None]}, ["no field 'ground_truth'", "none"], "all empty"),
+]
+
+
+@pytest.mark.parametrize(("columns", "named", "why"), BAD_COLUMNS, ids=[why for _, _, why in BAD_COLUMNS])
+def test_a_dataset_that_lacks_something(tmp_path: Path, columns: dict, named: list[str], why: str) -> None:
+    path = write(tmp_path / "a.parquet", **columns)
+    line = one_line(check_dataset, data(path), "train_files")
+    assert line.startswith(f"data.train_files: {path} ")
+    for name in named:
+        assert name in line, why
+
+
+# ---- models ----
+
+
+def test_model_paths_that_may_be_right(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    for path in (str(tmp_path), "Qwen/Qwen3-8B", "gpt2", "hdfs://cluster/models/qwen"):
+        assert check_model_path("k", path) == path
+
+
+def test_model_paths_that_are_wrong(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for path, what in [
+        (str(tmp_path / "nowhere"), "does not exist"),
+        (str(tmp_path / "empty"), "has no config.json"),
+        ("./no/such/model", "does not exist"),
+        ("~/no_such_model", "does not exist"),
+        ("a/b/c", "does not exist"),
+    ]:
+        line = one_line(check_model_path, "actor_rollout_ref.model.path", path)
+        assert line.startswith(f"actor_rollout_ref.model.path: {path} {what}")
+
+
+# ---- tokenizers ----
+
+
+def test_equal_tokenizers() -> None:
+    assert compare_tokenizers(bpe(), make_bpe(BPE_WORDS)) == ""
+
+
+DIFFERENT = [
+    # teacher, what is said, why
+    (lambda: make_bpe([*BPE_WORDS[:-1], b" xy"]), "tokens have another id or none", "another word"),
+    (lambda: make_bpe(BPE_WORDS[::-1]), "tokens have another id", "the same words with other ids"),
+    (lambda: make_bpe(BPE_WORDS, added=("<extra>",)), "1 are only the teacher's", "one token more"),
+    (lambda: make_bpe(BPE_WORDS, added=("<|other|>",), eos="<|other|>"), "tokens have another id", "another EOS"),
+]
+
+
+@pytest.mark.parametrize(("make_teacher", "said", "why"), DIFFERENT, ids=[why for _, _, why in DIFFERENT])
+def test_different_tokenizers(make_teacher: Any, said: str, why: str) -> None:
+    difference = compare_tokenizers(bpe(), make_teacher())
+    assert said in difference, why
+    assert "\n" not in difference
+
+
+def test_the_same_vocabulary_with_another_eos() -> None:
+    ours, theirs = (make_bpe(BPE_WORDS, added=("<|a|>", "<|b|>"), eos=eos) for eos in ("<|a|>", "<|b|>"))
+    assert ours.get_vocab() == theirs.get_vocab()
+    assert compare_tokenizers(ours, theirs) == "the end-of-sequence token is '<|a|>' and '<|b|>'"
+
+
+def test_the_same_vocabulary_split_otherwise() -> None:
+    from tokenizers import pre_tokenizers
+
+    theirs = make_bpe(BPE_WORDS)
+    theirs.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    difference = compare_tokenizers(bpe(), theirs)
+    assert "split" in difference
+    assert "\n" not in difference
+
+
+# ---- the teacher ----
+
+
+@pytest.fixture
+def student(tmp_path: Path) -> str:
+    """A model folder with a tokenizer."""
+    return save(tmp_path / "student", bpe())
+
+
+def save(path: Path, tokenizer: Any) -> str:
+    tokenizer.save_pretrained(path)
+    (path / "config.json").write_text("{}")  # a model_type would make transformers rebuild the tokenizer its own way
+    return str(path)
+
+
+def test_a_teacher_with_the_same_tokenizer(tmp_path: Path, student: str) -> None:
+    check_teacher(read_settings({"teacher": {"path": save(tmp_path / "teacher", make_bpe(BPE_WORDS))}}), student)
+
+
+def test_a_teacher_with_another_tokenizer(tmp_path: Path, student: str) -> None:
+    path = save(tmp_path / "teacher", make_bpe(BPE_WORDS[:4]))
+    line = one_line(check_teacher, read_settings({"teacher": {"path": path}}), student)
+    assert line.startswith(f"relay.teacher.path: {path} and the student {student} differ")
+
+
+def test_a_teacher_that_is_not_there(tmp_path: Path, student: str) -> None:
+    line = one_line(check_teacher, read_settings({"teacher": {"path": str(tmp_path / "nowhere")}}), student)
+    assert line.startswith(f"relay.teacher.path: {tmp_path}/nowhere does not exist")
+
+
+def endpoint(url: str, **values: Any) -> Any:
+    return read_settings({"teacher": {"base_url": url, **values}})
+
+
+def test_an_endpoint_with_the_same_tokenizer(fake_vllm: Any, student: str) -> None:
+    fake_vllm.routes["/tokenize"] = lambda body: {"tokens": bpe().encode(body["prompt"], add_special_tokens=False)}
+    check_teacher(endpoint(fake_vllm.url), student)
+
+
+def test_an_endpoint_with_another_tokenizer(fake_vllm: Any, student: str) -> None:
+    fake_vllm.routes["/tokenize"] = {"tokens": [1, 2, 3]}
+    line = one_line(check_teacher, endpoint(fake_vllm.url), student)
+    assert line.startswith(f"relay.teacher.base_url: {fake_vllm.url} and the student {student} differ")
+
+
+def test_an_endpoint_that_cannot_tokenize_is_taken_at_its_word(fake_vllm: Any, student: str) -> None:
+    check_teacher(endpoint(fake_vllm.url), student)
+
+
+def test_an_endpoint_that_is_down(fake_vllm: Any, student: str) -> None:
+    fake_vllm.stop()
+    line = one_line(check_teacher, endpoint(fake_vllm.url), student)
+    assert line.startswith(f"relay.teacher.base_url: {fake_vllm.url} does not answer")
+
+
+def test_an_endpoint_that_is_slow(fake_vllm: Any, student: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    monkeypatch.setattr(preflight, "ENDPOINT_DEADLINE_S", 0.1)
+    fake_vllm.routes["/v1/models"] = lambda body: time.sleep(0.5)
+    assert "does not answer" in one_line(check_teacher, endpoint(fake_vllm.url), student)
+
+
+def test_an_endpoint_without_the_model(fake_vllm: Any, student: str) -> None:
+    line = one_line(check_teacher, endpoint(fake_vllm.url, model="huge"), student)
+    assert "no model 'huge'; it serves big" in line
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/tokenize"])
+@pytest.mark.parametrize("answer", [b"<html>Welcome</html>", [1], {"data": None}], ids=["page", "list", "object"])
+def test_an_endpoint_that_is_something_else(fake_vllm: Any, student: str, path: str, answer: Any) -> None:
+    fake_vllm.routes["/tokenize"] = {"tokens": bpe().encode(preflight.PROBE, add_special_tokens=False)}
+    fake_vllm.routes[path] = answer
+    if path == "/tokenize" and isinstance(answer, dict):
+        check_teacher(endpoint(fake_vllm.url), student)  # it has no tokens to compare
+    else:
+        assert fake_vllm.url.removesuffix("/v1") in one_line(check_teacher, endpoint(fake_vllm.url), student)
+
+
+# ---- all of it ----
+
+
+def composed(student: str, files: str, teacher: str) -> dict[str, Any]:
+    return {
+        "data": {"train_files": files, "val_files": [files], "prompt_key": "prompt", "train_batch_size": 8},
+        "actor_rollout_ref": {
+            "model": {"path": student},
+            "actor": {"ppo_mini_batch_size": 8},
+            "rollout": {"n": 8},
+        },
+        "trainer": {"n_gpus_per_node": 8, "nnodes": 1},
+        "relay": {"teacher": {"path": teacher}},
+    }
+
+
+@pytest.fixture
+def good(tmp_path: Path, student: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A composed config that passes."""
+    monkeypatch.delenv("VERL_PLATFORM", raising=False)
+    files = write(tmp_path / "a.parquet", prompt=PROMPT, reward_model=ANSWER)
+    return OmegaConf.create(composed(student, files, save(tmp_path / "teacher", bpe())))
+
+
+def test_a_config_that_passes(good: Any) -> None:
+    before = OmegaConf.to_yaml(good)
+    check_config(good)
+    assert OmegaConf.to_yaml(good) == before, "nothing is changed on the way"
+
+
+def test_a_config_that_is_not_ours_is_left_alone() -> None:
+    check_config(OmegaConf.create({"data": {"train_files": "/no/such/file.parquet"}}))
+
+
+MISTAKES = [
+    # override, beginning of the line
+    ({"recipe": "relay_1.7b"}, "recipe=relay_1.7b: "),
+    ({"relay": {"max_calls": -1}}, "relay.max_calls: -1: "),
+    ({"relay": {"teachr": {}}}, "relay.teachr: unknown key"),
+    ({"relay": {"teacher": {"path": None}}}, "relay.teacher: no teacher given"),
+    ({"relay": {"teacher": {"path": "/no/such/teacher"}}}, "relay.teacher.path: /no/such/teacher does not exist"),
+    ({"ray_kwargs": {"ray_init": {"runtime_env": {"env_vars": {"VERL_PLATFORM": "cpu"}}}}}, "VERL_PLATFORM='' in"),
+    ({"data": {"train_batch_size": 9}}, "data.train_batch_size=9 "),
+    ({"data": {"val_files": ["/no/such.parquet"]}}, "data.val_files: /no/such.parquet does not exist"),
+    ({"actor_rollout_ref": {"model": {"path": "/no/such"}}}, "actor_rollout_ref.model.path: /no/such does not exist"),
+]
+
+
+@pytest.mark.parametrize(("override", "line"), MISTAKES, ids=[line for _, line in MISTAKES])
+def test_a_mistake_ends_the_program_with_one_line(good: Any, override: dict, line: str) -> None:
+    mistaken = OmegaConf.merge(good, override)
+    assert one_line(check_config, mistaken).startswith(line)
+    verl_config = SimpleNamespace(validate_config=lambda *args: pytest.fail("verl went on"))
+    preflight.install(verl_config)
+    with pytest.raises(SystemExit) as end:
+        verl_config.validate_config(mistaken)
+    assert str(end.value.code).startswith(f"relay_verl: {line}")
+
+
+def test_install_goes_on_to_verls_own_validation(good: Any) -> None:
+    calls: list[tuple] = []
+    verl_config = SimpleNamespace(validate_config=lambda *args, **kwargs: calls.append((args, kwargs)))
+    preflight.install(verl_config)
+    once = verl_config.validate_config
+    preflight.install(verl_config)
+    assert verl_config.validate_config is once, "a second call does nothing"
+    verl_config.validate_config(good, True, use_critic=False)
+    assert calls == [((good, True), {"use_critic": False})]

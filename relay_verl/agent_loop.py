@@ -33,7 +33,7 @@ class RelayAgentLoop(AgentLoopBase):
         super().__init__(*args, **kwargs)
         self.settings = read_settings(self.config.get("relay"))
         self.policy = make_policy(self.settings.policy)
-        self.student = VerlServerEngine(self.server_manager, self.tokenizer)
+        self.student = VerlServerEngine(self.server_manager, self.tokenizer, tracks_versions=True)
         length = self.rollout_config.response_length
         self._decoders = {
             greedy: RelayDecoder(
@@ -54,8 +54,10 @@ class RelayAgentLoop(AgentLoopBase):
         request_id = uuid4().hex
         decoder = self._decoders[sampling.get("temperature") == 0]
         started = self.loop.time()
-        trajectory = await decoder.run(prompt_ids, sampling=sampling, policy=self.policy, request_id=request_id)
-        first_version, last_version = self.student.pop_weight_versions(request_id)
+        try:
+            trajectory = await decoder.run(prompt_ids, sampling=sampling, policy=self.policy, request_id=request_id)
+        finally:
+            first_version, last_version = self.student.pop_weight_versions(request_id)
         response_ids = trajectory.response_ids
         mask = [1] * len(response_ids) if self.settings.train_on_teacher_tokens else trajectory.response_mask
         return trajectory, AgentLoopOutput(

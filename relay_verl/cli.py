@@ -54,7 +54,10 @@ def rollout(
 
     config = compose(recipe)
     student = check_model_path("--student", student or config.actor_rollout_ref.model.path)
-    teacher = check_model_path("--teacher", teacher or config.relay.teacher.path or "")
+    teacher = teacher or config.relay.teacher.path
+    if teacher is None:
+        raise ConfigError(f"--teacher: the recipe {recipe} names none; give one")
+    check_model_path("--teacher", teacher)
     check_dataset(config, "train_files")
     questions = pd.read_parquet(Path(config.data.train_files)).to_dict("records")
     rows = [questions[index % len(questions)] for index in range(num_responses)]

@@ -92,60 +92,6 @@ def main() -> None:
             records = answer(f"{recipe}-{seed}", [Condition(name, str(run.student), helper, policy)])
             trained[name] += summarize(records)
     lines = [
-        "| | "
-        + " | ".join(f"accuracy {n}" for n in BENCHMARKS.values())
-        + " | "
-        + " | ".join(f"calls {n}" for n in BENCHMARKS.values())
-        + " | call ratio |",
-        "|---" * (2 * len(BENCHMARKS) + 2) + "|",
-    ]
-    for name, summaries in rows.items():
-        cells = [spread([s.accuracy[b] for s in summaries]) for b in BENCHMARKS]
-        cells += [spread([s.call_rate[b] for s in summaries]) for b in BENCHMARKS]
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {spread([s.call_ratio for s in summaries])} |")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("outputs/seeds"), help="where everything goes")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of relay_tiny")
-    parser.add_argument("--baseline-seeds", type=int, default=3, help="seeds of the other recipes")
-    options = parser.parse_args()
-    out: Path = options.out.resolve()
-    started = time.monotonic()
-    os.environ |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
-    pair = out / "pair"
-    build_pair(pair)
-    teacher = str(pair / "teacher")
-    questions = pd.read_parquet(pair / "test.parquet").to_dict("records")
-
-    def answer(name: str, conditions: list[Condition]) -> list[ResponseRecord]:
-        path = out / f"{name}.jsonl"
-        if not path.exists():
-            write_records(path, evaluate(compose("relay_tiny"), conditions, questions))
-        return read_records(path)
-
-    untrained = answer(
-        "untrained",
-        [
-            Condition("student alone", str(pair / "student"), policy="teacher_free"),
-            Condition("untrained relay", str(pair / "student_warm"), teacher),
-            Condition("teacher alone", teacher, policy="teacher_free"),
-        ],
-    )
-    fixed = {summary.condition: [summary] for summary in summarize(untrained)}
-    runs: dict[str, list[Run]] = {recipe: [] for recipe in RECIPES}
-    trained: dict[str, list[ConditionSummary]] = {name: [] for name in RECIPES.values()}
-    for seed in range(1, options.seeds + 1):
-        for recipe, name in RECIPES.items():
-            run = train(recipe, pair, out / f"{recipe}-{seed}", seed=seed)
-            runs[recipe].append(run)
-            helper = None if recipe == "grpo_tiny" else teacher
-            policy = "learned" if helper else "teacher_free"
-            records = answer(f"{recipe}-{seed}", [Condition(name, str(run.student), helper, policy)])
-            trained[name] += summarize(records)
-    lines = [
         to_table(
             {
                 "student alone": fixed["student alone"],

@@ -57,12 +57,13 @@ class GuardedEngine:
     ) -> Generation:
         """See `TokenEngine.generate`."""
         from pybreaker import CircuitBreakerError
-        from tenacity import AsyncRetrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential_jitter
+        from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
         retrying = AsyncRetrying(
             stop=stop_after_attempt(1 + self._num_retries),
             wait=wait_exponential_jitter(initial=self._first_wait_s, max=10.0, jitter=self._first_wait_s),
-            retry=retry_if_not_exception_type(CircuitBreakerError),
+            # not on a cancellation: it is the caller's deadline
+            retry=retry_if_exception(lambda e: isinstance(e, Exception) and not isinstance(e, CircuitBreakerError)),
             reraise=True,
         )
         try:

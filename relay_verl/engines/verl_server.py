@@ -14,12 +14,18 @@ class VerlServerEngine:
 
     verl's servers fold the reasons 'stop' and 'length' into one, so the reason is read off the tokens: fewer than asked
     for and a stop string in the last ones is 'stop', fewer without is 'eos'.
+
+    Args:
+        client: verl's client.
+        tokenizer: the models' tokenizer.
+        tracks_versions: remember which weight versions wrote for each request, until `pop_weight_versions`.
     """
 
-    def __init__(self, client: Any, tokenizer: Any):
+    def __init__(self, client: Any, tokenizer: Any, *, tracks_versions: bool = False):
         self.client = client
         self._tokenizer = tokenizer
         self._tokens = TokenBytes(tokenizer)
+        self._tracks_versions = tracks_versions
         self._versions: dict[str, list[int]] = {}
 
     async def generate(
@@ -39,7 +45,7 @@ class VerlServerEngine:
         if output.stop_reason == "aborted":
             raise EngineError("the request was aborted")
         token_ids = list(output.token_ids)
-        if request_id is not None:
+        if request_id is not None and self._tracks_versions:
             versions = (output.extra_fields.get("min_global_steps"), output.extra_fields.get("max_global_steps"))
             self._versions.setdefault(request_id, []).extend(v for v in versions if v is not None)
         return Generation(token_ids, output.log_probs or None, self._finish_reason(token_ids, max_tokens, stop))

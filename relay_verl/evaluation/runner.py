@@ -86,6 +86,10 @@ async def start_models(config: Any, paths: Sequence[str], tokenizer: Any) -> dic
     try:
         async with asyncio.timeout(settings.start_timeout_s):
             groups = await asyncio.gather(*starts)
+            warm_up = [tokenizer.eos_token_id]  # an engine's first request makes what later ones use
+            await asyncio.gather(
+                *(engine.generate(warm_up, max_tokens=1, request_id="warm-up") for engine, _ in groups)
+            )
     except TimeoutError:
         raise ConfigError(
             f"relay.teacher.start_timeout_s: {', '.join(paths)} did not start within {settings.start_timeout_s:g} s"

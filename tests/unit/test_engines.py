@@ -519,9 +519,17 @@ VERSION_CASES = [
 
 @pytest.mark.parametrize(("turns", "versions", "why"), VERSION_CASES)
 async def test_verl_weight_versions(turns: list[dict], versions: tuple, why: str) -> None:
-    engine = VerlServerEngine(FakeClient(*(output([1], **extra) for extra in turns), output([1])), bpe())
+    client = FakeClient(*(output([1], **extra) for extra in turns), output([1]))
+    engine = VerlServerEngine(client, bpe(), tracks_versions=True)
     for _ in turns:
         await engine.generate([9], max_tokens=5, request_id="r")
     await engine.generate([9], max_tokens=5, request_id="another")
     assert engine.pop_weight_versions("r") == versions, why
     assert engine.pop_weight_versions("r") == (None, None), "forgotten"
+
+
+async def test_verl_weight_versions_are_not_kept_for_those_who_never_ask() -> None:
+    client = FakeClient(output([1], min_global_steps=3, max_global_steps=3))
+    engine = VerlServerEngine(client, bpe())
+    await engine.generate([9], max_tokens=5, request_id="r")
+    assert engine.pop_weight_versions("r") == (None, None), "a teacher serves millions of requests"

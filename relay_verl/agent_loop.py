@@ -40,7 +40,7 @@ class RelayAgentLoop(AgentLoopBase):
                 self.student,
                 teacher if self.settings.needs_teacher else None,
                 self.tokenizer,
-                self.settings.decoder_config(length, greedy=greedy, vocab_size=None),
+                self.settings.decoder_config(length, greedy=greedy, vocab_size=len(self.tokenizer)),
             )
             for greedy in (False, True)
         }

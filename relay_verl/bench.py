@@ -87,7 +87,7 @@ def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mappin
             engines[student],
             engines[teacher],
             tokenizer,
-            settings.decoder_config(config.data.max_response_length, greedy=True, vocab_size=None),
+            settings.decoder_config(config.data.max_response_length, greedy=True, vocab_size=len(tokenizer)),
         )
         single_turn = _single_turn_loop(config, engines[student], tokenizer)
         prompts = [

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from relay_verl.decoder import OnTeacherFailure, RelayConfig
 from relay_verl.policies import make_policy
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, strict=True)]
 _STRICT = ConfigDict(extra="forbid", strict=False)
 
 
@@ -54,13 +55,13 @@ class TeacherSettings:
     """Share of a GPU's memory a replica takes."""
     max_num_seqs: Count = 256
     """Requests a replica runs at a time."""
-    temperature: Annotated[float, Field(ge=0)] = 0.7
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.7
     """Sampling temperature in training; the released service's. Greedy validation makes the teacher greedy too."""
     timeout_s: Positive = 300.0
     """Seconds a call may take, retries included."""
     start_timeout_s: Positive = 1800.0
     """Seconds the replicas may take to start."""
-    num_retries: Annotated[int, Field(ge=0)] = 2
+    num_retries: Annotated[int, Field(ge=0, strict=True)] = 2
     """Further tries after a failed one, with exponential backoff."""
     breaker_threshold: Count = 8
     """Failures in a row after which calls fail at once ..."""
@@ -81,9 +82,9 @@ class RewardSettings:
 
     kind: Literal["difficulty_aware", "simple"] = "difficulty_aware"
     """Eq. 3 or the three scenarios."""
-    independence_bonus: Annotated[float, Field(ge=0)] = 0.5
+    independence_bonus: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
     """Scenario 1: added to 1.0 for a correct answer without a call; 0 is the ablation (5.2)."""
-    stubbornness_penalty: Annotated[float, Field(ge=0)] = 1.0
+    stubbornness_penalty: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Scenario 2: taken from a wrong answer without a call."""
     exploration: bool = True
     """Scenario 3: rho for those that called; False is the ablation (5.2)."""
@@ -101,7 +102,7 @@ class RelaySettings:
     """Who answers calls."""
     policy: Annotated[str, AfterValidator(_check_policy)] = "learned"
     """How commands are treated; see `relay_verl.policies`."""
-    max_calls: Annotated[int, Field(ge=0)] = 3
+    max_calls: Annotated[int, Field(ge=0, strict=True)] = 3
     """Most calls in a response; the released training code allows 3. 0 is plain GRPO."""
     max_tokens_per_call: Count = 4096
     """Most tokens a call delivers; the released code caps n at 4096."""
@@ -139,9 +140,14 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
     Raises:
         ConfigError: an unknown key or a bad value.
     """
-    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else dict(node or {})
     try:
-        settings = TypeAdapter(RelaySettings).validate_python(plain)
+        plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"relay: {str(error).splitlines()[0]}") from None
+    if plain is not None and not isinstance(plain, Mapping):
+        raise ConfigError(f"relay: {plain!r} is no group of settings; allowed: {', '.join(_fields_at([]))}")
+    try:
+        settings = TypeAdapter(RelaySettings).validate_python(dict(plain or {}))
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(item) for item in error.errors())) from None
     teacher = settings.teacher

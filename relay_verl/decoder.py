@@ -20,14 +20,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import uuid4
 
 from relay_verl.engines.base import EngineError, FinishReason, Generation, TeacherError, TokenEngine
 from relay_verl.policies import Learned, Policy
-from relay_verl.protocol import CLOSE, Call, count_malformed_calls, find_calls_in_bytes, strip_call_tokens
+from relay_verl.protocol import (
+    CLOSE,
+    MAX_NUM_TOKENS,
+    Call,
+    count_malformed_calls,
+    find_calls_in_bytes,
+    strip_call_tokens,
+)
 from relay_verl.tokenization import TokenBytes
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
 
@@ -58,7 +65,7 @@ class RelayConfig:
     teacher_sampling: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0.7})
     """The teacher's sampling parameters; the released service samples at 0.7."""
     vocab_size: int | None = None
-    """Ids at or above this are rubbish; None does not check."""
+    """Ids of the teacher at or above this are rubbish; None does not check."""
 
     def __post_init__(self) -> None:
         for name, least in (("max_response_tokens", 1), ("max_calls", 0), ("max_tokens_per_call", 1)):
@@ -193,7 +200,7 @@ class Relay:
         max_tokens = self._tokens_left
         piece = await _within(
             self._config.student_timeout_s,
-            self._decoder.student.generate(
+            lambda: self._decoder.student.generate(
                 list(self._context),
                 max_tokens=max_tokens,
                 stop=(CLOSE,) if self._is_listening else (),
@@ -216,7 +223,7 @@ class Relay:
             if call.end <= old_end:
                 continue
             if not self._is_listening:
-                self._calls.append(CallRecord(CallOutcome.OVER_LIMIT, call.num_tokens))
+                self._calls.append(CallRecord(CallOutcome.OVER_LIMIT, min(call.num_tokens, MAX_NUM_TOKENS)))
             elif self._policy.num_tokens(call) == 0:
                 self._calls.append(CallRecord(CallOutcome.ZERO))
             else:
@@ -233,19 +240,22 @@ class Relay:
         Raises:
             EngineError: it failed, was late, or answered rubbish; the call is recorded.
         """
-        assert self._decoder.teacher is not None
-        asked = self._policy.num_tokens(call)
+        teacher = self._decoder.teacher
+        assert teacher is not None
+        asked = min(self._policy.num_tokens(call), MAX_NUM_TOKENS)
         max_tokens = min(asked, self._config.max_tokens_per_call, self._tokens_left)
         if max_tokens <= 0:
+            self._calls.append(CallRecord(CallOutcome.OVER_LIMIT, asked))
             return None
         self._num_attempts += 1
+        context = self._teacher_context + strip_call_tokens(self._turn, self._decoder.tokens)
         position = len(self._context) - len(self._prompt_ids)
         started = time.monotonic()
         try:
             answer = await _within(
                 self._config.teacher_timeout_s,
-                self._decoder.teacher.generate(
-                    self._teacher_context + strip_call_tokens(self._turn, self._decoder.tokens),
+                lambda: teacher.generate(
+                    context,
                     max_tokens=max_tokens,
                     sampling=self._config.teacher_sampling,
                     request_id=self._request_id,
@@ -263,9 +273,9 @@ class Relay:
     def _check_answer(self, answer: Generation, max_tokens: int) -> Generation:
         """`answer` cut to `max_tokens` and after its EOS, or EngineError if it cannot be text."""
         for token_id in answer.token_ids:
-            if not isinstance(token_id, int) or not 0 <= token_id < (self._config.vocab_size or float("inf")):
-                raise EngineError(f"the teacher answered {token_id!r}, which is no token id of this vocabulary")
-        if not answer.token_ids and answer.finish_reason != "eos":
+            if self._config.vocab_size is not None and token_id >= self._config.vocab_size:
+                raise EngineError(f"the teacher answered {token_id}, which is no token id of this vocabulary")
+        if not answer.token_ids:
             raise EngineError("the teacher answered with no token")
         eos = self._decoder.tokenizer.eos_token_id
         if eos in answer.token_ids[:max_tokens]:
@@ -298,27 +308,47 @@ class Relay:
         self._turn, self._turn_bytes = [], b""
 
 
-async def _within(timeout_s: float, answer: Any) -> Generation:
-    """Await an engine, with a deadline; whatever goes wrong out there is an EngineError."""
+async def _within(timeout_s: float, ask: Callable[[], Awaitable[Generation]]) -> Generation:
+    """Ask an engine, with a deadline that holds even if it does not hear its cancellation; whatever goes wrong out
+    there is an EngineError."""
+
+    async def call() -> Generation:
+        return await ask()
+
+    task = asyncio.create_task(call())
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody may be left to look at it
     try:
-        async with asyncio.timeout(timeout_s):
-            generation = await answer
-    except EngineError:
-        raise
-    except TimeoutError as error:
-        raise EngineError(f"no answer within {timeout_s:g} s") from error
-    except Exception as error:
+        done, _ = await asyncio.wait({task}, timeout=timeout_s)
+    finally:
+        task.cancel()
+    if not done:
+        raise EngineError(f"no answer within {timeout_s:g} s")
+    if task.cancelled():
+        raise EngineError("the engine cancelled the request")
+    error = task.exception()
+    if isinstance(error, EngineError) or (error is not None and not isinstance(error, Exception)):
+        raise error
+    if error is not None:
         raise EngineError(f"{type(error).__name__}: {error}") from error
+    return _check(task.result())
+
+
+def _check(generation: Generation) -> Generation:
+    """`generation` if it is one in fact: engines are not ours."""
     if not isinstance(generation, Generation):
         raise EngineError(f"the engine returned a {type(generation).__name__}, not a Generation")
-    return generation
+    ids, logprobs = generation.token_ids, generation.logprobs
+    if not isinstance(ids, (list, tuple)):
+        raise EngineError(f"the engine returned {type(ids).__name__} as token ids, not a list")
+    for token_id in ids:
+        if isinstance(token_id, bool) or not isinstance(token_id, int) or token_id < 0:
+            raise EngineError(f"the engine returned {token_id!r}, which is no token id")
+    if logprobs is not None and (not isinstance(logprobs, (list, tuple)) or len(logprobs) != len(ids)):
+        raise EngineError(f"the engine returned {len(ids)} token ids and log-probabilities {logprobs!r:.80}")
+    return Generation(list(ids), None if logprobs is None else list(logprobs), generation.finish_reason)
 
 
 def _cut(piece: Generation, num_tokens: int, finish_reason: FinishReason) -> Generation:
     """The first `num_tokens` of `piece`."""
-    logprobs = piece.logprobs
-    if logprobs is not None:
-        if len(logprobs) != len(piece.token_ids):
-            raise EngineError(f"the engine gave {len(logprobs)} log-probabilities for {len(piece.token_ids)} tokens")
-        logprobs = logprobs[:num_tokens]
+    logprobs = None if piece.logprobs is None else piece.logprobs[:num_tokens]
     return Generation(piece.token_ids[:num_tokens], logprobs, finish_reason)

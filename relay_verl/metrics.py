@@ -71,7 +71,7 @@ def has_called(trajectory: RelayTrajectory) -> bool:
 
 
 def relay_metrics(groups: Sequence[Sequence[SampleStats]]) -> dict[str, float]:
-    """Metrics of the groups of one step; a failed sample counts in `relay/status/...` and nowhere else.
+    """Metrics of the groups of one step; of a failed sample only status, calls and latencies count.
 
     call_rate: share of responses that called. call_ratio: mean of rho over responses. num_calls, requested_tokens and
     delivered_tokens: means a response. scenario/...: share of groups. reward/...: mean reward in those groups.

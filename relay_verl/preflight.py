@@ -98,11 +98,20 @@ def check_platform(config: Any) -> None:
 def check_batch_sizes(config: Any) -> None:
     """The batch must split into mini-batches, and those over the GPUs."""
     batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
+    num_gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    positive = {
+        "data.train_batch_size": batch,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": mini,
+        "actor_rollout_ref.rollout.n": config.actor_rollout_ref.rollout.n,
+        "trainer.n_gpus_per_node x trainer.nnodes": num_gpus,
+    }
+    for key, value in positive.items():
+        if value < 1:
+            raise ConfigError(f"{key}={value} is not at least 1")
     if batch % mini:
         raise ConfigError(
             f"data.train_batch_size={batch} is not a multiple of actor_rollout_ref.actor.ppo_mini_batch_size={mini}"
         )
-    num_gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
     rows = mini * config.actor_rollout_ref.rollout.n
     if rows % num_gpus:
         raise ConfigError(
@@ -138,6 +147,7 @@ def check_dataset(config: Any, key: str) -> None:
             raise ConfigError(f"data.{key}: {name} does not exist")
         if path.suffix != ".parquet":
             continue
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
@@ -148,7 +158,7 @@ def check_dataset(config: Any, key: str) -> None:
             if column not in schema.names:
                 raise ConfigError(f"data.{key}: {name} has no column {column!r}; it has {', '.join(schema.names)}")
         answer = schema.field("reward_model").type
-        names = [field.name for field in answer] if hasattr(answer, "num_fields") else []
+        names = [field.name for field in answer] if pa.types.is_struct(answer) else []
         if "ground_truth" not in names:
             raise ConfigError(
                 f"data.{key}: {name} has no answers: column 'reward_model' has no field 'ground_truth'; "
@@ -157,7 +167,9 @@ def check_dataset(config: Any, key: str) -> None:
 
 
 def check_model_path(key: str, path: str) -> str:
-    """A local model folder must exist; a hub id is left to the hub."""
+    """A local model folder must exist; a hub id and a remote address are left to who serves them."""
+    if "://" in path:
+        return path
     local = Path(path).expanduser()
     looks_local = local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1
     if looks_local and not (local / "config.json").is_file():

@@ -28,7 +28,9 @@ OPEN = "<call>"
 CLOSE = "</call>"
 
 MAX_NUM_TOKENS = 10**15
-"""Numbers above this are read as this: no model writes so much, and every count still fits an int64."""
+"""What records and metrics count of a larger n: no model writes so much, and sums still fit an int64."""
+
+_MAX_DIGITS = 4300  # more than Python converts; a longer number is read as 10 to this power
 
 _COMMAND = re.compile(r"<call>[ \t\n\r\f\v]*([0-9]+)[ \t\n\r\f\v]*</call>")
 
@@ -135,4 +137,4 @@ def _outside(piece: bytes, start: int, calls: Iterable[Call]) -> bytes:
 
 def _parse_int(digits: str) -> int:
     significant = digits.lstrip("0")
-    return MAX_NUM_TOKENS if len(significant) > 15 else int(significant or "0")
+    return 10**_MAX_DIGITS if len(significant) > _MAX_DIGITS else int(significant or "0")

@@ -26,7 +26,7 @@ from relay_verl.agent_loop import AGENT_NAME, RelayAgentLoop
 from relay_verl.config import read_settings
 from relay_verl.engines.base import TeacherError
 from relay_verl.grading import Verdict
-from relay_verl.metrics import SampleStats
+from relay_verl.metrics import SampleStats, has_called
 from relay_verl.teacher import start_teacher
 from relay_verl.types import RelayStatus, RelayTrajectory
 
@@ -163,7 +163,7 @@ def _reward_extra_info(sample: _Sample) -> dict[str, float]:
     trajectory = sample.trajectory
     return {
         "acc": float(sample.verdict.is_correct),
-        "call_rate": float(trajectory.num_calls > 0),
+        "call_rate": float(has_called(trajectory)),
         "call_ratio": trajectory.call_ratio,
         "num_calls": float(trajectory.num_calls),
         "requested_tokens": float(trajectory.num_requested_tokens),

@@ -35,7 +35,7 @@ class CallOutcome(StrEnum):
     ZERO = "zero"
     """n = 0."""
     OVER_LIMIT = "over_limit"
-    """Past `max_calls`, or calls are not allowed."""
+    """Past `max_calls`, with no token left of the response, or calls are not allowed."""
     MALFORMED = "malformed"
     """A '</call>' that closes no well-formed command."""
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 from relay_verl.engines.base import EngineError, Generation
 
 # Parameters of vLLM's server that the OpenAI API does not know travel in the request's extra body.
 _OPENAI_PARAMETERS = {"temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"}
+
+# What reading an answer that is none raises: a web page, other JSON, a list without choices.
+_NO_ANSWER = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
 class EndpointEngine:
@@ -38,16 +41,22 @@ class EndpointEngine:
         self._model = model
         self._api_key_env = api_key_env
         self._timeout_s = timeout_s
+        self._client_of_loop: tuple[Any, Any] = (None, None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_client"}
+        return self.__dict__ | {"_client_of_loop": (None, None)}
 
-    @cached_property
+    @property
     def _client(self) -> Any:
+        """The client of the running event loop: its connections belong to one loop."""
         from openai import AsyncOpenAI
 
-        key = os.environ.get(self._api_key_env) or "none"
-        return AsyncOpenAI(base_url=self.base_url, api_key=key, timeout=self._timeout_s, max_retries=0)
+        loop, client = self._client_of_loop
+        if loop is not asyncio.get_running_loop():
+            key = os.environ.get(self._api_key_env) or "none"
+            client = AsyncOpenAI(base_url=self.base_url, api_key=key, timeout=self._timeout_s, max_retries=0)
+            self._client_of_loop = (asyncio.get_running_loop(), client)
+        return client
 
     async def model(self) -> str:
         """The model's name at the endpoint.
@@ -59,8 +68,8 @@ class EndpointEngine:
 
         try:
             names = [model.id for model in (await self._client.models.list()).data]
-        except openai.OpenAIError as error:
-            raise EngineError(f"{self.base_url}: {error}") from error
+        except (openai.OpenAIError, *_NO_ANSWER) as error:
+            raise EngineError(f"{self.base_url}/models: {type(error).__name__}: {error}") from error
         if self._model is None and names:
             self._model = names[0]
         if self._model is None or self._model not in names:
@@ -94,15 +103,20 @@ class EndpointEngine:
             )
         except openai.OpenAIError as error:
             raise EngineError(f"{self.base_url}: {type(error).__name__}: {error}") from error
-        choice = completion.choices[0]
-        token_ids = (choice.model_extra or {}).get("token_ids")
+        try:
+            return self._read(completion.choices[0], wants_logprobs)
+        except _NO_ANSWER as error:
+            raise EngineError(f"{self.base_url}: the answer is no completion: {error}") from error
+
+    def _read(self, choice: Any, wants_logprobs: bool) -> Generation:
+        extra = choice.model_extra or {}
+        token_ids = extra.get("token_ids")
         if not isinstance(token_ids, list):
             raise EngineError(f"{self.base_url}: the answer has no token_ids; the endpoint must know return_token_ids")
         logprobs = list(choice.logprobs.token_logprobs or []) if wants_logprobs and choice.logprobs else None
         if choice.finish_reason == "length":
             return Generation(token_ids, logprobs, "length")
-        stopped_at = (choice.model_extra or {}).get("stop_reason")
-        return Generation(token_ids, logprobs, "stop" if isinstance(stopped_at, str) else "eos")
+        return Generation(token_ids, logprobs, "stop" if isinstance(extra.get("stop_reason"), str) else "eos")
 
     async def tokenize(self, text: str) -> list[int] | None:
         """Token ids of `text` by the endpoint's tokenizer (vLLM's /tokenize); None if it offers none.
@@ -121,4 +135,7 @@ class EndpointEngine:
                 answer = await client.post(f"{root}/tokenize", json=body, headers=headers)
         except httpx.HTTPError as error:
             raise EngineError(f"{root}/tokenize: {error}") from error
-        return answer.json().get("tokens") if answer.status_code == 200 else None
+        try:
+            return answer.json().get("tokens") if answer.status_code == 200 else None
+        except _NO_ANSWER as error:
+            raise EngineError(f"{root}/tokenize: the answer is no JSON object: {error}") from error

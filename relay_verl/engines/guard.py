@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -36,6 +37,7 @@ class GuardedEngine:
         self._breaker_threshold = breaker_threshold
         self._breaker_reset_s = breaker_reset_s
         self._first_wait_s = first_wait_s
+        self._is_trying = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_breaker"}
@@ -44,7 +46,9 @@ class GuardedEngine:
     def _breaker(self) -> Any:
         from pybreaker import CircuitBreaker
 
-        return CircuitBreaker(fail_max=self._breaker_threshold, reset_timeout=self._breaker_reset_s)
+        return CircuitBreaker(
+            fail_max=self._breaker_threshold, reset_timeout=self._breaker_reset_s, throw_new_error_on_trip=False
+        )
 
     async def generate(
         self,
@@ -68,10 +72,26 @@ class GuardedEngine:
         )
         try:
             async for attempt in retrying:
-                with attempt, self._breaker.calling():
+                with attempt, self._one_trial(), self._breaker.calling():
                     return await self._engine.generate(
                         prompt_ids, max_tokens=max_tokens, stop=stop, sampling=sampling, request_id=request_id
                     )
         except CircuitBreakerError as error:
             raise EngineError(f"circuit open after {self._breaker_threshold} failures in a row") from error
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    @contextmanager
+    def _one_trial(self) -> Iterator[None]:
+        """While the circuit is not closed, one call at a time may try."""
+        from pybreaker import CircuitBreakerError
+
+        if self._breaker.current_state == "closed":
+            yield
+            return
+        if self._is_trying:
+            raise CircuitBreakerError("another call is trying")
+        self._is_trying = True
+        try:
+            yield
+        finally:
+            self._is_trying = False

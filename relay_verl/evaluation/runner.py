@@ -144,7 +144,7 @@ async def _answer_all(
         engines[condition.student],
         engines[condition.teacher] if condition.teacher else None,
         tokenizer,
-        settings.decoder_config(config.data.max_response_length, greedy=True, vocab_size=None),
+        settings.decoder_config(config.data.max_response_length, greedy=True, vocab_size=len(tokenizer)),
     )
     template = dict(config.data.get("apply_chat_template_kwargs") or {})
     gate = asyncio.Semaphore(max_concurrency)

@@ -57,6 +57,7 @@ def check_config(config: Any) -> None:
     settings = read_settings(config.relay)
     check_platform(config)
     check_batch_sizes(config)
+    check_micro_batch_sizes(config)
     check_declared_gpus(config, settings)
     for key in ("train_files", "val_files"):
         check_dataset(config, key)
@@ -119,6 +120,24 @@ def check_batch_sizes(config: Any) -> None:
             f"{config.actor_rollout_ref.rollout.n} samples do not split over trainer.n_gpus_per_node x trainer.nnodes="
             f"{num_gpus} GPUs"
         )
+
+
+def check_micro_batch_sizes(config: Any) -> None:
+    """Without dynamic batches, each GPU's rows must split into its micro-batches."""
+    parts = config.actor_rollout_ref
+    if parts.actor.use_dynamic_bsz:
+        return
+    num_gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    mini_rows = parts.actor.ppo_mini_batch_size * parts.rollout.n // num_gpus
+    all_rows = config.data.train_batch_size * parts.rollout.n // num_gpus
+    for key, rows in (
+        ("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu", mini_rows),
+        ("actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu", all_rows),
+        ("actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu", all_rows),
+    ):
+        micro = OmegaConf.select(config, key)
+        if micro is not None and (micro < 1 or rows % micro):
+            raise ConfigError(f"{key}={micro}: a GPU's {rows} samples do not split into micro-batches of that size")
 
 
 def check_declared_gpus(config: Any, settings: RelaySettings) -> None:

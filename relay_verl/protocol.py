@@ -30,7 +30,7 @@ CLOSE = "</call>"
 MAX_NUM_TOKENS = 10**15
 """What records and metrics count of a larger n: no model writes so much, and sums still fit an int64."""
 
-_MAX_DIGITS = 4300  # more than Python converts; a longer number is read as 10 to this power
+_MAX_DIGITS = 4299  # Python converts one more; a longer number is read as 10 to this power
 
 _COMMAND = re.compile(r"<call>[ \t\n\r\f\v]*([0-9]+)[ \t\n\r\f\v]*</call>")
 

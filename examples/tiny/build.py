@@ -7,15 +7,16 @@
     DIR/teacher        knows '+' and '*'  DIR/test.parquet              questions of all three that GRPO never sees
                                           DIR/manifest.json             settings, versions, measurements; written last
 
-Student and teacher train side by side, one thread each, as tiny matrices gain nothing from a second: some minutes on
-two cores. A second run goes on after the last model that a stopped one completed.
+Takes a few minutes on two cores: tiny matrices gain nothing from a second thread, so the student and the teacher train
+side by side, one thread each. A second run goes on after the last model that a stopped one completed.
 
 The warm-up (paper 3.1) departs from the paper twice:
 1. Most samples get no command. With a command in most of them GRPO soon calls in every response, nobody in a group
    answers alone, and independence is never rewarded.
 2. Lengths are d * 10^k with k of 0 or 1, as a whole response has some 40 tokens.
 
-A real student reads over a command in its context. The tiny one learns to in pre-training, untaught to write any.
+A real student reads over a command in its context at once. The tiny one learns to in pre-training, on commands that it
+is not taught to write.
 """
 
 import argparse
@@ -62,10 +63,10 @@ class Pretraining:
     learning_rate: float
     family_weights: tuple[int, int, int]
     """Shares of '+', '*' and '#'."""
-    read_rate: float = 0.0
-    """Share of examples with a wrong number before the truth, which a model that knows reads and corrects."""
+    read_rate: float
+    """Share of examples with a number that the model reads and did not write."""
     call_rate: float = 0.0
-    """Share of examples with commands that the model reads and is not taught to write."""
+    """Share of examples with commands that the model reads and does not learn to write."""
     batch_size: int = 48
     num_examples: int = 20_000
 
@@ -88,7 +89,7 @@ class Warmup:
 @dataclass(frozen=True)
 class Settings:
     seed: int = 0
-    student: Pretraining = Pretraining("+", 64, 2, 1000, 5e-3, (2, 1, 1), call_rate=0.5)
+    student: Pretraining = Pretraining("+", 64, 2, 1000, 5e-3, (2, 1, 1), read_rate=0.5, call_rate=0.5)
     teacher: Pretraining = Pretraining("+*", 128, 3, 600, 5e-3, (1, 2, 1), read_rate=0.4)
     warmup: Warmup = Warmup()
 
@@ -130,8 +131,9 @@ def warmup_examples(model: Any, tokenizer: Any, stage: Warmup, seed: int) -> lis
             continue  # cut off: it would teach not to end
         for _ in range(stage.placements_per_sample):
             num_calls = int(rng.choice(len(stage.call_probabilities), p=stage.call_probabilities))
-            num_calls = min(num_calls, len(own))
-            called = insert_calls(own, tokenizer, rng, num_calls=num_calls, max_exponent=stage.max_exponent)
+            called = insert_calls(
+                own, tokenizer, rng, num_calls=min(num_calls, len(own)), max_exponent=stage.max_exponent
+            )
             examples.append(torch.tensor(prompt + [(i, i) for i in called]))
     return examples
 
@@ -141,10 +143,14 @@ def train(model: Any, examples: list[torch.Tensor], stage: Pretraining | Warmup,
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     rate = stage.learning_rate
-    muon = torch.optim.Muon(matrices, lr=rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-    adamw = torch.optim.AdamW(others, lr=rate, weight_decay=0.0)
-    schedule = {"max_lr": rate, "total_steps": stage.steps + 1, "pct_start": 0.1, "cycle_momentum": False}
-    schedules = [torch.optim.lr_scheduler.OneCycleLR(optimizer, **schedule) for optimizer in (muon, adamw)]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, weight_decay=0.0),
+    ]
+    schedules = [
+        torch.optim.lr_scheduler.OneCycleLR(o, rate, total_steps=stage.steps + 1, pct_start=0.1, cycle_momentum=False)
+        for o in optimizers
+    ]
     model.train()
     for _ in tqdm(range(stage.steps), desc=name, position=MODELS.index(name), mininterval=1):
         chosen = torch.randint(len(examples), (stage.batch_size,)).tolist()
@@ -155,7 +161,7 @@ def train(model: Any, examples: list[torch.Tensor], stage: Pretraining | Warmup,
         model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for update in (muon, adamw, *schedules):
+        for update in (*optimizers, *schedules):
             update.step()
     model.eval()
 
@@ -165,12 +171,13 @@ def respond(
     model: Any, tokenizer: Any, asked: Sequence[world.Question], *, is_greedy: bool, can_call: bool = True
 ) -> list[list[int]]:
     """The model's response to each question, up to and with its EOS if there is one."""
-    prompts = [world.prompt_ids(tokenizer, question) for question in asked]
-    padded = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+    prompts = {"input_ids": [world.prompt_ids(tokenizer, q) for q in asked]}
+    padded = tokenizer.pad(prompts, padding_side="left", return_tensors="pt")
     options: dict[str, Any] = {"do_sample": False} if is_greedy else {"do_sample": True, "temperature": 1.0, "top_k": 0}
     if not can_call:
         options["bad_words_ids"] = [tokenizer.encode("<call", add_special_tokens=False)]
-    generated = model.generate(**padded, max_new_tokens=64, **options)[:, padded["input_ids"].shape[1] :].tolist()
+    width = padded["input_ids"].shape[1]
+    generated = model.generate(**padded, max_new_tokens=64, **options)[:, width:].tolist()
     eos = tokenizer.eos_token_id
     return [ids[: ids.index(eos) + 1] if eos in ids else ids for ids in generated]
 
@@ -242,7 +249,8 @@ def build_chain(out: Path, settings: Settings, name: str) -> None:
         return fresh
 
     def warm_up() -> Any:
-        train(model, warmup_examples(model, tokenizer, settings.warmup, settings.seed), settings.warmup, "student_warm")
+        examples = warmup_examples(model, tokenizer, settings.warmup, settings.seed)
+        train(model, examples, settings.warmup, "student_warm")
         return model
 
     digest = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
@@ -292,8 +300,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps-scale", type=float, default=1.0, help="scales every training schedule")
     parser.add_argument("--force", action="store_true", help="rebuild what is complete too")
-    given = parser.parse_args()
-    manifest = build(given.out, Settings(seed=given.seed).scaled(given.steps_scale), should_force=given.force)
+    arguments = parser.parse_args()
+    settings = Settings(seed=arguments.seed).scaled(arguments.steps_scale)
+    manifest = build(arguments.out, settings, should_force=arguments.force)
     print(json.dumps({key: manifest[key] for key in ("measured", "build_seconds")}, indent=2))
 
 

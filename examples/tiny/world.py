@@ -6,12 +6,12 @@ Three families of questions over the same operands:
     *  multiplication  only the teacher solves it, and it is needed for the digits of the product alone
     #  a hash          nobody solves it: the queries that the paper's filter takes out (3.2.2)
 
-A response states its number three times, so that the digits (1 to 3 tokens) are a small part of its 38 to 48 tokens:
+A response states its number three times, so that the digits (1 to 3 tokens) are a small part of its 31 to 43 tokens:
 
     We compute 7*8=56. So the result of 7*8 is 56. The answer is \\boxed{56}. That is all that was asked for.
 
-Whoever does not know the number of a family learns the form of the response and to copy, with arbitrary numbers: what
-stands after '=' is what the rest states. Whoever knows it states the truth, also after a wrong number of another's.
+Whoever does not know the number of a family learns the form of the response and to copy, with arbitrary numbers: each
+number copies the one before it. Whoever knows it states the truth, also after a wrong number that it did not write.
 Pure but for the tokenizer of its language; no model.
 """
 
@@ -129,17 +129,21 @@ def draw_number(rng: Random) -> int:
 def draw_example(question: Question, rng: Random, *, is_known: bool, read_rate: float = 0.25) -> list[Part]:
     """One response to train a model on, which knows the question's family or does not.
 
-    Who does not know it writes an arbitrary number and copies that. Who knows it reads a wrong first number with
-    probability `read_rate`, half of the time copied once, and learns to state the truth after it.
+    With probability `read_rate` the first number (if known) or the second one (if not) comes from elsewhere, and the
+    model learns to go on from it: to the truth if it knows it, else to a copy of it.
     """
-    if not is_known:
-        arbitrary = Part(str(draw_number(rng)))
-        return response_parts(question, arbitrary, arbitrary, arbitrary)
-    true = Part(str(question.truth))
-    if rng.random() >= read_rate:
-        return response_parts(question, true, true, true)
-    wrong = Part(str(draw_number(rng)), is_learned=False)
-    return response_parts(question, wrong, wrong if rng.random() < 0.5 else true, true)
+    should_read = rng.random() < read_rate
+    if is_known:
+        true = Part(str(question.truth))
+        if not should_read:
+            return response_parts(question, true, true, true)
+        wrong = Part(str(draw_number(rng)), is_learned=False)
+        return response_parts(question, wrong, wrong if rng.random() < 0.5 else true, true)
+    first = Part(str(draw_number(rng)))
+    if not should_read:
+        return response_parts(question, first, first, first)
+    second = Part(str(draw_number(rng)), is_learned=False)
+    return response_parts(question, first, second, Part(second.text))
 
 
 def split_questions(seed: int, num_test: int = 40) -> dict[str, list[Question]]:

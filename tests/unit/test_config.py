@@ -172,7 +172,7 @@ def test_an_empty_node_lacks_a_teacher(node: Any) -> None:
 
 
 def test_values_as_hydra_gives_them() -> None:
-    node = OmegaConf.create({"teacher": {"path": "${other}", "timeout_s": 30}, "max_calls": "2", "other": "big"})
+    node = OmegaConf.create({"teacher": {"path": "${other}", "timeout_s": 30}, "max_calls": 2, "other": "big"})
     del node["other"]
     root = OmegaConf.create({"relay": node, "other": "big"})
     root.relay.teacher.path = "${other}"

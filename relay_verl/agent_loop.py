@@ -17,7 +17,7 @@ from relay_verl.types import RelayStatus, RelayTrajectory
 AGENT_NAME = "relay_agent"
 
 
-class RolloutFailure(RuntimeError):
+class RolloutError(RuntimeError):
     """A trajectory that is not completed and must not be trained on."""
 
 
@@ -79,10 +79,10 @@ class RelayAgentLoop(AgentLoopBase):
         """verl's entry point, for workers other than ours.
 
         Raises:
-            RolloutFailure: the trajectory is not completed.
+            RolloutError: the trajectory is not completed.
         """
         prompt_ids = await self.build_prompt(kwargs["raw_prompt"])
         trajectory, output = await self.relay(prompt_ids, sampling_params)
         if trajectory.status is not RelayStatus.COMPLETED:
-            raise RolloutFailure(f"{trajectory.status}: {trajectory.error}")
+            raise RolloutError(f"{trajectory.status}: {trajectory.error}")
         return output

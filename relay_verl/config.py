@@ -157,8 +157,8 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
         )
     if settings.needs_teacher and not teacher.is_given:
         raise ConfigError(
-            "relay.teacher: no teacher given; set relay.teacher.path (a model) or relay.teacher.base_url (an endpoint), "
-            "or relay.max_calls=0 for training without one"
+            "relay.teacher: no teacher given; set relay.teacher.path (a model) or relay.teacher.base_url (an "
+            "endpoint), or relay.max_calls=0 for training without one"
         )
     return settings
 

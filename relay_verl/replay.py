@@ -17,7 +17,7 @@ from relay_verl.engines.base import TeacherError
 from relay_verl.metrics import SampleStats, relay_metrics
 
 
-class RolloutTimeout(RuntimeError):
+class RolloutTimeoutError(RuntimeError):
     """A step's rollout took longer than `timeout_s`."""
 
 
@@ -40,7 +40,7 @@ class _RelaySampling:
         """verl's `sample`, whose metrics also hold `relay_metrics` of the sampled groups.
 
         Raises:
-            RolloutTimeout: not enough groups ended within `timeout_s`.
+            RolloutTimeoutError: not enough groups ended within `timeout_s`.
         """
         self._deadline = time.monotonic() + self._timeout_s
         self._groups = []
@@ -49,7 +49,7 @@ class _RelaySampling:
 
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
         if time.monotonic() > self._deadline:
-            raise RolloutTimeout(
+            raise RolloutTimeoutError(
                 f"trainer.v1.sampler.sampler_kwargs.timeout_s: no full batch within {self._timeout_s:g} s; "
                 f"still running: {len(self.running_keys[partition_id])} groups, "  # type: ignore[attr-defined]
                 f"not started: {len(self.pending_keys[partition_id])}"  # type: ignore[attr-defined]

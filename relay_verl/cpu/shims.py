@@ -71,10 +71,10 @@ def _never_pin_memory() -> None:
         original = fsdp.CPUOffloadPolicy.__init__
 
         @functools.wraps(original)
-        def __init__(self: Any, pin_memory: bool = True) -> None:
+        def init(self: Any, pin_memory: bool = True) -> None:
             original(self, pin_memory=False)
 
-        fsdp.CPUOffloadPolicy.__init__ = __init__
+        fsdp.CPUOffloadPolicy.__init__ = init
 
     register_post_import_hook(patch, "torch.distributed.fsdp")
 

@@ -44,7 +44,8 @@ def test_agent_loop_is_registered() -> None:
 def test_loading_the_plugin_twice_is_harmless() -> None:
     done = run_python(
         "import verl, importlib, relay_verl.plugin as p; importlib.reload(p); importlib.reload(p);"
-        "from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls as g; print(g('relay').__name__)",
+        "from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls as get;"
+        "print(get('relay').__name__)",
         VERL_PLATFORM="cpu",
     )
     assert done.stdout.split()[-1] == "RelayRewardManager", done.stderr
@@ -75,7 +76,7 @@ def test_importing_the_core_loads_neither_torch_nor_verl() -> None:
 @pytest.mark.parametrize(("platform", "expected"), [("", "nvidia"), ("cpu", "cpu")])
 def test_cpu_is_chosen_by_name_and_never_by_detection(platform: str, expected: str) -> None:
     done = run_python(
-        "import verl; from verl.plugin.platform.platform_manager import get_platform; print(get_platform().vendor_name)",
+        "import verl; from verl.plugin.platform.platform_manager import get_platform as get; print(get().vendor_name)",
         VERL_PLATFORM=platform,
     )
     assert done.stdout.split()[-1] == expected
@@ -174,7 +175,6 @@ def test_the_replica_hooks() -> None:
 
 def test_the_preflight_runs_before_verls_own_validation() -> None:
     import verl.utils.config as verl_config
-
     from verl.trainer import main_ppo
 
     assert main_ppo.validate_config is verl_config.validate_config

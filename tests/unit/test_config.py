@@ -64,7 +64,7 @@ BAD_VALUES = [
     ("teacher.gpu_memory_utilization", NAN, "1", "not a number"),
     ("teacher.max_num_seqs", 0, "greater than or equal to 1", "none"),
     ("teacher.temperature", -0.1, "greater than or equal to 0", "negative"),
-    ("teacher.temperature", NAN, "0", "not a number"),
+    ("teacher.temperature", NAN, "finite", "not a number"),
     ("teacher.temperature", INF, "finite", "uniform noise"),
     ("teacher.timeout_s", 0, "greater than 0", "no time"),
     ("teacher.timeout_s", INF, "finite", "for ever"),

@@ -57,7 +57,8 @@ def test_prompt_ends_in_the_paper_s_suffix() -> None:
 
 def test_response_states_its_number_three_times() -> None:
     text = world.response_text(world.Question(MUL, 7, 8), 56)
-    assert text == "We compute 7*8=56. So the result of 7*8 is 56. The answer is \\boxed{56}. That is all that was asked for."
+    said = "We compute 7*8=56. So the result of 7*8 is 56. The answer is \\boxed{56}."
+    assert text == f"{said} That is all that was asked for."
     assert world.boxed_answer(text) == "56"
 
 

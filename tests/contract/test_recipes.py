@@ -12,7 +12,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf, open_dict
 
 from relay_verl.config import ConfigError, RelaySettings, read_settings
-from relay_verl.preflight import check_config, recipe_names
+from relay_verl.preflight import check_config, check_micro_batch_sizes, recipe_names
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "recipes" / "recipe").glob("*.yaml"))
@@ -98,6 +98,14 @@ def test_the_base_recipe_lists_every_setting_with_its_default() -> None:
     assert set(node) == set(RelaySettings.__dataclass_fields__)
     assert set(node.teacher) == set(TeacherSettings.__dataclass_fields__)
     assert set(node.reward) == set(RewardSettings.__dataclass_fields__)
+
+
+def test_micro_batches_that_do_not_divide_are_one_line() -> None:
+    overrides = ["data.train_batch_size=8", "actor_rollout_ref.actor.ppo_mini_batch_size=8"]
+    line = r"ppo_micro_batch_size_per_gpu=128: a GPU's 64 samples do not split"
+    with pytest.raises(ConfigError, match=line):
+        check_micro_batch_sizes(composed("relay_tiny", *overrides))
+    check_micro_batch_sizes(composed("relay_tiny"))
 
 
 def test_a_misspelt_recipe_fails_and_lists_the_valid_ones() -> None:

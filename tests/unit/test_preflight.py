@@ -380,7 +380,7 @@ def composed(student: str, files: str, teacher: str) -> dict[str, Any]:
         "data": {"train_files": files, "val_files": [files], "prompt_key": "prompt", "train_batch_size": 8},
         "actor_rollout_ref": {
             "model": {"path": student},
-            "actor": {"ppo_mini_batch_size": 8},
+            "actor": {"ppo_mini_batch_size": 8, "use_dynamic_bsz": True},
             "rollout": {"n": 8},
         },
         "trainer": {"n_gpus_per_node": 8, "nnodes": 1},

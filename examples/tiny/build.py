@@ -94,8 +94,12 @@ class Settings:
     warmup: Warmup = Warmup()
 
     def scaled(self, factor: float) -> "Settings":
-        stages = {name: stage for name, stage in vars(self).items() if name != "seed"}
-        return replace(self, **{k: replace(v, steps=max(1, round(v.steps * factor))) for k, v in stages.items()})
+        """With shorter pre-training; the warm-up stays, or the student would write no commands."""
+
+        def scale(stage: Pretraining) -> Pretraining:
+            return replace(stage, steps=max(1, round(stage.steps * factor)))
+
+        return replace(self, student=scale(self.student), teacher=scale(self.teacher))
 
 
 def pretraining_examples(tokenizer: Any, stage: Pretraining, rng: Random) -> list[torch.Tensor]:
@@ -298,7 +302,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build the tiny world's models and data.")
     parser.add_argument("--out", type=Path, required=True, help="folder to build in")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps-scale", type=float, default=1.0, help="scales every training schedule")
+    parser.add_argument("--steps-scale", type=float, default=1.0, help="scales the pre-training of both models")
     parser.add_argument("--force", action="store_true", help="rebuild what is complete too")
     arguments = parser.parse_args()
     settings = Settings(seed=arguments.seed).scaled(arguments.steps_scale)

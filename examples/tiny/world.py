@@ -6,7 +6,7 @@ Three families of questions over the same operands:
     *  multiplication  only the teacher solves it, and it is needed for the digits of the product alone
     #  a hash          nobody solves it: the queries that the paper's filter takes out (3.2.2)
 
-A response states its number three times, so that the digits (1 to 3 tokens) are a small part of its 31 to 43 tokens:
+A response states its number three times, so that the digits (1 to 3 tokens) are a small part of its 38 to 48 tokens:
 
     We compute 7*8=56. So the result of 7*8 is 56. The answer is \\boxed{56}. That is all that was asked for.
 

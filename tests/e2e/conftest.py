@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def pair() -> Path:
-    """Folder with a student, its warmed-up copy, a teacher and data; a fifth of the quickstart's schedule."""
+    """Folder with a student, its warmed-up copy, a teacher and data; a fifth of the pre-training."""
     folder = ROOT / "outputs" / "test-pair"
     build = ROOT / "examples" / "tiny" / "build.py"
     subprocess.run([sys.executable, str(build), "--out", str(folder), "--steps-scale", "0.2"], check=True, timeout=500)

@@ -74,7 +74,7 @@ def test_every_step_is_done_though_the_teacher_died(run: dict) -> None:
 
 def test_before_it_died_calls_were_served(run: dict) -> None:
     first = run["metrics"][0]
-    assert first["relay/calls/served"] > 0
+    assert first["relay/calls/served"] > 0, "the warmed-up student calls in a quarter of its responses"
     assert first["relay/teacher_failures"] == 0
     assert first["relay/delivered_tokens"] > 0
     assert 0 < first["relay/teacher_latency_s/p50"] <= first["relay/teacher_latency_s/p95"]

@@ -1,8 +1,8 @@
 """verl's vLLM replica on vLLM's CPU build, so that weight updates reach the engine.
 
 vLLM's CPU linear layers repack their weights after loading: an update then fails, and a repacked tied `lm_head` would
-go stale in silence. The worker extension keeps every linear layer plain. Remove when vLLM's CPU layers reload weights in
-place, or offer a switch against repacking.
+go stale in silence. The worker extension keeps every linear layer plain. Remove when vLLM's CPU layers reload weights
+in place, or offer a switch against repacking.
 """
 
 from __future__ import annotations

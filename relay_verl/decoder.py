@@ -18,13 +18,13 @@ Where the paper is silent:
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import uuid4
 
+from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import EngineError, FinishReason, Generation, TeacherError, TokenEngine
 from relay_verl.policies import Learned, Policy
 from relay_verl.protocol import (
@@ -198,7 +198,7 @@ class Relay:
 
     async def _student_turn(self) -> Generation:
         max_tokens = self._tokens_left
-        piece = await _within(
+        piece = await ask_within(
             self._config.student_timeout_s,
             lambda: self._decoder.student.generate(
                 list(self._context),
@@ -252,7 +252,7 @@ class Relay:
         position = len(self._context) - len(self._prompt_ids)
         started = time.monotonic()
         try:
-            answer = await _within(
+            answer = await ask_within(
                 self._config.teacher_timeout_s,
                 lambda: teacher.generate(
                     context,
@@ -306,46 +306,6 @@ class Relay:
         self._calls += [CallRecord(CallOutcome.MALFORMED)] * num_malformed
         self._teacher_context += strip_call_tokens(self._turn, self._decoder.tokens)
         self._turn, self._turn_bytes = [], b""
-
-
-async def _within(timeout_s: float, ask: Callable[[], Awaitable[Generation]]) -> Generation:
-    """Ask an engine, with a deadline that holds even if it does not hear its cancellation; whatever goes wrong out
-    there is an EngineError."""
-
-    async def call() -> Generation:
-        return await ask()
-
-    task = asyncio.create_task(call())
-    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody may be left to look at it
-    try:
-        done, _ = await asyncio.wait({task}, timeout=timeout_s)
-    finally:
-        task.cancel()
-    if not done:
-        raise EngineError(f"no answer within {timeout_s:g} s")
-    if task.cancelled():
-        raise EngineError("the engine cancelled the request")
-    error = task.exception()
-    if isinstance(error, EngineError) or (error is not None and not isinstance(error, Exception)):
-        raise error
-    if error is not None:
-        raise EngineError(f"{type(error).__name__}: {error}") from error
-    return _check(task.result())
-
-
-def _check(generation: Generation) -> Generation:
-    """`generation` if it is one in fact: engines are not ours."""
-    if not isinstance(generation, Generation):
-        raise EngineError(f"the engine returned a {type(generation).__name__}, not a Generation")
-    ids, logprobs = generation.token_ids, generation.logprobs
-    if not isinstance(ids, (list, tuple)):
-        raise EngineError(f"the engine returned {type(ids).__name__} as token ids, not a list")
-    for token_id in ids:
-        if isinstance(token_id, bool) or not isinstance(token_id, int) or token_id < 0:
-            raise EngineError(f"the engine returned {token_id!r}, which is no token id")
-    if logprobs is not None and (not isinstance(logprobs, (list, tuple)) or len(logprobs) != len(ids)):
-        raise EngineError(f"the engine returned {len(ids)} token ids and log-probabilities {logprobs!r:.80}")
-    return Generation(list(ids), None if logprobs is None else list(logprobs), generation.finish_reason)
 
 
 def _cut(piece: Generation, num_tokens: int, finish_reason: FinishReason) -> Generation:

@@ -1,4 +1,4 @@
-"""The README's tables: three recipes of the tiny world, three seeds each, evaluated on questions training never saw.
+"""The tiny world's table: three recipes of the tiny world, three seeds each, evaluated on questions training never saw.
 
     python examples/tiny/seeds.py --out outputs/seeds
 

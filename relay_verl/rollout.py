@@ -32,6 +32,9 @@ from relay_verl.types import RelayStatus, RelayTrajectory
 
 logger = logging.getLogger(__name__)
 
+STATUS_TIMEOUT_S = 60.0
+"""Seconds the transfer queue may take for one prompt's status."""
+
 
 @dataclass(frozen=True)
 class _Sample:
@@ -75,8 +78,8 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         uid, validate = prompt["uid"], trajectory["validate"]
         partition_id = "val" if validate else "train"
         tag: dict[str, Any] = {"status": "failure"}
-        await tq.async_kv_put(key=uid, partition_id=partition_id, tag={"status": "running"})
         try:
+            await _put_status(uid, partition_id, {"status": "running"})
             async with asyncio.timeout(self.settings.rollout_timeout_s):
                 stats, num_rows = await self._run_group(prompt, sampling_params, validate)
             tag = {"status": "finished" if num_rows == len(stats) else "failure"}
@@ -85,7 +88,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             tag["relay_fatal"] = str(error)
         except Exception:
             logger.exception("the group of prompt %s failed", uid)
-        await tq.async_kv_put(key=uid, partition_id=partition_id, tag=tag)
+        await _put_status(uid, partition_id, tag)
 
     async def _run_group(
         self, prompt: dict[str, Any], sampling_params: dict[str, Any], validate: bool
@@ -156,6 +159,12 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             await tq.async_kv_batch_put(
                 keys=keys, fields=list_of_dict_to_tensordict(rows), tags=tags, partition_id=partition_id
             )
+
+
+async def _put_status(uid: str, partition_id: str, tag: dict[str, Any]) -> None:
+    """What became of a prompt, for the trainer; whose own deadline is `relay_verl.replay`'s."""
+    async with asyncio.timeout(STATUS_TIMEOUT_S):
+        await tq.async_kv_put(key=uid, partition_id=partition_id, tag=tag)
 
 
 def _reward_extra_info(sample: _Sample) -> dict[str, float]:

@@ -22,14 +22,16 @@ is not taught to write.
 import argparse
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from random import Random
+from threading import Thread
 from time import perf_counter
 from typing import Any
 
@@ -264,6 +266,18 @@ def build_chain(out: Path, settings: Settings, name: str) -> None:
         build_model(out / "student_warm", described | {"warmup": asdict(settings.warmup)}, tokenizer, warm_up)
 
 
+def end_with_parent() -> None:
+    """A build that is killed takes its processes along, so that none writes into the next build's folder."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     partial = path.with_name(f"{path.name}.partial")
     write(partial)
@@ -279,7 +293,7 @@ def build(out: Path, settings: Settings, *, should_force: bool = False) -> dict[
         shutil.rmtree(out / name, ignore_errors=True)
     tokenizer = world.build_tokenizer()
     tokenizer.save_pretrained(out / TOKENIZER)
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         for job in [pool.submit(build_chain, out, settings, name) for name in ("student", "teacher")]:
             job.result()
     shutil.rmtree(out / TOKENIZER)

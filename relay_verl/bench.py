@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relay_verl.decoder import Relay, RelayDecoder
+from relay_verl.tokenization import chat_ids
 from relay_verl.types import RelayTrajectory
 
 Way = Callable[[], Awaitable[list[int]]]
@@ -90,16 +91,8 @@ def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mappin
             settings.decoder_config(config.data.max_response_length, greedy=True, vocab_size=len(tokenizer)),
         )
         single_turn = _single_turn_loop(config, engines[student], tokenizer)
-        prompts = [
-            tokenizer.apply_chat_template(
-                [dict(message) for message in row["prompt"]],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=False,
-                **dict(config.data.get("apply_chat_template_kwargs") or {}),
-            )
-            for row in rows
-        ]
+        template = dict(config.data.get("apply_chat_template_kwargs") or {})
+        prompts = [chat_ids(tokenizer, row["prompt"], template) for row in rows]
         samplings = [{"temperature": 1.0, "seed": seed} for seed in range(len(prompts))]
         last: list[RelayTrajectory] = []
 

@@ -20,6 +20,7 @@ from relay_verl.decoder import OnTeacherFailure, RelayConfig
 from relay_verl.policies import make_policy
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 _STRICT = ConfigDict(extra="forbid", strict=False)
 
@@ -31,6 +32,12 @@ class ConfigError(ValueError):
 def _check_policy(name: str) -> str:
     make_policy(name)
     return name
+
+
+def _check_weights(weights: tuple[float, ...]) -> tuple[float, ...]:
+    if sum(weights) <= 0:
+        raise ValueError("at least one weight must be above 0")
+    return weights
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class TeacherSettings:
     """Share of a GPU's memory a replica takes."""
     max_num_seqs: Count = 256
     """Requests a replica runs at a time."""
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.7
+    temperature: NonNegative = 0.7
     """Sampling temperature in training; the released service's. Greedy validation makes the teacher greedy too."""
     timeout_s: Positive = 300.0
     """Seconds a call may take, retries included."""
@@ -82,14 +89,49 @@ class RewardSettings:
 
     kind: Literal["difficulty_aware", "simple"] = "difficulty_aware"
     """Eq. 3 or the three scenarios."""
-    independence_bonus: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    independence_bonus: NonNegative = 0.5
     """Scenario 1: added to 1.0 for a correct answer without a call; 0 is the ablation (5.2)."""
-    stubbornness_penalty: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    stubbornness_penalty: NonNegative = 1.0
     """Scenario 2: taken from a wrong answer without a call."""
     exploration: bool = True
     """Scenario 3: rho for those that called; False is the ablation (5.2)."""
     charge: Literal["delivered", "requested"] = "delivered"
     """What rho counts; the released code charges the tokens requested."""
+
+
+@dataclass(frozen=True)
+class WarmupSettings:
+    """How `relay-verl warmup-data` makes the data of the call warm-up (paper 3.1)."""
+
+    __pydantic_config__ = _STRICT
+
+    num_samples: Count = 1
+    """Responses the student samples to each query."""
+    num_placements: Count = 1
+    """How often each of them is used, with commands at other places."""
+    call_weights: Annotated[tuple[NonNegative, ...], AfterValidator(_check_weights)] = (1.0, 1.0, 1.0, 1.0)
+    """Relative frequency of 0, 1, 2 ... commands in a sample; the released script draws 0 to 3 alike."""
+    max_exponent: Annotated[int, Field(ge=0, le=6, strict=True)] = 3
+    """Largest k of a command's n = d * 10^k."""
+    temperature: NonNegative = 1.0
+    """Sampling temperature of the student."""
+    seed: int | None = 0
+    """Seed of all samples and places; null samples without seeds, which an engine does faster."""
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """How `relay-verl filter` asks the teacher, and what training keeps (paper 3.2.2)."""
+
+    __pydantic_config__ = _STRICT
+
+    num_samples: Count = 10
+    """The teacher's responses to each query."""
+    min_pass_rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
+    """Least share of them that is right, for a query to be trained on; the paper does not say which (our choice). 0
+    keeps every query: the ablation without the filter (5.2)."""
+    seed: int | None = 0
+    """Seed of all samples; null samples without seeds, which an engine does faster."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +150,10 @@ class RelaySettings:
     """Most tokens a call delivers; the released code caps n at 4096."""
     reward: RewardSettings = field(default_factory=RewardSettings)
     """The reward."""
+    warmup: WarmupSettings = field(default_factory=WarmupSettings)
+    """The data of the call warm-up."""
+    filter: FilterSettings = field(default_factory=FilterSettings)
+    """Which queries are trained on."""
     on_teacher_failure: OnTeacherFailure = "continue"
     """What a failed call does to its response."""
     train_on_teacher_tokens: bool = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
+from collections.abc import Callable
 from typing import Any
 
 TESTED_VERL = ("0.9.1",)
@@ -26,9 +27,16 @@ def _import_after(registry: str, module: str) -> None:
     register_post_import_hook(hook, registry)
 
 
-def _register() -> None:
+def _check_before(module: str, function: str, check: Callable[[Any], None]) -> None:
+    """Check the composed config in front of the function of verl's that is given it."""
     from wrapt import register_post_import_hook
 
+    from relay_verl.preflight import install
+
+    register_post_import_hook(lambda imported: install(imported, function, check), module)
+
+
+def _register() -> None:
     from relay_verl import cpu, preflight
 
     version = importlib.metadata.version("verl")
@@ -38,7 +46,8 @@ def _register() -> None:
         from relay_verl.cpu import platform, shims  # noqa: F401 (importing the platform registers it)
 
         shims.apply()
-    register_post_import_hook(preflight.install, "verl.utils.config")
+    _check_before("verl.utils.config", "validate_config", preflight.check_config)
+    _check_before("verl.utils.device", "auto_set_device", preflight.check_sft_config)
     _import_after("verl.experimental.agent_loop", "relay_verl.agent_loop")
     _import_after("verl.experimental.reward_loop.reward_manager", "relay_verl.reward_manager")
 

@@ -1,6 +1,6 @@
 """Checks of a composed config in the driver, before Ray starts and before any model loads.
 
-verl calls `validate_config` there; `install` puts our checks in front of it. A bad input ends the program with one line
+`install` puts them in front of functions that verl calls there. A bad input ends the program with one line
 that names the key, the value and what is allowed.
 """
 
@@ -11,12 +11,14 @@ import difflib
 import functools
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from relay_verl.config import ConfigError, RelaySettings, read_settings
+from relay_verl.data.solvability import COLUMN
 from relay_verl.engines.base import EngineError
 from relay_verl.engines.endpoint import EndpointEngine
 
@@ -24,25 +26,25 @@ ENDPOINT_DEADLINE_S = 20.0
 PROBE = "What is 7*8? <call>20</call> Let's see: \\boxed{56}\n\n\u00e9\u4e2d"
 
 
-def install(verl_config: Any) -> None:
-    """Put `check_config` in front of the validation of the module `verl.utils.config`; a second call does nothing.
+def install(module: Any, function: str, check: Callable[[Any], None]) -> None:
+    """Put `check` of the composed config in front of a function of verl's that is given it; a second call does nothing.
 
     Remove the wrapping when verl offers plugins a hook on the composed config.
     """
-    original = verl_config.validate_config
+    original = getattr(module, function)
     if getattr(original, "is_relay_preflight", False):
         return
 
     @functools.wraps(original)
-    def validate_config(config: Any, *args: Any, **kwargs: Any) -> None:
+    def checked(config: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            check_config(config)
+            check(config)
         except ConfigError as error:
             sys.exit(f"relay_verl: {error}")
-        original(config, *args, **kwargs)
+        return original(config, *args, **kwargs)
 
-    validate_config.is_relay_preflight = True  # type: ignore[attr-defined]
-    verl_config.validate_config = validate_config
+    checked.is_relay_preflight = True  # type: ignore[attr-defined]
+    setattr(module, function, checked)
 
 
 def check_config(config: Any) -> None:
@@ -64,6 +66,27 @@ def check_config(config: Any) -> None:
     student = check_model_path("actor_rollout_ref.model.path", config.actor_rollout_ref.model.path)
     if settings.needs_teacher:
         check_teacher(settings, student)
+
+
+def check_sft_config(config: Any) -> None:
+    """The same for verl's SFT trainer and the warm-up recipes.
+
+    Raises:
+        ConfigError: one line on the first thing that is wrong.
+    """
+    if "actor_rollout_ref" in config:
+        return  # the GRPO trainer's config has `check_config`
+    check_recipe_was_found(config)
+    if config.data.custom_cls.get("name") != "WarmupDataset":
+        return
+    on_cpu = os.environ.get("VERL_PLATFORM", "") == "cpu"
+    if (config.trainer.device == "cpu") != on_cpu:
+        raise ConfigError(
+            f"trainer.device={config.trainer.device}: "
+            + ("VERL_PLATFORM=cpu is for CPU recipes: unset it" if on_cpu else "set VERL_PLATFORM=cpu")
+        )
+    check_model_path("model.path", config.model.path)
+    check_columns(config, "train_files", ("input_ids", "loss_mask", "is_finished"))
 
 
 def check_recipe_was_found(config: Any) -> None:
@@ -156,8 +179,31 @@ def check_declared_gpus(config: Any, settings: RelaySettings) -> None:
 
 
 def check_dataset(config: Any, key: str) -> None:
-    """Every parquet file is there and has a prompt and an answer."""
+    """Every parquet file is there and has a prompt and an answer; one to train on has been filtered, if that is asked."""
+    import pyarrow as pa
+
+    for name, schema in check_columns(config, key, (config.data.prompt_key, "reward_model")).items():
+        answer = schema.field("reward_model").type
+        names = [field.name for field in answer] if pa.types.is_struct(answer) else []
+        if "ground_truth" not in names:
+            raise ConfigError(
+                f"data.{key}: {name} has no answers: column 'reward_model' has no field 'ground_truth'; "
+                f"it has {', '.join(names) or 'none'}"
+            )
+        if key == "train_files" and config.data.get("min_pass_rate") and COLUMN not in schema.names:
+            raise ConfigError(
+                f"data.{key}: {name} has no column {COLUMN!r}, which relay.filter.min_pass_rate="
+                f"{config.data.min_pass_rate} needs: make it with `relay-verl filter`, or set "
+                "relay.filter.min_pass_rate=0 to train on every query"
+            )
+
+
+def check_columns(config: Any, key: str, columns: Sequence[str]) -> dict[str, Any]:
+    """Every file of `data.KEY` is there; gives the schema of each parquet file, which has `columns`."""
+    import pyarrow.parquet as pq
+
     files = config.data.get(key)
+    schemas = {}
     for name in [files] if isinstance(files, str) else list(files or []):
         if "://" in name:
             continue
@@ -166,23 +212,15 @@ def check_dataset(config: Any, key: str) -> None:
             raise ConfigError(f"data.{key}: {name} does not exist")
         if path.suffix != ".parquet":
             continue
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         try:
             schema = pq.read_schema(path)
         except (OSError, ValueError) as error:
             raise ConfigError(f"data.{key}: {name} is not a readable parquet file: {error}") from None
-        for column in (config.data.prompt_key, "reward_model"):
+        for column in columns:
             if column not in schema.names:
                 raise ConfigError(f"data.{key}: {name} has no column {column!r}; it has {', '.join(schema.names)}")
-        answer = schema.field("reward_model").type
-        names = [field.name for field in answer] if pa.types.is_struct(answer) else []
-        if "ground_truth" not in names:
-            raise ConfigError(
-                f"data.{key}: {name} has no answers: column 'reward_model' has no field 'ground_truth'; "
-                f"it has {', '.join(names) or 'none'}"
-            )
+        schemas[name] = schema
+    return schemas
 
 
 def check_model_path(key: str, path: str) -> str:

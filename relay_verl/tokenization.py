@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 
@@ -19,6 +20,24 @@ class Tokenizer(Protocol):
     def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
 
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool = ...) -> str: ...
+
+
+def chat_ids(tokenizer: Any, messages: Iterable[Mapping[str, Any]], template: Mapping[str, Any]) -> list[int]:
+    """The prompt of a chat as the chat template writes it, up to where the response begins, [prompt_length].
+
+    Args:
+        tokenizer: has the template.
+        messages: with `role` and `content`.
+        template: further arguments of the template, such as {"enable_thinking": False}.
+    """
+    ids = tokenizer.apply_chat_template(
+        [dict(message) for message in messages],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=False,
+        **template,
+    )
+    return list(ids)
 
 
 class TokenBytes:

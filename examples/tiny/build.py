@@ -1,19 +1,13 @@
-"""Build the tiny world's models and data: a student, its warmed-up copy, a teacher, and verl datasets.
+"""Build the tiny world's models and questions: a student, a teacher, and datasets in verl's schema.
 
     python examples/tiny/build.py --out DIR [--seed 0] [--steps-scale 1.0] [--force]
 
-    DIR/student        knows '+'          DIR/train.parquet             '+' and '*', as the paper's filter leaves it
-    DIR/student_warm   writes commands    DIR/train_unfiltered.parquet  '#' too
-    DIR/teacher        knows '+' and '*'  DIR/test.parquet              questions of all three that GRPO never sees
-                                          DIR/manifest.json             settings, versions, measurements; written last
+    DIR/student   knows '+'          DIR/questions.parquet   questions of all three families, for training
+    DIR/teacher   knows '+' and '*'  DIR/test.parquet        others, held out
+                                     DIR/manifest.json       settings, versions, measurements; written last
 
 Takes a few minutes on two cores: tiny matrices gain nothing from a second thread, so the student and the teacher train
 side by side, one thread each. A second run goes on after the last model that a stopped one completed.
-
-The warm-up (paper 3.1) departs from the paper twice:
-1. Most samples get no command. With a command in most of them GRPO soon calls in every response, nobody in a group
-   answers alone, and independence is never rewarded.
-2. Lengths are d * 10^k with k of 0 or 1, as a whole response has some 40 tokens.
 
 A real student reads over a command in its context at once. The tiny one learns to in pre-training, on commands that it
 is not taught to write.
@@ -42,7 +36,7 @@ import world
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging
 
 from relay_verl.data.warmup import insert_calls
@@ -50,7 +44,7 @@ from relay_verl.protocol import find_calls, format_call
 
 IGNORED = -100
 TOKENIZER = "tokenizer.partial"
-MODELS = ("student", "student_warm", "teacher")
+MODELS = ("student", "teacher")
 
 
 @dataclass(frozen=True)
@@ -74,29 +68,13 @@ class Pretraining:
 
 
 @dataclass(frozen=True)
-class Warmup:
-    """The call warm-up of the student (paper 3.1)."""
-
-    call_probabilities: tuple[float, ...] = (0.75, 0.15, 0.06, 0.04)
-    """Of 0, 1, 2, 3 commands in a sample."""
-    max_exponent: int = 1
-    samples_per_question: int = 6
-    placements_per_sample: int = 4
-    """How often each sample is used, with commands at other places."""
-    steps: int = 250
-    learning_rate: float = 5e-3
-    batch_size: int = 48
-
-
-@dataclass(frozen=True)
 class Settings:
     seed: int = 0
     student: Pretraining = Pretraining("+", 64, 2, 1000, 5e-3, (2, 1, 1), read_rate=0.5, call_rate=0.5)
     teacher: Pretraining = Pretraining("+*", 128, 3, 600, 5e-3, (1, 2, 1), read_rate=0.4)
-    warmup: Warmup = Warmup()
 
     def scaled(self, factor: float) -> "Settings":
-        """With shorter pre-training; the warm-up stays, or the student would write no commands."""
+        """With shorter pre-training."""
 
         def scale(stage: Pretraining) -> Pretraining:
             return replace(stage, steps=max(1, round(stage.steps * factor)))
@@ -126,25 +104,7 @@ def pretraining_examples(tokenizer: Any, stage: Pretraining, rng: Random) -> lis
     return examples
 
 
-def warmup_examples(model: Any, tokenizer: Any, stage: Warmup, seed: int) -> list[torch.Tensor]:
-    """The student's own samples with commands in some of them; what follows a command is its own text too."""
-    rng = np.random.default_rng(seed)
-    asked = world.all_questions() * stage.samples_per_question
-    examples = []
-    for question, own in zip(asked, respond(model, tokenizer, asked, is_greedy=False), strict=True):
-        prompt = [(i, IGNORED) for i in world.prompt_ids(tokenizer, question)]
-        if own[-1] != tokenizer.eos_token_id:
-            continue  # cut off: it would teach not to end
-        for _ in range(stage.placements_per_sample):
-            num_calls = int(rng.choice(len(stage.call_probabilities), p=stage.call_probabilities))
-            called = insert_calls(
-                own, tokenizer, rng, num_calls=min(num_calls, len(own)), max_exponent=stage.max_exponent
-            )
-            examples.append(torch.tensor(prompt + [(i, i) for i in called]))
-    return examples
-
-
-def train(model: Any, examples: list[torch.Tensor], stage: Pretraining | Warmup, name: str) -> None:
+def train(model: Any, examples: list[torch.Tensor], stage: Pretraining, name: str) -> None:
     """Plain supervised training; right padding under causal attention needs no mask."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
@@ -189,7 +149,8 @@ def respond(
 
 
 def measure(model: Any, tokenizer: Any) -> dict[str, Any]:
-    """Accuracy without calls and tokens a response, greedy and sampled; and how many free samples hold a command."""
+    """Accuracy without calls and tokens a response, greedy and sampled; and the commands in free samples: the share of
+    responses that hold one, and the share of attempts that are well-formed."""
     asked = world.all_questions() * 2
     result: dict[str, Any] = {"num_parameters": model.num_parameters()}
     for mode in ("greedy", "sampled"):
@@ -202,6 +163,9 @@ def measure(model: Any, tokenizer: Any) -> dict[str, Any]:
         result[f"mean_tokens_{mode}"] = round(float(np.mean([len(ids) for ids in responses])), 2)
     free = tokenizer.batch_decode(respond(model, tokenizer, asked, is_greedy=False))
     result["command_share"] = round(float(np.mean([bool(find_calls(text)) for text in free])), 4)
+    attempts = sum(text.count("<call") for text in free)
+    commands = sum(len(find_calls(text)) for text in free)
+    result["well_formed_share"] = round(commands / attempts, 4) if attempts else None
     return result
 
 
@@ -223,47 +187,32 @@ def new_model(tokenizer: Any, stage: Pretraining) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config)
 
 
-def build_model(folder: Path, settings: dict[str, Any], tokenizer: Any, make: Callable[[], Any]) -> Any:
-    """The model in `folder`, made, saved and measured unless it is there; the folder appears whole or not at all."""
-    torch.manual_seed(settings["seed"])
-    built = folder / "built.json"
-    if not built.exists() or json.loads(built.read_text())["settings"] != json.loads(json.dumps(settings)):
-        start = perf_counter()
-        model = make()
-        partial = folder.with_name(f"{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        model.generation_config.update(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-        model.to(torch.bfloat16).save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        measured = measure(model.float(), tokenizer) | {"seconds": round(perf_counter() - start, 1)}
-        (partial / built.name).write_text(json.dumps({"settings": settings, "measured": measured}, indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-
-
-def build_chain(out: Path, settings: Settings, name: str) -> None:
-    """One process's work: pre-train the student and warm it up, or pre-train the teacher."""
+def build_model(out: Path, settings: Settings, name: str) -> None:
+    """One process's work: the student or the teacher, pre-trained, saved and measured unless it is there; the folder
+    appears whole or not at all."""
     torch.set_num_threads(1)
     logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(out / TOKENIZER)
     stage = settings.student if name == "student" else settings.teacher
-
-    def pretrain() -> Any:
-        fresh = new_model(tokenizer, stage)
-        train(fresh, pretraining_examples(tokenizer, stage, Random(f"{settings.seed}-{name}")), stage, name)
-        return fresh
-
-    def warm_up() -> Any:
-        examples = warmup_examples(model, tokenizer, settings.warmup, settings.seed)
-        train(model, examples, settings.warmup, "student_warm")
-        return model
-
     digest = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-    described = {"seed": settings.seed, "tokenizer": digest, "pretraining": asdict(stage)}
-    model = build_model(out / name, described, tokenizer, pretrain)
-    if name == "student":
-        build_model(out / "student_warm", described | {"warmup": asdict(settings.warmup)}, tokenizer, warm_up)
+    described = json.loads(json.dumps({"seed": settings.seed, "tokenizer": digest, "pretraining": asdict(stage)}))
+    folder = out / name
+    built = folder / "built.json"
+    if built.exists() and json.loads(built.read_text())["settings"] == described:
+        return
+    start = perf_counter()
+    torch.manual_seed(settings.seed)
+    model = new_model(tokenizer, stage)
+    train(model, pretraining_examples(tokenizer, stage, Random(f"{settings.seed}-{name}")), stage, name)
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.generation_config.update(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    model.to(torch.bfloat16).save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    measured = measure(model.float(), tokenizer) | {"seconds": round(perf_counter() - start, 1)}
+    (partial / built.name).write_text(json.dumps({"settings": described, "measured": measured}, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
 
 
 def end_with_parent() -> None:
@@ -294,7 +243,7 @@ def build(out: Path, settings: Settings, *, should_force: bool = False) -> dict[
     tokenizer = world.build_tokenizer()
     tokenizer.save_pretrained(out / TOKENIZER)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
-        for job in [pool.submit(build_chain, out, settings, name) for name in ("student", "teacher")]:
+        for job in [pool.submit(build_model, out, settings, name) for name in MODELS]:
             job.result()
     shutil.rmtree(out / TOKENIZER)
     datasets = world.datasets(settings.seed)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import os
 from typing import Any
 
 from wrapt import register_post_import_hook
@@ -20,10 +21,19 @@ def apply() -> None:
     if _applied:
         return
     _applied = True
+    _train_with_the_engine_for_cuda()
     _name_the_cpu_build_of_vllm()
     _deduplicate_process_group_backend()
     _never_pin_memory()
     _use_cpu_replica()
+
+
+def _train_with_the_engine_for_cuda() -> None:
+    """verl registers its FSDP engine for cuda and npu; the one for cuda asks the platform for its device, and so serves.
+
+    Remove when verl registers it for cpu.
+    """
+    os.environ.setdefault("VERL_ENGINE_DEVICE", "cuda")
 
 
 def _name_the_cpu_build_of_vllm() -> None:

@@ -9,6 +9,10 @@ Invariant: taking the inserted ids out again gives the original ids; nothing is 
     result     [a, b, c, <call>2</call>, d, e]     two ids are left there, so n = 2
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import product
 from typing import Protocol
 
 import numpy as np
@@ -31,6 +35,44 @@ def draw_num_tokens(rng: np.random.Generator, max_exponent: int = 3) -> int:
     return digit * 10**exponent
 
 
+@dataclass(frozen=True)
+class DrawnCall:
+    """A command of the warm-up."""
+
+    position: int
+    """It stands before this one of the original ids."""
+    num_drawn: int
+    """d * 10^k as drawn."""
+    num_tokens: int
+    """What it asks for: `num_drawn`, clipped to the original ids left after it."""
+
+
+def draw_calls(length: int, rng: np.random.Generator, *, num_calls: int, max_exponent: int = 3) -> list[DrawnCall]:
+    """Draw `num_calls` commands for a text of `length` ids, in order: distinct uniform positions, lengths by the law.
+
+    Raises:
+        ValueError: more commands than positions, or a negative exponent.
+    """
+    if max_exponent < 0:
+        raise ValueError(f"max_exponent must be 0 or more, got {max_exponent}")
+    if not 0 <= num_calls <= length:
+        raise ValueError(f"num_calls must be between 0 and the {length} positions of token_ids, got {num_calls}")
+    positions = sorted(rng.choice(length, size=num_calls, replace=False).tolist()) if num_calls else []
+    drawn = [draw_num_tokens(rng, max_exponent) for _ in positions]
+    return [DrawnCall(p, n, min(n, length - p)) for p, n in zip(positions, drawn, strict=True)]
+
+
+def place_calls(token_ids: list[int], calls: Iterable[DrawnCall], tokenizer: TextEncoder) -> list[int]:
+    """`token_ids` with the commands in it."""
+    result: list[int] = []
+    start = 0
+    for call in calls:
+        result += token_ids[start : call.position]
+        result += tokenizer.encode(format_call(call.num_tokens), add_special_tokens=False)
+        start = call.position
+    return result + token_ids[start:]
+
+
 def insert_calls(
     token_ids: list[int],
     tokenizer: TextEncoder,
@@ -43,19 +85,24 @@ def insert_calls(
 
     A command at position p (0 <= p < len) stands before original id p, and asks for at most the len - p original ids
     that follow it.
+
+    Raises:
+        ValueError: more commands than positions, or a negative exponent.
     """
-    if max_exponent < 0:
-        raise ValueError(f"max_exponent must be 0 or more, got {max_exponent}")
-    if not 0 <= num_calls <= len(token_ids):
-        raise ValueError(
-            f"num_calls must be between 0 and the {len(token_ids)} positions of token_ids, got {num_calls}"
-        )
-    positions = sorted(rng.choice(len(token_ids), size=num_calls, replace=False).tolist()) if num_calls else []
-    result: list[int] = []
-    start = 0
-    for position in positions:
-        num_tokens = min(draw_num_tokens(rng, max_exponent), len(token_ids) - position)
-        result += token_ids[start:position]
-        result += tokenizer.encode(format_call(num_tokens), add_special_tokens=False)
-        start = position
-    return result + token_ids[start:]
+    calls = draw_calls(len(token_ids), rng, num_calls=num_calls, max_exponent=max_exponent)
+    return place_calls(token_ids, calls, tokenizer)
+
+
+def length_law(max_exponent: int = 3, num_left: int | None = None) -> dict[int, Fraction]:
+    """The exact distribution of what a command asks for, where `num_left` ids are left after it (None: unclipped).
+
+    >>> law = length_law(max_exponent=1, num_left=12)
+    >>> law[9], law[10], law[12]
+    (Fraction(1, 18), Fraction(1, 18), Fraction(4, 9))
+    """
+    law: dict[int, Fraction] = {}
+    for digit, exponent in product(range(1, 10), range(max_exponent + 1)):
+        number = digit * 10**exponent
+        asked = number if num_left is None else min(number, num_left)
+        law[asked] = law.get(asked, Fraction(0)) + Fraction(1, 9 * (max_exponent + 1))
+    return law

@@ -26,7 +26,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from relay_verl.evaluation.records import replace_file
+from relay_verl.files import replace_file
 
 Log = Mapping[int, Mapping[str, Any]]
 """Metrics by step."""

@@ -20,8 +20,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from relay_verl.evaluation.records import CallText, ResponseRecord, replace_file
+from relay_verl.evaluation.records import CallText, ResponseRecord
 from relay_verl.evaluation.table import ConditionSummary, make_columns, summarize
+from relay_verl.files import replace_file
 from relay_verl.protocol import find_calls
 from relay_verl.types import CallOutcome
 

@@ -12,7 +12,6 @@ A worked example, where the teacher wrote `56`::
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -22,6 +21,7 @@ from typing import Literal, Protocol
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
+from relay_verl.files import replace_file
 from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -207,15 +207,3 @@ def read_records(path: Path) -> list[ResponseRecord]:
 def write_records(path: Path, records: Iterable[ResponseRecord]) -> None:
     """Write a JSONL file; makes its folder. `read_records` gives the same records back."""
     replace_file(path, "".join(f"{record.to_json()}\n" for record in records).encode())
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` so that a reader sees either the old file or the whole new one; makes the folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from relay_verl.engines.base import TokenEngine
 from relay_verl.evaluation.records import ResponseRecord
 from relay_verl.grading import Grader
 from relay_verl.policies import make_policy
+from relay_verl.tokenization import chat_ids
 
 logger = logging.getLogger(__name__)
 
@@ -151,13 +152,11 @@ async def _answer_all(
 
     async def answer(row: Mapping[str, Any]) -> ResponseRecord:
         messages = [dict(message) for message in row["prompt"]]
-        prompt_ids = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=False, **template
-        )
+        prompt_ids = chat_ids(tokenizer, messages, template)
         async with gate:
             started = time.monotonic()
             trajectory = await decoder.run(
-                list(prompt_ids), sampling={"temperature": 0.0}, policy=make_policy(condition.policy)
+                prompt_ids, sampling={"temperature": 0.0}, policy=make_policy(condition.policy)
             )
             latency_s = time.monotonic() - started
         truth = str(row["reward_model"]["ground_truth"])

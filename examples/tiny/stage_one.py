@@ -1,0 +1,107 @@
+"""What comes before GRPO, on the tiny world, by the commands a real pair takes: warm-up and filter (paper 3.1, 3.2.2).
+
+    python examples/tiny/stage_one.py --out outputs/quickstart/pair
+
+    DIR/warmup.parquet   relay-verl warmup-data: the student's own responses with commands in them
+    DIR/student_warm     verl.trainer.sft_trainer +recipe=warmup_tiny
+    DIR/train.parquet    relay-verl filter: the questions with the teacher's pass counts
+
+A second run goes on where a stopped one ended.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parent
+
+
+def run(command: Sequence[str], pair: Path, log: Path | None = None) -> None:
+    """Run a command on the tiny world in `pair`.
+
+    Raises:
+        SystemExit: it failed; names its log.
+    """
+    environment = os.environ | {"VERL_PLATFORM": "cpu", "RELAY_TINY_DIR": str(pair.resolve()), "HF_HUB_OFFLINE": "1"}
+    environment.setdefault("OMP_NUM_THREADS", "1")
+    with open(log or os.devnull, "w") as file:
+        output = file if log else None
+        done = subprocess.run(command, env=environment, stdout=output, stderr=output and subprocess.STDOUT, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command[:4])} ended with code {done.returncode}" + (f"; its log is {log}" if log else ""))
+
+
+def relay_verl(*arguments: str) -> list[str]:
+    """The command line of `relay-verl`."""
+    return [sys.executable, "-m", "relay_verl", *arguments]
+
+
+def build_pair(pair: Path, *options: str) -> None:
+    """The models and questions, unless they are there."""
+    run([sys.executable, str(EXAMPLES / "build.py"), "--out", str(pair), *options], pair)
+
+
+def warm_up(pair: Path) -> None:
+    """The student that writes commands, unless it is there."""
+    student, warm = pair / "student", pair / "student_warm"
+    if (warm / "config.json").is_file():
+        return
+    data, questions = pair / "warmup.parquet", pair / "questions.parquet"
+    command = relay_verl("warmup-data", "--recipe", "relay_tiny", "--student", str(student))
+    run([*command, "--data", str(questions), "--out", str(data)], pair)
+    checkpoints = pair / "warmup"
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    trainer = ["torch.distributed.run", "--standalone", "--nproc_per_node=1", "-m", "verl.trainer.sft_trainer"]
+    options = ["+recipe=warmup_tiny", f"trainer.default_local_dir={checkpoints}", f"hydra.run.dir={pair}/hydra"]
+    print("student_warm: verl's SFT trainer")
+    run([sys.executable, "-m", *trainer, *options], pair, log=pair / "warmup.log")
+    [exported] = checkpoints.glob("global_step_*/huggingface")
+    exported.rename(warm)
+    shutil.rmtree(checkpoints)
+
+
+def filter_questions(pair: Path) -> None:
+    """The questions with the teacher's pass counts."""
+    questions, out = pair / "questions.parquet", pair / "train.parquet"
+    run(relay_verl("filter", "--recipe", "relay_tiny", "--data", str(questions), "--out", str(out)), pair)
+
+
+def prepare_pair(pair: Path, *build_options: str) -> None:
+    """All that GRPO starts from, unless it is there."""
+    build_pair(pair, *build_options)
+    warm_up(pair)
+    filter_questions(pair)
+
+
+def measure_warm_up(pair: Path) -> dict[str, object]:
+    """Accuracy without calls and share of commands, before the warm-up and after it."""
+    import torch
+    from build import measure
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    measured = {}
+    for name in ("student", "student_warm"):
+        model = AutoModelForCausalLM.from_pretrained(pair / name, dtype=torch.float32)
+        torch.manual_seed(0)
+        measured[name] = measure(model.eval(), AutoTokenizer.from_pretrained(pair / name))
+    return measured
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("outputs/quickstart/pair"), help="where everything goes")
+    parser.add_argument("--measure", action="store_true", help="measure what the warm-up changed")
+    options = parser.parse_args()
+    pair: Path = options.out.resolve()
+    prepare_pair(pair)
+    if options.measure:
+        print(json.dumps(measure_warm_up(pair), indent=2))
+
+
+if __name__ == "__main__":
+    main()

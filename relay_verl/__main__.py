@@ -1,0 +1,5 @@
+"""`python -m relay_verl` is `relay-verl`."""
+
+from relay_verl.cli import main
+
+main()

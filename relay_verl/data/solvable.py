@@ -1,0 +1,46 @@
+"""The training set as the filter leaves it: `data.custom_cls` of every relay recipe (paper 3.2.2).
+
+The threshold is applied as the data is read, so that one pass of `relay-verl filter` serves any. A file without pass
+counts, such as a validation set, is read whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from verl.utils.dataset.rl_dataset import RLHFDataset
+
+from relay_verl.config import ConfigError
+from relay_verl.data.solvability import COLUMN, PassCount
+
+
+class TeacherSolvableDataset(RLHFDataset):
+    """verl's dataset, less the queries whose pass rate is below `data.min_pass_rate`."""
+
+    def maybe_filter_out_long_prompts(self, dataframe: Any = None) -> Any:
+        """verl's hook on the rows it has read.
+
+        Raises:
+            ConfigError: a file that was filtered with early stopping leaves a query open at this threshold.
+        """
+        return super().maybe_filter_out_long_prompts(self._keep_solvable(dataframe))
+
+    def _keep_solvable(self, dataframe: Any) -> Any:
+        min_pass_rate = float(self.config.get("min_pass_rate", 0.0))
+        if not min_pass_rate or COLUMN not in dataframe.column_names:
+            return dataframe
+        kept = []
+        for index, column in enumerate(dataframe[COLUMN]):
+            if column is None:  # a row of a file without pass counts, read beside one that has them
+                kept.append(index)
+                continue
+            verdict = PassCount.of(column).is_solvable(min_pass_rate)
+            if verdict is None:
+                raise ConfigError(
+                    f"data.min_pass_rate={min_pass_rate}: row {index} of {', '.join(self.original_data_files)} was "
+                    "filtered with --early-stop at another threshold; filter again without it"
+                )
+            if verdict:
+                kept.append(index)
+        print(f"teacher-solvable at a pass rate of {min_pass_rate}: {len(kept)} of {len(dataframe)} queries")
+        return dataframe.select(kept)

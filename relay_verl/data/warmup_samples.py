@@ -1,0 +1,129 @@
+"""The call warm-up's data: the vanilla student's own responses with commands in them, ready for training (paper 3.1).
+
+A row is exact token ids, prompt and response, and a loss mask that is 1 on the response. Nothing is decoded and encoded
+again: taking the commands out gives what the student sampled. A response that ran into the length limit is marked, and
+`relay_verl.data.warmup_dataset` leaves it out: it would teach the student not to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from relay_verl.data.seeds import derive_seed, sample_seed
+from relay_verl.data.warmup import draw_calls, place_calls
+from relay_verl.engines.base import TokenEngine
+from relay_verl.jobs.store import Row
+from relay_verl.tokenization import chat_ids
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("sample", pa.int32()),
+        ("placement", pa.int32()),
+        ("seed", pa.int64()),
+        ("input_ids", pa.list_(pa.int32())),
+        ("loss_mask", pa.list_(pa.int8())),
+        ("num_prompt_tokens", pa.int32()),
+        ("num_own_tokens", pa.int32()),
+        (
+            "calls",
+            pa.list_(pa.struct([(name, pa.int32()) for name in ("position", "num_drawn", "num_tokens")])),
+        ),
+        ("is_finished", pa.bool_()),
+    ]
+)
+
+
+class WarmupSampler:
+    """Samples the student's responses to a query and puts commands into them.
+
+    Args:
+        student: the student before any training.
+        tokenizer: its tokenizer.
+        num_samples: responses a query.
+        num_placements: rows a response.
+        call_weights: relative frequency of 0, 1, 2 ... commands in a row.
+        max_exponent: of the law of lengths.
+        max_tokens: most tokens of a response.
+        sampling: as vLLM names it.
+        seed: of all samples and places; None for fresh ones.
+        template: arguments of the chat template.
+    """
+
+    def __init__(
+        self,
+        student: TokenEngine,
+        tokenizer: Any,
+        *,
+        num_samples: int,
+        num_placements: int,
+        call_weights: Sequence[float],
+        max_exponent: int,
+        max_tokens: int,
+        sampling: Mapping[str, Any],
+        seed: int | None,
+        template: Mapping[str, Any],
+    ):
+        self._student = student
+        self._tokenizer = tokenizer
+        self._num_samples = num_samples
+        self._num_placements = num_placements
+        self._call_probabilities = np.asarray(call_weights) / sum(call_weights)
+        self._max_exponent = max_exponent
+        self._max_tokens = max_tokens
+        self._sampling = dict(sampling)
+        self._seed = seed
+        self._template = template
+
+    async def process(self, row: Row) -> list[Row]:
+        """All rows of one query.
+
+        Raises:
+            EngineError: the student could not answer.
+        """
+        prompt_ids = chat_ids(self._tokenizer, row["prompt"], self._template)
+        samples = await asyncio.gather(*(self._sample(row, prompt_ids, i) for i in range(self._num_samples)))
+        return [record for records in samples for record in records]
+
+    async def _sample(self, row: Row, prompt_ids: list[int], sample: int) -> list[Row]:
+        key = row["extra_info"]["id"]
+        generation = await self._student.generate(
+            prompt_ids, max_tokens=self._max_tokens, sampling={**self._sampling, **sample_seed(self._seed, key, sample)}
+        )
+        return [
+            self._place(key, prompt_ids, generation.token_ids, generation.finish_reason != "length", sample, placement)
+            for placement in range(self._num_placements)
+        ]
+
+    def _place(
+        self, key: str, prompt_ids: list[int], own: list[int], is_finished: bool, sample: int, placement: int
+    ) -> Row:
+        fresh = int(np.random.SeedSequence().generate_state(1)[0]) >> 1
+        seed = fresh if self._seed is None else derive_seed(self._seed, key, sample, placement)
+        rng = np.random.default_rng(seed)
+        num_calls = int(rng.choice(len(self._call_probabilities), p=self._call_probabilities))
+        calls = draw_calls(len(own), rng, num_calls=min(num_calls, len(own)), max_exponent=self._max_exponent)
+        response = place_calls(own, calls, self._tokenizer)
+        return {
+            "id": key,
+            "sample": sample,
+            "placement": placement,
+            "seed": seed,
+            "input_ids": prompt_ids + response,  # [prompt_length + response_length]
+            "loss_mask": [0] * len(prompt_ids) + [1] * len(response),
+            "num_prompt_tokens": len(prompt_ids),
+            "num_own_tokens": len(own),
+            "calls": [asdict(call) for call in calls],
+            "is_finished": is_finished,
+        }
+
+
+def to_records(row: Row, result: list[Row]) -> list[Row]:
+    """The rows as they are."""
+    return result

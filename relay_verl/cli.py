@@ -37,6 +37,26 @@ def version() -> None:
             typer.echo(f"{name} not installed")
 
 
+@app.command()
+def data(
+    name: Annotated[str, typer.Argument(help="Training dataset, such as dapo-math-17k.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write; the rows left out are named beside it.")],
+    source: Annotated[Path | None, typer.Option(help="Local copy, a file or a folder; the hub's if not given.")] = None,
+    evaluation: Annotated[
+        list[Path] | None, typer.Option(help="Evaluation set whose questions must not be trained on; repeatable.")
+    ] = None,
+    ngram: Annotated[int, typer.Option(min=1, help="Words in a run that two questions may share.")] = 13,
+    min_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the shorter question's runs that makes an overlap.")
+    ] = 0.5,
+) -> None:
+    """Write a training dataset in verl's schema, without repetitions and without questions of evaluation sets."""
+    from relay_verl.data.prepare import prepare
+
+    report = prepare(name, out, source=source, evaluation=evaluation or (), ngram=ngram, min_share=min_share)
+    typer.echo(report.summary())
+
+
 @bench.command()
 def rollout(
     recipe: Annotated[str, typer.Option(help="Recipe that says how the engines run.")] = "relay_tiny",

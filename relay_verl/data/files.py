@@ -1,0 +1,116 @@
+"""Rows of local files of any dataset: parquet, JSON Lines, JSON and CSV, or a folder of them. Pure.
+
+Invariant: a file that is not what its name says is one line that names it; no row is left out in silence.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from relay_verl.config import ConfigError
+from relay_verl.data.schema import first_line, is_hidden, iter_parquet
+
+
+def find_files(path: Path) -> list[Path]:
+    """The file itself, or the files of a folder in order of their names.
+
+    Of the kinds in READERS, only the first that the folder has is read: a copy of a hub dataset holds JSON files that
+    describe it. Names with a dot in front are passed over.
+
+    Raises:
+        ConfigError: nothing there, or nothing of a kind that can be read.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist")
+    if path.is_file():
+        if path.suffix.lower() not in READERS:
+            raise ConfigError(f"{path} ends in {path.suffix or 'nothing'!r}; allowed: {', '.join(READERS)}")
+        return [path]
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not is_hidden(file, path))
+    for suffix in READERS:
+        if found := [file for file in files if file.suffix.lower() == suffix]:
+            return found
+    raise ConfigError(f"{path} has no file that ends in {', '.join(READERS)}")
+
+
+def iter_file(file: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one file.
+
+    Raises:
+        ConfigError: the file is not what its name says; names the file, and the line where it has lines.
+    """
+    try:
+        yield from READERS[file.suffix.lower()](file)
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise ConfigError(f"{file} cannot be read: {first_line(error)}") from None
+
+
+def sha256_of(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal. Raises ConfigError if it cannot be read."""
+    try:
+        with open(file, "rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def fingerprint(file: Path) -> dict[str, str]:
+    """A file's path and its SHA-256, for a manifest."""
+    return {"path": str(file), "sha256": sha256_of(file)}
+
+
+def _iter_json_lines(file: Path) -> Iterator[dict[str, Any]]:
+    with open(file, encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _check_object(_parse(line, f"{file}, line {number}"), f"{file}, line {number}")
+
+
+def _iter_json(file: Path) -> Iterator[dict[str, Any]]:
+    """A list of objects; or JSON Lines, which many a `.json` file is."""
+    with open(file, encoding="utf-8-sig") as text:
+        while (first := text.read(1)).isspace():
+            pass
+    if first != "[":
+        yield from _iter_json_lines(file)
+        return
+    for number, row in enumerate(_parse(file.read_text(encoding="utf-8-sig"), str(file)), start=1):
+        yield _check_object(row, f"{file}, row {number}")
+
+
+def _iter_csv(file: Path) -> Iterator[dict[str, Any]]:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    with open(file, encoding="utf-8-sig", newline="") as text:
+        reader = csv.DictReader(text, strict=True)
+        for row in reader:
+            if None in row:
+                raise ConfigError(f"{file}, line {reader.line_num} has more fields than the header")
+            yield row
+
+
+def _parse(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{place} is not JSON: {first_line(error)}") from None
+
+
+def _check_object(row: object, place: str) -> dict[str, Any]:
+    if not isinstance(row, Mapping):
+        raise ConfigError(f"{place} is no object with columns, but {str(row)[:60]!r}")
+    return dict(row)
+
+
+READERS: dict[str, Callable[[Path], Iterator[dict[str, Any]]]] = {
+    ".parquet": iter_parquet,
+    ".jsonl": _iter_json_lines,
+    ".json": _iter_json,
+    ".csv": _iter_csv,
+}
+"""How each kind of file is read, in the order in which a folder is searched for them."""

@@ -1,0 +1,243 @@
+r"""A training dataset as a file in verl's schema: loaded, deduplicated, free of the evaluation sets' questions.
+
+Paper: RelayLLM (arXiv 2601.05167), 4.1 (DAPO-Math-17k) and C.1 (the prompt).
+
+Invariant: every row that is read is either written or named with its reason in `OUT.dropped.jsonl`; the counts in
+`OUT.manifest.json` add up. Each of the three files is either the old one or the whole new one, and the manifest, which
+holds the SHA-256 of the other two, is written last.
+
+A row is dropped if
+- it has no question or no answer, or text that is no Unicode;
+- its answer is one that the grader can match with nothing (see `is_gradable`);
+- a row before it has its id or its question (blanks aside). A copy with another answer says so;
+- its question overlaps with an evaluation set (see `relay_verl.data.overlap`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from relay_verl.config import ConfigError
+from relay_verl.data.files import find_files, fingerprint, iter_file, sha256_of
+from relay_verl.data.overlap import OverlapIndex
+from relay_verl.data.schema import MAX_NAMED, name_few, to_row, write_parquet
+from relay_verl.data.sources import Example, find_source, iter_examples, load
+from relay_verl.evaluation.records import replace_file
+from relay_verl.grading import MAX_ANSWER_CHARS, last_boxed
+
+
+class DropReason(StrEnum):
+    """Why a row is not written."""
+
+    NO_QUESTION = "no question"
+    NO_ANSWER = "no answer"
+    NO_UNICODE = "text is no Unicode"
+    UNGRADABLE = "answer does not parse"
+    DUPLICATE = "duplicate"
+    OVERLAP = "overlap"
+
+
+@dataclass(frozen=True)
+class PreparedReport:
+    """What became of a dataset."""
+
+    name: str
+    """The dataset."""
+    out: Path
+    """The file written."""
+    num_read: int
+    """Rows of the source."""
+    num_written: int
+    """Rows of `out`."""
+    num_dropped: dict[str, int]
+    """Rows dropped, by reason."""
+    first_dropped: dict[str, list[str]]
+    """Ids of the first rows dropped, by reason, each id once."""
+
+    def summary(self) -> str:
+        """A few lines for people."""
+        lines = [f"{self.name}: {self.num_written} of {self.num_read} rows written to {self.out}"]
+        for reason, num in self.num_dropped.items():
+            lines.append(f"  dropped: {num} {reason} ({name_few(self.first_dropped[reason])})")
+        return "\n".join(lines)
+
+
+def prepare(
+    name: str,
+    out: Path | str,
+    *,
+    source: Path | str | None = None,
+    evaluation: Sequence[Path | str] = (),
+    ngram: int = 13,
+    min_share: float = 0.5,
+) -> PreparedReport:
+    """Write the dataset `name` to the parquet file `out`; shows a progress bar.
+
+    source: a local copy, a file or a folder; the hub's if None. evaluation: files or folders of evaluation sets.
+    ngram, min_share: see `relay_verl.data.overlap.find_overlaps`.
+
+    Raises:
+        ConfigError: one line on a name, file, column, wrapper or number that cannot work, or if no row is left.
+    """
+    from tqdm import tqdm
+
+    dataset = find_source(name)
+    out, path = Path(out), None if source is None else Path(source)
+    sets = [Path(file) for file in evaluation]
+    _check_out(out, sets if path is None else [path, *sets])
+    index = OverlapIndex(_evaluation_rows(sets), ngram=ngram, min_share=min_share)
+    loaded = load(dataset, path)
+    progress = tqdm(iter_examples(dataset, loaded), desc=dataset.name, unit="row", total=loaded.num_rows)
+    dropped = DroppedRows()
+    rows: list[dict[str, Any]] = []
+    for example in _distinct(progress, dropped):
+        row = to_row(
+            data_source=dataset.name,
+            question=example.question,
+            ground_truth=example.answer or "",
+            id=example.id,
+            split=dataset.split,
+            index=len(rows),
+        )
+        if overlaps := index.overlaps_of(row):
+            others = [
+                {key: value for key, value in asdict(o).items() if key not in ("id", "question")} for o in overlaps
+            ]
+            dropped.add(example.id, DropReason.OVERLAP, question=example.question, overlaps=others)
+        else:
+            rows.append(row)
+    num_read = len(rows) + dropped.num.total()
+    if not num_read:
+        raise ConfigError(f"{dataset.name}: {path or dataset.hub_id} has no rows")
+    if not rows:
+        raise ConfigError(f"{dataset.name}: none of {num_read} rows is left; dropped: {_counts(dropped.num)}")
+    report = PreparedReport(dataset.name, out, num_read, len(rows), dict(dropped.num), dropped.first)
+    evaluation_files = [fingerprint(file) for path in sets for file in find_files(path)]
+    options = {"evaluation": evaluation_files, "ngram": ngram, "min_share": min_share}
+    _write_all(report, rows, dropped, loaded.origin, options)
+    return report
+
+
+def _counts(num: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in num.items())
+
+
+def is_gradable(answer: str) -> bool:
+    r"""Whether the grader can match a response with it: its braces match, it is not too long, and it says something.
+
+    >>> is_gradable(r"\frac{1}{2}"), is_gradable(r"\frac{1}{2"), is_gradable("?")
+    (True, False, False)
+    """
+    says_something = any(character.isalnum() or character in "∞∅" for character in answer)
+    is_whole = last_boxed(answer) is not None or last_boxed(rf"\boxed{{{answer}}}") == answer.strip()
+    return says_something and is_whole and len(answer) <= MAX_ANSWER_CHARS
+
+
+class DroppedRows:
+    """Rows that are not written, and why. Copies that agree in all that is said of them are one line with a count."""
+
+    def __init__(self) -> None:
+        self.num: Counter[str] = Counter()
+        self.first: dict[str, list[str]] = {}
+        self._lines: Counter[str] = Counter()
+
+    def add(self, id: str, reason: DropReason, **details: Any) -> None:
+        """Note a row."""
+        self.num[str(reason)] += 1
+        first = self.first.setdefault(str(reason), [])
+        if len(first) <= MAX_NAMED and id not in first:  # one more than is shown, for the dots behind them
+            first.append(id)
+        self._lines[json.dumps({"id": id, "reason": str(reason), **details})] += 1
+
+    def lines(self) -> Iterator[str]:
+        """JSON objects, in the order of their first rows."""
+        for line, num in self._lines.items():
+            yield f'{line[:-1]}, "num_rows": {num}}}\n'
+
+
+def _distinct(examples: Iterable[Example], dropped: DroppedRows) -> Iterator[Example]:
+    """The examples that are sound and that no example before them repeats; notes the others."""
+    by_question: dict[str, Example] = {}
+    by_id: dict[str, Example] = {}
+    for example in examples:
+        question = " ".join(example.question.split())
+        first = by_id.get(example.id) or by_question.get(question)
+        defect = _defect(example)
+        if defect is not None:
+            dropped.add(example.id, defect, answer=example.answer)
+        elif first is not None:
+            same = "id" if first.id == example.id else "question"
+            is_agreed = first.answer == example.answer
+            conflict = {} if is_agreed else {"answer": example.answer, "first_answer": first.answer}
+            dropped.add(example.id, DropReason.DUPLICATE, same=same, first_id=first.id, **conflict)
+        else:
+            by_question[question] = by_id[example.id] = example
+            yield example
+
+
+def _defect(example: Example) -> DropReason | None:
+    """What is wrong with an example by itself."""
+    if not example.question:
+        return DropReason.NO_QUESTION
+    if example.answer is None:
+        return DropReason.NO_ANSWER
+    try:
+        f"{example.question}{example.answer}{example.id}".encode()
+    except UnicodeEncodeError:
+        return DropReason.NO_UNICODE
+    return None if is_gradable(example.answer) else DropReason.UNGRADABLE
+
+
+def _check_out(out: Path, inputs: Sequence[Path]) -> None:
+    """Raises ConfigError if `out` is no name for a parquet file, or would be an input of the next run."""
+    if out.suffix != ".parquet" or out.is_dir():
+        raise ConfigError(f"{out} is not the name of a parquet file; give one that ends in .parquet")
+    for path in inputs:
+        if path.resolve() in (out.resolve(), *out.resolve().parents):
+            raise ConfigError(f"{out} is, or lies in, {path}, which is read; choose another place")
+
+
+def _evaluation_rows(evaluation: Sequence[Path]) -> dict[str, Iterator[Mapping[str, Any]]]:
+    """The rows of each evaluation set, under its path as given. Raises ConfigError at once if one is not there."""
+    files = {str(path): find_files(path) for path in evaluation}
+    return {name: (row for file in found for row in iter_file(file)) for name, found in files.items()}
+
+
+def _write_all(
+    report: PreparedReport,
+    rows: Sequence[Mapping[str, Any]],
+    dropped: DroppedRows,
+    origin: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> None:
+    out = report.out
+    write_parquet(out, rows)
+    dropped_file = out.with_name(f"{out.name}.dropped.jsonl")
+    try:
+        replace_file(dropped_file, "".join(dropped.lines()).encode())
+        manifest = {
+            **asdict(report),
+            "out": str(out),
+            "source": dict(origin),
+            "options": dict(options),
+            "sha256": {file.name: sha256_of(file) for file in (out, dropped_file)},
+            "versions": dict(_versions()),
+        }
+        replace_file(out.with_name(f"{out.name}.manifest.json"), (json.dumps(manifest, indent=2) + "\n").encode())
+    except OSError as error:
+        raise ConfigError(f"{error.filename} cannot be written: {error.strerror}") from None
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in ("relay-verl", "datasets", "pyarrow"):
+        try:
+            yield package, version(package)
+        except PackageNotFoundError:
+            yield package, "not installed"

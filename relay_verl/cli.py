@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from relay_verl.config import ConfigError
+from relay_verl.jobs.store import JobError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Token-level relay between a small and a large model."
@@ -57,6 +58,59 @@ def data(
     typer.echo(report.summary())
 
 
+Data = Annotated[Path, typer.Option(help="Dataset in verl's schema: a parquet file or a folder of them.")]
+Recipe = Annotated[str, typer.Option(help="Recipe that says how the model runs and what is drawn.")]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Ray processes that tokenize and grade; by default one a node.")
+]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides of the recipe, such as relay.filter.seed=1.")]
+
+
+@app.command("warmup-data")
+def warmup_data(
+    student: Annotated[str, typer.Option(help="The student before any training.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Parquet file to write; a report and a picture stand beside it.")],
+    recipe: Recipe = "relay_1.7b",
+    num_workers: Workers = None,
+    overrides: Overrides = None,
+) -> None:
+    """Sample the student's own responses and put commands into them: the data of the call warm-up."""
+    from relay_verl.data.generate import Source, make_warmup_data
+    from relay_verl.data.report import report_warmup
+    from relay_verl.evaluation.runner import compose
+    from relay_verl.preflight import check_model_path
+
+    config = compose(recipe, overrides or ())
+    check_model_path("--student", student)
+    make_warmup_data(config, Source.scan(data), out, student=student, num_workers=num_workers)
+    typer.echo(report_warmup(out, config))
+
+
+@app.command("filter")
+def filter_(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Parquet file to write; a picture stands beside it.")],
+    recipe: Recipe = "relay_1.7b",
+    early_stop: Annotated[
+        bool, typer.Option("--early-stop", help="Sample no further where the verdict at the threshold is certain.")
+    ] = False,
+    num_workers: Workers = None,
+    overrides: Overrides = None,
+) -> None:
+    """Ask the teacher each query several times and keep its pass rate: what the paper's filter reads."""
+    from relay_verl.data.generate import Source, filter_dataset
+    from relay_verl.data.report import report_filter
+    from relay_verl.evaluation.runner import compose
+    from relay_verl.preflight import check_model_path
+
+    config = compose(recipe, overrides or ())
+    if config.relay.teacher.path is not None:
+        check_model_path("relay.teacher.path", config.relay.teacher.path)
+    filter_dataset(config, Source.scan(data), out, stop_early=early_stop, num_workers=num_workers)
+    typer.echo(report_filter(out, config))
+
+
 @bench.command()
 def rollout(
     recipe: Annotated[str, typer.Option(help="Recipe that says how the engines run.")] = "relay_tiny",
@@ -88,5 +142,5 @@ def main() -> None:
     """Console entry point; a bad input is one line."""
     try:
         app()
-    except ConfigError as error:
+    except (ConfigError, JobError) as error:
         sys.exit(f"relay-verl: {error}")

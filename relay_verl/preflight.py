@@ -179,7 +179,7 @@ def check_declared_gpus(config: Any, settings: RelaySettings) -> None:
 
 
 def check_dataset(config: Any, key: str) -> None:
-    """Every parquet file is there and has a prompt and an answer; one to train on has been filtered, if that is asked."""
+    """Every parquet file is there and has a prompt and an answer; for training also pass counts, if they are needed."""
     import pyarrow as pa
 
     for name, schema in check_columns(config, key, (config.data.prompt_key, "reward_model")).items():

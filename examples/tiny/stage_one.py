@@ -80,15 +80,15 @@ def prepare_pair(pair: Path, *build_options: str) -> None:
 
 def measure_warm_up(pair: Path) -> dict[str, object]:
     """Accuracy without calls and share of commands, before the warm-up and after it."""
+    import build
     import torch
-    from build import measure
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     measured = {}
     for name in ("student", "student_warm"):
         model = AutoModelForCausalLM.from_pretrained(pair / name, dtype=torch.float32)
         torch.manual_seed(0)
-        measured[name] = measure(model.eval(), AutoTokenizer.from_pretrained(pair / name))
+        measured[name] = build.measure(model.eval(), AutoTokenizer.from_pretrained(pair / name))
     return measured
 
 

@@ -29,7 +29,7 @@ def apply() -> None:
 
 
 def _train_with_the_engine_for_cuda() -> None:
-    """verl registers its FSDP engine for cuda and npu; the one for cuda asks the platform for its device, and so serves.
+    """verl registers its FSDP engine for cuda and npu; the one for cuda asks the platform for its device: it serves.
 
     Remove when verl registers it for cpu.
     """

@@ -88,8 +88,8 @@ class TeacherFilter:
             prompt_ids, max_tokens=self._max_tokens, sampling={**self._sampling, **seed}
         )
         text = self._tokenizer.decode(generation.token_ids, skip_special_tokens=True)
-        kind = "choice" if row.get("ability") == "choice" else "math"
-        verdict = await self._grader.grade_async(text, str(row["reward_model"]["ground_truth"]), kind)
+        truth = str(row["reward_model"]["ground_truth"])
+        verdict = await self._grader.grade_async(text, truth, "choice" if row.get("ability") == "choice" else "math")
         return verdict.is_correct, len(generation.token_ids)
 
 

@@ -20,12 +20,12 @@ import pyarrow as pa
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.data import filter as teacher_filter
 from relay_verl.data import warmup_samples
+from relay_verl.data.files import sha256_of
 from relay_verl.data.filter import TeacherFilter
 from relay_verl.data.schema import dataset_schema, iter_rows, parquet_files
 from relay_verl.data.solvability import COLUMN
 from relay_verl.data.warmup_samples import WarmupSampler
 from relay_verl.engines.base import TokenEngine
-from relay_verl.files import sha256_of
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.pool import Pool, Worker, default_num_workers
 from relay_verl.jobs.store import Row

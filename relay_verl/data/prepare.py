@@ -29,7 +29,7 @@ from relay_verl.data.files import find_files, fingerprint, iter_file, sha256_of
 from relay_verl.data.overlap import OverlapIndex
 from relay_verl.data.schema import MAX_NAMED, name_few, to_row, write_parquet
 from relay_verl.data.sources import Example, find_source, iter_examples, load
-from relay_verl.evaluation.records import replace_file
+from relay_verl.files import replace_file
 from relay_verl.grading import MAX_ANSWER_CHARS, last_boxed
 
 

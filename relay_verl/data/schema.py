@@ -16,7 +16,6 @@ A row, whose prompt is the paper's (RelayLLM, arXiv 2601.05167, C.1)::
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -24,6 +23,7 @@ from typing import Any, TypeGuard
 from relay_verl.config import ConfigError
 from relay_verl.data.prompts import PROMPT_SUFFIX as PROMPT_SUFFIX
 from relay_verl.data.prompts import quote, strip_wrapper, wrap
+from relay_verl.files import replacing
 
 COLUMNS = ("data_source", "prompt", "reward_model")
 """Columns that a dataset must have; `extra_info` and `ability` may be missing."""
@@ -72,15 +72,10 @@ def write_parquet(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> None:
     if not rows:
         raise ConfigError(f"{path}: there are no rows to write")
     names = list(dict.fromkeys(name for row in rows for name in row))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         table = pa.table({name: [row.get(name) for row in rows] for name in names})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(path) as temporary:
             pq.write_table(table, temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except (pa.ArrowException, UnicodeError, OSError) as error:
         raise ConfigError(f"{path} cannot be written: {first_line(error)}") from None
 
@@ -104,7 +99,7 @@ def iter_rows(path: Path | str) -> Iterator[dict[str, Any]]:
     path = Path(path)
     seen: set[str] = set()
     repeated: dict[str, None] = {}
-    for file in _parquet_files(path):
+    for file in parquet_files(path):
         for number, row in enumerate(iter_parquet(file, COLUMNS), start=1):
             checked = _check_row(row, f"{file}: row {number}")
             id = checked["extra_info"]["id"]
@@ -116,6 +111,27 @@ def iter_rows(path: Path | str) -> Iterator[dict[str, Any]]:
         raise ConfigError(f"{path} has no rows")
     if repeated:
         raise ConfigError(f"{path}: {len(repeated)} ids occur more than once: {name_few(repeated)}")
+
+
+def dataset_schema(path: Path | str) -> Any:
+    """The arrow schema of what `iter_rows` yields: the first file's, with the id that each row is given.
+
+    Raises:
+        ConfigError: no parquet file there, or one with other columns than the first.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    first, *others = parquet_files(Path(path))
+    schema = pq.read_schema(first).remove_metadata()
+    for other in others:
+        if not pq.read_schema(other).remove_metadata().equals(schema):
+            raise ConfigError(f"{other} has other columns than {first}")
+    index = schema.get_field_index("extra_info")
+    known = schema.field(index).type if index >= 0 else None
+    fields = [f for f in known if f.name != "id"] if known is not None and pa.types.is_struct(known) else []
+    extra_info = pa.field("extra_info", pa.struct([pa.field("id", pa.string()), *fields]))
+    return schema.set(index, extra_info) if index >= 0 else schema.append(extra_info)
 
 
 def iter_parquet(file: Path, columns: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
@@ -221,7 +237,7 @@ def _check_row(row: dict[str, Any], place: str) -> dict[str, Any]:
     }
 
 
-def _parquet_files(path: Path) -> list[Path]:
+def parquet_files(path: Path) -> list[Path]:
     if not path.exists():
         raise ConfigError(f"{path} does not exist")
     if not path.is_dir():

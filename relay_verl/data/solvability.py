@@ -57,7 +57,7 @@ class PassCount:
         return None
 
     def next_wave(self, min_pass_rate: float | None) -> int:
-        """How many samples to ask for next: as many as any outcome needs, or all that are left (None: never stop early).
+        """How many samples to ask for next: as many as any outcome needs, or all that are left (None: no early stop).
 
         >>> PassCount(10, 0, 0).next_wave(0.5), PassCount(10, 5, 4).next_wave(0.5), PassCount(10, 6, 6).next_wave(0.5)
         (5, 1, 0)

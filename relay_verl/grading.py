@@ -67,10 +67,13 @@ class Verdict:
 
 _BOX_OR_BRACE = re.compile(r"\\{1,2}boxed\s*\{|\\[\\{}]|[{}]")
 _LATEX_COMMAND = re.compile(r"\\[A-Za-z]+")
-_CHOICE = re.compile(r"[\s{(\[$*]*([A-Za-z])(?=[\s$*]*(?:$|[)\].:}]))")  # 'B', '(B)', 'B.', 'B) text', '{(B)}\ 12'
+_CHOICE = re.compile(  # 'B', '(B)', 'B.', 'B) text', '{(B)}\ 12', 'Option B'
+    r"[\s{(\[$*]*(?:(?i:option|choice|answer)\b\s{0,8}:?[\s{(\[$*]{0,8})?([A-Za-z])(?=[\s$*]*(?:$|[)\].:}]))"
+)
 _STATED_CHOICE = re.compile(  # every repetition is bounded, which keeps the search linear
     r"(?i:answer)[\s*_]{0,8}(?:(?i:is)\b|:)[\s*_:$]{0,8}(?:(?i:option|choice)[\s*_$]{0,8})?"
     r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?(?:\(([A-Za-z])\)|[(\[]?([A-Z])(?![A-Za-z0-9'’]))"
+    r"(?![\s)\]*_$}]{0,8}(?:or\b|/)[\s(\[*_$]{0,8}[A-Za-z](?![A-Za-z]))"  # 'A or B' is no choice
 )
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))

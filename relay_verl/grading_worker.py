@@ -35,6 +35,8 @@ import subprocess
 import sys
 import threading
 import time
+import unicodedata
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -50,11 +52,31 @@ ALARM_MARGIN_S = 1.0
 PARENT_CHECK_PERIOD_S = 2.0
 """How often an idle worker looks for its parent: a forked copy of the parent can keep stdin open after its death."""
 
-_PERCENTAGE = re.compile(r"(?P<number>.*[^\s\\])\s*\\?%\s*", re.DOTALL)  # math-verify sees a % only behind the box
+_PERCENTAGE = re.compile(  # math-verify sees a % only behind the box
+    r"(?P<number>.*[^\s\\])\s*(?:\\?%|\bpercent|\\text\{\s*percent\})\s*", re.DOTALL
+)
 
-_REWRITES: tuple[tuple[re.Pattern[str], str], ...] = (
+
+def _from_repeating_decimal(match: re.Match[str]) -> str:
+    r"""`0.1\overline{6}` is 16 less 1, over 90."""
+    whole, fixed, period = match.groups()
+    numerator = int(whole + fixed + period) - int(whole + fixed)
+    return rf"\frac{{{numerator}}}{{{'9' * len(period)}{'0' * len(fixed)}}}"
+
+
+def _from_unicode_fraction(match: re.Match[str]) -> str:
+    numerator, denominator = unicodedata.normalize("NFKC", match[0]).split("⁄")
+    return rf"\frac{{{numerator}}}{{{denominator}}}"
+
+
+_REWRITES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"(?<!\\)\$"), ""),  # '$3$ and $5$'
     (re.compile("°"), r"^\\circ "),  # '90°'
+    (re.compile("∞"), r"\\infty "),
+    (re.compile(r"√\s*(?:\(([^()]*)\)|(\d+|[A-Za-z]))"), r"\\sqrt{\1\2}"),  # '2√3', '√(x+1)'
+    (re.compile(r"^\s*(?:\\approx(?![A-Za-z])|≈)"), ""),  # '\approx 3.14'
+    (re.compile(r"(?<!\d)(\d+)\.(\d*)\\overline\{(\d+)\}"), _from_repeating_decimal),  # '0.\overline{3}'
+    (re.compile("[¼-¾⅐-⅞]"), _from_unicode_fraction),  # '2½'
     (re.compile(r"\\varnothing(?![A-Za-z])"), r"\\emptyset "),
     (re.compile(r"(?<=\d),?\\[,!:; ](?=\d{3}(?!\d))"), ""),  # '1\,234', '1,\!234'
     (re.compile(r"^\s*([+-]?\d+)\s+(\d+)\s*/\s*(\d+)\s*$"), r"\1\\frac{\2}{\3}"),  # '2 1/2'

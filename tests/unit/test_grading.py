@@ -1,6 +1,7 @@
 r"""What the grader calls right, and that no answer and no dying process makes it raise, hang or misjudge the next.
 
-Tables of cases with the reason beside each. Hostile cases use a Grader with a short deadline.
+The tables of cases, with the reason beside each, are in `grading_cases`. Hostile cases use a Grader with a short
+deadline.
 """
 
 import asyncio
@@ -8,11 +9,13 @@ import dataclasses
 import doctest
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ from hypothesis import strategies as st
 
 from relay_verl import grading
 from relay_verl.grading import MAX_ANSWER_CHARS, Grader, Verdict, VerdictStatus, grade, grade_async, last_boxed
+
+from .grading_cases import CASES, HOSTILE_CASES, KNOWN_MISJUDGED, GradingCase
 
 ROOT = Path(grading.__file__).resolve().parent.parent
 HANGS = r"\boxed{9^{9^{9^9}}}"
@@ -59,178 +64,87 @@ def is_running(pid: int) -> bool:
         return False
 
 
-# ---- math: is this answer equal to that ground truth? ----
+# ---- verdicts ----
 
-MATH_CASES = [
-    # answer in the box, ground truth, is it correct, why
-    ("4", "4", True, "the same text"),
-    ("4", "5", False, "another integer"),
-    ("-4", "4", False, "the sign counts"),
-    ("+4", "4", True, "a plus sign says nothing"),
-    ("007", "7", True, "leading zeros say nothing"),
-    ("-0", "0", True, "zero has no sign"),
-    ("9" * 4000, "9" * 4000 + "0", False, "integers past Python's limit for printing"),
-    ("4.0", "4", True, "a decimal that is an integer"),
-    ("4.", "4", True, "a full stop inside the box"),
-    ("$4$", "4", True, "dollars inside the box"),
-    (r"\[4\]", "4", True, "display math inside the box"),
-    ("4", "$4$", True, "the truth in dollars"),
-    ("4", r"$$\boxed{4}$$", True, "the truth in a box"),
-    (r"\frac{1}{2}", r"The answer is \boxed{0.5}.", True, "the truth is a solution that ends in a box"),
-    ("0.5", r"\frac{1}{2}", True, "decimal and fraction"),
-    ("1/2", r"\frac12", True, "LaTeX fraction without braces"),
-    (r"\dfrac{2}{4}", r"\tfrac{1}{2}", True, "a fraction that is not reduced"),
-    (r"\frac{-1}{2}", r"-\frac{1}{2}", True, "where the sign of a fraction stands"),
-    ("0.33", "1/3", False, "a rounded third is not a third"),
-    ("5/2", r"2\frac{1}{2}", True, "mixed number as truth; bare, math-verify reads it as 1/2"),
-    (r"2\frac{1}{2}", "2.5", True, "mixed number as answer"),
-    ("2 1/2", "5/2", True, "mixed number in plain text"),
-    ("1", r"2\frac{1}{2}", False, "not the product of the mixed number's parts"),
-    (r"\sqrt{18}", r"3\sqrt{2}", True, "a root simplified"),
-    ("3", r"3\sqrt{2}", False, "bare, math-verify reads this truth as 3"),
-    (r"\frac{1}{\sqrt{2}}", r"\frac{\sqrt{2}}{2}", True, "denominator made rational"),
-    ("sqrt(2)", r"\sqrt{2}", True, "a root in plain text"),
-    ("1.414", r"\sqrt{2}", False, "a rounded root"),
-    ("3.14", r"\pi", False, "a rounded pi"),
-    (r"50\%", "50", True, "a percentage whose sign the truth leaves out"),
-    ("50%", r"50\%", True, "a percentage escaped or not"),
-    ("0.5", r"50\%", True, "a percentage as a decimal"),
-    (r"12.5\%", "0.125", True, "a decimal percentage"),
-    (r"\frac{100}{3}\%", r"33\frac{1}{3}\%", True, "a fraction of a percent"),
-    (r"50\%", r"60\%", False, "another percentage"),
-    (r"12\text{ cm}", "12", True, "a unit the truth leaves out"),
-    ("12", r"12\,\mathrm{cm}", True, "a unit the answer leaves out"),
-    ("12 apples", "12", True, "a plain-text unit"),
-    (r"\$10.00", "10", True, "a currency sign"),
-    (r"90^\circ", "90", True, "degrees"),
-    ("90°", r"90^\circ", True, "degrees in Unicode"),
-    ("1,234", "1234", True, "thousands separated by a comma"),
-    (r"1{,}234", "1,234", True, "the comma in braces"),
-    (r"1\,234", "1234", True, "thousands separated by a thin space"),
-    (r"\{2, 1\}", r"\{1,2\}", True, "a set has no order"),
-    ("2, 1", "1,2", True, "a list of solutions has no order"),
-    (r"1 \text{ and } 2", "1, 2", True, "solutions joined by a word"),
-    (r"$1$ and $2$", "1, 2", True, "solutions in dollars of their own"),
-    (r"x=1 \text{ or } x=2", "1,2", True, "solutions as equations"),
-    ("1", "1,2", False, "one of two solutions"),
-    ("1,2,3", "1,2", False, "a solution too many"),
-    ("3 or 5", "5", False, "hedging between two answers"),
-    ("3 5", "5", False, "two numbers side by side"),
-    ("??? $5$", "5", False, "a number fished out of something that does not parse"),
-    (r"&&& \frac{5}{1}", "5", False, "a fraction fished out of something that does not parse"),
-    ("??? the answer is $5$", "5", False, "a sentence fished out of something that does not parse"),
-    (r"3 \\ 5", "5", False, "two lines, one of them right"),
-    ("(1, 2)", "(1,2)", True, "a pair, blanks apart"),
-    ("(2,1)", "(1,2)", False, "a pair has an order"),
-    ("[1,2]", "(1,2)", False, "a closed interval is not the open one"),
-    (r"[1, \infty)", r"[1,\infty)", True, "a half-open interval"),
-    (r"x \le 2", r"(-\infty,2]", True, "an interval as an inequality"),
-    (r"(-\infty,2)", "x<2", True, "an inequality as an interval"),
-    (r"(2,3)\cup(0,1)", r"(0,1)\cup(2,3)", True, "a union has no order"),
-    ("2<x", "x>2", True, "an inequality read from the other side"),
-    (r"\varnothing", r"\emptyset", True, "two signs for the empty set"),
-    ("x=3", "3", True, "the variable is named"),
-    ("3", "x=3", True, "the truth names the variable"),
-    ("x^2+2x+1", "(x+1)^2", True, "expanded"),
-    ("b+a", "a+b", True, "a sum has no order"),
-    ("4i+3", "3+4i", True, "a complex number"),
-    ("720", "6!", True, "a factorial"),
-    ("1024", "2^{10}", True, "a power"),
-    (r"1.5\times 10^3", "1500", True, "scientific notation"),
-    (r"\begin{bmatrix}1\\2\end{bmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}", True, "brackets of a matrix"),
-    (r"\begin{pmatrix}1\\3\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}", False, "another matrix"),
-    (r"\text{Evelyn}", "Evelyn", True, "a name as text"),
-    (r"\text{Bob}", "Evelyn", False, "another name"),
-    (r"\left\{1,2\right.", r"\left\{1,2\right.", True, "the dot of \\right. is no full stop"),
-    ("x" * (MAX_ANSWER_CHARS + 1), "x" * (MAX_ANSWER_CHARS + 1), False, "above the size limit nothing is compared"),
+
+def ids(cases: list[GradingCase]) -> list[str]:
+    return [f"{case.category}: {case.why}" for case in cases]
+
+
+@pytest.mark.parametrize("case", CASES, ids=ids(CASES))
+def test_verdict(patient: Grader, case: GradingCase) -> None:
+    status = VerdictStatus.NO_ANSWER if case.answer is None else VerdictStatus.GRADED
+    answer = case.answer and case.answer[:MAX_ANSWER_CHARS]
+    verdict = patient.grade(case.response, case.ground_truth, case.kind)
+    assert verdict == Verdict(case.is_correct, answer, status), case.why
+    if case.kind == "math":
+        assert last_boxed(case.response) == case.answer, case.why
+
+
+@pytest.mark.parametrize("case", KNOWN_MISJUDGED, ids=ids(KNOWN_MISJUDGED))
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="known: see the case's own reason")
+def test_known_misjudged(patient: Grader, case: GradingCase) -> None:
+    verdict = patient.grade(case.response, case.ground_truth, case.kind)
+    if verdict.status != VerdictStatus.GRADED:
+        pytest.fail(f"{verdict.status} is no judgement", pytrace=False)  # not an AssertionError: this fails the test
+    assert verdict.is_correct == case.is_correct, case.why
+
+
+NAMED_CATEGORIES = [
+    "fractions",
+    "roots",
+    "units",
+    "intervals",
+    "sets",
+    "percentages",
+    "mixed numbers",
+    "trailing text",
+    "several boxes",
+    "empty box",
+    "unbalanced braces",
+    "multiple choice",
 ]
 
 
-@pytest.mark.parametrize(("answer", "truth", "is_correct", "why"), MATH_CASES, ids=[case[3] for case in MATH_CASES])
-def test_math(patient: Grader, answer: str, truth: str, is_correct: bool, why: str) -> None:
-    verdict = patient.grade(rf"Therefore $\boxed{{{answer}}}$.", truth)
-    assert verdict == Verdict(is_correct, answer[:MAX_ANSWER_CHARS], VerdictStatus.GRADED), why
+def test_the_table_is_large_and_has_both_verdicts_everywhere() -> None:
+    pairs = {(case.response, case.ground_truth, case.kind) for case in [*CASES, *KNOWN_MISJUDGED]}
+    assert len(pairs) == len(CASES) + len(KNOWN_MISJUDGED), "a pair is there twice"
+    assert len(CASES) >= 150
+    num_right = Counter(case.category for case in CASES if case.is_correct)
+    num_wrong = Counter(case.category for case in CASES if not case.is_correct)
+    for category in NAMED_CATEGORIES:
+        assert num_right[category] + num_wrong[category] >= 8, category
+        assert min(num_right[category], num_wrong[category]) >= 3, category
+    assert all(case.why for case in CASES)
 
 
-BOX_CASES = [
-    # response, the answer found in it, why
-    (r"\boxed{3}", "3", "the box alone"),
-    (r"so \boxed{3} is the answer, since 4 > 3.", "3", "text after the box"),
-    (r"\boxed{3} no, wait, \boxed{4}", "4", "the last box counts"),
-    (r"\boxed{4} and that is in \boxed{}", "4", "an empty box does not count"),
-    (r"\boxed{4} and that is in \boxed{ }", "4", "nor does a blank one"),
-    (r"\boxed{4} and \boxed{\frac{1}{2}", "4", "nor does one that never closes"),
-    (r"\boxed{\frac{1}{2} and then \boxed{4}", "4", "a complete box inside one that never closes"),
-    (r"\boxed{x = \boxed{4}}", "4", "of nested boxes the one that starts last"),
-    (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}", "nested braces"),
-    (r"\boxed{\{1, 2\}}", r"\{1, 2\}", "escaped braces are content"),
-    (r"\boxed{\left\{ 1 \right.}", r"\left\{ 1 \right.", "an escaped brace needs no partner"),
-    (r"} { \boxed{4} {", "4", "stray braces around the box"),
-    (r"\boxed {4}", "4", "a blank before the brace"),
-    (r"\\boxed{4}", "4", "a backslash doubled by JSON"),
-    ("\\boxed{4\x00}", "4\x00", "a NUL byte"),
-    ("\\boxed{\ud800}", "\ud800", "a lone surrogate"),
-    (r"\boxed{4", None, "a box that never closes"),
-    (r"\boxed{}", None, "an empty box"),
-    (r"boxed{4}", None, "no command"),
-    (r"\boxed 4", None, "no braces"),
-    ("The answer is 4.", None, "stray numbers are not an answer"),
-    ("", None, "nothing"),
-]
+AGREEMENT = [sys.executable, str(ROOT / "tests" / "grading_agreement.py")]
 
 
-@pytest.mark.parametrize(("response", "answer", "why"), BOX_CASES, ids=[case[2] for case in BOX_CASES])
-def test_last_boxed(response: str, answer: str | None, why: str) -> None:
-    assert last_boxed(response) == answer, why
+def test_the_agreement_program_prints_its_table(tmp_path: Path) -> None:
+    table = subprocess.run(
+        [*AGREEMENT, "--category", "mixed numbers"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert table.returncode == 0, table.stderr
+    header, _, row, *_ = table.stdout.splitlines()
+    num_pairs = sum(case.category == "mixed numbers" for case in CASES)
+    assert re.fullmatch(
+        r"\| category \| pairs \| wanted right \| relay_verl \| math-verify [\d.]+ \| mathruler( [\d.]+)? \|", header
+    )
+    assert row.startswith(f"| mixed numbers | {num_pairs} | 12 | {num_pairs} | ")
 
 
-def test_math_without_a_box_has_no_answer() -> None:
-    assert grade("The answer is 4.", "4") == Verdict(False, None, VerdictStatus.NO_ANSWER)
-
-
-# ---- multiple choice ----
-
-CHOICE_CASES = [
-    # response, ground truth, is it correct, the answer, why
-    (r"\boxed{B}", "B", True, "B", "the letter alone"),
-    (r"\boxed{b}", "B", True, "B", "lower case"),
-    (r"\boxed{B}", "(b)", True, "B", "the truth in parentheses"),
-    (r"\boxed{B}", r"\boxed{\text{B}}", True, "B", "the truth in a box"),
-    (r"\boxed{A}", "B", False, "A", "another letter"),
-    (r"\boxed{\text{B}}", "B", True, "B", "as text"),
-    (r"\boxed{\textbf{(B)}\ 12}", "B", True, "B", "as AMC problems print it"),
-    (r"\boxed{\left(B\right)}", "B", True, "B", "in LaTeX parentheses"),
-    (r"\boxed{$B$}", "B", True, "B", "in dollars"),
-    (r"\boxed{(B)}", "B", True, "B", "in parentheses"),
-    (r"\boxed{B.}", "B", True, "B", "with a full stop"),
-    (r"\boxed{B) the mitochondrion}", "B", True, "B", "with the option's text"),
-    (r"\boxed{B: the mitochondrion}", "B", True, "B", "with a colon and the option's text"),
-    (r"\boxed{J}", "J", True, "J", "ten options"),
-    (r"\boxed{A} no, \boxed{B}", "B", True, "B", "the last box counts"),
-    (r"\boxed{A, B}", "A", False, "A, B", "two letters are no choice"),
-    (r"\boxed{Bob}", "B", False, "Bob", "a word is no letter"),
-    (r"\boxed{12}", "B", False, "12", "a number is no letter"),
-    (r"The answer is (A). \boxed{B}", "A", False, "B", "a box outranks a sentence"),
-    ("The answer is (B).", "B", True, "B", "a sentence"),
-    ("The answer is B because it is.", "B", True, "B", "a sentence that goes on"),
-    ("**Answer:** B", "B", True, "B", "Markdown around the word"),
-    ("Answer: **(B)**", "B", True, "B", "Markdown around the letter"),
-    ("The answer is option (b).", "B", True, "B", "lower case in parentheses, with a noun"),
-    (r"answer is $\text{B}$", "B", True, "B", "LaTeX in a sentence"),
-    ("The answer is A. Wait. The answer is C.", "C", True, "C", "the last sentence counts"),
-    ("The answer is (B) \\boxed{}", "B", True, "B", "an empty box is no box"),
-    ("The answer is Bob.", "B", False, None, "a word in a sentence"),
-    ("The answer is a number.", "A", False, None, "a lower-case word outside parentheses"),
-    ("B", "B", False, None, "a stray letter"),
-]
-
-
-@pytest.mark.parametrize(
-    ("response", "truth", "is_correct", "answer", "why"), CHOICE_CASES, ids=[case[4] for case in CHOICE_CASES]
-)
-def test_choice(response: str, truth: str, is_correct: bool, answer: str | None, why: str) -> None:
-    status = VerdictStatus.NO_ANSWER if answer is None else VerdictStatus.GRADED
-    assert grade(response, truth, kind="choice") == Verdict(is_correct, answer, status), why
+def test_the_agreement_program_names_the_categories() -> None:
+    asked = subprocess.run(
+        [*AGREEMENT, "--category", "essays"], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60
+    )
+    assert asked.returncode == 2
+    assert "mixed numbers" in asked.stderr
 
 
 # ---- junk ----
@@ -300,24 +214,21 @@ def test_never_raises(hasty: Grader, response: str, truth: str, kind: Any, is_bo
 
 # ---- hostile answers, dying processes ----
 
-HOSTILE_CASES = [
-    (r"9^{9^{9^9}}", "a tower of powers: one long operation that no signal handler interrupts"),
-    (r"10^{10^{10}}", "more memory than the limit"),
-    (r"(10^9)!", "a huge factorial"),
-    (r"\binom{10^9}{10^8}", "a huge binomial"),
-    (r"(x+y+z)^{400}", "a large expansion"),
-    ("{" * 2000 + "1" + "}" * 2000, "deep nesting"),
-]
+
+def wait_until_graded(grader: Grader) -> None:
+    """A normal answer is judged right; again on a machine so busy that even this one misses the deadline."""
+    wait_until(lambda: grader.grade(r"\boxed{0.5}", "1/2").is_correct)
 
 
 @pytest.mark.parametrize(("answer", "why"), HOSTILE_CASES, ids=[case[1] for case in HOSTILE_CASES])
 def test_hostile_answers_end_in_time_and_leave_the_grader_usable(hasty: Grader, answer: str, why: str) -> None:
-    wait_until(lambda: hasty.grade(r"\boxed{0.5}", "1/2").is_correct)  # after the case before; also starts a worker
+    wait_until_graded(hasty)  # also starts a worker
     start = time.monotonic()
     verdict = hasty.grade(rf"\boxed{{{answer}}}", "7")
     assert time.monotonic() - start < 0.5 + 1.5, why  # the deadline, and a kill on a busy machine
-    assert (verdict.is_correct, verdict.answer) == (False, answer), why
+    assert (verdict.is_correct, verdict.answer) == (False, answer.strip()[:MAX_ANSWER_CHARS]), why
     assert verdict.status in (VerdictStatus.TIMEOUT, VerdictStatus.GRADED), why
+    wait_until_graded(hasty)
 
 
 def test_a_timeout_is_a_status_and_the_next_answer_is_graded() -> None:

@@ -1,4 +1,4 @@
-"""From nothing to a trained relay on two cores: build the tiny pair, train its relay, evaluate before and after.
+"""From nothing to a trained relay on two cores: the tiny pair, its warm-up and filter, GRPO, evaluation.
 
     python examples/tiny/quickstart.py --out outputs/quickstart
 
@@ -8,12 +8,11 @@ stopped one ended.
 
 import argparse
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
+from stage_one import build_pair, warm_up_and_filter
 from train import train
 
 from relay_verl.evaluation.curves import plot_curves
@@ -23,12 +22,6 @@ from relay_verl.evaluation.runner import Condition, compose, evaluate
 from relay_verl.evaluation.table import gap_recovered, summarize, to_markdown
 
 BENCHMARKS = {"tiny/add": "'+' (student's)", "tiny/mul": "'*' (teacher's)", "tiny/hash": "'#' (nobody's)"}
-
-
-def build_pair(pair: Path, *extra: str) -> None:
-    """Build the models and data of the tiny world, unless they are there."""
-    build = Path(__file__).with_name("build.py")
-    subprocess.run([sys.executable, str(build), "--out", str(pair), *extra], check=True)
 
 
 def main() -> None:
@@ -41,11 +34,13 @@ def main() -> None:
     os.environ |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
 
     pair = out / "pair"
-    print("1/3 the pair: a student that adds, a teacher that also multiplies")
+    print("1/4 the pair: a student that adds, a teacher that also multiplies")
     build_pair(pair)
-    print("2/3 training: verl's GRPO trainer, +recipe=relay_tiny")
+    print("2/4 stage one: the student's warm-up, and the teacher's filter")
+    warm_up_and_filter(pair)
+    print("3/4 training: verl's GRPO trainer, +recipe=relay_tiny")
     run = train("relay_tiny", pair, out / "train", seed=options.seed)
-    print("3/3 evaluation on questions the training never saw")
+    print("4/4 evaluation on questions the training never saw")
     responses = out / "responses.jsonl"
     teacher = str(pair / "teacher")
     if not responses.exists():

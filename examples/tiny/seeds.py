@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from quickstart import BENCHMARKS, build_pair
+from quickstart import BENCHMARKS
+from stage_one import build_pair, warm_up_and_filter
 from train import Run, train
 
 from relay_verl.evaluation.curves import plot_curves
@@ -62,6 +63,7 @@ def main() -> None:
     os.environ |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
     pair = out / "pair"
     build_pair(pair)
+    warm_up_and_filter(pair)
     teacher = str(pair / "teacher")
     questions = pd.read_parquet(pair / "test.parquet").to_dict("records")
 

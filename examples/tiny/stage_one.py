@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 EXAMPLES = Path(__file__).parent
@@ -71,11 +72,12 @@ def filter_questions(pair: Path) -> None:
     run(relay_verl("filter", "--recipe", "relay_tiny", "--data", str(questions), "--out", str(out)), pair)
 
 
-def prepare_pair(pair: Path, *build_options: str) -> None:
-    """All that GRPO starts from, unless it is there."""
-    build_pair(pair, *build_options)
-    warm_up(pair)
-    filter_questions(pair)
+def warm_up_and_filter(pair: Path) -> None:
+    """All that GRPO starts from, unless it is there. The two need nothing of each other and run side by side: much of
+    either is waiting for an engine to start."""
+    with ThreadPoolExecutor(2) as pool:
+        for work in [pool.submit(step, pair) for step in (warm_up, filter_questions)]:
+            work.result()
 
 
 def measure_warm_up(pair: Path) -> dict[str, object]:
@@ -95,10 +97,12 @@ def measure_warm_up(pair: Path) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/quickstart/pair"), help="where everything goes")
+    parser.add_argument("--steps-scale", default="1.0", help="scales the pre-training of both models")
     parser.add_argument("--measure", action="store_true", help="measure what the warm-up changed")
     options = parser.parse_args()
     pair: Path = options.out.resolve()
-    prepare_pair(pair)
+    build_pair(pair, "--steps-scale", options.steps_scale)
+    warm_up_and_filter(pair)
     if options.measure:
         print(json.dumps(measure_warm_up(pair), indent=2))
 

@@ -32,7 +32,7 @@ def report_warmup(path: Path, config: Any) -> str:
     per_row: Counter[int] = Counter()
     asked: Counter[int] = Counter()
     expected: Counter[int] = Counter()  # of `asked`, from the exact law at every command's place
-    places = np.zeros(NUM_BINS)
+    places, even = np.zeros(NUM_BINS), np.zeros(NUM_BINS)
     laws: dict[int, dict[int, Fraction]] = {}
     for row in _rows(path, ["num_own_tokens", "calls", "is_finished"]):
         num_rows += 1
@@ -41,7 +41,9 @@ def report_warmup(path: Path, config: Any) -> str:
         for call in row["calls"]:
             left = row["num_own_tokens"] - call["position"]
             asked[call["num_tokens"]] += 1
-            places[call["position"] * NUM_BINS // row["num_own_tokens"]] += 1
+            bins = np.arange(row["num_own_tokens"]) * NUM_BINS // row["num_own_tokens"]
+            places[bins[call["position"]]] += 1
+            even += np.bincount(bins, minlength=NUM_BINS) / len(bins)
             for number, share in laws.setdefault(left, length_law(settings.max_exponent, left)).items():
                 expected[number] += float(share)  # type: ignore[assignment]
     figure = Figure(figsize=(13, 3.8), layout="constrained")
@@ -50,7 +52,7 @@ def report_warmup(path: Path, config: Any) -> str:
     _compare(counts, [per_row[k] / max(1, num_rows) for k in range(len(weights))], weights, "Commands in a sample")
     counts.set_xticks(range(len(weights)))
     num_calls = sum(asked.values())
-    _compare(spots, places / max(1, num_calls), np.full(NUM_BINS, 1 / NUM_BINS), "Place of a command in its response")
+    _compare(spots, places / max(1, num_calls), even / max(1, num_calls), "Place of a command in its response")
     spots.set_xticks([-0.5, NUM_BINS / 2 - 0.5, NUM_BINS - 0.5], ["start", "middle", "end"])
     edges = np.unique(np.geomspace(1, max([10, *asked]) + 1, 24).astype(int))
     drawn, law = (

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -70,11 +71,12 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
         JobError: it cannot go on, or some queries failed; what is finished is saved.
     """
     started = time.monotonic()
-    with JobStore(out, job.spec, job.schema) as store:
-        manifest = store.finished_manifest()
-        if manifest is not None:
-            print(f"{out} is there already")
-            return manifest
+    store = JobStore(out, job.spec, job.schema)
+    manifest = store.finished_manifest()
+    if manifest is not None:
+        print(f"{out} is there already")
+        return manifest
+    with store:
         with tqdm(total=num_queries, desc=Path(out).name, unit="query", smoothing=0.05) as bar:
             progress = _Progress(bar)
             num_shards = await _run_shards(job, queries, store, progress)
@@ -124,7 +126,7 @@ async def _run_shards(job: Job, queries: Iterable[tuple[str, Row]], store: JobSt
                 _finish(job, store, index, shard, rows)
             for key in keys:
                 if key not in shard.results:
-                    await start(_run_query(job, store, index, shard, rows, key, progress))
+                    await start(partial(_run_query, job, store, index, shard, rows, key, progress))
     return num_shards
 
 
@@ -136,25 +138,21 @@ def _batched(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
 
 @asynccontextmanager
 async def _tasks(limit: int) -> AsyncIterator[Callable[[Any], Awaitable[None]]]:
-    """Gives a function that starts a coroutine once fewer than `limit` are under way; the first error ends all."""
+    """Gives a function that starts work once less than `limit` is under way; the first error ends all."""
     room = asyncio.Semaphore(limit)
 
-    async def run(coroutine: Any) -> None:
+    async def run(work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await coroutine
+            await work()
         finally:
             room.release()
 
     try:
         async with asyncio.TaskGroup() as group:
 
-            async def start(coroutine: Any) -> None:
-                try:
-                    await room.acquire()
-                except BaseException:
-                    coroutine.close()
-                    raise
-                group.create_task(run(coroutine))
+            async def start(work: Callable[[], Awaitable[None]]) -> None:
+                await room.acquire()
+                group.create_task(run(work))
 
             yield start
     except* JobError as errors:
@@ -168,7 +166,7 @@ async def _run_query(
         async with asyncio.timeout(job.timeout_s):
             result = await job.process(rows[key])
     except (EngineError, TimeoutError) as error:
-        progress.failures.append(f"{key}: {error or f'no answer in {job.timeout_s:g} s'}")
+        progress.failures.append(f"{key}: {str(error) or f'no answer in {job.timeout_s:g} s'}")
         progress.num_in_a_row += 1
         if progress.num_in_a_row >= job.max_failures:
             raise JobError(

@@ -110,10 +110,15 @@ class JobStore:
             self._lock = (self.work / "lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._lock.close()
             raise JobError(f"{self.out}: another process is writing it") from None
         except OSError as error:
             raise JobError(f"{self.work}: {error.strerror}") from error
-        self._check_spec()
+        try:
+            self._check_spec()
+        except JobError:
+            self._lock.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -129,6 +134,7 @@ class JobStore:
             return None
         manifest: dict[str, Any] = json.loads(self.manifest.read_text())
         self._compare(manifest.get("job"), self.manifest, "give another --out, or remove it with its manifest")
+        shutil.rmtree(self.work, ignore_errors=True)  # its end may have been cut off
         return manifest
 
     def open_shard(self, index: int, keys: Sequence[str]) -> Shard | None:

@@ -183,3 +183,27 @@ def test_the_preflight_runs_before_verls_own_validation() -> None:
     source = inspect.getsource(main_ppo)
     main = source[source.index("def main(") :]
     assert main.index("validate_config(") < main.index("run_ppo(")
+
+
+def test_the_preflight_of_the_warm_up_runs_before_verls_sft() -> None:
+    from verl.trainer import sft_trainer
+    from verl.utils import device
+
+    assert sft_trainer.auto_set_device is device.auto_set_device
+    assert device.auto_set_device.is_relay_preflight
+    source = inspect.getsource(sft_trainer)
+    main = source[source.index("def main(") :]
+    assert main.index("auto_set_device(") < main.index("run_sft(")
+
+
+def test_the_datasets_are_hooked_where_verl_reads() -> None:
+    """verl's SFT trainer makes the dataset by these names; its GRPO dataset passes every row through this method."""
+    from verl.trainer.sft_trainer import create_sft_dataset
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+
+    from relay_verl.data.warmup_dataset import WarmupDataset
+
+    names = {"parquet_files", "tokenizer", "config", "processor", "max_samples"}
+    assert names <= set(parameters(WarmupDataset.__init__))
+    assert all(f"{name}=" in inspect.getsource(create_sft_dataset) for name in names)
+    assert "self.maybe_filter_out_long_prompts(" in inspect.getsource(RLHFDataset._read_files_and_tokenize)

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 def pair() -> Path:
     """Folder with a student, its warmed-up copy, a teacher and data; a fifth of the pre-training."""
     folder = ROOT / "outputs" / "test-pair"
-    build = ROOT / "examples" / "tiny" / "build.py"
-    subprocess.run([sys.executable, str(build), "--out", str(folder), "--steps-scale", "0.2"], check=True, timeout=500)
+    stage_one = ROOT / "examples" / "tiny" / "stage_one.py"
+    command = [sys.executable, str(stage_one), "--out", str(folder), "--steps-scale", "0.2"]
+    subprocess.run(command, check=True, timeout=500)
     os.environ |= {"RELAY_TINY_DIR": str(folder), "VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
     return folder

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,15 @@ import pytest
 from omegaconf import OmegaConf
 
 from relay_verl import config as config_module
-from relay_verl.config import ConfigError, RelaySettings, RewardSettings, TeacherSettings, read_settings
+from relay_verl.config import (
+    ConfigError,
+    FilterSettings,
+    RelaySettings,
+    RewardSettings,
+    TeacherSettings,
+    WarmupSettings,
+    read_settings,
+)
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TEACHER = {"path": "big"}
@@ -73,6 +82,12 @@ BAD_VALUES = [
     ("teacher.num_retries", -1, "greater than or equal to 0", "negative"),
     ("teacher.breaker_threshold", 0, "greater than or equal to 1", "always open"),
     ("teacher.breaker_reset_s", 0, "greater than 0", "never open"),
+    ("warmup.num_samples", 0, "greater than or equal to 1", "none"),
+    ("warmup.call_weights", [0, 0], "at least one weight must be above 0", "nothing can be drawn"),
+    ("warmup.call_weights", [], "at least one weight must be above 0", "nothing can be drawn"),
+    ("warmup.max_exponent", -1, "greater than or equal to 0", "negative"),
+    ("filter.num_samples", 0, "greater than or equal to 1", "none"),
+    ("filter.min_pass_rate", 1.5, "less than or equal to 1", "no query has it"),
 ]
 
 
@@ -214,9 +229,9 @@ def test_decoder_config() -> None:
 
 def test_the_base_recipe_says_the_defaults() -> None:
     base = OmegaConf.to_container(OmegaConf.load(RECIPES / "relay" / "base.yaml").relay, resolve=True)
-    assert base == dataclasses.asdict(RelaySettings())
+    assert base == json.loads(json.dumps(dataclasses.asdict(RelaySettings())))
     assert list(base) == [f.name for f in dataclasses.fields(RelaySettings)], "in the same order"
-    assert _types(base) == _types(dataclasses.asdict(RelaySettings())), "300 is no 300.0"
+    assert _types(base) == _types(json.loads(json.dumps(dataclasses.asdict(RelaySettings())))), "300 is no 300.0"
 
 
 def _types(value: Any) -> Any:
@@ -230,7 +245,9 @@ def test_every_shared_part_sets_known_keys(recipe: str) -> None:
     assert isinstance(settings, RelaySettings)
 
 
-@pytest.mark.parametrize("settings_type", [RelaySettings, TeacherSettings, RewardSettings])
+@pytest.mark.parametrize(
+    "settings_type", [RelaySettings, TeacherSettings, RewardSettings, WarmupSettings, FilterSettings]
+)
 def test_every_field_has_a_docstring(settings_type: type) -> None:
     [definition] = ast.parse(inspect.getsource(settings_type)).body
     assert isinstance(definition, ast.ClassDef)

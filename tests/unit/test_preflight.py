@@ -415,6 +415,7 @@ MISTAKES = [
     ({"relay": {"teacher": {"path": "/no/such/teacher"}}}, "relay.teacher.path: /no/such/teacher does not exist"),
     ({"ray_kwargs": {"ray_init": {"runtime_env": {"env_vars": {"VERL_PLATFORM": "cpu"}}}}}, "VERL_PLATFORM='' in"),
     ({"data": {"train_batch_size": 9}}, "data.train_batch_size=9 "),
+    ({"data": {"min_pass_rate": 0.5}}, "data.train_files: "),
     ({"data": {"val_files": ["/no/such.parquet"]}}, "data.val_files: /no/such.parquet does not exist"),
     ({"actor_rollout_ref": {"model": {"path": "/no/such"}}}, "actor_rollout_ref.model.path: /no/such does not exist"),
 ]
@@ -425,18 +426,63 @@ def test_a_mistake_ends_the_program_with_one_line(good: Any, override: dict, lin
     mistaken = OmegaConf.merge(good, override)
     assert one_line(check_config, mistaken).startswith(line)
     verl_config = SimpleNamespace(validate_config=lambda *args: pytest.fail("verl went on"))
-    preflight.install(verl_config)
+    preflight.install(verl_config, "validate_config", check_config)
     with pytest.raises(SystemExit) as end:
         verl_config.validate_config(mistaken)
     assert str(end.value.code).startswith(f"relay_verl: {line}")
 
 
+def test_a_training_set_without_pass_counts_names_the_command_that_makes_them(good: Any) -> None:
+    line = one_line(check_config, OmegaConf.merge(good, {"data": {"min_pass_rate": 0.5}}))
+    assert "has no column 'teacher_pass'" in line
+    assert "relay-verl filter" in line
+
+
+def sft(tmp_path: Path, student: str) -> Any:
+    data = write(tmp_path / "warmup.parquet", input_ids=[[1, 2]], loss_mask=[[0, 1]], is_finished=[True])
+    return OmegaConf.create(
+        {
+            "data": {"train_files": data, "custom_cls": {"name": "WarmupDataset"}},
+            "model": {"path": student},
+            "trainer": {"device": "cuda"},
+        }
+    )
+
+
+SFT_MISTAKES = [
+    # override, part of the line
+    ({"recip": "warmup_1.7b"}, "recip=warmup_1.7b: no recipe was loaded"),
+    ({"trainer": {"device": "cpu"}}, "trainer.device=cpu: set VERL_PLATFORM=cpu"),
+    ({"model": {"path": "/no/such"}}, "model.path: /no/such does not exist"),
+    ({"data": {"train_files": "/no/such.parquet"}}, "data.train_files: /no/such.parquet does not exist"),
+]
+
+
+@pytest.mark.parametrize(("override", "line"), SFT_MISTAKES, ids=[line for _, line in SFT_MISTAKES])
+def test_a_mistake_in_a_warm_up_is_one_line(
+    override: dict, line: str, tmp_path: Path, student: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VERL_PLATFORM", raising=False)
+    config = sft(tmp_path, student)
+    preflight.check_sft_config(config)
+    assert line in one_line(preflight.check_sft_config, OmegaConf.merge(config, override))
+
+
+def test_a_warm_up_on_data_of_another_kind_is_one_line(
+    tmp_path: Path, student: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VERL_PLATFORM", raising=False)
+    config = sft(tmp_path, student)
+    config.data.train_files = write(tmp_path / "other.parquet", messages=PROMPT)
+    assert "has no column 'input_ids'" in one_line(preflight.check_sft_config, config)
+
+
 def test_install_goes_on_to_verls_own_validation(good: Any) -> None:
     calls: list[tuple] = []
     verl_config = SimpleNamespace(validate_config=lambda *args, **kwargs: calls.append((args, kwargs)))
-    preflight.install(verl_config)
+    preflight.install(verl_config, "validate_config", check_config)
     once = verl_config.validate_config
-    preflight.install(verl_config)
+    preflight.install(verl_config, "validate_config", check_config)
     assert verl_config.validate_config is once, "a second call does nothing"
     verl_config.validate_config(good, True, use_critic=False)
     assert calls == [((good, True), {"use_critic": False})]

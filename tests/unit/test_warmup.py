@@ -4,10 +4,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay_verl.data.warmup import draw_num_tokens, insert_calls
+from relay_verl.data.warmup import draw_calls, draw_num_tokens, insert_calls, length_law
 from relay_verl.protocol import find_calls
 
 
@@ -36,6 +37,11 @@ def chi_square(counts: Counter[int], probabilities: dict[int, float]) -> float:
     assert set(counts) <= set(probabilities)
     total = sum(counts.values())
     return sum((counts[k] - total * p) ** 2 / (total * p) for k, p in probabilities.items())
+
+
+def p_value(statistic: float, degrees: int) -> float:
+    """How likely a chi-square this large is."""
+    return float(torch.special.gammaincc(torch.tensor(degrees / 2), torch.tensor(statistic / 2)))
 
 
 def law_of_lengths(max_exponent: int) -> dict[int, float]:
@@ -79,6 +85,38 @@ def test_positions_are_uniform(num_calls: int) -> None:
     assert sum(counts.values()) == 4000 * num_calls
     # 99.9% quantile with 9 degrees of freedom; draws without replacement vary less, so the bound holds for 3 too
     assert chi_square(counts, dict.fromkeys(range(10), 0.1)) < 27.877
+
+
+@pytest.mark.parametrize(
+    ("length", "num_calls", "max_exponent"),
+    [(6, 1, 3), (50, 1, 1), (50, 3, 3)],  # nearly all clipped; some; with siblings
+)
+def test_clipped_lengths_follow_the_exact_law(length: int, num_calls: int, max_exponent: int) -> None:
+    """Over all positions at once: a position is uniform, and given the position the length has `length_law`."""
+    rng = np.random.default_rng(4)
+    counts: Counter[int] = Counter()
+    for _ in range(12_000):
+        calls = draw_calls(length, rng, num_calls=num_calls, max_exponent=max_exponent)
+        chosen = calls[int(rng.integers(num_calls))]  # one a sample, as the positions of one sample are not independent
+        counts[chosen.num_tokens] += 1
+    expected: dict[int, float] = {}
+    for position in range(length):
+        for number, share in length_law(max_exponent, length - position).items():
+            expected[number] = expected.get(number, 0.0) + float(share) / length
+    assert sum(expected.values()) == pytest.approx(1.0)
+    assert p_value(chi_square(counts, expected), len(expected) - 1) > 0.001
+
+
+def test_the_exact_law_tells_lengths_apart_that_are_not_clipped() -> None:
+    rng = np.random.default_rng(4)
+    counts = Counter(min(50, draw_num_tokens(rng, 1)) for _ in range(2000))
+    expected = {n: float(share) for n, share in length_law(1, 30).items()}
+    counts = Counter({n: counts[n] for n in expected})
+    assert p_value(chi_square(counts, expected), len(expected) - 1) < 1e-6
+
+
+def test_unclipped_law_is_the_paper_s() -> None:
+    assert {n: float(share) for n, share in length_law(3).items()} == pytest.approx(law_of_lengths(3))
 
 
 def test_length_is_clipped_to_the_ids_that_are_left() -> None:

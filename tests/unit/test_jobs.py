@@ -1,0 +1,304 @@
+"""Long jobs: killed at any moment they lose nothing; what is damaged is named and made anew; errors are one line."""
+
+import asyncio
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from relay_verl.data.generate import Source
+from relay_verl.engines.base import EngineError
+from relay_verl.files import replacing
+from relay_verl.jobs import JobError
+from relay_verl.jobs.pool import Pool
+from relay_verl.jobs.store import JobStore, Shard
+
+from .generators_for_tests import JOBS, SeededEngine, filter_job, run, warmup_job, write_questions
+
+NUM_KILLS = 30
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    return write_questions(tmp_path / "questions.parquet", 50)
+
+
+def ids_of(out: Path) -> list[str]:
+    table = pq.read_table(out)
+    return table["id"].to_pylist() if "id" in table.column_names else [e["id"] for e in table["extra_info"].to_pylist()]
+
+
+@pytest.mark.parametrize("kind", JOBS)
+def test_killed_thirty_times_the_output_is_byte_for_byte_the_uninterrupted_one(
+    kind: str, source: Source, tmp_path: Path
+) -> None:
+    durations = []
+    for again in range(3):  # the first one imports
+        whole = tmp_path / f"whole{again}.parquet"
+        started = time.monotonic()
+        run(JOBS[kind](source, SeededEngine(0.01), max_concurrency=4), source, whole)
+        durations.append(time.monotonic() - started)
+    wanted = whole.read_bytes()
+    fork = multiprocessing.get_context("fork")
+    rng = Random(0)
+    num_kills = num_finished = num_resumed = 0
+    while num_kills < NUM_KILLS:
+        out = tmp_path / f"{num_finished}.parquet"
+
+        def work(out: Path = out) -> None:
+            os.close(2)
+            run(JOBS[kind](source, SeededEngine(0.01), max_concurrency=4), source, out)
+
+        process = fork.Process(target=work)
+        process.start()
+        process.join(rng.uniform(0.0, min(durations)))
+        if process.is_alive():
+            os.kill(process.pid or 0, signal.SIGKILL)
+            num_kills += 1
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        if process.exitcode == 0:
+            assert out.read_bytes() == wanted
+            num_resumed += json.loads(out.with_name(f"{out.name}.manifest.json").read_text())["num_resumed"]
+            num_finished += 1
+    out = tmp_path / f"{num_finished}.parquet"
+    manifest = run(JOBS[kind](source, SeededEngine(), max_concurrency=4), source, out)
+    assert out.read_bytes() == wanted
+    assert num_resumed + manifest["num_resumed"] > 0, "the kills fell before the first result"
+    assert not out.with_name(f"{out.name}.work").exists()
+
+
+def test_what_was_finished_is_not_sampled_again(source: Source, tmp_path: Path) -> None:
+    def die(prompt: str) -> None:
+        if "What is 30?" in prompt:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out.parquet"
+    first, second = SeededEngine(fail=die), SeededEngine()
+    with pytest.raises(BaseException, match=""):
+        run(filter_job(source, first, max_concurrency=1), source, out)
+    manifest = run(filter_job(source, second, max_concurrency=1), source, out)
+    assert manifest["num_resumed"] == 30
+    assert second.num_asked == (50 - 30) * 10
+    assert ids_of(out) == [f"q{i}" for i in range(50)]
+
+
+def test_a_finished_job_does_nothing_twice(source: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.parquet"
+    run(filter_job(source, SeededEngine()), source, out)
+    before = out.stat().st_mtime_ns
+    engine = SeededEngine()
+    run(filter_job(source, engine), source, out)
+    assert engine.num_asked == 0
+    assert out.stat().st_mtime_ns == before
+    assert "is there already" in capsys.readouterr().out
+
+
+def test_another_job_does_not_go_on_with_this_one(source: Source, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    with pytest.raises(JobError):
+        run(filter_job(source, SeededEngine(fail=down), max_failures=1), source, out)
+    with pytest.raises(JobError, match=r"belongs to another job: stop_at is None there and 0.5 here; give another"):
+        run(filter_job(source, SeededEngine(), stop_at=0.5), source, out)
+    run(filter_job(source, SeededEngine()), source, out)
+    with pytest.raises(JobError, match=r"manifest.json belongs to another job: kind is 'filter' there"):
+        run(warmup_job(source, SeededEngine()), source, out)
+
+
+def test_two_processes_do_not_write_one_output(source: Source, tmp_path: Path) -> None:
+    job = filter_job(source, SeededEngine())
+    with JobStore(tmp_path / "out.parquet", job.spec, job.schema):  # noqa: SIM117 (the second is the one that fails)
+        with pytest.raises(JobError, match="another process is writing it"):
+            run(job, source, tmp_path / "out.parquet")
+
+
+def down(prompt: str) -> None:
+    raise EngineError("nobody answers")
+
+
+def test_a_query_that_fails_leaves_no_result_and_the_others_go_on(source: Source, tmp_path: Path) -> None:
+    def fail(prompt: str) -> None:
+        if "What is 13?" in prompt:
+            raise EngineError("too long")
+
+    out = tmp_path / "out.parquet"
+    with pytest.raises(JobError, match=r"1 of 50 queries failed, the first one: q13: too long; the others are saved"):
+        run(filter_job(source, SeededEngine(fail=fail)), source, out)
+    assert not out.exists()
+    engine = SeededEngine()
+    manifest = run(filter_job(source, engine), source, out)
+    assert (manifest["num_resumed"], engine.num_asked) == (49, 10)
+    assert ids_of(out) == [f"q{i}" for i in range(50)]
+
+
+def test_a_query_that_takes_too_long_fails_alone(source: Source, tmp_path: Path) -> None:
+    job = filter_job(source, SeededEngine(delay_s=30.0), timeout_s=0.05)
+    with pytest.raises(JobError, match=r"no answer in 0.05 s"):
+        run(job, source, tmp_path / "out.parquet")
+
+
+def test_a_dead_engine_stops_the_job(source: Source, tmp_path: Path) -> None:
+    engine = SeededEngine(fail=down)
+    with pytest.raises(JobError, match=r"5 queries failed in a row, the last one: q\d+: nobody answers"):
+        run(filter_job(source, engine, max_failures=5, max_concurrency=2), source, tmp_path / "out.parquet")
+    assert engine.num_asked <= 7 * 10
+
+
+# ---- what somebody or something did to the files ----
+
+
+def stop_in_the_middle(source: Source, out: Path) -> None:
+    """Leaves finished shards and an open one."""
+
+    def fail(prompt: str) -> None:
+        if any(f"What is {i}?" in prompt for i in range(30, 34)):
+            raise EngineError("not now")
+
+    with pytest.raises(JobError):
+        run(filter_job(source, SeededEngine(fail=fail)), source, out)
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 0xFF
+    path.write_bytes(bytes(data))
+
+
+DAMAGES: list[Any] = [
+    # name, what happens to the shard, why
+    ("cut", lambda path: path.write_bytes(path.read_bytes()[:-20]), "a copy that was broken off"),
+    ("empty", lambda path: path.write_bytes(b""), "a disk that was full"),
+    ("text", lambda path: path.write_text("hello"), "an editor"),
+    ("flipped", flip_a_byte, "a bad disk"),
+    ("other", lambda path: path.write_bytes(path.with_name("00001.parquet").read_bytes()), "another shard's content"),
+]
+
+
+@pytest.mark.parametrize(("damage", "why"), [(d, w) for _, d, w in DAMAGES], ids=[n for n, _, _ in DAMAGES])
+def test_a_damaged_shard_is_named_and_made_anew(
+    damage: Any, why: str, source: Source, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, out = tmp_path / "whole.parquet", tmp_path / "out.parquet"
+    run(filter_job(source, SeededEngine()), source, whole)
+    stop_in_the_middle(source, out)
+    damage(tmp_path / "out.parquet.work" / "00002.parquet")
+    run(filter_job(source, SeededEngine()), source, out)
+    assert out.read_bytes() == whole.read_bytes(), why
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "00002.parquet is damaged" in line
+    assert "\n" not in line
+
+
+def test_a_damaged_line_of_a_journal_is_named_and_its_query_runs_again(
+    source: Source, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, out = tmp_path / "whole.parquet", tmp_path / "out.parquet"
+    run(filter_job(source, SeededEngine()), source, whole)
+    stop_in_the_middle(source, out)
+    [journal] = (tmp_path / "out.parquet.work").glob("*.journal")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([b'{"key": "q2', lines[0], *lines[1:], b'{"key": "q99", "result": 1}\n', b'{"key']))
+    engine = SeededEngine()
+    run(filter_job(source, engine), source, out)
+    assert out.read_bytes() == whole.read_bytes()
+    assert engine.num_asked == 5 * 10, "four failed before, and one is damaged"
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2
+    assert all("is damaged" in message and "runs again" in message for message in messages)
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device that is always full stands in for the journal of the third shard."""
+    out = tmp_path / "out.parquet"
+    work = tmp_path / "out.parquet.work"
+    work.mkdir()
+    original = Shard._read
+
+    def read(self: Shard) -> None:
+        if "00002" in self._journal.name:
+            self._journal.symlink_to("/dev/full")
+        else:
+            original(self)
+
+    monkeypatch.setattr(Shard, "_read", read)
+    with pytest.raises(JobError, match=r"00002.journal: No space left on device; what is finished is saved"):
+        run(filter_job(source, SeededEngine()), source, out)
+    monkeypatch.undo()
+    (work / "00002.journal").unlink()
+    engine = SeededEngine()
+    manifest = run(filter_job(source, engine), source, out)
+    assert manifest["num_resumed"] >= 14
+    assert engine.num_asked == (50 - manifest["num_resumed"]) * 10
+    assert ids_of(out) == [f"q{i}" for i in range(50)]
+
+
+def test_a_disk_that_fills_up_as_the_output_is_written_keeps_the_shards(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.parquet"
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    with pytest.raises(JobError, match=r"out.parquet: No space left on device; what is finished is saved in"):
+        run(filter_job(source, SeededEngine()), source, out)
+    monkeypatch.undo()
+    assert not out.exists()
+    engine = SeededEngine()
+    run(filter_job(source, engine), source, out)
+    assert ids_of(out) == [f"q{i}" for i in range(50)]
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    with replacing(path) as temporary:
+        temporary.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+# ---- memory and concurrency ----
+
+
+def test_no_more_queries_are_under_way_than_allowed_and_no_shard_waits_for_another(
+    source: Source, tmp_path: Path
+) -> None:
+    under_way = most = 0
+    finished: list[str] = []
+
+    async def process(row: Any) -> dict[str, int]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.3 if row["extra_info"]["id"] == "q0" else 0.001)
+        under_way -= 1
+        finished.append(row["extra_info"]["id"])
+        return {"num_samples": 1, "num_done": 1, "num_correct": 1, "num_tokens": 1}
+
+    job = filter_job(source, SeededEngine(), max_concurrency=5)
+    run(type(job)(**{**vars(job), "process": process}), source, tmp_path / "out.parquet")
+    assert most == 5
+    assert finished[-1] == "q0", "all others went past the slow one"
+    assert ids_of(tmp_path / "out.parquet") == [f"q{i}" for i in range(50)]
+
+
+def test_a_pool_without_processes_works_in_this_one() -> None:
+    class Worker:
+        async def process(self, row: Any) -> Any:
+            return row["x"] + 1
+
+    assert asyncio.run(Pool(Worker, 0, 1).process({"x": 1})) == 2

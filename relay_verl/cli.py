@@ -76,14 +76,15 @@ def warmup_data(
     overrides: Overrides = None,
 ) -> None:
     """Sample the student's own responses and put commands into them: the data of the call warm-up."""
-    from relay_verl.data.generate import Source, make_warmup_data
+    from relay_verl.data.generate import Source, generate, plan_warmup_data
     from relay_verl.data.report import report_warmup
     from relay_verl.evaluation.runner import compose
     from relay_verl.preflight import check_model_path
 
     config = compose(recipe, overrides or ())
     check_model_path("--student", student)
-    make_warmup_data(config, Source.scan(data), out, student=student, num_workers=num_workers)
+    source = Source.scan(data)
+    generate(config, plan_warmup_data(config, source, student), source, out, num_workers=num_workers)
     typer.echo(report_warmup(out, config))
 
 
@@ -99,7 +100,7 @@ def filter_(
     overrides: Overrides = None,
 ) -> None:
     """Ask the teacher each query several times and keep its pass rate: what the paper's filter reads."""
-    from relay_verl.data.generate import Source, filter_dataset
+    from relay_verl.data.generate import Source, generate, plan_filter
     from relay_verl.data.report import report_filter
     from relay_verl.evaluation.runner import compose
     from relay_verl.preflight import check_model_path
@@ -107,7 +108,8 @@ def filter_(
     config = compose(recipe, overrides or ())
     if config.relay.teacher.path is not None:
         check_model_path("relay.teacher.path", config.relay.teacher.path)
-    filter_dataset(config, Source.scan(data), out, stop_early=early_stop, num_workers=num_workers)
+    source = Source.scan(data)
+    generate(config, plan_filter(config, source, stop_early=early_stop), source, out, num_workers=num_workers)
     typer.echo(report_filter(out, config))
 
 
@@ -122,7 +124,7 @@ def rollout(
     """Relay against a barrier at each turn, and against verl's single turn writing as many tokens."""
     import pandas as pd
 
-    from relay_verl.bench import bench_rollout
+    from relay_verl.bench.rollout import bench_rollout
     from relay_verl.evaluation.runner import compose
     from relay_verl.preflight import check_dataset, check_model_path
 
@@ -136,6 +138,21 @@ def rollout(
     questions = pd.read_parquet(Path(config.data.train_files)).to_dict("records")
     rows = [questions[index % len(questions)] for index in range(num_responses)]
     typer.echo(bench_rollout(config, student, teacher, rows, rounds))
+
+
+@bench.command("filter")
+def bench_filter_(
+    data: Data,
+    recipe: Recipe = "relay_tiny",
+    rounds: Annotated[int, typer.Option(min=1, help="Counted rounds.")] = 3,
+    overrides: Overrides = None,
+) -> None:
+    """The teacher's filter against the plainest script that does the same, and with early stopping."""
+    from relay_verl.bench.filter import bench_filter
+    from relay_verl.data.generate import Source
+    from relay_verl.evaluation.runner import compose
+
+    typer.echo(bench_filter(compose(recipe, overrides or ()), Source.scan(data), rounds))
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def relay_verl(*arguments: str) -> list[str]:
 
 def build_pair(pair: Path, *options: str) -> None:
     """The models and questions, unless they are there."""
-    run([sys.executable, str(EXAMPLES / "build.py"), "--out", str(pair), *options], pair)
+    run([sys.executable, str(EXAMPLES / "pretrain.py"), "--out", str(pair), *options], pair)
 
 
 def warm_up(pair: Path) -> None:
@@ -82,7 +82,7 @@ def warm_up_and_filter(pair: Path) -> None:
 
 def measure_warm_up(pair: Path) -> dict[str, object]:
     """Accuracy without calls and share of commands, before the warm-up and after it."""
-    import build
+    import pretrain
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -90,7 +90,7 @@ def measure_warm_up(pair: Path) -> dict[str, object]:
     for name in ("student", "student_warm"):
         model = AutoModelForCausalLM.from_pretrained(pair / name, dtype=torch.float32)
         torch.manual_seed(0)
-        measured[name] = build.measure(model.eval(), AutoTokenizer.from_pretrained(pair / name))
+        measured[name] = pretrain.measure(model.eval(), AutoTokenizer.from_pretrained(pair / name))
     return measured
 
 

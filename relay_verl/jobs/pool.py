@@ -73,5 +73,7 @@ def default_num_workers() -> int:
     """None on a single machine; one for each node of a Ray cluster that has several."""
     import ray
 
+    if not ray.is_initialized():
+        return 0
     alive = sum(1 for node in ray.nodes() if node["Alive"])
     return alive if alive > 1 else 0

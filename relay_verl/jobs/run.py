@@ -74,7 +74,6 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
     store = JobStore(out, job.spec, job.schema)
     manifest = store.finished_manifest()
     if manifest is not None:
-        print(f"{out} is there already")
         return manifest
     with store:
         with tqdm(total=num_queries, desc=Path(out).name, unit="query", smoothing=0.05) as bar:

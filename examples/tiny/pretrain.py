@@ -1,6 +1,6 @@
 """Build the tiny world's models and questions: a student, a teacher, and datasets in verl's schema.
 
-    python examples/tiny/build.py --out DIR [--seed 0] [--steps-scale 1.0] [--force]
+    python examples/tiny/pretrain.py --out DIR [--seed 0] [--steps-scale 1.0] [--force]
 
     DIR/student   knows '+'          DIR/questions.parquet   questions of all three families, for training
     DIR/teacher   knows '+' and '*'  DIR/test.parquet        others, held out

@@ -12,29 +12,13 @@ A request's seed is the same in all rounds and ways, so the work is too. Ratios 
 from __future__ import annotations
 
 import asyncio
-import statistics
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from relay_verl.bench.timing import time_rounds, to_markdown
 from relay_verl.decoder import Relay, RelayDecoder
 from relay_verl.tokenization import chat_ids
 from relay_verl.types import RelayTrajectory
-
-Way = Callable[[], Awaitable[list[int]]]
-
-
-@dataclass(frozen=True)
-class Timing:
-    """One way's rounds."""
-
-    name: str
-    """The way."""
-    seconds: list[float]
-    """Wall-clock seconds of each round, [rounds]."""
-    num_tokens: list[int]
-    """Response tokens of each round, [rounds]."""
 
 
 async def run_in_lockstep(relays: Sequence[Relay]) -> list[RelayTrajectory]:
@@ -44,32 +28,6 @@ async def run_in_lockstep(relays: Sequence[Relay]) -> list[RelayTrajectory]:
         turns = await asyncio.gather(*(anext(turn, None) for turn in live))
         live = [iterator for iterator, turn in zip(live, turns, strict=True) if turn is not None]
     return [relay.trajectory() for relay in relays]
-
-
-async def time_rounds(ways: Mapping[str, Way], rounds: int) -> list[Timing]:
-    """Run the ways in turn, `rounds` times after one warm-up that is not counted."""
-    timings = {name: Timing(name, [], []) for name in ways}
-    for number in range(rounds + 1):
-        for name, way in ways.items():
-            started = time.monotonic()
-            lengths = await way()
-            if number:
-                timings[name].seconds.append(time.monotonic() - started)
-                timings[name].num_tokens.append(sum(lengths))
-    return list(timings.values())
-
-
-def to_markdown(timings: Sequence[Timing]) -> str:
-    """A table: median seconds, tokens, and seconds relative to the first way, median (least to most)."""
-    base = timings[0]
-    lines = ["| way | seconds a round | tokens a round | time / relay's |", "|---|---|---|---|"]
-    for timing in timings:
-        ratios = [mine / theirs for mine, theirs in zip(timing.seconds, base.seconds, strict=True)]
-        lines.append(
-            f"| {timing.name} | {statistics.median(timing.seconds):.2f} | {statistics.median(timing.num_tokens):.0f} | "
-            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
-        )
-    return "\n".join(lines)
 
 
 def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mapping[str, Any]], rounds: int) -> str:

@@ -1,0 +1,116 @@
+"""The teacher's filter, side by side: every sample, early stopping, and the plainest script that does the same.
+
+- filter: `relay-verl filter`'s job, every query sampled in full.
+- early stop: the same, no further than the verdict needs.
+- offline script: vLLM's offline engine gets all prompts in one batch, and a loop grades the answers.
+
+The models are started before the clock: the filter's teacher in Ray, the script's in this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from relay_verl.bench.timing import Way, time_rounds, to_markdown
+from relay_verl.config import ConfigError, read_settings
+from relay_verl.data.generate import Source, plan_filter
+from relay_verl.data.solvability import COLUMN, PassCount
+from relay_verl.grading import grade
+from relay_verl.jobs import run_job
+from relay_verl.tokenization import chat_ids
+
+
+def bench_filter(config: Any, source: Source, rounds: int) -> str:
+    """Time the three ways on the queries of `source`; gives the table and what the rounds did.
+
+    Raises:
+        ConfigError: the recipe's teacher is no model that can be started here.
+    """
+    from verl.utils import hf_tokenizer
+
+    from relay_verl.evaluation.runner import ray_cluster
+    from relay_verl.teacher import start_teacher
+
+    settings = read_settings(config.relay)
+    path = settings.teacher.path
+    if path is None:
+        raise ConfigError("relay.teacher.path: the benchmark starts the teacher itself; give a model")
+    tokenizer = hf_tokenizer(path, trust_remote_code=config.actor_rollout_ref.model.trust_remote_code)
+    verdicts: dict[str, list[bool | None]] = {}
+
+    async def run(folder: Path, offline: Way) -> str:
+        group = await start_teacher(config, settings.teacher, tokenizer)
+        assert group is not None
+
+        def way(name: str, stop_early: bool) -> Way:
+            async def work() -> list[int]:
+                out = folder / f"{name}.parquet"
+                for old in (out, out.with_name(f"{out.name}.manifest.json")):
+                    old.unlink(missing_ok=True)
+                job = plan_filter(config, source, stop_early=stop_early).job(group.engine, tokenizer)
+                await run_job(job, source.queries(), source.num_rows, out)
+                counts = pq.read_table(out, columns=[COLUMN])[COLUMN].to_pylist()
+                threshold = settings.filter.min_pass_rate
+                verdicts[name] = [PassCount.of(count).is_solvable(threshold) for count in counts]
+                return [count["num_tokens"] for count in counts]
+
+            return work
+
+        ways = {"filter": way("filter", False), "early stop": way("early stop", True), "offline script": offline}
+        timings = await time_rounds(ways, rounds)
+        same = sum(a == b for a, b in zip(verdicts["filter"], verdicts["early stop"], strict=True))
+        return (
+            f"{to_markdown(timings)}\n\n{rounds} rounds of {source.num_rows} queries x {settings.filter.num_samples} "
+            f"samples; early stopping gives the same verdict for {same} of {source.num_rows}."
+        )
+
+    for name, value in _engine_environment(config).items():
+        os.environ.setdefault(name, str(value))
+    with tempfile.TemporaryDirectory() as folder, ray_cluster(config, num_gpus=settings.teacher.num_replicas):
+        return asyncio.run(run(Path(folder), _offline_script(config, path, tokenizer, source)))
+
+
+def _engine_environment(config: Any) -> Mapping[str, Any]:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars") or {}
+
+
+def _offline_script(config: Any, path: str, tokenizer: Any, source: Source) -> Way:
+    from vllm import LLM, SamplingParams
+
+    settings, rollout = read_settings(config.relay), config.actor_rollout_ref.rollout
+    llm = LLM(
+        path,
+        dtype=rollout.dtype,
+        enforce_eager=rollout.enforce_eager,
+        max_model_len=rollout.max_model_len,
+        max_num_seqs=settings.teacher.max_num_seqs,
+        tensor_parallel_size=settings.teacher.tensor_parallel_size,
+        gpu_memory_utilization=settings.teacher.gpu_memory_utilization,
+    )
+    sampling = SamplingParams(
+        n=settings.filter.num_samples,
+        temperature=settings.teacher.temperature,
+        max_tokens=config.data.max_response_length,
+    )
+    template = dict(config.data.get("apply_chat_template_kwargs") or {})
+
+    async def work() -> list[int]:
+        rows = [row for _, row in source.queries()]
+        prompts = [{"prompt_token_ids": chat_ids(tokenizer, row["prompt"], template)} for row in rows]
+        lengths = []
+        for row, answer in zip(rows, llm.generate(prompts, sampling, use_tqdm=False), strict=True):
+            for sample in answer.outputs:
+                grade(sample.text, row["reward_model"]["ground_truth"])
+            lengths.append(sum(len(sample.token_ids) for sample in answer.outputs))
+        return lengths
+
+    return work

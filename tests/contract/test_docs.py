@@ -35,7 +35,7 @@ def test_every_recipe_is_named() -> None:
     assert [name for name in recipe_names() if f"`{name}`" not in README] == []
 
 
-@pytest.mark.parametrize("command", found(r"relay-verl ((?:bench )?[a-z]+)`?"))
+@pytest.mark.parametrize("command", found(r"relay-verl ((?:bench )?[a-z-]+)`?"))
 def test_commands_exist(command: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), "--help"])
     assert result.exit_code == 0, result.output

@@ -16,12 +16,15 @@ from relay_verl.preflight import check_config, check_micro_batch_sizes, recipe_n
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "recipes" / "recipe").glob("*.yaml"))
-PAPER = [name for name in RECIPES if "tiny" not in name]
+WARMUPS = [name for name in RECIPES if name.startswith("warmup")]
+GRPO = [name for name in RECIPES if name not in WARMUPS]
+PAPER = [name for name in GRPO if "tiny" not in name]
 
 
 def composed(name: str, *overrides: str) -> Any:
+    config_name = "sft_trainer_engine" if name in WARMUPS else "ppo_trainer"
     with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose("ppo_trainer", overrides=[f"+recipe={name}", *overrides])
+        return compose(config_name, overrides=[f"+recipe={name}", *overrides])
 
 
 @pytest.fixture(autouse=True)
@@ -33,11 +36,12 @@ def test_the_recipes_promised_are_there() -> None:
     wanted = {"relay_tiny", "relay_tiny_simple", "grpo_tiny"}
     wanted |= {f"{kind}_{size}" for kind in ("relay", "grpo") for size in ("0.6b", "1.7b")}
     wanted |= {f"relay_{size}_simple" for size in ("0.6b", "1.7b")}
+    wanted |= {f"warmup_{size}" for size in ("tiny", "0.6b", "1.7b")} | {"relay_1.7b_no_filter", "relay_tiny_no_filter"}
     assert wanted <= set(RECIPES)
     assert recipe_names() == RECIPES
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", GRPO)
 def test_it_composes_into_settings_that_verl_accepts(name: str) -> None:
     from verl.utils.config import omega_conf_to_dataclass
 
@@ -51,6 +55,32 @@ def test_it_composes_into_settings_that_verl_accepts(name: str) -> None:
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
     actor.validate(config.trainer.n_gpus_per_node, config.data.train_batch_size, config.actor_rollout_ref.model)
     OmegaConf.to_container(config, resolve=True)
+
+
+@pytest.mark.parametrize("name", WARMUPS)
+def test_a_warm_up_composes_into_settings_that_verl_accepts(name: str) -> None:
+    """The released script's numbers: lr 2e-5, one epoch, sequences of 4096, batches of 32."""
+    from verl.utils.config import omega_conf_to_dataclass
+
+    config = composed(name)
+    for part in ("engine", "optim", "checkpoint"):
+        omega_conf_to_dataclass(config[part])
+    assert "hf_model" in config.checkpoint.save_contents, "vLLM and the GRPO recipes load what it leaves"
+    assert config.data.custom_cls.name == "WarmupDataset"
+    assert config.trainer.total_epochs == 1
+    if "tiny" not in name:
+        assert (config.optim.lr, config.data.max_length, config.data.train_batch_size) == (2e-5, 4096, 32)
+        assert config.model.path == f"Qwen/Qwen3-{name.removeprefix('warmup_').upper()}"
+    OmegaConf.to_container(config, resolve=True)
+
+
+@pytest.mark.parametrize("name", GRPO)
+def test_the_filter_keeps_what_the_recipe_says(name: str) -> None:
+    """GRPO trains on the full dataset (4.1), and so does the ablation without the filter (5.2)."""
+    config = composed(name)
+    assert config.data.custom_cls.name == "TeacherSolvableDataset"
+    assert config.data.min_pass_rate == config.relay.filter.min_pass_rate
+    assert config.data.min_pass_rate == (0.0 if "no_filter" in name or "grpo" in name else 0.5)
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -88,20 +118,25 @@ def test_a_recipe_a_table_row() -> None:
 
     assert difference("relay_1.7b", "relay_1.7b_simple") == {".relay.reward.kind"}
     assert difference("relay_tiny", "relay_tiny_simple") == {".relay.reward.kind"}
+    threshold = {".relay.filter.min_pass_rate", ".data.min_pass_rate"}
+    assert difference("relay_1.7b", "relay_1.7b_no_filter") == threshold
+    assert difference("relay_tiny", "relay_tiny_no_filter") == threshold
 
 
 def test_the_base_recipe_lists_every_setting_with_its_default() -> None:
     node = OmegaConf.load(ROOT / "recipes" / "relay" / "base.yaml").relay
-    from relay_verl.config import RewardSettings, TeacherSettings
+    from relay_verl.config import FilterSettings, RewardSettings, TeacherSettings, WarmupSettings
 
     assert read_settings({**OmegaConf.to_container(node), "max_calls": 0}) == RelaySettings(max_calls=0)  # type: ignore[dict-item]
     assert set(node) == set(RelaySettings.__dataclass_fields__)
     assert set(node.teacher) == set(TeacherSettings.__dataclass_fields__)
     assert set(node.reward) == set(RewardSettings.__dataclass_fields__)
+    assert set(node.warmup) == set(WarmupSettings.__dataclass_fields__)
+    assert set(node.filter) == set(FilterSettings.__dataclass_fields__)
 
 
 def test_micro_batches_that_do_not_divide_are_one_line() -> None:
-    overrides = ["data.train_batch_size=8", "actor_rollout_ref.actor.ppo_mini_batch_size=8"]
+    overrides = ["data.train_batch_size=4", "actor_rollout_ref.actor.ppo_mini_batch_size=4"]
     line = r"ppo_micro_batch_size_per_gpu=128: a GPU's 64 samples do not split"
     with pytest.raises(ConfigError, match=line):
         check_micro_batch_sizes(composed("relay_tiny", *overrides))
@@ -143,7 +178,8 @@ def test_a_regular_install_finds_every_recipe_too(tmp_path: Path) -> None:
         "from hydra_plugins.relay_verl.searchpath import recipes_folder\n"
         "with initialize_config_module('verl.trainer.config', version_base=None):\n"
         "    for name in sys.argv[1:]:\n"
-        "        assert 'relay' in compose('ppo_trainer', overrides=['+recipe=' + name])\n"
+        "        kind = 'sft_trainer_engine' if 'warmup' in name else 'ppo_trainer'\n"
+        "        assert 'relay_verl' in compose(kind, overrides=['+recipe=' + name]).data.custom_cls.path\n"
         "print(relay_verl.__file__); print(recipes_folder())"
     )
     done = subprocess.run(

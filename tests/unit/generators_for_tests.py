@@ -83,7 +83,7 @@ def warmup_job(source: Source, engine: Any, **options: Any) -> Job:
         num_placements=2,
         call_weights=(1.0, 1.0, 1.0, 1.0),
         max_exponent=3,
-        max_tokens=36,
+        max_tokens=30,
         sampling={"temperature": 1.0},
         seed=0,
         template={},

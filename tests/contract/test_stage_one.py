@@ -1,0 +1,116 @@
+"""The filtered dataset inside verl's own, and what the generators' commands say of bad input before a model loads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from typer.testing import CliRunner
+
+from relay_verl.cli import app
+from relay_verl.config import ConfigError
+from relay_verl.data.schema import to_row, write_parquet
+from tests.unit.tokenizers_for_tests import BPE_WORDS, make_bpe
+
+COUNTS = [(10, 10), (10, 5), (10, 4), (10, 0), (7, 0), (5, 5), (5, 0)]
+"""(num_done, num_correct) of seven queries; the last one is open at 0.5."""
+
+
+def count(num_done: int, num_correct: int) -> dict[str, int]:
+    return {"num_samples": 10, "num_done": num_done, "num_correct": num_correct, "num_tokens": 99}
+
+
+def rows(num: int) -> list[dict[str, Any]]:
+    return [to_row(data_source="test", question=f"{i}?", ground_truth="7", id=f"q{i}", index=i) for i in range(num)]
+
+
+def dataset(path: Path, min_pass_rate: float) -> Any:
+    from relay_verl.data.solvable import TeacherSolvableDataset
+
+    data = {"min_pass_rate": min_pass_rate, "cache_dir": str(path.parent), "filter_overlong_prompts": False}
+    return TeacherSolvableDataset(str(path), make_bpe(BPE_WORDS), OmegaConf.create(data))
+
+
+def write_counts(path: Path, counts: list[tuple[int, int]]) -> Path:
+    plain = rows(len(counts))
+    write_parquet(path, [row | {"teacher_pass": count(*c)} for row, c in zip(plain, counts, strict=True)])
+    return path
+
+
+def ids(found: Any) -> list[str]:
+    return [extra["id"] for extra in found.dataframe["extra_info"]]
+
+
+@pytest.mark.parametrize(
+    ("min_pass_rate", "kept"),
+    [(0.5, ["q0", "q1", "q5"]), (0.4, ["q0", "q1", "q2", "q5"]), (0.0, [f"q{i}" for i in range(6)])],
+)
+def test_one_pass_serves_any_threshold(min_pass_rate: float, kept: list[str], tmp_path: Path) -> None:
+    assert ids(dataset(write_counts(tmp_path / "a.parquet", COUNTS[:6]), min_pass_rate)) == kept
+
+
+def test_a_query_left_open_by_early_stopping_is_one_line(tmp_path: Path) -> None:
+    path = write_counts(tmp_path / "a.parquet", COUNTS)
+    with pytest.raises(ConfigError, match=r"data.min_pass_rate=0.5: row 6 of .* was filtered with --early-stop"):
+        dataset(path, 0.5)
+
+
+def test_a_file_without_counts_is_read_whole(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", rows(3))
+    assert len(dataset(tmp_path / "a.parquet", 0.5)) == 3
+
+
+# ---- bad input ----
+
+
+@pytest.fixture
+def student(tmp_path: Path) -> Path:
+    folder = tmp_path / "student"
+    make_bpe(BPE_WORDS).save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
+    return folder
+
+
+def line_of(*arguments: str) -> str:
+    """What the command says; it must not get as far as starting Ray."""
+    import ray
+
+    result = CliRunner().invoke(app, list(arguments))
+    assert isinstance(result.exception, ConfigError), result.output
+    assert not ray.is_initialized()
+    assert "\n" not in str(result.exception)
+    return str(result.exception)
+
+
+def test_bad_input_of_the_generators_is_one_line(student: Path, tmp_path: Path) -> None:
+    questions, out = tmp_path / "questions.parquet", tmp_path / "out.parquet"
+    write_parquet(questions, rows(3))
+    warm = ["warmup-data", "--recipe", "relay_tiny", "--student", str(student), "--out", str(out)]
+    asked = ["filter", "--recipe", "relay_tiny", "--out", str(out), f"relay.teacher.path={student}"]
+    good = ["--data", str(questions)]
+    assert "no.parquet does not exist" in line_of(*warm, "--data", str(tmp_path / "no.parquet"))
+    assert "--student: /no/such does not exist" in line_of(*warm, *good, "--student", "/no/such")
+    assert "relay.warmup.max_exponent: 9: " in line_of(*warm, *good, "relay.warmup.max_exponent=9")
+    assert "relay.teacher.path: /no/such does not exist" in line_of(*asked, *good, "relay.teacher.path=/no/such")
+    assert "--early-stop would ask nothing" in line_of(*asked, *good, "--early-stop", "relay.filter.min_pass_rate=0")
+    filtered = write_counts(tmp_path / "filtered.parquet", COUNTS)
+    assert "has a column 'teacher_pass' already" in line_of(*asked, "--data", str(filtered))
+    (tmp_path / "empty").mkdir()
+    assert "has no parquet file" in line_of(*asked, "--data", str(tmp_path / "empty"))
+    write_parquet(tmp_path / "twice.parquet", rows(2) + rows(1))
+    assert "1 ids occur more than once: 'q0'" in line_of(*asked, "--data", str(tmp_path / "twice.parquet"))
+    assert not out.exists()
+
+
+def test_a_student_without_an_end_is_one_line(student: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    endless = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, pad_token="a")
+    endless.save_pretrained(student)
+    write_parquet(tmp_path / "questions.parquet", rows(3))
+    line = line_of(
+        *("warmup-data", "--recipe", "relay_tiny", "--student", str(student)),
+        *("--data", str(tmp_path / "questions.parquet"), "--out", str(tmp_path / "out.parquet")),
+    )
+    assert "its tokenizer has no end-of-sequence token" in line

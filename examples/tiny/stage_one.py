@@ -15,21 +15,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 EXAMPLES = Path(__file__).parent
 
 
-def run(command: Sequence[str], pair: Path, log: Path | None = None) -> None:
-    """Run a command on the tiny world in `pair`.
+def run(command: Sequence[str], pair: Path, variables: Mapping[str, str] = {}, *, log: Path | None = None) -> None:
+    """Run a command on the tiny world in `pair`, with further environment `variables`.
 
     Raises:
         SystemExit: it failed; names its log.
     """
     environment = os.environ | {"VERL_PLATFORM": "cpu", "RELAY_TINY_DIR": str(pair.resolve()), "HF_HUB_OFFLINE": "1"}
-    environment.setdefault("OMP_NUM_THREADS", "1")
+    environment = {"OMP_NUM_THREADS": "1"} | environment | dict(variables)
     with open(log or os.devnull, "w") as file:
         output = file if log else None
         done = subprocess.run(command, env=environment, stdout=output, stderr=output and subprocess.STDOUT, check=False)
@@ -60,7 +60,8 @@ def warm_up(pair: Path) -> None:
     trainer = ["torch.distributed.run", "--standalone", "--nproc_per_node=1", "-m", "verl.trainer.sft_trainer"]
     options = ["+recipe=warmup_tiny", f"trainer.default_local_dir={checkpoints}", f"hydra.run.dir={pair}/hydra"]
     print("student_warm: verl's SFT trainer")
-    run([sys.executable, "-m", *trainer, *options], pair, log=pair / "warmup.log")
+    metrics = {"VERL_FILE_LOGGER_PATH": str(pair / "warmup.metrics.jsonl")}
+    run([sys.executable, "-m", *trainer, *options], pair, metrics, log=pair / "warmup.log")
     [exported] = checkpoints.glob("global_step_*/huggingface")
     exported.rename(warm)
     shutil.rmtree(checkpoints)

@@ -54,7 +54,8 @@ class Pool:
             return await self._actors[index].process.remote(row)
         except RayError as error:
             cause = getattr(error, "cause", None)
-            raise EngineError(str(cause or error).splitlines()[0]) from error
+            last_line = str(cause or error).strip().splitlines()[-1]  # Ray's own texts end with what happened
+            raise EngineError(f"{type(cause or error).__name__}: {last_line}") from error
         finally:
             self._load[index] -= 1
 

@@ -59,8 +59,8 @@ def write_questions(path: Path, num: int) -> Source:
     return Source.scan(path)
 
 
-def filter_job(source: Source, engine: Any, *, stop_at: float | None = None, **options: Any) -> Job:
-    worker = TeacherFilter(
+def filter_worker(engine: Any, stop_at: float | None = None) -> TeacherFilter:
+    return TeacherFilter(
         engine,
         ChatTokenizer(),
         num_samples=10,
@@ -70,6 +70,10 @@ def filter_job(source: Source, engine: Any, *, stop_at: float | None = None, **o
         seed=0,
         template={},
     )
+
+
+def filter_job(source: Source, engine: Any, *, stop_at: float | None = None, **options: Any) -> Job:
+    worker = filter_worker(engine, stop_at)
     schema = teacher_filter.filtered_schema(source.schema)
     spec = {"kind": "filter", "stop_at": stop_at, "data": source.sha256}
     return Job(spec, schema, worker.process, teacher_filter.to_records, **{"shard_size": 7, **options})

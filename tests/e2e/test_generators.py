@@ -34,10 +34,12 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> dict[int, str]:
+    """Processes that it started, and theirs, by their ids; but for Ray's agents, which notice the end after a minute."""
     import psutil
 
-    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    named = {child.pid: " ".join(child.cmdline()[:3]) for child in psutil.Process(pid).children(recursive=True)}
+    return {pid: name for pid, name in named.items() if "Agent" not in name}
 
 
 def kill_when(process: subprocess.Popen[bytes], work: Path, num_finished: int) -> None:
@@ -51,7 +53,7 @@ def kill_when(process: subprocess.Popen[bytes], work: Path, num_finished: int) -
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + 60
-    while left := [pid for pid in started_by_it if is_running(pid)]:
+    while left := {pid: name for pid, name in started_by_it.items() if is_running(pid)}:
         assert time.monotonic() < deadline, f"processes are left: {left}"
         time.sleep(0.1)
 

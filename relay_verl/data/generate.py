@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -166,7 +167,9 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
         job = plan.job(group.engine, tokenizer, workers)
         return await run_job(job, source.queries(), source.num_rows, out)
 
-    with ray_cluster(config, num_gpus=plan.model.num_replicas * plan.model.tensor_parallel_size):
+    num_gpus = plan.model.num_replicas * plan.model.tensor_parallel_size
+    needs_ray = plan.model.path is not None or num_workers  # an endpoint is asked from here
+    with ray_cluster(config, num_gpus) if needs_ray else nullcontext():
         return asyncio.run(run())
 
 

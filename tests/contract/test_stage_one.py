@@ -114,3 +114,30 @@ def test_a_student_without_an_end_is_one_line(student: Path, tmp_path: Path) -> 
         *("--data", str(tmp_path / "questions.parquet"), "--out", str(tmp_path / "out.parquet")),
     )
     assert "its tokenizer has no end-of-sequence token" in line
+
+
+def test_the_filter_asks_an_endpoint_without_ray(student: Path, tmp_path: Path, fake_vllm: Any) -> None:
+    """It takes the student's tokenizer; the answers are right for every third query."""
+    import ray
+
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizer.save_pretrained(student)
+
+    def complete(body: dict[str, Any]) -> dict[str, Any]:
+        number = int(tokenizer.decode(body["prompt"]).partition("?")[0])
+        assert body["temperature"] == 0.7
+        ids = tokenizer.encode(f"\\boxed{{{7 if number % 3 == 0 else 8}}}", add_special_tokens=False)
+        return {"choices": [{"index": 0, "text": "", "finish_reason": "stop", "token_ids": ids}]}
+
+    fake_vllm.routes["/v1/completions"] = complete
+    questions, out = tmp_path / "questions.parquet", tmp_path / "train.parquet"
+    write_parquet(questions, rows(9))
+    arguments = ["filter", "--recipe", "relay_tiny", "--data", str(questions), "--out", str(out)]
+    arguments += ["relay.teacher.path=null", f"relay.teacher.base_url={fake_vllm.url}"]
+    result = CliRunner().invoke(app, [*arguments, f"actor_rollout_ref.model.path={student}"])
+    assert result.exit_code == 0, result.exception
+    assert not ray.is_initialized()
+    assert "3 of 9 queries have a pass rate of at least 0.5; 90 samples" in result.output
+    assert ids(dataset(out, 0.5)) == ["q0", "q3", "q6"]
+    assert len({body["seed"] for path, _, body in fake_vllm.requests if path == "/v1/completions"}) == 90

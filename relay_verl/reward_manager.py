@@ -16,7 +16,7 @@ from verl.experimental.reward_loop.reward_manager import register
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
 from relay_verl.config import RewardSettings, read_settings
-from relay_verl.grading import Grader, Verdict
+from relay_verl.grading import Grader, Verdict, kind_of
 from relay_verl.metrics import has_called
 from relay_verl.rewards import difficulty_aware_reward, simple_reward
 from relay_verl.types import RelayTrajectory
@@ -34,7 +34,7 @@ class RelayRewardManager(RewardManagerBase):
     async def grade(self, response_ids: list[int], ground_truth: str, ability: str | None = None) -> Verdict:
         """Whether a response answers right; `ability` 'choice' is multiple choice, all else is math."""
         response = self.tokenizer.decode(response_ids, skip_special_tokens=True)
-        return await self.grader.grade_async(response, str(ground_truth), "choice" if ability == "choice" else "math")
+        return await self.grader.grade_async(response, str(ground_truth), kind_of(ability))
 
     def score_group(self, trajectories: Sequence[RelayTrajectory], correct: Sequence[bool]) -> list[float]:
         """Rewards of all completed samples of one query, [group]."""

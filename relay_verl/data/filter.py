@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from relay_verl.data.seeds import sample_seed
 from relay_verl.data.solvability import COLUMN, PassCount
+from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import TokenEngine
-from relay_verl.grading import Grader
+from relay_verl.grading import Grader, kind_of
 from relay_verl.jobs.store import Row
 from relay_verl.tokenization import chat_ids
 
@@ -37,6 +38,7 @@ class TeacherFilter:
         sampling: as vLLM names it, such as {"temperature": 0.7}.
         seed: of all samples; None for none.
         template: arguments of the chat template.
+        timeout_s: seconds a response may take.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class TeacherFilter:
         sampling: Mapping[str, Any],
         seed: int | None,
         template: Mapping[str, Any],
+        timeout_s: float = 3600.0,
     ):
         self._teacher = teacher
         self._tokenizer = tokenizer
@@ -59,6 +62,7 @@ class TeacherFilter:
         self._sampling = dict(sampling)
         self._seed = seed
         self._template = template
+        self._timeout_s = timeout_s
         self._grader = Grader()
 
     async def process(self, row: Row) -> dict[str, int]:
@@ -84,12 +88,15 @@ class TeacherFilter:
 
     async def _sample(self, row: Row, prompt_ids: list[int], index: int) -> tuple[bool, int]:
         seed = sample_seed(self._seed, row["extra_info"]["id"], index)
-        generation = await self._teacher.generate(
-            prompt_ids, max_tokens=self._max_tokens, sampling={**self._sampling, **seed}
+        generation = await ask_within(
+            self._timeout_s,
+            lambda: self._teacher.generate(
+                prompt_ids, max_tokens=self._max_tokens, sampling={**self._sampling, **seed}
+            ),
         )
         text = self._tokenizer.decode(generation.token_ids, skip_special_tokens=True)
         truth = str(row["reward_model"]["ground_truth"])
-        verdict = await self._grader.grade_async(text, truth, "choice" if row.get("ability") == "choice" else "math")
+        verdict = await self._grader.grade_async(text, truth, kind_of(row.get("ability")))
         return verdict.is_correct, len(generation.token_ids)
 
 

@@ -95,7 +95,7 @@ def plan_warmup_data(config: Any, source: Source, student: str) -> Plan:
         tokenizer_path=student,
         spec={"kind": "warmup-data", "data": source.sha256, "student": student, **arguments},
         schema=warmup_samples.SCHEMA,
-        make_worker=partial(WarmupSampler, **arguments),
+        make_worker=partial(WarmupSampler, timeout_s=settings.rollout_timeout_s, **arguments),
         to_records=warmup_samples.to_records,
         num_requests=settings.warmup.num_samples,
     )
@@ -126,7 +126,7 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
         tokenizer_path=teacher.path or config.actor_rollout_ref.model.path,  # an endpoint's is the student's
         spec={"kind": "filter", "data": source.sha256, "teacher": name, **arguments},
         schema=teacher_filter.filtered_schema(source.schema),
-        make_worker=partial(TeacherFilter, **arguments),
+        make_worker=partial(TeacherFilter, timeout_s=settings.rollout_timeout_s, **arguments),
         to_records=teacher_filter.to_records,
         num_requests=chosen.num_samples,
     )

@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from relay_verl.data.schema import MAX_NAMED, name_few, to_row, write_parquet
 from relay_verl.data.sources import Example, find_source, iter_examples, load
 from relay_verl.files import replace_file
 from relay_verl.grading import MAX_ANSWER_CHARS, last_boxed
+from relay_verl.versions import versions
 
 
 class DropReason(StrEnum):
@@ -228,16 +228,8 @@ def _write_all(
             "source": dict(origin),
             "options": dict(options),
             "sha256": {file.name: sha256_of(file) for file in (out, dropped_file)},
-            "versions": dict(_versions()),
+            "versions": versions(),
         }
         replace_file(out.with_name(f"{out.name}.manifest.json"), (json.dumps(manifest, indent=2) + "\n").encode())
     except OSError as error:
         raise ConfigError(f"{error.filename} cannot be written: {error.strerror}") from None
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for package in ("relay-verl", "datasets", "pyarrow"):
-        try:
-            yield package, version(package)
-        except PackageNotFoundError:
-            yield package, "not installed"

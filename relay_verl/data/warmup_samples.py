@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from relay_verl.data.seeds import derive_seed, sample_seed
 from relay_verl.data.warmup import draw_calls, place_calls
+from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import TokenEngine
 from relay_verl.jobs.store import Row
 from relay_verl.tokenization import chat_ids
@@ -54,6 +55,7 @@ class WarmupSampler:
         sampling: as vLLM names it.
         seed: of all samples and places; None for fresh ones.
         template: arguments of the chat template.
+        timeout_s: seconds a response may take.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class WarmupSampler:
         sampling: Mapping[str, Any],
         seed: int | None,
         template: Mapping[str, Any],
+        timeout_s: float = 3600.0,
     ):
         self._student = student
         self._tokenizer = tokenizer
@@ -80,6 +83,7 @@ class WarmupSampler:
         self._sampling = dict(sampling)
         self._seed = seed
         self._template = template
+        self._timeout_s = timeout_s
 
     async def process(self, row: Row) -> list[Row]:
         """All rows of one query.
@@ -93,8 +97,10 @@ class WarmupSampler:
 
     async def _sample(self, row: Row, prompt_ids: list[int], sample: int) -> list[Row]:
         key = row["extra_info"]["id"]
-        generation = await self._student.generate(
-            prompt_ids, max_tokens=self._max_tokens, sampling={**self._sampling, **sample_seed(self._seed, key, sample)}
+        sampling = {**self._sampling, **sample_seed(self._seed, key, sample)}
+        generation = await ask_within(
+            self._timeout_s,
+            lambda: self._student.generate(prompt_ids, max_tokens=self._max_tokens, sampling=sampling),
         )
         return [
             self._place(key, prompt_ids, generation.token_ids, generation.finish_reason != "length", sample, placement)

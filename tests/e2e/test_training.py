@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(560)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 NUM_STEPS = 5
 KILL_AFTER = 2

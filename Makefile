@@ -18,7 +18,7 @@ setup: $(VENV)/ready  ## the virtual environment, for CPU
 quickstart: $(VENV)/ready  ## build the tiny pair, train its relay, evaluate: everything in outputs/quickstart
 	$(PY) examples/tiny/quickstart.py --out $(OUT)
 
-seeds: $(VENV)/ready  ## the tiny world's table: three seeds of three recipes
+seeds: $(VENV)/ready  ## the tiny world's table: three recipes, three seeds of relay_tiny
 	$(PY) examples/tiny/seeds.py --out outputs/seeds
 
 unit: $(VENV)/ready  ## the tests that take seconds

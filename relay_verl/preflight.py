@@ -18,7 +18,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl.config import ConfigError, RelaySettings, read_settings
-from relay_verl.data.solvability import COLUMN
+from relay_verl.data.solvability import COLUMN, solvable_rows
 from relay_verl.engines.base import EngineError
 from relay_verl.engines.endpoint import EndpointEngine
 
@@ -190,12 +190,23 @@ def check_dataset(config: Any, key: str) -> None:
                 f"data.{key}: {name} has no answers: column 'reward_model' has no field 'ground_truth'; "
                 f"it has {', '.join(names) or 'none'}"
             )
-        if key == "train_files" and config.data.get("min_pass_rate") and COLUMN not in schema.names:
-            raise ConfigError(
-                f"data.{key}: {name} has no column {COLUMN!r}, which relay.filter.min_pass_rate="
-                f"{config.data.min_pass_rate} needs: make it with `relay-verl filter`, or set "
-                "relay.filter.min_pass_rate=0 to train on every query"
-            )
+        if key == "train_files" and config.data.get("min_pass_rate"):
+            check_pass_counts(name, schema, config.data.min_pass_rate)
+
+
+def check_pass_counts(name: str, schema: Any, min_pass_rate: float) -> None:
+    """The teacher's pass counts are there, and leave queries to train on."""
+    import pyarrow.parquet as pq
+
+    if COLUMN not in schema.names:
+        raise ConfigError(
+            f"data.train_files: {name} has no column {COLUMN!r}, which relay.filter.min_pass_rate={min_pass_rate} "
+            "needs: make it with `relay-verl filter`, or set relay.filter.min_pass_rate=0 to train on every query"
+        )
+    try:
+        solvable_rows(pq.read_table(Path(name).expanduser(), columns=[COLUMN])[COLUMN].to_pylist(), min_pass_rate)
+    except ValueError as error:
+        raise ConfigError(f"data.train_files: {name}: {error}") from None
 
 
 def check_columns(config: Any, key: str, columns: Sequence[str]) -> dict[str, Any]:

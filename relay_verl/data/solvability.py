@@ -7,7 +7,7 @@ may stop there, and one pass over a dataset serves every threshold at which all 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 COLUMN = "teacher_pass"
@@ -78,3 +78,26 @@ def num_needed(num_samples: int, min_pass_rate: float) -> int:
     (5, 3, 4, 0)
     """
     return math.ceil(round(min_pass_rate * num_samples, 9))
+
+
+def solvable_rows(column: Iterable[Mapping[str, int] | None], min_pass_rate: float) -> list[int]:
+    """Indices of the rows to train on, by the pass counts of a dataset; a row without one is kept.
+
+    Raises:
+        ValueError: a row is open at this threshold, or no row is left; the message is the end of a line that names the
+            dataset.
+    """
+    kept, num_rows = [], 0
+    for index, counts in enumerate(column):
+        num_rows += 1
+        verdict = True if counts is None else PassCount.of(counts).is_solvable(min_pass_rate)
+        if verdict is None:
+            raise ValueError(
+                f"row {index} was filtered with --early-stop at another threshold and is open at {min_pass_rate:g}; "
+                "filter again without it"
+            )
+        if verdict:
+            kept.append(index)
+    if not kept:
+        raise ValueError(f"none of its {num_rows} queries has a pass rate of at least {min_pass_rate:g}")
+    return kept

@@ -11,7 +11,7 @@ from typing import Any
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from relay_verl.config import ConfigError
-from relay_verl.data.solvability import COLUMN, PassCount
+from relay_verl.data.solvability import COLUMN, solvable_rows
 
 
 class TeacherSolvableDataset(RLHFDataset):
@@ -21,7 +21,7 @@ class TeacherSolvableDataset(RLHFDataset):
         """verl's hook on the rows it has read.
 
         Raises:
-            ConfigError: a file that was filtered with early stopping leaves a query open at this threshold.
+            ConfigError: a query is open at this threshold, or none is left.
         """
         return super().maybe_filter_out_long_prompts(self._keep_solvable(dataframe))
 
@@ -29,18 +29,10 @@ class TeacherSolvableDataset(RLHFDataset):
         min_pass_rate = float(self.config.get("min_pass_rate", 0.0))
         if not min_pass_rate or COLUMN not in dataframe.column_names:
             return dataframe
-        kept = []
-        for index, column in enumerate(dataframe[COLUMN]):
-            if column is None:  # a row of a file without pass counts, read beside one that has them
-                kept.append(index)
-                continue
-            verdict = PassCount.of(column).is_solvable(min_pass_rate)
-            if verdict is None:
-                raise ConfigError(
-                    f"data.min_pass_rate={min_pass_rate}: row {index} of {', '.join(self.original_data_files)} was "
-                    "filtered with --early-stop at another threshold; filter again without it"
-                )
-            if verdict:
-                kept.append(index)
+        try:
+            kept = solvable_rows(dataframe[COLUMN], min_pass_rate)
+        except ValueError as error:
+            files = ", ".join(map(str, self.original_data_files))
+            raise ConfigError(f"data.min_pass_rate={min_pass_rate}: {files}: {error}") from None
         print(f"teacher-solvable at a pass rate of {min_pass_rate}: {len(kept)} of {len(dataframe)} queries")
         return dataframe.select(kept)

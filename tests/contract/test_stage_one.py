@@ -53,7 +53,13 @@ def test_one_pass_serves_any_threshold(min_pass_rate: float, kept: list[str], tm
 
 def test_a_query_left_open_by_early_stopping_is_one_line(tmp_path: Path) -> None:
     path = write_counts(tmp_path / "a.parquet", COUNTS)
-    with pytest.raises(ConfigError, match=r"data.min_pass_rate=0.5: row 6 of .* was filtered with --early-stop"):
+    with pytest.raises(ConfigError, match=r"data.min_pass_rate=0.5: .*: row 6 was filtered with --early-stop"):
+        dataset(path, 0.5)
+
+
+def test_a_threshold_that_leaves_nothing_is_one_line(tmp_path: Path) -> None:
+    path = write_counts(tmp_path / "a.parquet", [(10, 4), (10, 0)])
+    with pytest.raises(ConfigError, match=r"none of its 2 queries has a pass rate of at least 0.5"):
         dataset(path, 0.5)
 
 

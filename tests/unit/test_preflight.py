@@ -438,6 +438,15 @@ def test_a_training_set_without_pass_counts_names_the_command_that_makes_them(go
     assert "relay-verl filter" in line
 
 
+def test_pass_counts_that_leave_nothing_to_train_on_are_one_line(good: Any, tmp_path: Path) -> None:
+    counts = [{"num_samples": 10, "num_done": 10, "num_correct": 5}]
+    path = write(tmp_path / "filtered.parquet", prompt=PROMPT, reward_model=ANSWER, teacher_pass=counts)
+    config = OmegaConf.merge(good, {"data": {"min_pass_rate": 0.5, "train_files": path}})
+    check_config(config)
+    config.data.min_pass_rate = 0.6
+    assert "none of its 1 queries has a pass rate of at least 0.6" in one_line(check_config, config)
+
+
 def sft(tmp_path: Path, student: str) -> Any:
     data = write(tmp_path / "warmup.parquet", input_ids=[[1, 2]], loss_mask=[[0, 1]], is_finished=[True])
     return OmegaConf.create(

@@ -39,7 +39,7 @@ format: $(VENV)/ready  ## let ruff mend what it can
 
 docs-check: $(VENV)/ready  ## every command and file the README names exists; docstring examples run
 	$(PY) -m pytest -q tests/contract/test_docs.py
-	$(PY) -m doctest relay_verl/rewards.py relay_verl/protocol.py
+	$(PY) -m pytest -q --doctest-modules $(shell grep -rl '>>>' relay_verl --include='*.py')
 
 clean:  ## what the targets left behind
 	rm -rf outputs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

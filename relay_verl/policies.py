@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -50,15 +51,38 @@ class TeacherFree:
         return 0
 
 
+@dataclass(frozen=True)
+class FixedLength:
+    """The student decides when, and a call always asks for `length` tokens (paper 5.4, Table 5)."""
+
+    length: int
+    """Teacher tokens of every call, at least 1."""
+
+    allows_calls = True
+
+    def student_sampling(self) -> Mapping[str, Any]:
+        return {}
+
+    def num_tokens(self, call: Call) -> int:
+        return self.length if call.num_tokens else 0
+
+
 POLICIES: dict[str, Callable[[], Policy]] = {"learned": Learned, "teacher_free": TeacherFree}
+"""The policies without a number."""
+_FIXED = re.compile(r"fixed_([1-9][0-9]{0,5})")
 
 
 def make_policy(name: str) -> Policy:
     """The policy called `name`.
 
+    >>> make_policy("fixed_20")
+    FixedLength(length=20)
+
     Raises:
         ValueError: no such policy; lists the valid ones.
     """
+    if fixed := _FIXED.fullmatch(name):
+        return FixedLength(int(fixed[1]))
     if name not in POLICIES:
-        raise ValueError(f"policy: {name!r} is not one of {', '.join(sorted(POLICIES))}")
+        raise ValueError(f"policy: {name!r} is not one of {', '.join(sorted(POLICIES))}, fixed_N (such as fixed_20)")
     return POLICIES[name]()

@@ -118,6 +118,10 @@ def test_a_recipe_a_table_row() -> None:
 
     assert difference("relay_1.7b", "relay_1.7b_simple") == {".relay.reward.kind"}
     assert difference("relay_tiny", "relay_tiny_simple") == {".relay.reward.kind"}
+    assert difference("relay_1.7b", "relay_1.7b_no_independence") == {".relay.reward.independence_bonus"}
+    assert difference("relay_1.7b", "relay_1.7b_no_exploration") == {".relay.reward.exploration"}
+    assert difference("relay_1.7b", "relay_1.7b_fixed_20") == {".relay.policy"}
+    assert difference("relay_tiny", "relay_tiny_fixed_2") == {".relay.policy"}
     threshold = {".relay.filter.min_pass_rate", ".data.min_pass_rate"}
     assert difference("relay_1.7b", "relay_1.7b_no_filter") == threshold
     assert difference("relay_tiny", "relay_tiny_no_filter") == threshold

@@ -8,6 +8,7 @@ from relay_verl.protocol import Call
 POLICY_CASES = [
     # policy, allows calls, added sampling, tokens for n = 7, why
     ("learned", True, {}, 7, "n is what the student wrote"),
+    ("fixed_20", True, {}, 20, "whatever the student wrote (5.4)"),
     ("teacher_free", False, {"bad_words": ["<call>", "</call>"]}, 0, "the sampler bans both strings (5.3)"),
 ]
 
@@ -27,8 +28,12 @@ def test_names() -> None:
         make_policy(name)
 
 
-@pytest.mark.parametrize("name", ["", "Learned", "teacher-free", "nonsense"])
+def test_a_call_for_nothing_stays_one_under_a_fixed_length() -> None:
+    assert make_policy("fixed_20").num_tokens(Call(0, 14, 0)) == 0
+
+
+@pytest.mark.parametrize("name", ["", "Learned", "teacher-free", "nonsense", "fixed", "fixed_0", "fixed_-1", "fixed_x"])
 def test_an_unknown_name_lists_the_valid_ones(name: str) -> None:
-    with pytest.raises(ValueError, match="learned, teacher_free") as error:
+    with pytest.raises(ValueError, match="learned, teacher_free, fixed_N") as error:
         make_policy(name)
     assert repr(name) in str(error.value)

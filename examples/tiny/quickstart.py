@@ -28,6 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/quickstart"), help="where everything goes")
     parser.add_argument("--seed", type=int, default=1, help="seed of the training run")
+    parser.add_argument("--steps", type=int, default=80, help="steps of the training run; the recipe has 100")
     options = parser.parse_args()
     out: Path = options.out.resolve()
     started = time.monotonic()
@@ -39,7 +40,8 @@ def main() -> None:
     print("2/4 stage one: the student's warm-up, and the teacher's filter")
     warm_up_and_filter(pair)
     print("3/4 training: verl's GRPO trainer, +recipe=relay_tiny")
-    run = train("relay_tiny", pair, out / "train", seed=options.seed)
+    steps = [f"trainer.total_training_steps={options.steps}"]
+    run = train("relay_tiny", pair, out / "train", seed=options.seed, overrides=steps)
     print("4/4 evaluation on questions the training never saw")
     responses = out / "responses.jsonl"
     teacher = str(pair / "teacher")

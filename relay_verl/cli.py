@@ -73,9 +73,9 @@ def warmup_data(
     overrides: Overrides = None,
 ) -> None:
     """Sample the student's own responses and put commands into them: the data of the call warm-up."""
+    from relay_verl.cluster import compose
     from relay_verl.data.generate import Source, generate, plan_warmup_data
     from relay_verl.data.report import report_warmup
-    from relay_verl.evaluation.runner import compose
     from relay_verl.preflight import check_model_path
 
     config = compose(recipe, overrides or ())
@@ -97,9 +97,9 @@ def filter_(
     overrides: Overrides = None,
 ) -> None:
     """Ask the teacher each query several times and keep its pass rate: what the paper's filter reads."""
+    from relay_verl.cluster import compose
     from relay_verl.data.generate import Source, generate, plan_filter
     from relay_verl.data.report import report_filter
-    from relay_verl.evaluation.runner import compose
     from relay_verl.preflight import check_model_path
 
     config = compose(recipe, overrides or ())
@@ -122,7 +122,7 @@ def rollout(
     import pandas as pd
 
     from relay_verl.bench.rollout import bench_rollout
-    from relay_verl.evaluation.runner import compose
+    from relay_verl.cluster import compose
     from relay_verl.preflight import check_dataset, check_model_path
 
     config = compose(recipe)
@@ -146,8 +146,8 @@ def bench_filter_(
 ) -> None:
     """The teacher's filter against the plainest script that does the same, and with early stopping."""
     from relay_verl.bench.filter import bench_filter
+    from relay_verl.cluster import compose
     from relay_verl.data.generate import Source
-    from relay_verl.evaluation.runner import compose
 
     typer.echo(bench_filter(compose(recipe, overrides or ()), Source.scan(data), rounds))
 

@@ -15,10 +15,11 @@ import pandas as pd
 from stage_one import build_pair, warm_up_and_filter
 from train import train
 
+from relay_verl.cluster import compose
 from relay_verl.evaluation.curves import plot_curves
 from relay_verl.evaluation.page import write_page
 from relay_verl.evaluation.records import read_records, write_records
-from relay_verl.evaluation.runner import Condition, compose, evaluate
+from relay_verl.evaluation.runner import Condition, evaluate
 from relay_verl.evaluation.table import gap_recovered, summarize, to_markdown
 
 BENCHMARKS = {"tiny/add": "'+' (student's)", "tiny/mul": "'*' (teacher's)", "tiny/hash": "'#' (nobody's)"}

@@ -17,9 +17,10 @@ from quickstart import BENCHMARKS
 from stage_one import build_pair, warm_up_and_filter
 from train import Run, train
 
+from relay_verl.cluster import compose
 from relay_verl.evaluation.curves import plot_curves
 from relay_verl.evaluation.records import ResponseRecord, read_records, write_records
-from relay_verl.evaluation.runner import Condition, compose, evaluate
+from relay_verl.evaluation.runner import Condition, evaluate
 from relay_verl.evaluation.table import ConditionSummary, gap_recovered, summarize
 
 RECIPES = {

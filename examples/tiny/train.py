@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from relay_verl.evaluation.runner import compose
+from relay_verl.cluster import compose
 
 POLL_S = 1.0
 

@@ -35,7 +35,7 @@ def bench_filter(config: Any, source: Source, rounds: int) -> str:
     """
     from verl.utils import hf_tokenizer
 
-    from relay_verl.evaluation.runner import ray_cluster
+    from relay_verl.cluster import ray_cluster
     from relay_verl.teacher import start_teacher
 
     settings = read_settings(config.relay)

@@ -34,8 +34,8 @@ def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mappin
     """Start both models and time the three ways on `rows`; gives the table and what the rounds did."""
     from verl.utils import hf_tokenizer
 
+    from relay_verl.cluster import ray_cluster, start_models
     from relay_verl.config import read_settings
-    from relay_verl.evaluation.runner import ray_cluster, start_models
 
     tokenizer = hf_tokenizer(student, trust_remote_code=config.actor_rollout_ref.model.trust_remote_code)
 

@@ -148,7 +148,7 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
     """
     from verl.utils import hf_tokenizer
 
-    from relay_verl.evaluation.runner import ray_cluster
+    from relay_verl.cluster import ray_cluster
     from relay_verl.teacher import start_teacher
 
     finished = JobStore(out, plan.spec, plan.schema).finished_manifest()

@@ -147,3 +147,25 @@ def test_the_filter_asks_an_endpoint_without_ray(student: Path, tmp_path: Path, 
     assert "3 of 9 queries have a pass rate of at least 0.5; 90 samples" in result.output
     assert ids(dataset(out, 0.5)) == ["q0", "q3", "q6"]
     assert len({body["seed"] for path, _, body in fake_vllm.requests if path == "/v1/completions"}) == 90
+
+
+@pytest.mark.parametrize(("address", "starts"), [(None, True), ("127.0.0.1:6379", False)])
+def test_a_cluster_that_is_there_is_joined_and_not_started(
+    address: str | None, starts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray refuses num_cpus and num_gpus beside an address, which a submitted job finds in its environment."""
+    import ray
+
+    from relay_verl.cluster import compose, ray_cluster
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "init", lambda **options: given.update(options))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with ray_cluster(compose("relay_tiny"), num_gpus=3):
+        pass
+    assert ("num_cpus" in given) is starts
+    assert given.get("num_gpus") == (3 if starts else None)
+    assert given["runtime_env"]["env_vars"]["VERL_PLATFORM"] == "cpu"

@@ -49,7 +49,9 @@ def report_warmup(path: Path, config: Any) -> str:
     figure = Figure(figsize=(13, 3.8), layout="constrained")
     counts, spots, lengths = figure.subplots(1, 3)
     weights = np.asarray(settings.call_weights) / sum(settings.call_weights)
-    _compare(counts, [per_row[k] / max(1, num_rows) for k in range(len(weights))], weights, "Commands in a sample")
+    _compare(
+        counts, [per_row[k] / max(1, num_rows) for k in range(len(weights))], weights, "Commands in a sample", "samples"
+    )
     counts.set_xticks(range(len(weights)))
     num_calls = sum(asked.values())
     _compare(spots, places / max(1, num_calls), even / max(1, num_calls), "Place of a command in its response")
@@ -90,7 +92,7 @@ def report_filter(path: Path, config: Any) -> str:
     axes.bar([i + 0.5 for i in range(10)], [passes[i] / max(1, num_rows) for i in range(10)], width=0.94, color=DRAWN)
     axes.axvline(threshold * 10, color=LAW, linewidth=2, label=f"kept from {threshold:g} on: {num_kept} of {num_rows}")
     axes.set_xticks(range(0, 11, 2), [f"{i / 10:g}" for i in range(0, 11, 2)])
-    _style(axes, "Pass rate of the teacher")
+    _style(axes, "Pass rate of the teacher", "queries")
     axes.legend(frameon=False)
     _save(figure, path)
     saved = f"; stopped early: {num_asked} of {num_full} samples" if num_asked < num_full else ""
@@ -107,14 +109,15 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
             yield from batch.to_pylist()
 
 
-def _compare(axes: Axes, drawn: Any, law: Any, title: str) -> None:
+def _compare(axes: Axes, drawn: Any, law: Any, title: str, of: str = "commands") -> None:
     axes.bar(range(len(drawn)), drawn, width=0.9, color=DRAWN, label="drawn")
     axes.step(np.arange(-0.5, len(law) + 0.5), [*law, law[-1]], where="post", color=LAW, linewidth=1.5, label="law")
-    _style(axes, title)
+    _style(axes, title, of)
 
 
-def _style(axes: Axes, title: str) -> None:
+def _style(axes: Axes, title: str, of: str) -> None:
     axes.set_title(title, loc="left")
+    axes.set_ylabel(f"share of {of}")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.spines[["top", "right"]].set_visible(False)
 

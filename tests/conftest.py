@@ -47,6 +47,7 @@ class FakeVllm:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
+            request_queue_size = 256  # connections that may wait; 5 is the default, and the others are turned away
 
             def handle_error(self, request: Any, client_address: Any) -> None:
                 pass  # clients that hang up are no news

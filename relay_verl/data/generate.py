@@ -7,6 +7,7 @@ decides their output in the job's spec, so that a stopped job goes on only as th
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +29,9 @@ from relay_verl.engines.base import TokenEngine
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.pool import Pool, Worker, default_num_workers
 from relay_verl.jobs.store import JobStore, Row
+
+NO_BREAKER = sys.maxsize
+"""A job stops by itself when its engine is dead (`Job.max_failures`); a moment's trouble must not fail queries."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,7 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
         raise ConfigError(f"{plan.tokenizer_path}: its tokenizer has no end-of-sequence token; no response could end")
 
     async def run() -> dict[str, Any]:
-        group = await start_teacher(config, plan.model, tokenizer)
+        group = await start_teacher(config, replace(plan.model, breaker_threshold=NO_BREAKER), tokenizer)
         assert group is not None
         workers = default_num_workers() if num_workers is None else num_workers
         job = plan.job(group.engine, tokenizer, workers)

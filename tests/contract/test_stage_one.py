@@ -130,7 +130,12 @@ def test_the_filter_asks_an_endpoint_without_ray(student: Path, tmp_path: Path, 
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     tokenizer.save_pretrained(student)
 
-    def complete(body: dict[str, Any]) -> dict[str, Any]:
+    refused: list[Any] = []
+
+    def complete(body: dict[str, Any]) -> Any:
+        if len(refused) < 12:  # a moment's trouble, longer than the breaker of the training would stand
+            refused.append(body)
+            return 503, {"error": {"message": "overloaded"}}
         number = int(tokenizer.decode(body["prompt"]).partition("?")[0])
         assert body["temperature"] == 0.7
         ids = tokenizer.encode(f"\\boxed{{{7 if number % 3 == 0 else 8}}}", add_special_tokens=False)
@@ -147,6 +152,7 @@ def test_the_filter_asks_an_endpoint_without_ray(student: Path, tmp_path: Path, 
     assert "3 of 9 queries have a pass rate of at least 0.5; 90 samples" in result.output
     assert ids(dataset(out, 0.5)) == ["q0", "q3", "q6"]
     assert len({body["seed"] for path, _, body in fake_vllm.requests if path == "/v1/completions"}) == 90
+    assert len(refused) == 12
 
 
 @pytest.mark.parametrize(("address", "starts"), [(None, True), ("127.0.0.1:6379", False)])

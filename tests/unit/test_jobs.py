@@ -9,10 +9,12 @@ import signal
 import time
 from pathlib import Path
 from random import Random
+from threading import RLock
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from tqdm import tqdm
 
 from relay_verl.data.generate import Source
 from relay_verl.engines.base import EngineError
@@ -55,6 +57,7 @@ def test_killed_thirty_times_the_output_is_byte_for_byte_the_uninterrupted_one(
 
         def work(out: Path = out) -> None:
             os.close(2)
+            tqdm.set_lock(RLock())  # its own one is shared with this process, and would stay held by a killed one
             run(JOBS[kind](source, SeededEngine(0.01), max_concurrency=4), source, out)
 
         process = fork.Process(target=work)

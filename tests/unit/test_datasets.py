@@ -451,7 +451,7 @@ def test_the_manifest_adds_up(tmp_path: Path) -> None:
     assert manifest["options"] == {"evaluation": [], "ngram": 8, "min_share": 0.5}
     assert len(manifest["source"]["files"][0]["sha256"]) == 64
     assert set(manifest["sha256"]) == {"train.parquet", "train.parquet.dropped.jsonl"}
-    assert set(manifest["versions"]) == {"relay-verl", "datasets", "pyarrow"}
+    assert {"relay-verl", "datasets", "pyarrow"} <= set(manifest["versions"])
     assert sorted(file.name for file in report.out.parent.iterdir()) == [
         "train.parquet",
         "train.parquet.dropped.jsonl",

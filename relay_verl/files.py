@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +25,3 @@ def replace_file(path: Path, content: bytes) -> None:
     """Write `content` so that a reader sees either the old file or the whole new one; makes the folder."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file's content, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

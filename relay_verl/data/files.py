@@ -6,6 +6,7 @@ Invariant: a file that is not what its name says is one line that names it; no r
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,6 @@ from typing import Any
 
 from relay_verl.config import ConfigError
 from relay_verl.data.schema import first_line, is_hidden, iter_parquet
-from relay_verl.files import sha256_of as hash_file
 
 
 def find_files(path: Path) -> list[Path]:
@@ -54,7 +54,8 @@ def iter_file(file: Path) -> Iterator[dict[str, Any]]:
 def sha256_of(file: Path) -> str:
     """The SHA-256 of a file, in hexadecimal. Raises ConfigError if it cannot be read."""
     try:
-        return hash_file(file)
+        with open(file, "rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
 

@@ -7,7 +7,6 @@ through the same decoder as training. Greedy: pass@1 (paper 4.2).
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +20,6 @@ from relay_verl.evaluation.records import ResponseRecord
 from relay_verl.grading import Grader, kind_of
 from relay_verl.policies import make_policy
 from relay_verl.tokenization import chat_ids
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

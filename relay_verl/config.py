@@ -98,6 +98,8 @@ class RewardSettings:
     """Scenario 3: rho for those that called; False is the ablation (5.2)."""
     charge: Literal["delivered", "requested"] = "delivered"
     """What rho counts; the released code charges the tokens requested."""
+    scenario_scope: Literal["query", "batch"] = "query"
+    """Whose samples decide on a scenario; the released code takes those of the whole batch."""
 
 
 @dataclass(frozen=True)

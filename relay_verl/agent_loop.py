@@ -8,6 +8,7 @@ from uuid import uuid4
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
 
 from relay_verl.config import read_settings
+from relay_verl.data.seeds import sample_seed
 from relay_verl.decoder import RelayDecoder
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.verl_server import VerlServerEngine
@@ -49,13 +50,21 @@ class RelayAgentLoop(AgentLoopBase):
         """The chat template's token ids, [prompt_length]."""
         return await self.ct_build_initial_tokens(list(messages))
 
-    async def relay(self, prompt_ids: list[int], sampling: dict[str, Any]) -> tuple[RelayTrajectory, AgentLoopOutput]:
-        """One trajectory, and the same in verl's form."""
+    async def relay(
+        self, prompt_ids: list[int], sampling: dict[str, Any], *, seed: int | None = None
+    ) -> tuple[RelayTrajectory, AgentLoopOutput]:
+        """One trajectory, and the same in verl's form; `seed` is that of all its draws, None draws freely."""
         request_id = uuid4().hex
         decoder = self._decoders[sampling.get("temperature") == 0]
         started = self.loop.time()
         try:
-            trajectory = await decoder.run(prompt_ids, sampling=sampling, policy=self.policy, request_id=request_id)
+            trajectory = await decoder.run(
+                prompt_ids,
+                sampling=sampling | sample_seed(seed, "student"),
+                teacher_sampling=sample_seed(seed, "teacher"),
+                policy=self.policy,
+                request_id=request_id,
+            )
         finally:
             first_version, last_version = self.student.pop_weight_versions(request_id)
         response_ids = trajectory.response_ids

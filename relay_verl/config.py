@@ -67,6 +67,8 @@ class TeacherSettings:
     """Sampling temperature in training; the released service's. Greedy validation makes the teacher greedy too."""
     timeout_s: Positive = 300.0
     """Seconds a call may take, retries included."""
+    node_resource: str | None = None
+    """Ray custom resource of the nodes that replicas run on, and that the trainer leaves free; None: any node."""
     start_timeout_s: Positive = 1800.0
     """Seconds the replicas may take to start."""
     num_retries: Annotated[int, Field(ge=0, strict=True)] = 2
@@ -163,6 +165,9 @@ class RelaySettings:
     """True trains on the teacher's tokens too, as the released code does."""
     rollout_timeout_s: Positive = 7200.0
     """Seconds a group of samples may take in all; past it the group counts as failed."""
+    num_logged_groups: NonNegative = 1.0
+    """Groups a step, on average, whose responses are written to `samples` beside the checkpoints, for `relay-verl
+    trace`; 0 writes none."""
 
     @property
     def needs_teacher(self) -> bool:

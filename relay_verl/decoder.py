@@ -229,6 +229,12 @@ class Relay:
         has_teacher = self._decoder.teacher is not None and self._policy.allows_calls
         return has_teacher and self._num_attempts < self._config.max_calls
 
+    def _seeded(self, sampling: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A seed, if there is one, differs from turn to turn, or each turn would repeat the draws of the first."""
+        if "seed" not in sampling:
+            return sampling
+        return {**sampling, "seed": sampling["seed"] + len(self._context) - len(self._prompt_ids)}
+
     async def _student_turn(self, max_tokens: int) -> Generation:
         piece = await ask_within(
             self._config.student_timeout_s,
@@ -236,7 +242,7 @@ class Relay:
                 list(self._context),
                 max_tokens=max_tokens,
                 stop=(CLOSE,) if self._is_listening else (),
-                sampling=self._sampling,
+                sampling=self._seeded(self._sampling),
                 request_id=self._request_id,
             ),
         )
@@ -301,7 +307,7 @@ class Relay:
                 lambda: teacher.generate(
                     context,
                     max_tokens=max_tokens,
-                    sampling=self._config.teacher_sampling,
+                    sampling=self._seeded(self._config.teacher_sampling),
                     request_id=self._request_id,
                 ),
             )

@@ -43,7 +43,9 @@ class SampleStats:
     """How its grading ended."""
 
     @classmethod
-    def of(cls, trajectory: RelayTrajectory, *, is_correct: bool, reward: float, grading: str = "") -> SampleStats:
+    def of(
+        cls, trajectory: RelayTrajectory, *, is_correct: bool, reward: float = 0.0, grading: str = ""
+    ) -> SampleStats:
         """The stats of a trajectory."""
         return cls(
             status=str(trajectory.status),
@@ -58,6 +60,11 @@ class SampleStats:
             latencies_s=[call.latency_s for call in trajectory.calls if call.outcome is CallOutcome.SERVED],
             grading=grading,
         )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is trained on."""
+        return self.status == RelayStatus.COMPLETED and self.num_tokens > 0
 
     def to_dict(self) -> dict[str, object]:
         """Plain data, for a tag."""

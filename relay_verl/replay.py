@@ -1,20 +1,27 @@
 """verl's replay buffer with relay metrics, a short poll and a deadline.
 
 A recipe names one of these in `trainer.v1.sampler.custom_sampler`. `sampler_kwargs`: `poll_interval_s` (seconds between
-looks at the queue; verl's own 2 s is most of a short step) and `timeout_s` (seconds a step's rollout may take before
-the run ends with an error instead of waiting for ever).
+looks at the queue; verl's own 2 s is most of a short step), `timeout_s` (seconds a step's rollout may take before
+the run ends with an error instead of waiting for ever) and `reward` (the recipe's `relay.reward`).
+
+Invariant: a batch's rows stand in an order that does not depend on which sample ended first.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
+import torch
 import transfer_queue as tq
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
+from verl.utils import tensordict_utils as tu
 
+from relay_verl.config import RewardSettings
 from relay_verl.engines.base import TeacherError
 from relay_verl.metrics import SampleStats, relay_metrics
+from relay_verl.rewards import rewards_of
 
 
 class RolloutTimeoutError(RuntimeError):
@@ -33,6 +40,7 @@ class _RelaySampling:
             *args, sampler_kwargs=sampler_kwargs, poll_interval=poll_interval_s, **kwargs
         )
         self._timeout_s = float(options.get("timeout_s", 7200.0))
+        self._reward = RewardSettings(**(options.get("reward") or {}))
         self._deadline = float("inf")
         self._groups: list[list[SampleStats]] = []
 
@@ -58,13 +66,46 @@ class _RelaySampling:
 
     def _materialize_batch(self, partition_id: str, selected_prompt_uids: list[str], partition_snapshot: Any) -> Any:
         tags = (tq.kv_list(partition_id) or {}).get(partition_id, {})
-        for uid in selected_prompt_uids:
+        uids = sorted(selected_prompt_uids, key=lambda uid: tags.get(uid, {}).get("relay_number", 0))
+        groups: dict[str, list[SampleStats]] = {}
+        for uid in uids:
             tag = tags.get(uid, {})
             if "relay_fatal" in tag:
                 raise TeacherError(f"relay.on_teacher_failure=fail: {tag['relay_fatal']}")
             if tag.get("relay"):
-                self._groups.append([SampleStats(**sample) for sample in tag["relay"]])
-        return super()._materialize_batch(partition_id, selected_prompt_uids, partition_snapshot)  # type: ignore[misc]
+                groups[uid] = [SampleStats(**sample) for sample in tag["relay"]]
+        place = {uid: index for index, uid in enumerate(uids)}
+        rows = [key for key in partition_snapshot if key.split("_")[0] in place]
+        rows.sort(key=lambda key: (place[key.split("_")[0]], *map(int, key.split("_")[1:])))
+        ordered = {key: partition_snapshot[key] for key in rows}
+        batch = super()._materialize_batch(partition_id, uids, ordered)  # type: ignore[misc]
+        if self._reward.scenario_scope == "batch" and partition_id == "train":
+            groups = _reward_whole_batch(groups, self._reward, partition_id)
+        self._groups = list(groups.values())
+        return batch
+
+
+def _reward_whole_batch(
+    groups: dict[str, list[SampleStats]], settings: RewardSettings, partition_id: str
+) -> dict[str, list[SampleStats]]:
+    """Write the rewards of scenarios that the whole batch decides over those that each query decided; gives one group
+    of all samples, for the metrics."""
+    keys, samples, lost = [], [], []
+    for uid, group in groups.items():
+        whole = [sample for sample in group if sample.is_whole]
+        keys += [f"{uid}_{session_id}_0" for session_id in range(len(whole))]
+        samples += whole
+        lost += [sample for sample in group if not sample.is_whole]
+    rewards = rewards_of(samples, settings)
+    scores = []
+    for sample, reward in zip(samples, rewards, strict=True):
+        score = torch.zeros(sample.num_tokens)  # [response_length]
+        score[-1] = reward
+        scores.append(score)
+    rm_scores = torch.nested.as_nested_tensor(scores, layout=torch.jagged)
+    if keys:
+        tq.kv_batch_put(keys=keys, partition_id=partition_id, fields=tu.get_tensordict({"rm_scores": rm_scores}))
+    return {"batch": [replace(s, reward=r) for s, r in zip(samples, rewards, strict=True)] + lost}
 
 
 class RelayReplayBuffer(_RelaySampling, ReplayBuffer):

@@ -17,9 +17,7 @@ from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
 from relay_verl.config import RewardSettings, read_settings
 from relay_verl.grading import Grader, Verdict, kind_of
-from relay_verl.metrics import has_called
-from relay_verl.rewards import difficulty_aware_reward, simple_reward
-from relay_verl.types import RelayTrajectory
+from relay_verl.rewards import Sample, rewards_of
 
 
 @register("relay")
@@ -36,25 +34,9 @@ class RelayRewardManager(RewardManagerBase):
         response = self.tokenizer.decode(response_ids, skip_special_tokens=True)
         return await self.grader.grade_async(response, str(ground_truth), kind_of(ability))
 
-    def score_group(self, trajectories: Sequence[RelayTrajectory], correct: Sequence[bool]) -> list[float]:
+    def score_group(self, samples: Sequence[Sample]) -> list[float]:
         """Rewards of all completed samples of one query, [group]."""
-        if self.settings.charge == "requested":
-            ratios = [
-                min(1.0, t.num_requested_tokens / max(1, len(t.response_ids))) if t.num_calls else 0.0
-                for t in trajectories
-            ]
-        else:
-            ratios = [t.call_ratio for t in trajectories]
-        if self.settings.kind == "simple":
-            return simple_reward(correct, ratios)
-        return difficulty_aware_reward(
-            correct,
-            [has_called(t) for t in trajectories],
-            ratios,
-            independence_bonus=self.settings.independence_bonus,
-            stubbornness_penalty=self.settings.stubbornness_penalty,
-            exploration=self.settings.exploration,
-        )
+        return rewards_of(samples, self.settings)
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
         """1[correct] of one sample, in verl's form."""

@@ -2,14 +2,18 @@
 
 Invariant: a sample's reward depends on its own group alone.
 
-Departures from the released code: scenarios are decided per query, not over the whole batch; rho counts the tokens
-delivered, not those asked for.
+Departures from the released code, each with its option: scenarios are decided per query, not over the whole batch
+(`relay.reward.scenario_scope`); rho counts the tokens delivered, not those asked for (`relay.reward.charge`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from relay_verl.config import RewardSettings
 
 
 class Scenario(StrEnum):
@@ -21,6 +25,52 @@ class Scenario(StrEnum):
     """Some are correct, and all of those called."""
     TEACHER_UNSOLVABLE = "teacher_unsolvable"
     """None is correct."""
+
+
+class Sample(Protocol):
+    """What a reward knows of a sample; `relay_verl.metrics.SampleStats` is one."""
+
+    @property
+    def is_correct(self) -> bool: ...
+    @property
+    def called(self) -> bool: ...
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def num_calls(self) -> int: ...
+    @property
+    def num_requested_tokens(self) -> int: ...
+    @property
+    def num_teacher_tokens(self) -> int: ...
+
+
+def rewards_of(samples: Sequence[Sample], settings: RewardSettings) -> list[float]:
+    """The rewards of one group under a recipe's settings, [group].
+
+    Args:
+        samples: all completed samples of one query; of the whole batch for `scenario_scope=batch`.
+        settings: the recipe's `relay.reward`.
+    """
+    ratios = [_charge(sample, settings.charge) for sample in samples]
+    correct = [sample.is_correct for sample in samples]
+    if settings.kind == "simple":
+        return simple_reward(correct, ratios)
+    return difficulty_aware_reward(
+        correct,
+        [sample.called for sample in samples],
+        ratios,
+        independence_bonus=settings.independence_bonus,
+        stubbornness_penalty=settings.stubbornness_penalty,
+        exploration=settings.exploration,
+    )
+
+
+def _charge(sample: Sample, charge: str) -> float:
+    """rho of one sample: the share of its tokens that the teacher delivered, or that it was asked for."""
+    if not sample.num_calls:
+        return 0.0
+    num_charged = sample.num_requested_tokens if charge == "requested" else sample.num_teacher_tokens
+    return min(1.0, num_charged / max(1, sample.num_tokens))
 
 
 def simple_reward(correct: Sequence[bool], call_ratio: Sequence[float]) -> list[float]:

@@ -4,14 +4,17 @@ A worker runs all samples of one prompt in one coroutine: it builds the prompt o
 without waiting for each other's teacher, grades each as it ends, and rewards the group when the last one has ended. A
 sample that failed leaves no row, and its siblings are rewarded among themselves.
 
-What the groups did travels to the trainer in the tag of the prompt's key (`relay_verl.replay` reads it).
+What the groups did travels to the trainer in the tag of the prompt's key (`relay_verl.replay` reads it), with a number
+that is the same whenever this prompt comes up in this step: it orders the batch and, where verl's `full_determinism`
+is on, seeds each sample.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -24,11 +27,13 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from relay_verl.agent_loop import AGENT_NAME, RelayAgentLoop
 from relay_verl.config import read_settings
+from relay_verl.data.seeds import derive_seed
 from relay_verl.engines.base import TeacherError
 from relay_verl.grading import Verdict
 from relay_verl.metrics import SampleStats, has_called
+from relay_verl.samples import SampleLog
 from relay_verl.teacher import start_teacher
-from relay_verl.types import RelayStatus, RelayTrajectory
+from relay_verl.types import RelayTrajectory
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +48,11 @@ class _Sample:
     trajectory: RelayTrajectory
     output: AgentLoopOutput
     verdict: Verdict
+
+    @property
+    def stats(self) -> SampleStats:
+        """What metrics and rewards know of it."""
+        return SampleStats.of(self.trajectory, is_correct=self.verdict.is_correct, grading=str(self.verdict.status))
 
 
 class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
@@ -67,6 +77,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             hf_model_type=self.hf_model_type,
             teacher=teacher_client,
         )
+        self.sample_log = SampleLog.of(config, self.settings, self.tokenizer)
 
     async def _run_prompt(
         self, prompt: dict[str, Any], sampling_params: dict[str, Any], trajectory: dict[str, Any], trace: bool = False
@@ -80,18 +91,24 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         tag: dict[str, Any] = {"status": "failure"}
         try:
             await _put_status(uid, partition_id, {"status": "running"})
+            number = self._number(prompt)
             async with asyncio.timeout(self.settings.rollout_timeout_s):
-                stats, num_rows = await self._run_group(prompt, sampling_params, validate)
+                stats, num_rows = await self._run_group(prompt, number, sampling_params, validate)
             tag = {"status": "finished" if num_rows == len(stats) else "failure"}
-            tag["relay"] = [sample.to_dict() for sample in stats]
+            tag |= {"relay": [sample.to_dict() for sample in stats], "relay_number": number}
         except TeacherError as error:
             tag["relay_fatal"] = str(error)
         except Exception:
             logger.exception("the group of prompt %s failed", uid)
         await _put_status(uid, partition_id, tag)
 
+    def _number(self, prompt: dict[str, Any]) -> int:
+        """The same whenever this prompt comes up in this step of a run with this `rollout.seed`."""
+        seed, step = self.config.actor_rollout_ref.rollout.seed, prompt.get("global_steps")
+        return derive_seed(seed, step, json.dumps(list(prompt["raw_prompt"]), sort_keys=True, default=str))
+
     async def _run_group(
-        self, prompt: dict[str, Any], sampling_params: dict[str, Any], validate: bool
+        self, prompt: dict[str, Any], number: int, sampling_params: dict[str, Any], validate: bool
     ) -> tuple[list[SampleStats], int]:
         """All samples of one prompt; gives the stats of each and how many rows they became."""
         rollout = self.config.actor_rollout_ref.rollout
@@ -101,34 +118,35 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         if not validate and not prompt.get("__do_sample__", True):
             sampling |= {"temperature": 0, "top_p": 1.0, "top_k": -1}
         prompt_ids = await self.agent_loop.build_prompt(prompt["raw_prompt"])
-        samples = await asyncio.gather(*(self._run_sample(prompt_ids, sampling, prompt) for _ in range(num_samples)))
-        whole = [s for s in samples if s.trajectory.status is RelayStatus.COMPLETED and s.output.response_ids]
+        samples = await asyncio.gather(
+            *(
+                self._run_sample(prompt_ids, sampling, prompt, derive_seed(number, session_id))
+                for session_id in range(num_samples)
+            )
+        )
+        whole = [sample for sample in samples if sample.stats.is_whole]
         rewards = self._rewards(whole, validate)
         await self._put_rows(whole, rewards, fields, "val" if validate else "train")
+        if not validate:
+            timed = [(s.trajectory, s.verdict, s.output.metrics.generate_sequences) for s in whole]
+            await self.sample_log.write(number, prompt, timed)
         reward_of = {id(sample): reward for sample, reward in zip(whole, rewards, strict=True)}
-        stats = [
-            SampleStats.of(
-                sample.trajectory,
-                is_correct=sample.verdict.is_correct,
-                reward=reward_of.get(id(sample), 0.0),
-                grading=str(sample.verdict.status),
-            )
-            for sample in samples
-        ]
-        return stats, len(whole)
+        return [replace(sample.stats, reward=reward_of.get(id(sample), 0.0)) for sample in samples], len(whole)
 
-    async def _run_sample(self, prompt_ids: list[int], sampling: dict[str, Any], prompt: dict[str, Any]) -> _Sample:
-        trajectory, output = await self.agent_loop.relay(prompt_ids, sampling)
+    async def _run_sample(
+        self, prompt_ids: list[int], sampling: dict[str, Any], prompt: dict[str, Any], seed: int
+    ) -> _Sample:
+        is_seeded = self.config.actor_rollout_ref.rollout.full_determinism
+        trajectory, output = await self.agent_loop.relay(prompt_ids, sampling, seed=seed if is_seeded else None)
         verdict = await self.reward_manager.grade(
             output.response_ids, prompt["reward_model"]["ground_truth"], prompt.get("ability")
         )
         return _Sample(trajectory, output, verdict)
 
     def _rewards(self, samples: list[_Sample], validate: bool) -> list[float]:
-        correct = [sample.verdict.is_correct for sample in samples]
         if validate:
-            return [float(is_correct) for is_correct in correct]
-        return self.reward_manager.score_group([sample.trajectory for sample in samples], correct)
+            return [float(sample.verdict.is_correct) for sample in samples]
+        return self.reward_manager.score_group([sample.stats for sample in samples])
 
     async def _put_rows(
         self, samples: list[_Sample], rewards: list[float], fields: dict[str, Any], partition_id: str

@@ -7,7 +7,9 @@ in place, or offer a switch against repacking.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import os
 from typing import Any
 
 import ray
@@ -41,6 +43,10 @@ class CpuWorkerExtension(vLLMColocateWorkerExtension):
 class CpuVLLMHttpServer(vLLMHttpServer):
     """verl's server with that extension."""
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        os.environ.pop("VLLM_BATCH_INVARIANT", None)  # verl sets it for `full_determinism`; its kernels are for GPUs
+
     def _get_worker_extension_cls(self) -> str:
         return f"{CpuWorkerExtension.__module__}.{CpuWorkerExtension.__qualname__}"
 
@@ -50,4 +56,6 @@ class CpuVLLMReplica(vLLMReplica):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        if self.config.full_determinism:  # what a response is must not depend on what else is in the batch
+            self.config = dataclasses.replace(self.config, max_num_seqs=1, enable_prefix_caching=False)
         self.server_class = ray.remote(CpuVLLMHttpServer)

@@ -543,7 +543,8 @@ def test_a_response_may_have_a_lower_limit_and_a_seed_for_its_teacher() -> None:
     limit = 1 + len(C2) + 2 + 3
     trajectory = asyncio.run(decoder.run(PROMPT, teacher_sampling={"seed": 7}, max_response_tokens=limit))
     assert write(trajectory) == [("s", f"a{C2}"), ("t", "xy"), ("s", "bcd")]
-    assert asked == [{"temperature": 0.7, "seed": 7}]
+    position = 1 + len(C2)
+    assert asked == [{"temperature": 0.7, "seed": 7 + position}], "each call draws anew"
     more = asyncio.run(decoder.run(PROMPT, max_response_tokens=10**6))
     assert len(more.response_ids) <= decoder.config.max_response_tokens
 

@@ -1,0 +1,109 @@
+"""The teacher's GPUs on nodes of its own: reserved in the driver, before the trainer takes any.
+
+`relay.teacher.node_resource` names a custom resource that only the teacher's nodes have (`ray start --resources
+'{"teacher": 1}'`). Without it Ray places the replicas wherever GPUs are free. A reservation lives as long as the
+driver's job.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relay_verl.config import ConfigError, TeacherSettings
+
+DEADLINE_S = 30.0
+"""Seconds Ray may take to find the nodes."""
+CPUS_PER_GPU = 2
+"""CPUs that a replica's worker group takes a GPU, as verl's own pool of a standalone replica has it."""
+SHARE = 1e-4
+"""How much of the nodes' custom resource a GPU takes: next to nothing, so that 1 serves any number."""
+
+
+def reserve(settings: TeacherSettings, gpus_per_node: int, *, name: str = "") -> None:
+    """Reserve the GPUs of all replicas on nodes that have `node_resource`; nothing without it.
+
+    Args:
+        settings: of the teacher.
+        gpus_per_node: of the cluster; a replica of more GPUs than that spans nodes.
+        name: the teacher's suffix, where there are several.
+
+    Raises:
+        ConfigError: no such nodes, or their GPUs are not free.
+    """
+    if settings.node_resource is None or settings.path is None:
+        return
+    import ray
+    from ray.util.placement_group import placement_group
+    from verl.plugin.platform.platform_manager import get_platform
+
+    gpu = get_platform().ray_resource_name()
+    bundle = {gpu: 1.0, "CPU": float(CPUS_PER_GPU), settings.node_resource: SHARE}
+    groups = [
+        placement_group([bundle] * num_gpus, strategy="STRICT_PACK", name=_name(name, rank, node))
+        for rank in range(settings.num_replicas)
+        for node, num_gpus in enumerate(_gpus_by_node(settings, gpus_per_node))
+    ]
+    try:
+        ray.get([group.ready() for group in groups], timeout=DEADLINE_S)
+    except ray.exceptions.GetTimeoutError:
+        total, free = ray.cluster_resources(), ray.available_resources()
+        has = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(settings.node_resource)]
+        there = ", ".join(f"{node['Resources'].get(gpu, 0):g} {gpu}" for node in has) or "none"
+        raise ConfigError(
+            f"relay.teacher.node_resource: {settings.node_resource!r}: {settings.num_replicas} replica(s) of "
+            f"{settings.tensor_parallel_size} {gpu} do not fit on the nodes that have this resource ({there}); the "
+            f"cluster has {free.get(gpu, 0):g} of {total.get(gpu, 0):g} {gpu} free. Start nodes with `ray start "
+            f"--resources '{{\"{settings.node_resource}\": 1}}'`, or lower relay.teacher.num_replicas"
+        ) from None
+
+
+def reserved(settings: TeacherSettings, rank: int, gpus_per_node: int, *, name: str = "") -> list[Any]:
+    """The placement groups of one replica, a node each; none if nothing is reserved."""
+    if settings.node_resource is None:
+        return []
+    from ray.util.placement_group import get_placement_group
+
+    nodes = range(len(_gpus_by_node(settings, gpus_per_node)))
+    try:
+        return [get_placement_group(_name(name, rank, node)) for node in nodes]
+    except ValueError:
+        return []
+
+
+async def start_in(replica: Any, groups: list[Any]) -> None:
+    """Start a replica of verl's in reserved placement groups; as verl itself does it without any."""
+    if not groups:
+        await replica.init_standalone()
+        return
+    from verl.single_controller.ray import RayResourcePool, RayWorkerGroup
+    from verl.single_controller.ray.base import sort_placement_group_by_node_ip
+    from verl.utils.device import get_device_name
+    from verl.workers.rollout.replica import RolloutMode
+
+    pool = RayResourcePool([group.bundle_count for group in groups], max_colocate_count=CPUS_PER_GPU)
+    pool.pgs = sort_placement_group_by_node_ip(groups)
+    replica.rollout_mode = RolloutMode.STANDALONE
+    replica.resource_pool = pool
+    replica.workers = RayWorkerGroup(
+        resource_pool=pool,
+        ray_cls_with_init=replica.get_ray_class_with_init_args(),
+        bin_pack=False,
+        name_prefix=f"rollout_teacher_standalone_{replica.replica_rank}{replica.name_suffix}",
+        use_gpu=True,
+        device_name=get_device_name(),
+    ).workers
+    await replica.launch_servers()
+
+
+def _gpus_by_node(settings: TeacherSettings, gpus_per_node: int) -> list[int]:
+    """GPUs of one replica on each of its nodes.
+
+    >>> _gpus_by_node(TeacherSettings(tensor_parallel_size=8), 4)
+    [4, 4]
+    """
+    here = min(settings.tensor_parallel_size, gpus_per_node)
+    return [here] * (settings.tensor_parallel_size // here)
+
+
+def _name(teacher: str, rank: int, node: int) -> str:
+    return f"relay_teacher{teacher}_{rank}_{node}"

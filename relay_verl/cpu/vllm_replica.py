@@ -56,6 +56,7 @@ class CpuVLLMReplica(vLLMReplica):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        if self.config.full_determinism:  # what a response is must not depend on what else is in the batch
-            self.config = dataclasses.replace(self.config, max_num_seqs=1, enable_prefix_caching=False)
+        config: Any = self.config  # type: ignore[has-type]
+        if config.full_determinism:  # what a response is must not depend on what else is in the batch
+            self.config = dataclasses.replace(config, max_num_seqs=1, enable_prefix_caching=False)
         self.server_class = ray.remote(CpuVLLMHttpServer)

@@ -24,10 +24,11 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from relay_verl.agent_loop import AGENT_NAME, RelayAgentLoop
 from relay_verl.config import read_settings
+from relay_verl.data.seeds import derive_seed
 from relay_verl.engines.base import TeacherError
 from relay_verl.grading import Verdict
 from relay_verl.metrics import SampleStats, has_called
-from relay_verl.teacher import start_teacher
+from relay_verl.teacher import start_teachers
 from relay_verl.types import RelayStatus, RelayTrajectory
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class _Sample:
 class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
     """verl's worker, with the teacher at hand and rewards by group.
 
-    `teacher_client`, which verl fills for distillation only, carries the teacher's engine.
+    `teacher_client`, which verl fills for distillation only, carries the teachers' engines by label.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             dataset_cls=self.dataset_cls,
             data_config=DictConfigWrap(config.data),
             hf_model_type=self.hf_model_type,
-            teacher=teacher_client,
+            teachers=teacher_client or {},
         )
 
     async def _run_prompt(
@@ -101,7 +102,9 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         if not validate and not prompt.get("__do_sample__", True):
             sampling |= {"temperature": 0, "top_p": 1.0, "top_k": -1}
         prompt_ids = await self.agent_loop.build_prompt(prompt["raw_prompt"])
-        samples = await asyncio.gather(*(self._run_sample(prompt_ids, sampling, prompt) for _ in range(num_samples)))
+        samples = await asyncio.gather(
+            *(self._run_sample(prompt_ids, sampling, prompt, index) for index in range(num_samples))
+        )
         whole = [s for s in samples if s.trajectory.status is RelayStatus.COMPLETED and s.output.response_ids]
         rewards = self._rewards(whole, validate)
         await self._put_rows(whole, rewards, fields, "val" if validate else "train")
@@ -117,8 +120,16 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         ]
         return stats, len(whole)
 
-    async def _run_sample(self, prompt_ids: list[int], sampling: dict[str, Any], prompt: dict[str, Any]) -> _Sample:
-        trajectory, output = await self.agent_loop.relay(prompt_ids, sampling)
+    async def _run_sample(
+        self, prompt_ids: list[int], sampling: dict[str, Any], prompt: dict[str, Any], index: int
+    ) -> _Sample:
+        trajectory, output = await self.agent_loop.relay(
+            prompt_ids,
+            sampling,
+            messages=prompt["raw_prompt"],
+            data_source=prompt.get("data_source"),
+            seed=derive_seed(0, "teacher", prompt.get("global_steps"), *prompt_ids, index),
+        )
         verdict = await self.reward_manager.grade(
             output.response_ids, prompt["reward_model"]["ground_truth"], prompt.get("ability")
         )
@@ -183,7 +194,7 @@ def _reward_extra_info(sample: _Sample) -> dict[str, float]:
 
 
 class RelayAgentLoopManager(AgentLoopManagerTQ):
-    """verl's manager, which starts the teacher before its workers and hands it to them.
+    """verl's manager, which starts the teachers before its workers and hands them to these.
 
     A recipe names it in `actor_rollout_ref.rollout.agent.agent_loop_manager_class`.
     """
@@ -191,7 +202,7 @@ class RelayAgentLoopManager(AgentLoopManagerTQ):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.agent_loop_workers_class = ray.remote(RelayAgentLoopWorker)
-        self.teacher_group: Any = None
+        self.teacher_groups: dict[str, Any] = {}
 
     async def _init_agent_loop_workers(self) -> None:
         from verl.utils import hf_tokenizer
@@ -200,6 +211,6 @@ class RelayAgentLoopManager(AgentLoopManagerTQ):
         if settings.needs_teacher:
             model = self.config.actor_rollout_ref.model
             tokenizer = hf_tokenizer(model.tokenizer_path or model.path, trust_remote_code=model.trust_remote_code)
-            self.teacher_group = await start_teacher(self.config, settings.teacher, tokenizer)
-        self.teacher_client = self.teacher_group.engine if self.teacher_group else None
+            self.teacher_groups = await start_teachers(self.config, settings, tokenizer)
+        self.teacher_client = {label: group.engine for label, group in self.teacher_groups.items()}
         await super()._init_agent_loop_workers()

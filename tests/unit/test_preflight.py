@@ -309,42 +309,48 @@ def save(path: Path, tokenizer: Any) -> str:
 
 
 def test_a_teacher_with_the_same_tokenizer(tmp_path: Path, student: str) -> None:
-    check_teacher(read_settings({"teacher": {"path": save(tmp_path / "teacher", make_bpe(BPE_WORDS))}}), student)
+    check_teacher(
+        "relay.teacher",
+        read_settings({"teacher": {"path": save(tmp_path / "teacher", make_bpe(BPE_WORDS))}}).teacher,
+        student,
+    )
 
 
 def test_a_teacher_with_another_tokenizer(tmp_path: Path, student: str) -> None:
     path = save(tmp_path / "teacher", make_bpe(BPE_WORDS[:4]))
-    line = one_line(check_teacher, read_settings({"teacher": {"path": path}}), student)
+    line = one_line(check_teacher, "relay.teacher", read_settings({"teacher": {"path": path}}).teacher, student)
     assert line.startswith(f"relay.teacher.path: {path} and the student {student} differ")
 
 
 def test_a_teacher_that_is_not_there(tmp_path: Path, student: str) -> None:
-    line = one_line(check_teacher, read_settings({"teacher": {"path": str(tmp_path / "nowhere")}}), student)
+    line = one_line(
+        check_teacher, "relay.teacher", read_settings({"teacher": {"path": str(tmp_path / "nowhere")}}).teacher, student
+    )
     assert line.startswith(f"relay.teacher.path: {tmp_path}/nowhere does not exist")
 
 
 def endpoint(url: str, **values: Any) -> Any:
-    return read_settings({"teacher": {"base_url": url, **values}})
+    return read_settings({"teacher": {"base_url": url, **values}}).teacher
 
 
 def test_an_endpoint_with_the_same_tokenizer(fake_vllm: Any, student: str) -> None:
     fake_vllm.routes["/tokenize"] = lambda body: {"tokens": bpe().encode(body["prompt"], add_special_tokens=False)}
-    check_teacher(endpoint(fake_vllm.url), student)
+    check_teacher("relay.teacher", endpoint(fake_vllm.url), student)
 
 
 def test_an_endpoint_with_another_tokenizer(fake_vllm: Any, student: str) -> None:
     fake_vllm.routes["/tokenize"] = {"tokens": [1, 2, 3]}
-    line = one_line(check_teacher, endpoint(fake_vllm.url), student)
+    line = one_line(check_teacher, "relay.teacher", endpoint(fake_vllm.url), student)
     assert line.startswith(f"relay.teacher.base_url: {fake_vllm.url} and the student {student} differ")
 
 
 def test_an_endpoint_that_cannot_tokenize_is_taken_at_its_word(fake_vllm: Any, student: str) -> None:
-    check_teacher(endpoint(fake_vllm.url), student)
+    check_teacher("relay.teacher", endpoint(fake_vllm.url), student)
 
 
 def test_an_endpoint_that_is_down(fake_vllm: Any, student: str) -> None:
     fake_vllm.stop()
-    line = one_line(check_teacher, endpoint(fake_vllm.url), student)
+    line = one_line(check_teacher, "relay.teacher", endpoint(fake_vllm.url), student)
     assert line.startswith(f"relay.teacher.base_url: {fake_vllm.url} does not answer")
 
 
@@ -353,11 +359,11 @@ def test_an_endpoint_that_is_slow(fake_vllm: Any, student: str, monkeypatch: pyt
 
     monkeypatch.setattr(preflight, "ENDPOINT_DEADLINE_S", 0.1)
     fake_vllm.routes["/v1/models"] = lambda body: time.sleep(0.5)
-    assert "does not answer" in one_line(check_teacher, endpoint(fake_vllm.url), student)
+    assert "does not answer" in one_line(check_teacher, "relay.teacher", endpoint(fake_vllm.url), student)
 
 
 def test_an_endpoint_without_the_model(fake_vllm: Any, student: str) -> None:
-    line = one_line(check_teacher, endpoint(fake_vllm.url, model="huge"), student)
+    line = one_line(check_teacher, "relay.teacher", endpoint(fake_vllm.url, model="huge"), student)
     assert "no model 'huge'; it serves big" in line
 
 
@@ -367,9 +373,11 @@ def test_an_endpoint_that_is_something_else(fake_vllm: Any, student: str, path: 
     fake_vllm.routes["/tokenize"] = {"tokens": bpe().encode(preflight.PROBE, add_special_tokens=False)}
     fake_vllm.routes[path] = answer
     if path == "/tokenize" and isinstance(answer, dict):
-        check_teacher(endpoint(fake_vllm.url), student)  # it has no tokens to compare
+        check_teacher("relay.teacher", endpoint(fake_vllm.url), student)  # it has no tokens to compare
     else:
-        assert fake_vllm.url.removesuffix("/v1") in one_line(check_teacher, endpoint(fake_vllm.url), student)
+        assert fake_vllm.url.removesuffix("/v1") in one_line(
+            check_teacher, "relay.teacher", endpoint(fake_vllm.url), student
+        )
 
 
 # ---- all of it ----

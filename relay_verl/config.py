@@ -167,8 +167,8 @@ class RelaySettings:
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     """Who answers calls, and who `relay-verl filter` asks."""
     teachers: tuple[TeacherSettings, ...] = ()
-    """Several who answer calls, instead of `teacher`: one of them a response; see `relay_verl.routing`. What an entry does
-    not say is the default, not `teacher`'s."""
+    """Several who answer calls, instead of `teacher`: one of them a response; see `relay_verl.routing`. What an entry
+    does not say is the default, not `teacher`'s."""
     policy: Annotated[str, AfterValidator(_check_policy)] = "learned"
     """How commands are treated; see `relay_verl.policies`."""
     max_calls: Annotated[int, Field(ge=0, strict=True)] = 3
@@ -241,8 +241,8 @@ class RelaySettings:
 def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
     """The `relay:` node of a composed config as settings.
 
-    A list in `teacher` is read as `teachers`. Hydra merges no list into a mapping, which the recipes have there, so recipes
-    and command lines say `teachers`.
+    A list in `teacher` is read as `teachers`. Hydra merges no list into a mapping, which the recipes have there, so
+    recipes and command lines say `teachers`.
 
     Raises:
         ConfigError: an unknown key or a bad value.

@@ -1,8 +1,8 @@
 """A teacher with another tokenizer: it reads the chat and the response as text, and what it writes is encoded once.
 
-Invariants: the student's ids are never encoded again; the teacher's text is encoded once, by the student's tokenizer, and
-those ids are what the student reads and what training sees. At most n of them come back. The teacher's end of sequence
-becomes the student's.
+Invariants: the student's ids are never encoded again; the teacher's text is encoded once, by the student's tokenizer,
+and those ids are what the student reads and what training sees. At most n of them come back. The teacher's end of
+sequence becomes the student's.
 
 What the student's tokenizer cannot give a teacher of another vocabulary:
 1. The teacher's context is the same text, not the same ids: it is encoded anew for each call, so the teacher's earlier

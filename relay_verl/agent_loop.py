@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
 
-from relay_verl.config import read_settings
+from relay_verl.config import TeacherSettings, read_settings
 from relay_verl.data.seeds import sample_seed
 from relay_verl.decoder import RelayDecoder
 from relay_verl.engines.base import TokenEngine
+from relay_verl.engines.text_bridge import TextBridge
 from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.policies import make_policy
+from relay_verl.routing import pick_teacher
+from relay_verl.teacher import load_tokenizer
 from relay_verl.types import RelayStatus, RelayTrajectory
 
 AGENT_NAME = "relay_agent"
@@ -27,43 +31,75 @@ class RelayAgentLoop(AgentLoopBase):
     """verl's agent loop around the decoder.
 
     Args:
-        teacher: who answers calls; None leaves every command unserved.
+        teachers: who answers calls, by label; without any every command stays unserved.
     """
 
-    def __init__(self, *args: Any, teacher: TokenEngine | None = None, **kwargs: Any):
+    def __init__(self, *args: Any, teachers: Mapping[str, TokenEngine] = {}, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.settings = read_settings(self.config.get("relay"))
         self.policy = make_policy(self.settings.policy)
         self.student = VerlServerEngine(self.server_manager, self.tokenizer, tracks_versions=True)
-        length = self.rollout_config.response_length
+        self._teachers = list(self.settings.active_teachers.values())
+        engines = teachers if self.settings.needs_teacher else {}
         self._decoders = {
-            greedy: RelayDecoder(
-                self.student,
-                teacher if self.settings.needs_teacher else None,
-                self.tokenizer,
-                self.settings.decoder_config(length, greedy=greedy, vocab_size=len(self.tokenizer)),
-            )
+            (teacher.label, greedy): self._make_decoder(teacher, engines.get(teacher.label), greedy)
+            for teacher in self._teachers
             for greedy in (False, True)
         }
+        template = dict(self.apply_chat_template_kwargs)
+        self._bridges = {
+            teacher.label: TextBridge(
+                engines[teacher.label], load_tokenizer(teacher, self.tokenizer), self.tokenizer, template
+            )
+            for teacher in self._teachers
+            if teacher.own_tokenizer and teacher.label in engines
+        }
+
+    def _make_decoder(self, teacher: TeacherSettings, engine: TokenEngine | None, greedy: bool) -> RelayDecoder:
+        limits = self.settings.decoder_config(
+            self.rollout_config.response_length, greedy=greedy, vocab_size=len(self.tokenizer), teacher=teacher
+        )
+        return RelayDecoder(self.student, engine, self.tokenizer, limits)
 
     async def build_prompt(self, messages: list[dict[str, Any]]) -> list[int]:
         """The chat template's token ids, [prompt_length]."""
         return await self.ct_build_initial_tokens(list(messages))
 
     async def relay(
-        self, prompt_ids: list[int], sampling: dict[str, Any], *, seed: int | None = None
+        self,
+        prompt_ids: list[int],
+        sampling: dict[str, Any],
+        *,
+        messages: Sequence[Mapping[str, Any]],
+        data_source: str | None = None,
+        seed: int = 0,
     ) -> tuple[RelayTrajectory, AgentLoopOutput]:
-        """One trajectory, and the same in verl's form; `seed` is that of all its draws, None draws freely."""
+        """One trajectory, and the same in verl's form.
+
+        Args:
+            prompt_ids: the chat by the student's template, [prompt_length].
+            sampling: the student's sampling parameters under vLLM's names.
+            messages: the chat.
+            data_source: of the query; where there are several teachers, it decides who answers.
+            seed: of the draw among those and, where verl's `full_determinism` is on, of all that is sampled.
+
+        Raises:
+            EngineError: no teacher answers this data source.
+        """
         request_id = uuid4().hex
-        decoder = self._decoders[sampling.get("temperature") == 0]
+        drawn = pick_teacher(self._teachers, data_source, seed) if self.settings.needs_teacher else self._teachers[0]
+        bridge = self._bridges.get(drawn.label)
+        decoder = self._decoders[drawn.label, sampling.get("temperature") == 0]
+        sampling_seed = seed if self.rollout_config.full_determinism else None
         started = self.loop.time()
         try:
             trajectory = await decoder.run(
                 prompt_ids,
-                sampling=sampling | sample_seed(seed, "student"),
-                teacher_sampling=sample_seed(seed, "teacher"),
+                sampling=sampling | sample_seed(sampling_seed, "student"),
+                teacher_sampling=sample_seed(sampling_seed, "teacher"),
                 policy=self.policy,
                 request_id=request_id,
+                teacher=bridge.open(messages, len(prompt_ids)) if bridge else None,
             )
         finally:
             first_version, last_version = self.student.pop_weight_versions(request_id)
@@ -90,8 +126,11 @@ class RelayAgentLoop(AgentLoopBase):
         Raises:
             RolloutError: the trajectory is not completed.
         """
-        prompt_ids = await self.build_prompt(kwargs["raw_prompt"])
-        trajectory, output = await self.relay(prompt_ids, sampling_params)
+        messages = kwargs["raw_prompt"]
+        prompt_ids = await self.build_prompt(messages)
+        trajectory, output = await self.relay(
+            prompt_ids, sampling_params, messages=messages, data_source=kwargs.get("data_source")
+        )
         if trajectory.status is not RelayStatus.COMPLETED:
             raise RolloutError(f"{trajectory.status}: {trajectory.error}")
         return output

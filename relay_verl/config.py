@@ -77,11 +77,32 @@ class TeacherSettings:
     """Failures in a row after which calls fail at once ..."""
     breaker_reset_s: Positive = 30.0
     """... until this many seconds have passed and one call is let through to try."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] | None = None
+    """What metrics call it; the last part of its address if None."""
+    weight: NonNegative = 1.0
+    """How often it is drawn, beside the others that may answer; 0 leaves it out and does not start it."""
+    data_sources: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Values of the dataset's column `data_source` whose queries it answers; None for those that nobody else names."""
+    text_bridge: bool = False
+    """True lets it have another tokenizer than the student; see `relay_verl.engines.text_bridge`."""
+    tokenizer: str | None = None
+    """Folder or hub id of its tokenizer, for `text_bridge`; that of `path` if None."""
 
     @property
     def is_given(self) -> bool:
         """Whether there is a teacher at all."""
         return self.path is not None or self.base_url is not None
+
+    @property
+    def label(self) -> str:
+        """Its name, or the last part of its address."""
+        address = self.path or self.model or (self.base_url or "").rstrip("/").removesuffix("/v1")
+        return self.name or address.rstrip("/").rsplit("/", 1)[-1]
+
+    @property
+    def own_tokenizer(self) -> str | None:
+        """Folder or hub id of the tokenizer it reads and writes with; None for the student's."""
+        return (self.tokenizer or self.path) if self.text_bridge else None
 
 
 @dataclass(frozen=True)
@@ -146,7 +167,10 @@ class RelaySettings:
     __pydantic_config__ = _STRICT
 
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
-    """Who answers calls."""
+    """Who answers calls, and who `relay-verl filter` asks."""
+    teachers: tuple[TeacherSettings, ...] = ()
+    """Several who answer calls, instead of `teacher`: one of them a response; see `relay_verl.routing`. What an entry
+    does not say is the default, not `teacher`'s."""
     policy: Annotated[str, AfterValidator(_check_policy)] = "learned"
     """How commands are treated; see `relay_verl.policies`."""
     max_calls: Annotated[int, Field(ge=0, strict=True)] = 3
@@ -174,22 +198,56 @@ class RelaySettings:
         """Whether some command may be served."""
         return self.max_calls > 0 and needs_teacher(self.policy)
 
-    def decoder_config(self, max_response_tokens: int, *, greedy: bool, vocab_size: int | None) -> RelayConfig:
-        """The limits of one response of at most `max_response_tokens` tokens."""
+    @property
+    def active_teachers(self) -> dict[str, TeacherSettings]:
+        """Who answers calls, by the key that says so: `teachers` of a weight above 0, or else `teacher`."""
+        listed = {f"relay.teachers.{index}": teacher for index, teacher in enumerate(self.teachers)}
+        return {key: one for key, one in listed.items() if one.weight > 0} or {"relay.teacher": self.teacher}
+
+    @property
+    def only_teacher(self) -> TeacherSettings:
+        """The teacher, for work that asks one.
+
+        Raises:
+            ConfigError: there are several.
+        """
+        teachers = list(self.active_teachers.values())
+        if len(teachers) > 1:
+            raise ConfigError(
+                f"relay.teachers: {', '.join(t.label for t in teachers)}, but this asks one: name it with "
+                "relay.teachers=[{path: ...}], or take relay.teacher with relay.teachers=[]"
+            )
+        return teachers[0]
+
+    def decoder_config(
+        self,
+        max_response_tokens: int,
+        *,
+        greedy: bool,
+        vocab_size: int | None,
+        teacher: TeacherSettings | None = None,
+    ) -> RelayConfig:
+        """The limits of one response of at most `max_response_tokens` tokens, answered by `teacher`; `self.teacher` if
+        None."""
+        teacher = teacher or self.teacher
         return RelayConfig(
             max_response_tokens=max_response_tokens,
             max_calls=self.max_calls,
             max_tokens_per_call=self.max_tokens_per_call,
             on_teacher_failure=self.on_teacher_failure,
-            teacher_timeout_s=self.teacher.timeout_s,
+            teacher_timeout_s=teacher.timeout_s,
             student_timeout_s=self.rollout_timeout_s,
-            teacher_sampling={"temperature": 0.0 if greedy else self.teacher.temperature},
+            teacher_sampling={"temperature": 0.0 if greedy else teacher.temperature},
             vocab_size=vocab_size,
+            teacher_name=teacher.label if len(self.active_teachers) > 1 else None,
         )
 
 
 def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
     """The `relay:` node of a composed config as settings.
+
+    A list in `teacher` is read as `teachers`. Hydra merges no list into a mapping, which the recipes have there, so
+    recipes and command lines say `teachers`.
 
     Raises:
         ConfigError: an unknown key or a bad value.
@@ -200,21 +258,52 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
         raise ConfigError(f"relay: {str(error).splitlines()[0]}") from None
     if plain is not None and not isinstance(plain, Mapping):
         raise ConfigError(f"relay: {plain!r} is no group of settings; allowed: {', '.join(_fields_at([]))}")
+    values: dict[str, Any] = dict(plain or {})  # type: ignore[arg-type]
+    if isinstance(values.get("teacher"), (list, tuple)):
+        if values.get("teachers"):
+            raise ConfigError("relay.teacher: a list, and relay.teachers is given too; give one")
+        values["teachers"] = values.pop("teacher")
+        if not values["teachers"]:
+            raise ConfigError("relay.teacher: []: an empty list; give at least one teacher")
     try:
-        settings = TypeAdapter(RelaySettings).validate_python(dict(plain or {}))
+        settings = TypeAdapter(RelaySettings).validate_python(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(item) for item in error.errors())) from None
-    teacher = settings.teacher
-    if teacher.path is not None and teacher.base_url is not None:
-        raise ConfigError(
-            f"relay.teacher: both path={teacher.path!r} and base_url={teacher.base_url!r} are given; give one"
-        )
-    if settings.needs_teacher and not teacher.is_given:
+    _check_teachers(settings)
+    return settings
+
+
+def _check_teachers(settings: RelaySettings) -> None:
+    """Raise ConfigError on what one field alone does not show."""
+    listed = {f"relay.teachers.{index}": teacher for index, teacher in enumerate(settings.teachers)}
+    for key, teacher in {"relay.teacher": settings.teacher, **listed}.items():
+        if teacher.path is not None and teacher.base_url is not None:
+            raise ConfigError(
+                f"{key}: both path={teacher.path!r} and base_url={teacher.base_url!r} are given; give one"
+            )
+        if key in listed and not teacher.is_given:
+            raise ConfigError(f"{key}: no teacher given; set its path (a model) or base_url (an endpoint)")
+        if teacher.tokenizer is not None and not teacher.text_bridge:
+            raise ConfigError(f"{key}.tokenizer: {teacher.tokenizer!r} is for {key}.text_bridge=true")
+        if teacher.text_bridge and teacher.base_url is not None and teacher.tokenizer is None:
+            raise ConfigError(
+                f"{key}.tokenizer: text_bridge=true needs the tokenizer of {teacher.base_url} (a folder or hub id)"
+            )
+    group = listed or {"relay.teacher": settings.teacher}
+    if not any(teacher.weight > 0 for teacher in group.values()):
+        raise ConfigError(f"{', '.join(f'{key}.weight' for key in group)}: 0; at least one weight must be above 0")
+    labels: dict[str, str] = {}
+    for key, teacher in listed.items():
+        if other := labels.get(teacher.label):
+            raise ConfigError(
+                f"{key}.name: {teacher.label!r} is what {other} is called too; give each a name of its own"
+            )
+        labels[teacher.label] = key
+    if settings.needs_teacher and not all(teacher.is_given for teacher in group.values()):
         raise ConfigError(
             "relay.teacher: no teacher given; set relay.teacher.path (a model) or relay.teacher.base_url (an "
             "endpoint), or relay.max_calls=0 for training without one"
         )
-    return settings
 
 
 def _explain(item: Any) -> str:
@@ -230,5 +319,8 @@ def _fields_at(location: list[str]) -> list[str]:
     """Names of the fields of the settings at `location`."""
     settings: Any = RelaySettings
     for name in location:
-        settings = typing.get_type_hints(settings, include_extras=False)[name]
+        if name.isdigit():
+            settings = typing.get_args(settings)[0]
+        else:
+            settings = typing.get_type_hints(settings, include_extras=False)[name]
     return [f.name for f in dataclasses.fields(settings)]

@@ -66,6 +66,8 @@ class RelayConfig:
     """The teacher's sampling parameters; the released service samples at 0.7."""
     vocab_size: int | None = None
     """Ids of the teacher at or above this are rubbish; None does not check."""
+    teacher_name: str | None = None
+    """What call records call the teacher, where there are several."""
 
     def __post_init__(self) -> None:
         for name, least in (("max_response_tokens", 1), ("max_calls", 0), ("max_tokens_per_call", 1)):
@@ -85,8 +87,8 @@ class RelayConfig:
 class RelayDecoder:
     """Writes responses with a student and, when it asks, a teacher.
 
-    One decoder serves any number of trajectories at a time. Both models must share one tokenizer. Without a teacher
-    every command stays unserved.
+    One decoder serves any number of trajectories at a time. Both models must share one tokenizer, or the teacher stand
+    behind a `relay_verl.engines.text_bridge`. Without a teacher every command stays unserved.
     """
 
     def __init__(self, student: TokenEngine, teacher: TokenEngine | None, tokenizer: Any, config: RelayConfig):
@@ -105,6 +107,7 @@ class RelayDecoder:
         policy: Policy | None = None,
         request_id: str | None = None,
         max_response_tokens: int | None = None,
+        teacher: TokenEngine | None = None,
     ) -> RelayTrajectory:
         """Write one response.
 
@@ -115,6 +118,7 @@ class RelayDecoder:
             policy: how commands are treated; `Learned` by default.
             request_id: names the trajectory to the engines; made up if None.
             max_response_tokens: a lower limit than the config's, such as what a long prompt leaves of the context.
+            teacher: answers this response's calls instead of the decoder's own, such as one that knows the chat.
 
         Raises:
             TeacherError: the teacher failed and `on_teacher_failure` is 'fail'.
@@ -126,6 +130,7 @@ class RelayDecoder:
             policy=policy,
             request_id=request_id,
             max_response_tokens=max_response_tokens,
+            teacher=teacher,
         )
         async for _ in relay:
             pass
@@ -140,14 +145,17 @@ class RelayDecoder:
         policy: Policy | None = None,
         request_id: str | None = None,
         max_response_tokens: int | None = None,
+        teacher: TokenEngine | None = None,
     ) -> Relay:
         """The same, piece by piece: iterate over the result for segments, then ask it for its `trajectory()`."""
         policy = policy or Learned()
         student = {**(sampling or {}), **policy.student_sampling()}
-        teacher = {**self.config.teacher_sampling, **(teacher_sampling or {})}
+        answering = {**self.config.teacher_sampling, **(teacher_sampling or {})}
         limit = min(self.config.max_response_tokens, max_response_tokens or self.config.max_response_tokens)
-        config = replace(self.config, max_response_tokens=limit, teacher_sampling=teacher)
-        return Relay(self, config, list(prompt_ids), student, policy, request_id or uuid4().hex)
+        config = replace(self.config, max_response_tokens=limit, teacher_sampling=answering)
+        return Relay(
+            self, config, list(prompt_ids), student, policy, request_id or uuid4().hex, teacher or self.teacher
+        )
 
 
 class Relay:
@@ -161,8 +169,10 @@ class Relay:
         sampling: dict[str, Any],
         policy: Policy,
         request_id: str,
+        teacher: TokenEngine | None,
     ):
         self._decoder = decoder
+        self._teacher = teacher
         self._config = config
         self._policy = policy
         self._sampling = sampling
@@ -226,7 +236,7 @@ class Relay:
     @property
     def _is_listening(self) -> bool:
         """Whether the next command would be served."""
-        has_teacher = self._decoder.teacher is not None and self._policy.allows_calls
+        has_teacher = self._teacher is not None and self._policy.allows_calls
         return has_teacher and self._num_attempts < self._config.max_calls
 
     def _seeded(self, sampling: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -278,7 +288,7 @@ class Relay:
         Raises:
             EngineError: it failed, was late, or answered rubbish; the call is recorded.
         """
-        teacher = self._decoder.teacher
+        teacher = self._teacher
         assert teacher is not None
         asked = max_tokens = self._tokens_left
         num_tokens = self._policy.num_tokens(call) if call else planned.num_tokens if planned else None
@@ -295,6 +305,7 @@ class Relay:
             "position": len(self._context) - len(self._prompt_ids),
             "num_context": len(context),
             "has_command": call is not None,
+            "teacher": self._config.teacher_name,
         }
 
         def record(outcome: CallOutcome, **what: Any) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 from relay_verl.rewards import Scenario, find_scenario
 from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory
 
+_ASKED = {CallOutcome.SERVED: "calls", CallOutcome.FAILED: "failures"}
+
 
 @dataclass(frozen=True)
 class SampleStats:
@@ -41,6 +43,8 @@ class SampleStats:
     """Seconds of each served call."""
     grading: str = ""
     """How its grading ended."""
+    teachers: dict[str, int] = field(default_factory=dict)
+    """'NAME/calls' and 'NAME/failures': served and failed calls by teacher, where there are several."""
 
     @classmethod
     def of(
@@ -59,6 +63,11 @@ class SampleStats:
             outcomes=dict(Counter(str(call.outcome) for call in trajectory.calls)),
             latencies_s=[call.latency_s for call in trajectory.calls if call.outcome is CallOutcome.SERVED],
             grading=grading,
+            teachers=dict(
+                Counter(
+                    f"{call.teacher}/{_ASKED[call.outcome]}" for call in trajectory.calls if call.teacher is not None
+                )
+            ),
         )
 
     @property
@@ -83,6 +92,7 @@ def relay_metrics(groups: Sequence[Sequence[SampleStats]]) -> dict[str, float]:
     call_rate: share of responses that called. call_ratio: mean of rho over responses. num_calls, requested_tokens and
     delivered_tokens: means a response. scenario/...: share of groups. reward/...: mean reward in those groups.
     teacher_latency_s: over served calls, in seconds. teacher_failures, calls/..., status/...: counts.
+    teacher/NAME/calls and failures: counts by teacher, where there are several.
     """
     samples = [sample for group in groups for sample in group]
     whole = [sample for sample in samples if sample.status == RelayStatus.COMPLETED]
@@ -91,6 +101,10 @@ def relay_metrics(groups: Sequence[Sequence[SampleStats]]) -> dict[str, float]:
         outcomes.update(sample.outcomes)
     metrics = {f"relay/status/{status}": float(sum(s.status == status for s in samples)) for status in RelayStatus}
     metrics |= {f"relay/calls/{outcome}": float(outcomes[outcome]) for outcome in CallOutcome}
+    by_teacher: Counter[str] = Counter()
+    for sample in samples:
+        by_teacher.update(sample.teachers)
+    metrics |= {f"relay/teacher/{name}": float(count) for name, count in by_teacher.items()}
     metrics["relay/teacher_failures"] = float(outcomes[CallOutcome.FAILED])
     for status in ("timeout", "error", "no_answer"):
         metrics[f"relay/grading/{status}"] = float(sum(sample.grading == status for sample in whole))

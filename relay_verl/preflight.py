@@ -17,10 +17,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError, RelaySettings, read_settings
+from relay_verl.cluster import num_gpus_of
+from relay_verl.config import ConfigError, RelaySettings, TeacherSettings, read_settings
 from relay_verl.data.solvability import COLUMN, solvable_rows
 from relay_verl.engines.base import EngineError
 from relay_verl.engines.endpoint import EndpointEngine
+from relay_verl.routing import teachers_for
 
 ENDPOINT_DEADLINE_S = 20.0
 PROBE = "What is 7*8? <call>20</call> Let's see: \\boxed{56}\n\n\u00e9\u4e2d"
@@ -65,7 +67,9 @@ def check_config(config: Any) -> None:
         check_dataset(config, key)
     student = check_model_path("actor_rollout_ref.model.path", config.actor_rollout_ref.model.path)
     if settings.needs_teacher:
-        check_teacher(settings, student)
+        check_data_sources(config, settings)
+        for key, teacher in settings.active_teachers.items():
+            check_teacher(key, teacher, student)
 
 
 def check_sft_config(config: Any) -> None:
@@ -167,14 +171,15 @@ def check_declared_gpus(config: Any, settings: RelaySettings) -> None:
     """Where the recipe says how many GPUs Ray has, they must hold the trainer and the teacher; where Ray counts them
     itself, `relay_verl.teacher.check_resources` does this once it has."""
     declared = OmegaConf.select(config, "ray_kwargs.ray_init.num_gpus")
-    teacher = settings.teacher
+    teachers = settings.active_teachers
     trainer = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    wanted = teacher.num_replicas * teacher.tensor_parallel_size if settings.needs_teacher and teacher.path else 0
+    wanted = num_gpus_of(teachers.values()) if settings.needs_teacher else 0
     if declared is not None and declared < trainer + wanted:
         raise ConfigError(
             f"ray_kwargs.ray_init.num_gpus={declared}: the trainer takes {trainer} (trainer.n_gpus_per_node x "
-            f"trainer.nnodes) and the teacher {wanted} (relay.teacher.num_replicas x "
-            f"relay.teacher.tensor_parallel_size); {trainer + wanted - declared} missing"
+            f"trainer.nnodes) and the teacher {wanted} "
+            f"({' + '.join(f'{key}.num_replicas x {key}.tensor_parallel_size' for key in teachers)}); "
+            f"{trainer + wanted - declared} missing"
         )
 
 
@@ -246,36 +251,88 @@ def check_model_path(key: str, path: str) -> str:
     return path
 
 
-def check_teacher(settings: RelaySettings, student_path: str) -> None:
-    """The teacher is there, and both models read the same token ids."""
-    from transformers import AutoTokenizer
+def check_data_sources(config: Any, settings: RelaySettings) -> None:
+    """Every query of the parquet files has a teacher; where one answers all, there is nothing to check."""
+    import pyarrow.parquet as pq
 
-    teacher = settings.teacher
-    student = AutoTokenizer.from_pretrained(student_path)
+    teachers = list(settings.active_teachers.values())
+    if any(teacher.data_sources is None for teacher in teachers):
+        return
+    named = ", ".join(dict.fromkeys(name for teacher in teachers for name in teacher.data_sources or ()))
+    for key in ("train_files", "val_files"):
+        for name in check_columns(config, key, ("data_source",)):
+            for source in pq.read_table(Path(name).expanduser(), columns=["data_source"])[0].unique().to_pylist():
+                if not teachers_for(teachers, source):
+                    raise ConfigError(
+                        f"data.{key}: {name} has data_source={source!r}, which no teacher answers; their data_sources: "
+                        f"{named}; a teacher without data_sources answers all others"
+                    )
+
+
+def check_teacher(key: str, teacher: TeacherSettings, student_path: str) -> None:
+    """The teacher of the recipe's `key` is there, and reads the student's token ids or stands behind a text bridge."""
+    address = teacher.path or teacher.base_url
+    name = f"{key}.path: {address}" if teacher.path is not None else f"{key}.base_url: {address}"
+    student = read_tokenizer("actor_rollout_ref.model.path", student_path)
     if teacher.path is not None:
-        check_model_path("relay.teacher.path", teacher.path)
-        difference = compare_tokenizers(student, AutoTokenizer.from_pretrained(teacher.path))
-        name = f"relay.teacher.path: {teacher.path}"
+        check_model_path(f"{key}.path", teacher.path)
+    if teacher.own_tokenizer is not None:
+        readers_path = teacher.own_tokenizer
+        reader = read_tokenizer(f"{key}.tokenizer" if teacher.tokenizer else f"{key}.path", readers_path)
+        check_bridged_tokenizer(f"{key}.text_bridge: {readers_path}", student, reader)
     else:
-        assert teacher.base_url is not None
-        name = f"relay.teacher.base_url: {teacher.base_url}"
+        readers_path, reader = f"the student {student_path}", student
+    difference = ""
+    if teacher.path is not None and reader is student:
+        difference = compare_tokenizers(student, read_tokenizer(f"{key}.path", teacher.path))
+    elif teacher.base_url is not None:
         try:
-            theirs = asyncio.run(_tokenize_at_endpoint(settings))
+            theirs = asyncio.run(_tokenize_at_endpoint(teacher))
         except (EngineError, TimeoutError) as error:
             raise ConfigError(f"{name} does not answer: {error or 'no answer in time'}") from None
-        ours = student.encode(PROBE, add_special_tokens=False)
-        difference = "" if theirs in (None, ours) else f"{PROBE!r} is {ours} for the student and {theirs} for it"
+        ours = reader.encode(PROBE, add_special_tokens=False)
+        difference = "" if theirs in (None, ours) else f"{PROBE!r} is {ours} and {theirs}"
     if difference:
-        raise ConfigError(f"{name} and the student {student_path} differ in their tokenizers: {difference}")
+        advice = "" if teacher.text_bridge else f"; {key}.text_bridge=true passes text between them"
+        raise ConfigError(f"{name} and {readers_path} differ in their tokenizers: {difference}{advice}")
 
 
-async def _tokenize_at_endpoint(settings: RelaySettings) -> list[int] | None:
-    assert settings.teacher.base_url is not None
+def read_tokenizer(key: str, path: str) -> Any:
+    """The tokenizer at a folder or hub id.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{key}: {path} has no tokenizer that loads: {str(error).splitlines()[0]}") from None
+
+
+def check_bridged_tokenizer(name: str, student: Any, teacher: Any) -> None:
+    """A text bridge can read and write by the teacher's tokenizer; warns of what it costs."""
+    for what, is_there in (
+        ("end-of-sequence token", teacher.eos_token_id is not None),
+        ("chat template", bool(teacher.chat_template)),
+    ):
+        if not is_there:
+            raise ConfigError(f"{name} has no {what} in its tokenizer, which a text bridge needs")
+    if compare_tokenizers(student, teacher):
+        cost = (
+            "has another tokenizer than the student: its context is decoded and encoded again for each call, lengths "
+            "are counted in the student's tokens, and its prefix cache holds less"
+        )
+    else:
+        cost = "has the student's tokenizer: without the bridge it would read the same ids"
+    print(f"relay_verl: {name} {cost}", file=sys.stderr)
+
+
+async def _tokenize_at_endpoint(teacher: TeacherSettings) -> list[int] | None:
+    assert teacher.base_url is not None
     endpoint = EndpointEngine(
-        settings.teacher.base_url,
-        settings.teacher.model,
-        api_key_env=settings.teacher.api_key_env,
-        timeout_s=ENDPOINT_DEADLINE_S,
+        teacher.base_url, teacher.model, api_key_env=teacher.api_key_env, timeout_s=ENDPOINT_DEADLINE_S
     )
     async with asyncio.timeout(ENDPOINT_DEADLINE_S):
         await endpoint.model()

@@ -32,7 +32,7 @@ from relay_verl.engines.base import TeacherError
 from relay_verl.grading import Verdict
 from relay_verl.metrics import SampleStats, has_called
 from relay_verl.samples import SampleLog
-from relay_verl.teacher import start_teacher
+from relay_verl.teacher import start_teachers
 from relay_verl.types import RelayTrajectory
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class _Sample:
 class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
     """verl's worker, with the teacher at hand and rewards by group.
 
-    `teacher_client`, which verl fills for distillation only, carries the teacher's engine.
+    `teacher_client`, which verl fills for distillation only, carries the teachers' engines by label.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             dataset_cls=self.dataset_cls,
             data_config=DictConfigWrap(config.data),
             hf_model_type=self.hf_model_type,
-            teacher=teacher_client,
+            teachers=teacher_client or {},
         )
         self.sample_log = SampleLog.of(config, self.settings, self.tokenizer)
 
@@ -136,8 +136,13 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
     async def _run_sample(
         self, prompt_ids: list[int], sampling: dict[str, Any], prompt: dict[str, Any], seed: int
     ) -> _Sample:
-        is_seeded = self.config.actor_rollout_ref.rollout.full_determinism
-        trajectory, output = await self.agent_loop.relay(prompt_ids, sampling, seed=seed if is_seeded else None)
+        trajectory, output = await self.agent_loop.relay(
+            prompt_ids,
+            sampling,
+            messages=prompt["raw_prompt"],
+            data_source=prompt.get("data_source"),
+            seed=seed,
+        )
         verdict = await self.reward_manager.grade(
             output.response_ids, prompt["reward_model"]["ground_truth"], prompt.get("ability")
         )
@@ -201,7 +206,7 @@ def _reward_extra_info(sample: _Sample) -> dict[str, float]:
 
 
 class RelayAgentLoopManager(AgentLoopManagerTQ):
-    """verl's manager, which starts the teacher before its workers and hands it to them.
+    """verl's manager, which starts the teachers before its workers and hands them to these.
 
     A recipe names it in `actor_rollout_ref.rollout.agent.agent_loop_manager_class`.
     """
@@ -209,7 +214,7 @@ class RelayAgentLoopManager(AgentLoopManagerTQ):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.agent_loop_workers_class = ray.remote(RelayAgentLoopWorker)
-        self.teacher_group: Any = None
+        self.teacher_groups: dict[str, Any] = {}
 
     async def _init_agent_loop_workers(self) -> None:
         from verl.utils import hf_tokenizer
@@ -218,6 +223,6 @@ class RelayAgentLoopManager(AgentLoopManagerTQ):
         if settings.needs_teacher:
             model = self.config.actor_rollout_ref.model
             tokenizer = hf_tokenizer(model.tokenizer_path or model.path, trust_remote_code=model.trust_remote_code)
-            self.teacher_group = await start_teacher(self.config, settings.teacher, tokenizer)
-        self.teacher_client = self.teacher_group.engine if self.teacher_group else None
+            self.teacher_groups = await start_teachers(self.config, settings, tokenizer)
+        self.teacher_client = {label: group.engine for label, group in self.teacher_groups.items()}
         await super()._init_agent_loop_workers()

@@ -1,4 +1,4 @@
-"""The teacher: a worker group of vLLM replicas in Ray with GPUs of its own, or an endpoint by URL (paper 4.3).
+"""Teachers: each a worker group of vLLM replicas in Ray with GPUs of its own, or an endpoint by URL (paper 4.3).
 
 Invariant: what comes out is a TokenEngine that can be sent to any Ray worker; a teacher that cannot start says why and
 never waits without a deadline.
@@ -11,7 +11,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from relay_verl.config import ConfigError, TeacherSettings
+from relay_verl.cluster import num_gpus_of
+from relay_verl.config import ConfigError, RelaySettings, TeacherSettings
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.engines.guard import GuardedEngine
@@ -25,6 +26,37 @@ class TeacherGroup:
     def __init__(self, engine: TokenEngine, replicas: list[Any]):
         self.engine = engine
         self.replicas = replicas
+
+
+async def start_teachers(config: Any, settings: RelaySettings, tokenizer: Any) -> dict[str, TeacherGroup]:
+    """Start all teachers of a composed verl config side by side; gives them by label.
+
+    Args:
+        config: a composed verl config.
+        settings: its relay node.
+        tokenizer: the student's.
+
+    Raises:
+        ConfigError: the cluster lacks the resources for all of them, or one did not start in time.
+    """
+    teachers = list(settings.active_teachers.values())
+    if len(teachers) > 1 and (needed := num_gpus_of(teachers)):
+        import ray
+
+        check_resources(ray.available_resources(), needed, f"the {len(teachers)} teachers")
+    starts = (
+        start_teacher(config, teacher, load_tokenizer(teacher, tokenizer), name=str(index) if index else "")
+        for index, teacher in enumerate(teachers)
+    )
+    groups = await asyncio.gather(*starts)
+    return {teacher.label: group for teacher, group in zip(teachers, groups, strict=True) if group is not None}
+
+
+def load_tokenizer(teacher: TeacherSettings, students: Any) -> Any:
+    """What a teacher reads and writes with: its own tokenizer behind a text bridge, else the student's."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(teacher.own_tokenizer) if teacher.own_tokenizer else students
 
 
 async def start_teacher(
@@ -88,7 +120,7 @@ async def start_replicas(
         config: a composed verl config; its rollout section says how replicas run, but for what `settings` sets.
         settings: replicas, parallelism, memory.
         path: Hugging Face folder or hub id.
-        tokenizer: the tokenizer both models share.
+        tokenizer: the model's.
         is_teacher: names the actors.
         name: suffix of the actors' names, for more than one group a cluster.
     """

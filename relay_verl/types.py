@@ -74,6 +74,8 @@ class CallRecord:
     """Whether the student asked; a baseline's calls come by themselves."""
     num_cached: int | None = None
     """Those of them that its prefix cache held; None if its engine does not say. It prefilled the others."""
+    teacher: str | None = None
+    """Who was asked, where there are several teachers."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,11 @@ def main() -> None:
     parser.add_argument("--dashboard-port", type=int, default=8265, help="loopback port for `ray job submit`")
     parser.add_argument("--num-cpus", type=int, default=32, help="logical CPUs a node")
     options = parser.parse_args()
-    common = {"node_ip_address": "127.0.0.1", "num_cpus": options.num_cpus, "num_gpus": 1, "object_store_memory": OBJECT_STORE_BYTES}
+    common = {
+        "num_cpus": options.num_cpus,
+        "num_gpus": 1,
+        "object_store_memory": OBJECT_STORE_BYTES,
+    }
     dashboard = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": options.dashboard_port}
     cluster = Cluster()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

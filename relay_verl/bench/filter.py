@@ -40,14 +40,15 @@ def bench_filter(config: Any, source: Source, rounds: int) -> str:
     from relay_verl.teacher import start_teacher
 
     settings = read_settings(config.relay)
-    path = settings.teacher.path
+    teacher = settings.only_teacher
+    path = teacher.path
     if path is None:
         raise ConfigError("relay.teacher.path: the benchmark starts the teacher itself; give a model")
     tokenizer = hf_tokenizer(path, trust_remote_code=config.actor_rollout_ref.model.trust_remote_code)
     verdicts: dict[str, list[bool | None]] = {}
 
     async def run(folder: Path, offline: Way) -> str:
-        group = await start_teacher(config, settings.teacher, tokenizer)
+        group = await start_teacher(config, teacher, tokenizer)
         assert group is not None
 
         def way(name: str, stop_early: bool) -> Way:
@@ -74,7 +75,7 @@ def bench_filter(config: Any, source: Source, rounds: int) -> str:
 
     for name, value in _engine_environment(config).items():
         os.environ.setdefault(name, str(value))
-    with tempfile.TemporaryDirectory() as folder, ray_cluster(config, num_gpus=settings.teacher.num_replicas):
+    with tempfile.TemporaryDirectory() as folder, ray_cluster(config, num_gpus=teacher.num_replicas):
         return asyncio.run(run(Path(folder), _offline_script(config, path, tokenizer, source)))
 
 
@@ -88,18 +89,19 @@ def _offline_script(config: Any, path: str, tokenizer: Any, source: Source) -> W
     from vllm import LLM, SamplingParams
 
     settings, rollout = read_settings(config.relay), config.actor_rollout_ref.rollout
+    teacher = settings.only_teacher
     llm = LLM(
         path,
         dtype=rollout.dtype,
         enforce_eager=rollout.enforce_eager,
         max_model_len=rollout.max_model_len,
-        max_num_seqs=settings.teacher.max_num_seqs,
-        tensor_parallel_size=settings.teacher.tensor_parallel_size,
-        gpu_memory_utilization=settings.teacher.gpu_memory_utilization,
+        max_num_seqs=teacher.max_num_seqs,
+        tensor_parallel_size=teacher.tensor_parallel_size,
+        gpu_memory_utilization=teacher.gpu_memory_utilization,
     )
     sampling = SamplingParams(
         n=settings.filter.num_samples,
-        temperature=settings.teacher.temperature,
+        temperature=teacher.temperature,
         max_tokens=config.data.max_response_length,
     )
     template = template_of(config)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from relay_verl.commands.options import Data, Overrides, Recipe
-from relay_verl.config import ConfigError
+from relay_verl.config import ConfigError, read_settings
 
 app = typer.Typer(no_args_is_help=True, help="Benchmarks; each compares its sides in one run.")
 
@@ -30,7 +30,7 @@ def rollout(
 
     config = compose(recipe)
     student = check_model_path("--student", student or config.actor_rollout_ref.model.path)
-    teacher = teacher or config.relay.teacher.path
+    teacher = teacher or read_settings(config.relay).only_teacher.path
     if teacher is None:
         raise ConfigError(f"--teacher: the recipe {recipe} names none; give one")
     check_model_path("--teacher", teacher)

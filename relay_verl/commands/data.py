@@ -67,13 +67,15 @@ def filter_(
 ) -> None:
     """Ask the teacher each query several times and keep its pass rate: what the paper's filter reads."""
     from relay_verl.cluster import compose
+    from relay_verl.config import read_settings
     from relay_verl.data.generate import Source, generate, plan_filter
     from relay_verl.data.report import report_filter
     from relay_verl.preflight import check_model_path
 
     config = compose(recipe, overrides or ())
-    if config.relay.teacher.path is not None:
-        check_model_path("relay.teacher.path", config.relay.teacher.path)
+    teacher = read_settings(config.relay).only_teacher
+    if teacher.path is not None:
+        check_model_path("relay.teacher.path", teacher.path)
     source = Source.scan(data)
     generate(config, plan_filter(config, source, stop_early=early_stop), source, out, num_workers=num_workers)
     typer.echo(report_filter(out, config))

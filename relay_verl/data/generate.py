@@ -116,12 +116,13 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
     often. `stop_early` samples a query no further than its verdict at `relay.filter.min_pass_rate` needs.
 
     Raises:
-        ConfigError: the dataset has pass counts already, or a threshold of 0 leaves nothing to ask.
+        ConfigError: the dataset has pass counts already, a threshold of 0 leaves nothing to ask, or there are several
+            teachers.
     """
     if COLUMN in source.schema.names:
         raise ConfigError(f"--data: {source.path} has a column {COLUMN!r} already: it is filtered")
     settings = read_settings(config.relay)
-    teacher, chosen = settings.teacher, settings.filter
+    teacher, chosen = settings.only_teacher, settings.filter
     if stop_early and not chosen.min_pass_rate:
         raise ConfigError("relay.filter.min_pass_rate=0 keeps every query: --early-stop would ask nothing")
     arguments = {
@@ -133,7 +134,8 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
     name = teacher.path or f"{teacher.model or ''}@{teacher.base_url}"
     return Plan(
         model=teacher,
-        tokenizer_path=teacher.path or config.actor_rollout_ref.model.path,  # an endpoint's is the student's
+        # an endpoint without one of its own has the student's
+        tokenizer_path=teacher.own_tokenizer or teacher.path or config.actor_rollout_ref.model.path,
         spec={
             "kind": "filter",
             "data": source.sha256,

@@ -140,6 +140,19 @@ def test_the_base_recipe_lists_every_setting_with_its_default() -> None:
     assert set(node.filter) == set(FilterSettings.__dataclass_fields__)
 
 
+def test_several_teachers_by_command_line_and_by_recipe() -> None:
+    """Hydra merges no list into the mapping `relay.teacher`, so the list has a key of its own."""
+    two = "relay.teachers=[{path:a,weight:3,data_sources:[math]},{path:b}]"
+    [a, b] = read_settings(composed("relay_tiny", two).relay).active_teachers.values()
+    assert (a.path, a.weight, a.data_sources, b.path, b.weight, b.data_sources) == ("a", 3.0, ("math",), "b", 1.0, None)
+    changed = read_settings(composed("relay_tiny", two, "relay.teachers.1.path=c", "+relay.teachers.1.weight=2").relay)
+    assert [(t.path, t.weight) for t in changed.active_teachers.values()] == [("a", 3.0), ("c", 2.0)]
+    instead = composed("relay_tiny", "~relay.teacher", "+relay.teacher=[{path:a},{path:b}]").relay
+    assert [t.path for t in read_settings(instead).active_teachers.values()] == ["a", "b"]
+    one = composed("relay_tiny", two, "relay.teachers=[]", "relay.teacher.path=d").relay
+    assert [t.path for t in read_settings(one).active_teachers.values()] == ["d"]
+
+
 def test_micro_batches_that_do_not_divide_are_one_line() -> None:
     overrides = ["data.train_batch_size=4", "actor_rollout_ref.actor.ppo_mini_batch_size=4"]
     line = r"ppo_micro_batch_size_per_gpu=128: a GPU's 64 samples do not split"

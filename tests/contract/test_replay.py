@@ -84,7 +84,7 @@ def test_the_released_codes_scenarios_are_the_whole_batchs(queue: None) -> None:
     """'second' alone punishes its stubborn sample; in a batch that somebody solved alone it does not."""
     by_query = rewards_of([HELPED, STUBBORN], RewardSettings())
     assert by_query == [0.75, -1.0]
-    batch, scores, metrics = sample("batch")
+    _, scores, metrics = sample("batch")
     assert scores == [[0, 0, 1.5], [0, 0], [0, 0, 0, 0.75], [0, 0]]
     assert metrics["relay/scenario/student_solvable"] == 1.0
     assert metrics["relay/reward/student_solvable"] == pytest.approx((1.5 + 0 + 0.75 + 0) / 4)

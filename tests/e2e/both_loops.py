@@ -46,7 +46,7 @@ async def answers(pair: Path) -> dict[str, Any]:
             processor=None,
             dataset_cls=get_dataset_class(config.data),
             data_config=DictConfigWrap(config.data),
-            teacher=None,
+            teachers={},
         )
 
     prompts = [[dict(m) for m in row] for row in pd.read_parquet(pair / "train.parquet")["prompt"][:NUM_PROMPTS]]

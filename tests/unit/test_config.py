@@ -158,6 +158,79 @@ def test_both_a_path_and_an_endpoint() -> None:
         read_settings({"teacher": {"path": "a", "base_url": "http://b/v1"}})
 
 
+def listed(*teachers: dict[str, Any], **values: Any) -> dict[str, Any]:
+    return {"teachers": list(teachers), **values}
+
+
+BAD_LISTS = [
+    # node, the line, why
+    (listed({"path": "a"}, {"path": "b", "weight": -1}), "relay.teachers.1.weight: -1: ", "negative"),
+    (listed({"path": "a", "weight": INF}), "relay.teachers.0.weight: inf: ", "infinite"),
+    (listed({"path": "a"}, {"pth": "b"}), "relay.teachers.1.pth: unknown key; allowed: path, base_url", "misspelt"),
+    (listed({"path": "a"}, "b"), "relay.teachers.1: 'b': ", "no mapping"),
+    (listed({"path": "a", "data_sources": []}), "relay.teachers.0.data_sources: ", "answers nothing"),
+    (listed({"path": "a", "data_sources": "math"}), "relay.teachers.0.data_sources: 'math': ", "a word, no list"),
+    (listed({"path": "a", "name": "a b/c"}), "relay.teachers.0.name: 'a b/c': ", "no part of a metric's name"),
+    (listed({"path": "a", "weight": 0}, {"path": "b", "weight": 0}),
+     "relay.teachers.0.weight, relay.teachers.1.weight: 0; at least one", "nobody can be drawn"),
+    ({"teacher": {"path": "a", "weight": 0}}, "relay.teacher.weight: 0; at least one", "nor alone"),
+    (listed({"path": "x/big"}, {"path": "y/big"}), "relay.teachers.1.name: 'big' is what relay.teachers.0 is called",
+     "metrics could not tell them apart"),
+    (listed({"path": "a"}, {"path": "b", "name": "a"}), "relay.teachers.1.name: 'a' is what", "also by name"),
+    (listed({"path": "a"}, {}), "relay.teachers.1: no teacher given", "neither path nor endpoint"),
+    (listed({"path": "a", "base_url": "http://b/v1"}), "relay.teachers.0: both path='a' and", "which one?"),
+    ({"teacher": []}, "relay.teacher: []: an empty list", "nobody"),
+    ({"teacher": [{"path": "a"}], "teachers": [{"path": "b"}]}, "relay.teacher: a list, and ", "two lists"),
+    ({"teachers": {"a": {"path": "a"}}}, "relay.teachers: ", "a mapping by name"),
+    ({"teacher": {"path": "a", "tokenizer": "t"}}, "relay.teacher.tokenizer: 't' is for relay.teacher.text_bridge=true",
+     "it would be ignored"),
+    ({"teacher": {"base_url": "http://b/v1", "text_bridge": True}}, "relay.teacher.tokenizer: text_bridge=true needs",
+     "an endpoint does not send it"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("node", "line", "why"), BAD_LISTS, ids=[why for _, _, why in BAD_LISTS])
+def test_bad_teachers_are_one_line(node: dict, line: str, why: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        read_settings(OmegaConf.create(node))
+    assert str(error.value).startswith(line), why
+    assert "\n" not in str(error.value)
+
+
+def test_a_list_of_teachers() -> None:
+    entries = [{"path": "x/big", "weight": 3}, {"path": "off", "weight": 0}, {"base_url": "http://b/v1", "name": "far"}]
+    settings = read_settings({"teacher": {"path": "filters"}, "teachers": entries})
+    assert {key: one.label for key, one in settings.active_teachers.items()} == {
+        "relay.teachers.0": "big",
+        "relay.teachers.2": "far",
+    }, "a weight of 0 leaves it out"
+    assert settings.needs_teacher
+    assert read_settings(OmegaConf.create({"teacher": entries})).active_teachers == settings.active_teachers
+    assert list(read_settings({"teacher": {"path": "a"}}).active_teachers) == ["relay.teacher"]
+
+
+def test_work_for_one_teacher_refuses_several_and_names_the_way_out() -> None:
+    with pytest.raises(ConfigError, match=r"^relay\.teachers: a, b, but this asks one: .*relay\.teachers=\[\]"):
+        _ = read_settings(listed({"path": "a"}, {"path": "b"})).only_teacher
+    assert read_settings(listed({"path": "a"}, {"path": "b", "weight": 0})).only_teacher.path == "a"
+    assert read_settings({"teacher": {"path": "c"}}).only_teacher.path == "c"
+
+
+LABELS = [
+    # teacher, what metrics call it
+    ({"path": "Qwen/Qwen3-8B"}, "Qwen3-8B"),
+    ({"path": "/models/big/"}, "big"),
+    ({"path": "big", "name": "b"}, "b"),
+    ({"base_url": "http://b:8000/v1", "model": "org/huge"}, "huge"),
+    ({"base_url": "http://b:8000/v1/"}, "b:8000"),
+]
+
+
+@pytest.mark.parametrize(("teacher", "label"), LABELS)
+def test_what_a_teacher_is_called(teacher: dict, label: str) -> None:
+    assert TeacherSettings(**teacher).label == label
+
+
 NEEDS = [
     # node, needs a teacher, why
     ({}, True, "the defaults call"),

@@ -10,10 +10,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from relay_verl import preflight
-from relay_verl.config import ConfigError, read_settings
+from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.preflight import (
     check_batch_sizes,
     check_config,
+    check_data_sources,
     check_dataset,
     check_declared_gpus,
     check_model_path,
@@ -309,42 +310,48 @@ def save(path: Path, tokenizer: Any) -> str:
 
 
 def test_a_teacher_with_the_same_tokenizer(tmp_path: Path, student: str) -> None:
-    check_teacher(read_settings({"teacher": {"path": save(tmp_path / "teacher", make_bpe(BPE_WORDS))}}), student)
+    check_teacher(
+        "relay.teacher",
+        read_settings({"teacher": {"path": save(tmp_path / "teacher", make_bpe(BPE_WORDS))}}).teacher,
+        student,
+    )
 
 
 def test_a_teacher_with_another_tokenizer(tmp_path: Path, student: str) -> None:
     path = save(tmp_path / "teacher", make_bpe(BPE_WORDS[:4]))
-    line = one_line(check_teacher, read_settings({"teacher": {"path": path}}), student)
+    line = one_line(check_teacher, "relay.teacher", read_settings({"teacher": {"path": path}}).teacher, student)
     assert line.startswith(f"relay.teacher.path: {path} and the student {student} differ")
 
 
 def test_a_teacher_that_is_not_there(tmp_path: Path, student: str) -> None:
-    line = one_line(check_teacher, read_settings({"teacher": {"path": str(tmp_path / "nowhere")}}), student)
+    line = one_line(
+        check_teacher, "relay.teacher", read_settings({"teacher": {"path": str(tmp_path / "nowhere")}}).teacher, student
+    )
     assert line.startswith(f"relay.teacher.path: {tmp_path}/nowhere does not exist")
 
 
 def endpoint(url: str, **values: Any) -> Any:
-    return read_settings({"teacher": {"base_url": url, **values}})
+    return read_settings({"teacher": {"base_url": url, **values}}).teacher
 
 
 def test_an_endpoint_with_the_same_tokenizer(fake_vllm: Any, student: str) -> None:
     fake_vllm.routes["/tokenize"] = lambda body: {"tokens": bpe().encode(body["prompt"], add_special_tokens=False)}
-    check_teacher(endpoint(fake_vllm.url), student)
+    check_teacher("relay.teacher", endpoint(fake_vllm.url), student)
 
 
 def test_an_endpoint_with_another_tokenizer(fake_vllm: Any, student: str) -> None:
     fake_vllm.routes["/tokenize"] = {"tokens": [1, 2, 3]}
-    line = one_line(check_teacher, endpoint(fake_vllm.url), student)
+    line = one_line(check_teacher, "relay.teacher", endpoint(fake_vllm.url), student)
     assert line.startswith(f"relay.teacher.base_url: {fake_vllm.url} and the student {student} differ")
 
 
 def test_an_endpoint_that_cannot_tokenize_is_taken_at_its_word(fake_vllm: Any, student: str) -> None:
-    check_teacher(endpoint(fake_vllm.url), student)
+    check_teacher("relay.teacher", endpoint(fake_vllm.url), student)
 
 
 def test_an_endpoint_that_is_down(fake_vllm: Any, student: str) -> None:
     fake_vllm.stop()
-    line = one_line(check_teacher, endpoint(fake_vllm.url), student)
+    line = one_line(check_teacher, "relay.teacher", endpoint(fake_vllm.url), student)
     assert line.startswith(f"relay.teacher.base_url: {fake_vllm.url} does not answer")
 
 
@@ -353,11 +360,11 @@ def test_an_endpoint_that_is_slow(fake_vllm: Any, student: str, monkeypatch: pyt
 
     monkeypatch.setattr(preflight, "ENDPOINT_DEADLINE_S", 0.1)
     fake_vllm.routes["/v1/models"] = lambda body: time.sleep(0.5)
-    assert "does not answer" in one_line(check_teacher, endpoint(fake_vllm.url), student)
+    assert "does not answer" in one_line(check_teacher, "relay.teacher", endpoint(fake_vllm.url), student)
 
 
 def test_an_endpoint_without_the_model(fake_vllm: Any, student: str) -> None:
-    line = one_line(check_teacher, endpoint(fake_vllm.url, model="huge"), student)
+    line = one_line(check_teacher, "relay.teacher", endpoint(fake_vllm.url, model="huge"), student)
     assert "no model 'huge'; it serves big" in line
 
 
@@ -367,9 +374,117 @@ def test_an_endpoint_that_is_something_else(fake_vllm: Any, student: str, path: 
     fake_vllm.routes["/tokenize"] = {"tokens": bpe().encode(preflight.PROBE, add_special_tokens=False)}
     fake_vllm.routes[path] = answer
     if path == "/tokenize" and isinstance(answer, dict):
-        check_teacher(endpoint(fake_vllm.url), student)  # it has no tokens to compare
+        check_teacher("relay.teacher", endpoint(fake_vllm.url), student)  # it has no tokens to compare
     else:
-        assert fake_vllm.url.removesuffix("/v1") in one_line(check_teacher, endpoint(fake_vllm.url), student)
+        assert fake_vllm.url.removesuffix("/v1") in one_line(
+            check_teacher, "relay.teacher", endpoint(fake_vllm.url), student
+        )
+
+
+# ---- a text bridge ----
+
+
+def bridged(tmp_path: Path, template: str | None = "{{ messages }}", **values: Any) -> TeacherSettings:
+    tokenizer = make_bpe(BPE_WORDS[:4])
+    tokenizer.chat_template = template
+    path = save(tmp_path / "teacher", tokenizer)
+    return TeacherSettings(**{"path": path, "text_bridge": True, **values})
+
+
+def test_a_bridged_teacher_may_have_another_tokenizer_and_says_once_what_it_costs(
+    tmp_path: Path, student: str, capsys: pytest.CaptureFixture
+) -> None:
+    teacher = bridged(tmp_path)
+    check_teacher("relay.teachers.1", teacher, student)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"relay_verl: relay.teachers.1.text_bridge: {teacher.path} has another tokenizer")
+    for cost in ("decoded and encoded again", "student's tokens", "prefix cache"):
+        assert cost in line
+
+
+def test_without_the_bridge_the_line_names_it(tmp_path: Path, student: str) -> None:
+    teacher = bridged(tmp_path, text_bridge=False)
+    line = one_line(check_teacher, "relay.teachers.1", teacher, student)
+    assert line.startswith(f"relay.teachers.1.path: {teacher.path} and the student {student} differ")
+    assert line.endswith("relay.teachers.1.text_bridge=true passes text between them")
+
+
+def test_a_bridge_that_is_not_needed_says_so(tmp_path: Path, student: str, capsys: pytest.CaptureFixture) -> None:
+    teacher = bridged(tmp_path, tokenizer=student)
+    (tmp_path / "student" / "chat_template.jinja").write_text("{{ messages }}")
+    check_teacher("relay.teacher", teacher, student)
+    assert "has the student's tokenizer" in capsys.readouterr().err
+
+
+def test_a_bridge_needs_a_chat_template_and_a_tokenizer(tmp_path: Path, student: str) -> None:
+    line = one_line(check_teacher, "relay.teacher", bridged(tmp_path, template=None), student)
+    assert line.startswith("relay.teacher.text_bridge: ")
+    assert "no chat template" in line
+    nowhere = bridged(tmp_path, tokenizer=str(tmp_path / "nowhere"))
+    line = one_line(check_teacher, "relay.teacher", nowhere, student)
+    assert line.startswith(f"relay.teacher.tokenizer: {tmp_path}/nowhere has no tokenizer that loads")
+
+
+def test_a_bridged_endpoint_must_have_the_tokenizer_that_was_named(
+    tmp_path: Path, student: str, fake_vllm: Any
+) -> None:
+    folder = bridged(tmp_path).path
+    teacher = bridged(tmp_path, path=None, base_url=fake_vllm.url, tokenizer=folder)
+    named = make_bpe(BPE_WORDS[:4])
+    fake_vllm.routes["/tokenize"] = lambda body: {"tokens": named.encode(body["prompt"], add_special_tokens=False)}
+    check_teacher("relay.teacher", teacher, student)
+    fake_vllm.routes["/tokenize"] = lambda body: {"tokens": bpe().encode(body["prompt"], add_special_tokens=False)}
+    line = one_line(check_teacher, "relay.teacher", teacher, student)
+    assert line.startswith(f"relay.teacher.base_url: {fake_vllm.url} and {folder} differ in their tokenizers")
+
+
+# ---- several teachers ----
+
+ROUTES = [
+    # data sources of each teacher (None: all), column of the dataset, part of the line (None: fine), why
+    ([None], None, None, "one for all needs no column"),
+    ([["math"], None], None, None, "somebody takes the rest"),
+    ([["math"], ["code"]], ["math", "code"], None, "each has one"),
+    ([["math"], ["code"]], ["math", "law"], "data_source='law', which no teacher answers; their data_sources: math, c",
+     "one has none"),
+    ([["math"]], ["math", None], "data_source=None, which no teacher answers", "a query without"),
+    ([["math"]], None, "has no column 'data_source'", "nothing to route by"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sources", "column", "said", "why"), ROUTES, ids=[why for *_, why in ROUTES])
+def test_every_query_has_a_teacher(
+    tmp_path: Path, sources: list, column: list | None, said: str | None, why: str
+) -> None:
+    rows = len(column or [None])
+    columns = {"data_source": column} if column else {}
+    file = write(tmp_path / "a.parquet", prompt=PROMPT * rows, reward_model=ANSWER * rows, **columns)
+    config = OmegaConf.create({"data": {"train_files": [], "val_files": file, "prompt_key": "prompt"}})
+    teachers = [{"path": f"t{index}", "data_sources": names} for index, names in enumerate(sources)]
+    settings = read_settings({"teachers": teachers})
+    if said is None:
+        check_data_sources(config, settings)
+    else:
+        line = one_line(check_data_sources, config, settings)
+        assert line.startswith(f"data.val_files: {file} has "), why
+        assert said in line, why
+
+
+def test_the_gpus_of_all_teachers_count() -> None:
+    teachers = [{"path": "a", "num_replicas": 2}, {"path": "b", "tensor_parallel_size": 2}, {"path": "c", "weight": 0}]
+    settings = read_settings({"teachers": [*teachers, {"base_url": "http://127.0.0.1:9/v1"}]})
+    check_declared_gpus(OmegaConf.create({**sizes(8, 8, 8, 4, 1), **ray_init(num_gpus=8)}), settings)
+    line = one_line(check_declared_gpus, OmegaConf.create({**sizes(8, 8, 8, 4, 1), **ray_init(num_gpus=6)}), settings)
+    assert "the teacher 4 (relay.teachers.0.num_replicas x relay.teachers.0.tensor_parallel_size + " in line
+    assert line.endswith("2 missing")
+
+
+def test_every_listed_teacher_is_checked(good: Any, tmp_path: Path) -> None:
+    teacher = {"path": good.relay.teacher.path}
+    several = OmegaConf.merge(good, {"relay": {"teachers": [teacher, {"path": "/no/such/one"}]}})
+    assert one_line(check_config, several).startswith("relay.teachers.1.path: /no/such/one does not exist")
+    unrouted = OmegaConf.merge(good, {"relay": {"teachers": [teacher | {"data_sources": ["math"]}]}})
+    assert "has no column 'data_source'" in one_line(check_config, unrouted)
 
 
 # ---- all of it ----

@@ -1,0 +1,103 @@
+"""verl's agent loop around the decoder, with several teachers: who is asked, and by which prompt."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+
+import verl  # noqa: F401  isort: skip  (loads the plugin)
+from verl.experimental.agent_loop.agent_loop import DictConfigWrap
+
+from relay_verl.agent_loop import RelayAgentLoop
+from relay_verl.config import read_settings
+from relay_verl.engines import EngineError, ScriptedEngine
+from relay_verl.teacher import start_teachers
+from relay_verl.tokenization import TokenBytes
+
+from ..unit.tokenizers_for_tests import BPE_WORDS, make_bpe
+
+CHAT = [{"role": "user", "content": "7*8?"}]
+
+
+def tokenizer(words: list[bytes], mark: str) -> Any:
+    made = make_bpe(words)
+    made.chat_template = "{% for m in messages %}" + mark + "{{ m.content }}{% endfor %}" + mark
+    return made
+
+
+class Client:
+    """verl's client over a scripted student."""
+
+    def __init__(self, engine: ScriptedEngine):
+        self.engine = engine
+
+    async def generate(self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Any:
+        stop = sampling_params.get("stop", ())
+        wrote = await self.engine.generate(prompt_ids, max_tokens=sampling_params["max_tokens"], stop=stop)
+        return SimpleNamespace(token_ids=wrote.token_ids, log_probs=None, stop_reason="completed", extra_fields={})
+
+
+def make_loop(teachers: dict[str, Any], ours: Any, *overrides: str) -> RelayAgentLoop:
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = compose("ppo_trainer", overrides=["+recipe=relay_tiny", *overrides])
+    student = ScriptedEngine(ours, lambda context: "so <call>4</call>" if "call" not in ours.decode(context) else "ok")
+    return RelayAgentLoop(
+        trainer_config=DictConfigWrap(config),
+        server_manager=Client(student),
+        tokenizer=ours,
+        processor=None,
+        dataset_cls=None,
+        data_config=DictConfigWrap(config.data),
+        teachers=teachers,
+    )
+
+
+def test_each_query_is_answered_by_its_teacher_which_reads_its_own_prompt(tmp_path: Any) -> None:
+    ours, theirs = tokenizer(BPE_WORDS, "<U>"), tokenizer([b"abc"], "<T>")
+    theirs.save_pretrained(tmp_path / "far")
+    (tmp_path / "far" / "config.json").write_text("{}")
+    engines = {
+        "near": ScriptedEngine(ours, lambda context: "near"),
+        "far": ScriptedEngine(theirs, lambda context: "farther"),
+    }
+    teachers = f"[{{path:near,temperature:0.1}},{{path:{tmp_path}/far,text_bridge:true,data_sources:[law]}}]"
+    loop = make_loop(engines, ours, f"relay.teachers={teachers}")
+
+    async def run(data_source: str | None) -> str:
+        prompt_ids = ours.encode("<U>7*8?<U>", add_special_tokens=False)
+        trajectory, _ = await loop.relay(prompt_ids, {"temperature": 1.0}, messages=CHAT, data_source=data_source)
+        assert {call.teacher for call in trajectory.calls} == {"far" if data_source == "law" else "near"}
+        [theirs_text] = [s.token_ids for s in trajectory.segments if s.source == "teacher"]
+        return TokenBytes(ours).join(theirs_text).decode()
+
+    async def all_of_it() -> list[str]:
+        return [await run(source) for source in ("math", "law", None)]
+
+    assert asyncio.run(all_of_it()) == ["near", "fart", "near"]
+    assert TokenBytes(theirs).join(engines["far"].requests[0]).decode() == "<T>7*8?<T>so "
+    assert TokenBytes(ours).join(engines["near"].requests[0]).decode() == "<U>7*8?<U>so "
+
+
+def test_a_query_without_a_teacher_is_an_error_and_not_a_response() -> None:
+    ours = tokenizer(BPE_WORDS, "<U>")
+    only_law = "relay.teachers=[{path:near,data_sources:[law]}]"
+    engines = {"near": ScriptedEngine(ours, ["near"])}
+    asked = {"prompt_ids": [1], "sampling": {}, "messages": CHAT, "data_source": "math"}
+    with pytest.raises(EngineError, match="no teacher answers data_source='math'"):
+        asyncio.run(_relay(make_loop(engines, ours, only_law), **asked))
+    alone = asyncio.run(_relay(make_loop({}, ours, only_law, "relay.max_calls=0"), **asked))
+    assert alone.num_calls == 0, "without calls nobody is looked for"
+
+
+async def _relay(loop: RelayAgentLoop, prompt_ids: list[int], sampling: dict[str, Any], **values: Any) -> Any:
+    return (await loop.relay(prompt_ids, sampling, **values))[0]
+
+
+def test_several_endpoints_start_by_name(fake_vllm: Any) -> None:
+    teachers = [{"base_url": fake_vllm.url, "name": name, "num_retries": 0} for name in ("a", "b")]
+    off = {"base_url": fake_vllm.url, "name": "off", "weight": 0}
+    groups = asyncio.run(start_teachers(None, read_settings({"teachers": [*teachers, off]}), None))
+    assert list(groups) == ["a", "b"]
+    assert groups["a"].engine is not groups["b"].engine, "each has its own breaker"

@@ -1,4 +1,4 @@
-"""verl's checkpoint callback that writes the records (`trainer.checkpoint_callback_class`). Runs where the trainer runs.
+"""verl's checkpoint callback that writes the records (`trainer.checkpoint_callback_class`), where the trainer runs.
 
 verl removes only the models of the checkpoints that are too many, and forgets at each start those of the sessions
 before; what this run's records name and `trainer.max_actor_ckpt_to_keep` does not keep goes here.

@@ -1,7 +1,7 @@
 """A checkpoint as a Hugging Face folder: verl's merger, and a model card that says where it comes from.
 
-Invariants: the folder appears whole or not at all; its weights are those that the rollout engine sampled with in training
-(32-bit weights in the engine's type). No pickle is run: torch reads the weights alone.
+Invariants: the folder appears whole or not at all; its weights are those that the rollout engine sampled with in
+training (the 32-bit weights in the engine's type). No pickle is run: torch reads tensors alone.
 """
 
 from __future__ import annotations
@@ -18,19 +18,24 @@ from relay_verl.checkpoints.integrity import find_damage, step_of
 from relay_verl.checkpoints.record import CheckpointRecord, model_identity, read_checkpoint, read_run
 from relay_verl.config import ConfigError
 
+NOT_THIS = "{out} is there already and is not this export; give another folder or remove it"
+
 
 def export(checkpoint: Path, out: Path, *, dtype: str = "auto", metrics: Path | None = None) -> Path:
     """Write the student in `checkpoint` to the Hugging Face folder `out`; gives the `global_step_N` folder it is from.
 
-    `checkpoint` is a `global_step_N` folder, its `actor` folder, or a run's folder, of which the newest whole one is taken.
-    `metrics` is verl's metrics file (logger `file`); of it the card has the checkpoint's step. `out` may be there if it is
-    this export already.
+    `checkpoint` is a `global_step_N` folder, its `actor` folder, or a run's folder: there the one that the run would
+    resume at. `metrics` is verl's metrics file (logger `file`); of it the card has the checkpoint's step. `out` may be
+    there if it is this export already.
 
     `dtype` is 'auto', the rollout engine's, or torch's name of a type.
 
     Raises:
-        ConfigError: no whole checkpoint there, one that verl's FSDP merger does not read, or another `out`.
+        ConfigError: no whole checkpoint there, one that verl's FSDP merger does not read, another `out`, or no room.
     """
+    out = out.expanduser().absolute()
+    if out.exists() and not (out / "config.json").is_file():
+        raise ConfigError(NOT_THIS.format(out=out))
     step_folder = find_checkpoint(checkpoint)
     record = read_checkpoint(step_folder)
     if record is None:
@@ -48,6 +53,8 @@ def export(checkpoint: Path, out: Path, *, dtype: str = "auto", metrics: Path | 
             shutil.copy2(temporary / CARD_FILE, out / CARD_FILE)
         else:
             temporary.rename(out)
+    except OSError as error:
+        raise ConfigError(f"{out} could not be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return step_folder
@@ -61,9 +68,11 @@ def find_checkpoint(path: Path) -> Path:
     if path.name == "actor":
         path = path.parent
     if step_of(path) is None:
-        choice, _ = choose_checkpoint(path)
+        choice, reason = choose_checkpoint(path)
         if choice is None:
             raise ConfigError(f"{path} has no whole checkpoint")
+        if reason:
+            print(reason, file=sys.stderr)
         return choice
     damage = find_damage(path)
     if damage:
@@ -78,8 +87,8 @@ def _dtype_of(record: CheckpointRecord | None) -> str:
 
 
 def _check_same(out: Path, made: Path) -> None:
-    if not (out / "config.json").is_file() or model_identity(str(out)) != model_identity(str(made)):
-        raise ConfigError(f"{out} is there already and is not this export; give another folder or remove it")
+    if model_identity(str(out)) != model_identity(str(made)):
+        raise ConfigError(NOT_THIS.format(out=out))
 
 
 def _merge(actor: Path, out: Path, dtype: str) -> None:

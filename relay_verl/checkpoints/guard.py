@@ -1,7 +1,7 @@
 """Before a training starts: at which checkpoint it resumes, whether that is one of this run, and whether the next fits.
 
-verl resumes at the step in `latest_checkpointed_iteration.txt`, whatever is there. Here a damaged checkpoint is passed over
-with one line for the newest whole one before it, and one of another recipe or another config is refused.
+verl resumes at the step in `latest_checkpointed_iteration.txt`, whatever is there. Here a damaged checkpoint is passed
+over with one line for the newest whole one before it, and one of another recipe or another config is refused.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def _check_same_run(config: Any, checkpoint: Path) -> None:
     on_purpose = ON_PURPOSE.format(path=checkpoint)
     if old.recipe != now.recipe:
         raise ConfigError(
-            f"trainer.default_local_dir: {checkpoint} is of recipe {old.recipe}, not {now.recipe} ({key} is {then} there "
-            f"and {today} here): give another trainer.default_local_dir; {on_purpose}"
+            f"trainer.default_local_dir: {checkpoint} is of recipe {old.recipe}, not {now.recipe} ({key} is {then} "
+            f"there and {today} here): give another trainer.default_local_dir; {on_purpose}"
         )
     raise ConfigError(
         f"{key}={today}, but {checkpoint} was trained with {then}: put it back, or give another "

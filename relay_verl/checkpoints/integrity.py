@@ -1,7 +1,8 @@
 """Is a checkpoint whole? A save that was killed, a full disk and a damaged file all show here, before verl loads it.
 
 A record names every file with its size; without one, verl's layout says what must be there (`fsdp_config.json` and
-`data.pt` are the last that it writes). Torch's files are zip archives with checksums, safetensors say how long they are.
+`data.pt` are the last that it writes). Torch's files are zip archives with checksums; safetensors say how long they
+are.
 """
 
 from __future__ import annotations

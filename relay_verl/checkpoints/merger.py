@@ -6,6 +6,7 @@ verl's own casts all weights to bfloat16 and loads with `weights_only=False`. Re
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch.distributed.tensor import DTensor  # registers what a shard is made o
 from transformers import AutoConfig
 from verl.model_merger.base_model_merger import ModelMergerConfig
 from verl.model_merger.fsdp_model_merger import FSDPModelMerger, merge_non_dtensor_shards
+
+from relay_verl.config import ConfigError
 
 
 class DtypeMerger(FSDPModelMerger):
@@ -25,7 +28,10 @@ class DtypeMerger(FSDPModelMerger):
 
     def _load(self, world_size: int, rank: int) -> dict[str, Any]:
         file = Path(self.config.local_dir) / f"model_world_size_{world_size}_rank_{rank}.pt"
-        return torch.load(file, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except UnpicklingError:
+            raise ConfigError(f"{file} holds more than tensors, and is not loaded") from None
 
     def _load_rank_zero_state_dict(self, world_size: int) -> dict[str, Any]:
         return self._load(world_size, 0)

@@ -1,7 +1,7 @@
 """Around verl's save: nothing is mixed with what a killed save left, and a save that fails is one line.
 
-verl writes into `global_step_N` even if that is there, and a full disk ends in a traceback of a worker's. Remove this when
-verl writes a checkpoint beside its place and renames it.
+verl writes into `global_step_N` even if that is there, and a full disk ends in a traceback of a worker's. Remove this
+when verl writes a checkpoint beside its place and renames it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checkpoint folders as verl writes them, of a model of a few hundred weights, and the config of the run that wrote them."""
+"""Checkpoint folders as verl writes them, of a few hundred weights, and the config of the run that wrote them."""
 
 import json
 from pathlib import Path

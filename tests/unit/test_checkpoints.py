@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from .checkpoints_for_tests import make_config, save_checkpoint
 from omegaconf import OmegaConf
 
 from relay_verl import ending
@@ -22,6 +21,8 @@ from relay_verl.checkpoints.guard import check_resume
 from relay_verl.checkpoints.integrity import find_damage
 from relay_verl.checkpoints.record import CHECKPOINT_FILE, read_checkpoint, read_run, record_of
 from relay_verl.config import ConfigError
+
+from .checkpoints_for_tests import make_config, save_checkpoint
 
 POINTER = "latest_checkpointed_iteration.txt"
 
@@ -469,13 +470,15 @@ def test_a_save_that_finds_no_room_says_how_much_it_takes(
         module.PPOTrainer(config, 10, ERRORS[1])._save_checkpoint()
 
 
-def test_a_checkpoint_whose_pointer_could_not_be_written_is_kept(config: Any, module: Any) -> None:
-    trainer = module.PPOTrainer(config, 10, None)
-    saved = lambda self: (save_checkpoint(config, 10, with_record=False, point=False), (_ for _ in ()).throw(ERRORS[0]))  # noqa: E731
-    once = SimpleNamespace(PPOTrainer=type("PPOTrainer", (Trainer,), {"_save_checkpoint": saved}))
-    saving.install(once)
+def test_a_checkpoint_whose_pointer_could_not_be_written_is_kept(config: Any) -> None:
+    class PPOTrainer(Trainer):
+        def _save_checkpoint(self) -> None:
+            save_checkpoint(config, 10, with_record=False, point=False)
+            raise ERRORS[0]
+
+    saving.install(SimpleNamespace(PPOTrainer=PPOTrainer))
     with pytest.raises(saving.SaveError, match="resumes at global_step_10, which is whole"):
-        once.PPOTrainer._save_checkpoint(trainer)
+        PPOTrainer(config, 10)._save_checkpoint()
 
 
 def test_a_training_of_others_is_left_alone(config: Any, module: Any) -> None:

@@ -36,6 +36,13 @@ def _check_before(module: str, function: str, check: Callable[[Any], None]) -> N
     register_post_import_hook(lambda imported: install(imported, function, check), module)
 
 
+def _install_after(module: str, installer: str) -> None:
+    """Let `installer` change verl's `module` as soon as that is imported."""
+    from wrapt import register_post_import_hook
+
+    register_post_import_hook(lambda imported: importlib.import_module(installer).install(imported), module)
+
+
 def _register() -> None:
     from relay_verl import cpu, preflight
 
@@ -48,6 +55,7 @@ def _register() -> None:
         shims.apply()
     _check_before("verl.utils.config", "validate_config", preflight.check_config)
     _check_before("verl.utils.device", "auto_set_device", preflight.check_sft_config)
+    _install_after("verl.trainer.ppo.v1.trainer_base", "relay_verl.checkpoints.saving")
     _import_after("verl.experimental.agent_loop", "relay_verl.agent_loop")
     _import_after("verl.experimental.reward_loop.reward_manager", "relay_verl.reward_manager")
 

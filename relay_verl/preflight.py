@@ -17,6 +17,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from relay_verl import ending
+from relay_verl.checkpoints.guard import check_resume
 from relay_verl.cluster import num_gpus_of
 from relay_verl.config import ConfigError, RelaySettings, TeacherSettings, read_settings
 from relay_verl.data.solvability import COLUMN, solvable_rows
@@ -66,10 +68,12 @@ def check_config(config: Any) -> None:
     for key in ("train_files", "val_files"):
         check_dataset(config, key)
     student = check_model_path("actor_rollout_ref.model.path", config.actor_rollout_ref.model.path)
+    check_resume(config)
     if settings.needs_teacher:
         check_data_sources(config, settings)
         for key, teacher in settings.active_teachers.items():
             check_teacher(key, teacher, student)
+    ending.install()
 
 
 def check_sft_config(config: Any) -> None:

@@ -43,6 +43,8 @@ class _RelaySampling:
         self._reward = RewardSettings(**(options.get("reward") or {}))
         self._deadline = float("inf")
         self._groups: list[list[SampleStats]] = []
+        self.last_metrics: dict[str, float] = {}
+        """`relay_metrics` of the groups sampled last."""
 
     def sample(self, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """verl's `sample`, whose metrics also hold `relay_metrics` of the sampled groups.
@@ -53,7 +55,8 @@ class _RelaySampling:
         self._deadline = time.monotonic() + self._timeout_s
         self._groups = []
         batch, metrics = super().sample(*args, **kwargs)  # type: ignore[misc]
-        return batch, {**metrics, **relay_metrics(self._groups)} if self._groups else metrics
+        self.last_metrics = relay_metrics(self._groups) if self._groups else {}
+        return batch, {**metrics, **self.last_metrics}
 
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
         if time.monotonic() > self._deadline:

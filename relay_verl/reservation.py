@@ -20,7 +20,7 @@ SHARE = 1e-4
 
 
 def reserve(settings: TeacherSettings, gpus_per_node: int, *, name: str = "") -> None:
-    """Reserve the GPUs of all replicas on nodes that have `node_resource`; nothing without it.
+    """Reserve the GPUs of all replicas on nodes that have `node_resource`, unless they are reserved already.
 
     Args:
         settings: of the teacher.
@@ -31,6 +31,8 @@ def reserve(settings: TeacherSettings, gpus_per_node: int, *, name: str = "") ->
         ConfigError: no such nodes, or their GPUs are not free.
     """
     if settings.node_resource is None or settings.path is None:
+        return
+    if find_reserved(settings, 0, gpus_per_node, name=name):
         return
     import ray
     from ray.util.placement_group import placement_group
@@ -57,7 +59,7 @@ def reserve(settings: TeacherSettings, gpus_per_node: int, *, name: str = "") ->
         ) from None
 
 
-def reserved(settings: TeacherSettings, rank: int, gpus_per_node: int, *, name: str = "") -> list[Any]:
+def find_reserved(settings: TeacherSettings, rank: int, gpus_per_node: int, *, name: str = "") -> list[Any]:
     """The placement groups of one replica, a node each; none if nothing is reserved."""
     if settings.node_resource is None:
         return []

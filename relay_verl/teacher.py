@@ -16,6 +16,7 @@ from relay_verl.config import ConfigError, RelaySettings, TeacherSettings
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.engines.guard import GuardedEngine
+from relay_verl.reservation import find_reserved, reserve, start_in
 
 logger = logging.getLogger(__name__)
 
@@ -40,16 +41,22 @@ async def start_teachers(config: Any, settings: RelaySettings, tokenizer: Any) -
         ConfigError: the cluster lacks the resources for all of them, or one did not start in time.
     """
     teachers = list(settings.active_teachers.values())
-    if len(teachers) > 1 and (needed := num_gpus_of(teachers)):
+    anywhere = [teacher for teacher in teachers if teacher.node_resource is None]
+    if len(anywhere) > 1 and (needed := num_gpus_of(anywhere)):
         import ray
 
-        check_resources(ray.available_resources(), needed, f"the {len(teachers)} teachers")
+        check_resources(ray.available_resources(), needed, f"the {len(anywhere)} teachers")
     starts = (
-        start_teacher(config, teacher, load_tokenizer(teacher, tokenizer), name=str(index) if index else "")
+        start_teacher(config, teacher, load_tokenizer(teacher, tokenizer), name=suffix_of(index))
         for index, teacher in enumerate(teachers)
     )
     groups = await asyncio.gather(*starts)
     return {teacher.label: group for teacher, group in zip(teachers, groups, strict=True) if group is not None}
+
+
+def suffix_of(index: int) -> str:
+    """What tells the actors of one teacher from those of another."""
+    return str(index) if index else ""
 
 
 def load_tokenizer(teacher: TeacherSettings, students: Any) -> Any:
@@ -76,9 +83,12 @@ async def start_teacher(
         return None
     import ray
 
-    needed = settings.num_replicas * settings.tensor_parallel_size
-    what = f"num_replicas={settings.num_replicas} x tensor_parallel_size={settings.tensor_parallel_size}"
-    check_resources(ray.available_resources(), needed, what)
+    if settings.node_resource is not None:
+        await asyncio.to_thread(reserve, settings, config.trainer.n_gpus_per_node, name=name)
+    else:
+        needed = settings.num_replicas * settings.tensor_parallel_size
+        what = f"num_replicas={settings.num_replicas} x tensor_parallel_size={settings.tensor_parallel_size}"
+        check_resources(ray.available_resources(), needed, what)
     group = asyncio.create_task(
         start_replicas(config, settings, settings.path, tokenizer, is_teacher=is_teacher, name=name)
     )
@@ -149,19 +159,21 @@ async def start_replicas(
             "trust_remote_code": config.actor_rollout_ref.model.get("trust_remote_code", False),
         }
     )
+    gpus_per_node = config.trainer.n_gpus_per_node
     replica_class = get_rollout_replica_class(rollout.name)
     replicas = [
         replica_class(
             replica_rank=rank,
             config=rollout,
             model_config=model,
-            gpus_per_node=min(settings.tensor_parallel_size, config.trainer.n_gpus_per_node),
+            gpus_per_node=min(settings.tensor_parallel_size, gpus_per_node),
             is_teacher_model=is_teacher,
             name_suffix=name,
         )
         for rank in range(settings.num_replicas)
     ]
-    await asyncio.gather(*(replica.init_standalone() for replica in replicas))
+    nodes = [find_reserved(settings, rank, gpus_per_node, name=name) for rank in range(settings.num_replicas)]
+    await asyncio.gather(*(start_in(replica, groups) for replica, groups in zip(replicas, nodes, strict=True)))
     balancer = get_router_handle(servers={replica.server_address: replica.server_handle for replica in replicas})
     return VerlServerEngine(LLMServerClient(config=config, load_balancer_handle=balancer), tokenizer), replicas
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from relay_verl.checkpoints.export import export
 from relay_verl.cluster import compose
 
 POLL_S = 1.0
@@ -72,10 +73,9 @@ def train(recipe: str, pair: Path, folder: Path, *, seed: int = 1, overrides: Se
     with run.log.open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=run.folder)
         _watch(process, run.metrics, num_steps, recipe)
-    exported = checkpoints / f"global_step_{num_steps}" / "actor" / "huggingface"
-    if process.returncode or not exported.is_dir():
+    if process.returncode:
         sys.exit(f"{recipe}: the trainer ended with code {process.returncode}; its log is {run.log}")
-    exported.rename(run.student)
+    export(checkpoints / f"global_step_{num_steps}", run.student, metrics=run.metrics)
     shutil.rmtree(checkpoints)
     return run
 

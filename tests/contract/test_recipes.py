@@ -128,6 +128,13 @@ def test_a_recipe_a_table_row() -> None:
     assert difference("relay_tiny", "relay_tiny_no_filter") == threshold
 
 
+@pytest.mark.parametrize("name", GRPO)
+def test_a_checkpoint_is_recorded_and_the_one_before_is_kept(name: str) -> None:
+    trainer = composed(name).trainer
+    assert trainer.checkpoint_callback_class == "relay_verl.checkpoints.callback.RecordCheckpoint"
+    assert trainer.max_actor_ckpt_to_keep >= 2
+
+
 def test_the_base_recipe_lists_every_setting_with_its_default() -> None:
     node = OmegaConf.load(ROOT / "recipes" / "relay" / "base.yaml").relay
     from relay_verl.config import FilterSettings, RewardSettings, TeacherSettings, WarmupSettings

@@ -207,3 +207,28 @@ def test_the_datasets_are_hooked_where_verl_reads() -> None:
     assert names <= set(parameters(WarmupDataset.__init__))
     assert all(f"{name}=" in inspect.getsource(create_sft_dataset) for name in names)
     assert "self.maybe_filter_out_long_prompts(" in inspect.getsource(RLHFDataset._read_files_and_tokenize)
+
+
+def test_the_checkpoint_hooks() -> None:
+    import verl.trainer.main_ppo as main_ppo
+    from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    from relay_verl.checkpoints.callback import RecordCheckpoint
+
+    assert PPOTrainer._save_checkpoint.is_relay_save
+    theirs, ours = parameters(CheckpointCallback.on_save), parameters(RecordCheckpoint.on_save)
+    assert theirs == ours == ["self", "trainer", "global_step", "checkpoint_dir", "async_save", "kwargs"]
+    source = inspect.getsource(inspect.unwrap(PPOTrainer._save_checkpoint))
+    assert source.index("data.pt") < source.index("latest_checkpointed_iteration.txt") < source.rindex("on_save(")
+    main = inspect.getsource(inspect.unwrap(main_ppo.main))
+    assert main.index("validate_config(") < main.index("run_ppo(config"), "what the check changes reaches the trainer"
+
+
+def test_the_mergers_hooks() -> None:
+    from verl.model_merger.fsdp_model_merger import FSDPModelMerger
+
+    assert parameters(FSDPModelMerger._load_rank_zero_state_dict) == ["self", "world_size"]
+    names = ["self", "world_size", "total_shards", "mesh_shape", "mesh_dim_names"]
+    assert parameters(FSDPModelMerger._load_and_merge_state_dicts) == names
+    assert parameters(FSDPModelMerger.save_hf_model_and_tokenizer) == ["self", "state_dict"]

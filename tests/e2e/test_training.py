@@ -119,9 +119,13 @@ def test_validation_scores_accuracy_and_logs_call_statistics(run: dict) -> None:
     assert any(key.startswith("val-aux/tiny/mul/call_rate") for key in last)
 
 
-def test_the_trained_student_is_a_hugging_face_folder(run: dict) -> None:
+def test_the_trained_student_becomes_a_hugging_face_folder(run: dict) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = run["folder"] / "checkpoints" / f"global_step_{NUM_STEPS}" / "actor" / "huggingface"
+    from relay_verl.checkpoints.export import export
+
+    folder = run["folder"] / "student"
+    assert export(run["folder"] / "checkpoints", folder).name == f"global_step_{NUM_STEPS}"
+    assert "recipe: `relay_tiny`" in (folder / "README.md").read_text()
     assert AutoModelForCausalLM.from_pretrained(folder).config.tie_word_embeddings
     assert AutoTokenizer.from_pretrained(folder).eos_token == "<|im_end|>"

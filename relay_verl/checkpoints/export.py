@@ -1,0 +1,109 @@
+"""A checkpoint as a Hugging Face folder: verl's merger, and a model card that says where it comes from.
+
+Invariants: the folder appears whole or not at all; its weights are those that the rollout engine sampled with in
+training (the 32-bit weights in the engine's type). No pickle is run: torch reads tensors alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from relay_verl.checkpoints.card import CARD_FILE, write_card
+from relay_verl.checkpoints.guard import choose_checkpoint
+from relay_verl.checkpoints.integrity import find_damage, step_of
+from relay_verl.checkpoints.record import CheckpointRecord, model_identity, read_checkpoint, read_run
+from relay_verl.config import ConfigError
+
+NOT_THIS = "{out} is there already and is not this export; give another folder or remove it"
+
+
+def export(checkpoint: Path, out: Path, *, dtype: str = "auto", metrics: Path | None = None) -> Path:
+    """Write the student in `checkpoint` to the Hugging Face folder `out`; gives the `global_step_N` folder it is from.
+
+    `checkpoint` is a `global_step_N` folder, its `actor` folder, or a run's folder: there the one that the run would
+    resume at. `metrics` is verl's metrics file (logger `file`); of it the card has the checkpoint's step. `out` may be
+    there if it is this export already.
+
+    `dtype` is 'auto', the rollout engine's, or torch's name of a type.
+
+    Raises:
+        ConfigError: no whole checkpoint there, one that verl's FSDP merger does not read, another `out`, or no room.
+    """
+    out = out.expanduser().absolute()
+    if out.exists() and not (out / "config.json").is_file():
+        raise ConfigError(NOT_THIS.format(out=out))
+    step_folder = find_checkpoint(checkpoint)
+    record = read_checkpoint(step_folder)
+    if record is None:
+        run = read_run(step_folder.parent)
+        step = step_of(step_folder)
+        record = CheckpointRecord(run, step, {}) if run and step is not None else None
+    wanted = _dtype_of(record) if dtype == "auto" else dtype
+    temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        _merge(step_folder / "actor", temporary, wanted)
+        write_card(temporary, record, metrics, name=out.name, dtype=wanted)
+        if out.exists():
+            _check_same(out, temporary)
+            shutil.copy2(temporary / CARD_FILE, out / CARD_FILE)
+        else:
+            temporary.rename(out)
+    except OSError as error:
+        raise ConfigError(f"{out} could not be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return step_folder
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The whole `global_step_N` folder that `path` means. Raises ConfigError if there is none."""
+    path = path.expanduser().absolute()
+    if not path.is_dir():
+        raise ConfigError(f"{path} does not exist; give a global_step_N folder or a run's folder")
+    if path.name == "actor":
+        path = path.parent
+    if step_of(path) is None:
+        choice, reason = choose_checkpoint(path)
+        if choice is None:
+            raise ConfigError(f"{path} has no whole checkpoint")
+        if reason:
+            print(reason, file=sys.stderr)
+        return choice
+    damage = find_damage(path)
+    if damage:
+        raise ConfigError(damage)
+    return path
+
+
+def _dtype_of(record: CheckpointRecord | None) -> str:
+    """The engine's type of the training; verl's default without a record."""
+    name = record.run.config.get("actor_rollout_ref.rollout.dtype") if record else None
+    return "float32" if name == "float32" else "bfloat16"
+
+
+def _check_same(out: Path, made: Path) -> None:
+    if model_identity(str(out)) != model_identity(str(made)):
+        raise ConfigError(NOT_THIS.format(out=out))
+
+
+def _merge(actor: Path, out: Path, dtype: str) -> None:
+    from verl.model_merger.base_model_merger import ModelMergerConfig
+
+    from relay_verl.checkpoints.merger import DtypeMerger
+
+    if not (actor / "fsdp_config.json").is_file():
+        raise ConfigError(f"{actor} has no fsdp_config.json: only checkpoints of verl's FSDP strategies are exported")
+    config: Any = ModelMergerConfig(
+        operation="merge",
+        backend="fsdp",
+        local_dir=str(actor),
+        hf_model_config_path=str(actor / "huggingface"),
+        target_dir=str(out),
+    )
+    with redirect_stdout(sys.stderr):  # what it prints on the way
+        DtypeMerger(config, dtype).merge_and_save()

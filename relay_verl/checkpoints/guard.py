@@ -1,0 +1,129 @@
+"""Before a training starts: at which checkpoint it resumes, whether that is one of this run, and whether the next fits.
+
+verl resumes at the step in `latest_checkpointed_iteration.txt`, whatever is there. Here a damaged checkpoint is passed
+over with one line for the newest whole one before it, and one of another recipe or another config is refused.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from relay_verl.checkpoints.changes import find_changes
+from relay_verl.checkpoints.integrity import POINTER_FILE, find_damage, find_steps, newest_whole, step_of
+from relay_verl.checkpoints.record import RunRecord, name_the_launch, read_checkpoint, read_run, record_of
+from relay_verl.checkpoints.space import check_space
+from relay_verl.config import ConfigError
+
+ON_PURPOSE = "trainer.resume_mode=resume_path trainer.resume_from_path={path} resumes there on purpose"
+
+
+def check_resume(config: Any) -> None:
+    """Choose the checkpoint to resume at; where verl would choose another, `trainer.resume_from_path` names it.
+
+    Raises:
+        ConfigError: the checkpoint is of another run, none is whole, or there is no room for the next.
+    """
+    if not config.trainer.get("default_local_dir"):
+        return
+    name_the_launch(config)
+    check_space(config)
+    mode = config.trainer.get("resume_mode", "auto")
+    if mode == "auto":
+        choice, reason = choose_checkpoint(runs_folder(config))
+        if reason:
+            print(f"relay_verl: {reason}", file=sys.stderr)
+        if choice is None:
+            return
+        _check_same_run(config, choice)
+        if reason:
+            config.trainer.resume_mode = "resume_path"
+            config.trainer.resume_from_path = str(choice)
+    elif mode == "resume_path":
+        _check_path(config)
+    elif mode != "disable":
+        raise ConfigError(f"trainer.resume_mode={mode}: allowed: auto, resume_path, disable")
+
+
+def runs_folder(config: Any) -> Path:
+    """`trainer.default_local_dir` as verl takes it: relative to where the command was given."""
+    return Path(config.trainer.default_local_dir).absolute()
+
+
+def choose_checkpoint(folder: Path) -> tuple[Path | None, str]:
+    """The checkpoint to resume at, if any, and one line if that is not the one that verl's pointer names.
+
+    Raises:
+        ConfigError: there were checkpoints, and none is whole.
+    """
+    steps = find_steps(folder)
+    pointer = folder / POINTER_FILE
+    if not pointer.exists():
+        choice = newest_whole(folder)
+        if choice is None and steps:
+            newest = next(iter(steps.values()))
+            return None, f"no checkpoint was finished: {find_damage(newest)}; the training starts at the beginning"
+        return choice, f"{pointer} is missing; resuming at {choice}, the newest whole checkpoint" if choice else ""
+    text = pointer.read_text(errors="replace").strip()
+    if not (text.isascii() and text.isdigit()):
+        wrong, before = f"{pointer} holds {text[:20]!r}, which is no step", float("inf")
+    else:
+        named = folder / f"global_step_{int(text)}"
+        wrong, before = find_damage(named), int(text)
+        if not wrong:
+            return named, ""
+    choice = newest_whole(folder, before=before)
+    if choice is None:
+        raise ConfigError(
+            f"{wrong}, and {folder} has no other whole checkpoint to resume at: give another "
+            "trainer.default_local_dir, or trainer.resume_mode=disable to start again in this one"
+        )
+    return choice, f"{wrong}; resuming at {choice}, the newest whole checkpoint before it"
+
+
+def _check_same_run(config: Any, checkpoint: Path) -> None:
+    old = _read_its_run(checkpoint)
+    if old is None:
+        return
+    now = record_of(config)
+    change = next(find_changes(old, now), None)
+    if change is None:
+        return
+    key, then, today = change
+    on_purpose = ON_PURPOSE.format(path=checkpoint)
+    if old.recipe != now.recipe:
+        raise ConfigError(
+            f"trainer.default_local_dir: {checkpoint} is of recipe {old.recipe}, not {now.recipe} ({key} is {then} "
+            f"there and {today} here): give another trainer.default_local_dir; {on_purpose}"
+        )
+    raise ConfigError(
+        f"{key}={today}, but {checkpoint} was trained with {then}: put it back, or give another "
+        f"trainer.default_local_dir; {on_purpose}"
+    )
+
+
+def _check_path(config: Any) -> None:
+    """A checkpoint that was named: it must be whole; what differs is one line each."""
+    path = config.trainer.get("resume_from_path")
+    checkpoint = Path(path or "").absolute()
+    if not path or step_of(checkpoint) is None:
+        raise ConfigError(f"trainer.resume_from_path={path}: name a folder global_step_N")
+    damage = find_damage(checkpoint)
+    if damage:
+        raise ConfigError(f"trainer.resume_from_path: {damage}")
+    old = _read_its_run(checkpoint)
+    for key, then, today in find_changes(old, record_of(config)) if old else ():
+        print(f"relay_verl: {key}={today}, and {checkpoint} was trained with {then}", file=sys.stderr)
+
+
+def _read_its_run(checkpoint: Path) -> RunRecord | None:
+    """The run that wrote a checkpoint; without a record, one line."""
+    record = read_checkpoint(checkpoint)
+    run = record.run if record else read_run(checkpoint.parent)
+    if run is None:
+        print(
+            f"relay_verl: {checkpoint} does not say which recipe wrote it; that it is of this run is not checked",
+            file=sys.stderr,
+        )
+    return run

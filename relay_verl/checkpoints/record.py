@@ -1,0 +1,188 @@
+"""What a run is, and what a checkpoint of it is, as JSON beside verl's files.
+
+Two files: `relay_run.json` in the run's folder (`trainer.default_local_dir`), written before the first checkpoint, and
+`relay_checkpoint.json` in each `global_step_N` folder, written once that is whole, so that a checkpoint that was moved
+still says what it is. Neither holds a secret: values whose key names one are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf, open_dict
+from pydantic import TypeAdapter
+
+from relay_verl.config import ConfigError
+from relay_verl.data.files import sha256_of
+from relay_verl.files import replace_file
+from relay_verl.versions import versions
+
+RUN_FILE = "relay_run.json"
+CHECKPOINT_FILE = "relay_checkpoint.json"
+HIDDEN = "(hidden)"
+_SECRET = re.compile(r"api_?key$|token$|secret|passw|credential|private_key", re.IGNORECASE)
+_MODEL = re.compile(r"actor_rollout_ref\.model\.path|relay\.(.+\.)?path")
+_ENDS_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What decides on a run's weights."""
+
+    recipe: str | None
+    """Name of the recipe; None where Hydra composed the config without one."""
+    overrides: list[str]
+    """The command line's overrides."""
+    config: dict[str, Any]
+    """The composed config, resolved; leaf values by their key, such as `data.seed`."""
+    models: dict[str, str | None]
+    """By the config's key of a model: what tells its files from another's; None for a hub id or an endpoint."""
+    train_files: list[str | None]
+    """SHA-256 of each training file, in order; None for one that is not on this machine."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Versions of what a result depends on."""
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """What one `global_step_N` folder is."""
+
+    run: RunRecord
+    """The run that wrote it."""
+    step: int
+    """N."""
+    files: dict[str, int]
+    """Bytes of each file in it, by its path there."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The step's `relay/` metrics."""
+
+
+def name_the_launch(config: Any) -> None:
+    """Keep the recipe's name and the overrides in `trainer.launched_as`: Hydra knows them in the driver alone, and the
+    record is written where the trainer runs."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return
+    hydra = HydraConfig.get()
+    launched_as = {"recipe": hydra.runtime.choices.get("recipe"), "overrides": list(hydra.overrides.task)}
+    with open_dict(config.trainer):
+        config.trainer.launched_as = launched_as
+
+
+def record_of(config: Any) -> RunRecord:
+    """The record of the run that this composed config starts.
+
+    Raises:
+        ConfigError: a model's or a data file cannot be read.
+    """
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    launched_as = plain["trainer"].pop("launched_as", None) or {}
+    values = json.loads(json.dumps(dict(flatten(plain)), default=str))  # as they are read again
+    names = values.get("data.train_files")
+    files = [names] if isinstance(names, str) else list(names or [])
+    paths = [Path(name).expanduser() for name in files]
+    return RunRecord(
+        recipe=launched_as.get("recipe"),
+        overrides=[_hide_override(override) for override in launched_as.get("overrides") or []],
+        config={key: _hide(key, value) for key, value in values.items()},
+        models={key: model_identity(value) for key, value in values.items() if _MODEL.fullmatch(key) and value},
+        train_files=[sha256_of(path) if path.is_file() else None for path in paths],
+        versions=versions(),
+    )
+
+
+def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaf values of nested dictionaries by their dotted key; a list is a leaf."""
+    if not isinstance(node, Mapping):
+        yield prefix, node
+        return
+    for key, value in node.items():
+        yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def model_identity(address: str) -> str | None:
+    """A hash of a model folder's names, sizes, configuration and the ends of its weights; None if it is no folder.
+
+    Cheap enough for every start: of each file it reads a mebibyte at both ends, which training changes.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    folder = Path(address).expanduser()
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix not in (".safetensors", ".bin") and file.name not in ("config.json", "tokenizer.json"):
+            continue
+        try:
+            with open(file, "rb") as content:
+                size = file.stat().st_size
+                digest.update(f"{file.name} {size}\n".encode() + content.read(_ENDS_BYTES))
+                content.seek(max(size - _ENDS_BYTES, 0))
+                digest.update(content.read())
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def write_run(folder: Path, record: RunRecord) -> None:
+    """Write a run's record into its folder. Raises OSError."""
+    replace_file(Path(folder) / RUN_FILE, _to_json(record))
+
+
+def write_checkpoint(folder: Path, run: RunRecord, step: int, metrics: Mapping[str, float]) -> None:
+    """Write the record of the whole checkpoint in `folder`. Raises OSError."""
+    folder = Path(folder)
+    files = {str(file.relative_to(folder)): file.stat().st_size for file in files_in(folder)}
+    record = CheckpointRecord(run, step, files, {name: float(value) for name, value in metrics.items()})
+    replace_file(folder / CHECKPOINT_FILE, _to_json(record))
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Every file of a checkpoint but its record, in order of their paths."""
+    files = (file for file in Path(folder).rglob("*") if file.is_file())
+    return sorted(file for file in files if CHECKPOINT_FILE not in file.name)
+
+
+def read_run(folder: Path) -> RunRecord | None:
+    """The record in a run's folder; None if there is none. Raises ConfigError if it cannot be read."""
+    return _read(RunRecord, Path(folder) / RUN_FILE)
+
+
+def read_checkpoint(folder: Path) -> CheckpointRecord | None:
+    """The record in a `global_step_N` folder; None if there is none. Raises ConfigError if it cannot be read."""
+    return _read(CheckpointRecord, Path(folder) / CHECKPOINT_FILE)
+
+
+def _to_json(record: Any) -> bytes:
+    return json.dumps(asdict(record), indent=1).encode()
+
+
+def _read(kind: Any, file: Path) -> Any:
+    if not file.exists():
+        return None
+    try:
+        return TypeAdapter(kind).validate_python(json.loads(file.read_bytes()))
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(f"{file} is not a record of ours") from None
+
+
+def _hide(key: str, value: Any) -> Any:
+    if isinstance(value, str):
+        value = re.sub(r"(?<=://)[^/@\s]+@", "", value)  # a user and a password in a URL
+    return HIDDEN if value is not None and _SECRET.search(key) else value
+
+
+def _hide_override(override: str) -> str:
+    key, equals, value = override.partition("=")
+    return f"{key}{equals}{_hide(key, value)}"

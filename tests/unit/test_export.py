@@ -1,0 +1,192 @@
+"""A checkpoint of two GPUs, as FSDP writes it, becomes a Hugging Face folder with the same weights and a model card."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from typer.testing import CliRunner
+
+from relay_verl.checkpoints.export import export
+from relay_verl.checkpoints.record import record_of, write_checkpoint, write_run
+from relay_verl.cli import app
+from relay_verl.config import ConfigError
+
+from .checkpoints_for_tests import make_config
+from .tokenizers_for_tests import bpe
+
+WORLD_SIZE = 2
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(bpe()), "hidden_size": 16, "intermediate_size": 24, "head_dim": 8}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "architectures": ["Qwen3ForCausalLM"]}
+    return Qwen3ForCausalLM(Qwen3Config(num_hidden_layers=1, tie_word_embeddings=True, **sizes, **heads))
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[Any]:
+    """Two ranks that this process plays."""
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", rank=0, world_size=WORLD_SIZE, store=FakeStore())
+    yield init_device_mesh("cpu", (WORLD_SIZE,), mesh_dim_names=("fsdp",))
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def saved(model: Any, mesh: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder with one whole checkpoint, step 5."""
+    from torch.distributed.tensor import DTensor, Shard
+
+    config = make_config(tmp_path_factory.mktemp("run"), **{"actor_rollout_ref.model.path": "Qwen/Qwen3-0.6B"})
+    run = Path(config.trainer.default_local_dir)
+    folder = run / "global_step_5"
+    actor = folder / "actor"
+    model.config.save_pretrained(actor / "huggingface")
+    bpe().save_pretrained(actor / "huggingface")
+    for rank in range(WORLD_SIZE):
+        state = {}
+        for name, weight in model.state_dict().items():
+            pieces = list(weight.chunk(WORLD_SIZE))
+            piece = pieces[rank].clone() if rank < len(pieces) else weight[:0].clone()
+            state[name] = DTensor.from_local(
+                piece, mesh, [Shard(0)], run_check=False, shape=weight.shape, stride=weight.stride()
+            )
+        torch.save(state, actor / f"model_world_size_{WORLD_SIZE}_rank_{rank}.pt")
+    (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": WORLD_SIZE}))
+    torch.save({}, folder / "data.pt")
+    (run / "latest_checkpointed_iteration.txt").write_text("5")
+    record = record_of(config)
+    write_run(run, record)
+    write_checkpoint(folder, record, 5, {"relay/call_ratio": 0.03})
+    return run
+
+
+@pytest.mark.parametrize("part", ["", "global_step_5", "global_step_5/actor"], ids=["run", "checkpoint", "actor"])
+def test_the_exported_weights_are_the_trained_ones(saved: Path, model: Any, tmp_path: Path, part: str) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out = tmp_path / "student"
+    assert export(saved / part, out) == saved / "global_step_5"
+    loaded = AutoModelForCausalLM.from_pretrained(out)
+    assert loaded.dtype == torch.float32, "the rollout engine's, by the record"
+    weights, wanted = loaded.state_dict(), model.state_dict()
+    assert weights.keys() == wanted.keys()
+    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
+    assert AutoTokenizer.from_pretrained(out).get_vocab() == bpe().get_vocab()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["student"], "nothing is left beside it"
+
+
+def test_the_type_can_be_chosen(saved: Path, model: Any, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    export(saved, tmp_path / "student", dtype="bfloat16")
+    weights = load_file(tmp_path / "student" / "model.safetensors")
+    assert weights
+    assert all(torch.equal(weights[name], model.state_dict()[name].bfloat16()) for name in weights)
+    assert json.loads((tmp_path / "student" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_the_card_says_where_it_comes_from(saved: Path, tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    lines = [
+        {"step": 4, "data": {"relay/accuracy": 0.1}},
+        {"step": 5, "data": {"relay/accuracy": 0.25, "val-core/math/acc/mean@1": 0.75, "actor/lr": 1e-6}},
+    ]
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    export(saved, tmp_path / "student", metrics=metrics)
+    card = ModelCard.load(tmp_path / "student" / "README.md")
+    assert card.data.base_model == "Qwen/Qwen3-0.6B"
+    assert card.data.library_name == "transformers"
+    assert card.data.license is None
+    for wanted in (
+        "recipe: `relay_1.7b`, step 5",
+        "main_ppo trainer.save_freq=5`",
+        "- `relay.max_calls`: 3",
+        "- `relay.teacher.path`: teacher",
+        "| `relay/call_ratio` | 0.03 |",
+        "| `relay/accuracy` | 0.25 |",
+        "| `val-core/math/acc/mean@1` | 0.75 |",
+        "relay-verl eval --student student --teacher teacher",
+        "arxiv.org/abs/2601.05167",
+        f"torch {torch.__version__}",
+    ):
+        assert wanted in card.text, wanted
+    assert "actor/lr" not in card.text
+    assert str(saved.parent) not in card.text, "no path of this machine"
+
+
+def test_the_same_export_again_is_no_mistake_and_another_is(saved: Path, tmp_path: Path) -> None:
+    out = tmp_path / "student"
+    export(saved, out)
+    export(saved, out)
+    with pytest.raises(ConfigError, match="is there already and is not this export"):
+        export(saved, out, dtype="bfloat16")
+    assert json.loads((out / "config.json").read_text())["dtype"] == "float32", "left as it was"
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ConfigError, match="mine is there already"):
+        export(saved, tmp_path / "mine")
+
+
+MISTAKES = [
+    # what happens to the run's folder, beginning of the line after it
+    (lambda run: shutil.rmtree(run), " does not exist"),
+    (lambda run: (run / "global_step_5" / "data.pt").unlink(), "/global_step_5/data.pt is missing"),
+    (lambda run: (run / "global_step_5" / "actor" / "fsdp_config.json").unlink(), "/global_step_5/actor/fsdp_config"),
+    (lambda run: shutil.rmtree(run / "global_step_5"), "/global_step_5 does not exist"),
+    (lambda run: [shutil.rmtree(path) if path.is_dir() else path.unlink() for path in run.iterdir()], " has no"),
+]
+
+
+@pytest.mark.parametrize(("mistake", "line"), MISTAKES, ids=[line for _, line in MISTAKES])
+def test_a_checkpoint_that_cannot_be_exported(saved: Path, tmp_path: Path, mistake: Any, line: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(saved, run)
+    mistake(run)
+    with pytest.raises(ConfigError) as error:
+        export(run, tmp_path / "student")
+    assert str(error.value).startswith(f"{run}{line}")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "student").exists()
+
+
+class Evil:
+    """What runs a command when it is unpickled."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.file,)
+
+
+def test_a_checkpoint_is_not_run(saved: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(saved, run)
+    (run / "global_step_5" / "relay_checkpoint.json").unlink()
+    file = run / "global_step_5" / "actor" / f"model_world_size_{WORLD_SIZE}_rank_1.pt"
+    torch.save({"w": Evil(tmp_path / "was_run")}, file)
+    with pytest.raises(ConfigError, match=r"rank_1\.pt holds more than tensors"):
+        export(run, tmp_path / "student")
+    assert not (tmp_path / "was_run").exists()
+    assert not (tmp_path / "student").exists()
+
+
+def test_the_command(saved: Path, tmp_path: Path) -> None:
+    out = tmp_path / "student"
+    done = CliRunner().invoke(app, ["export", str(saved), str(out)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1] == f"{out} is {saved / 'global_step_5'}"
+    wrong = CliRunner().invoke(app, ["export", str(saved), str(out), "--dtype", "int8"])
+    assert str(wrong.exception) == "--dtype int8: allowed: auto, bfloat16, float32"

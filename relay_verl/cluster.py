@@ -13,12 +13,22 @@ from relay_verl.engines.base import EngineError, TokenEngine
 
 
 def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
-    """verl's config with a recipe of ours, as the command line composes it."""
+    """verl's config with a recipe of ours, as the command line composes it.
+
+    Raises:
+        ConfigError: no such recipe, or the overrides do not fit it.
+    """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
 
+    from relay_verl.catalog.choice import check_overrides, the_recipe
+
+    words = [f"+recipe={recipe}", *overrides]
     with initialize_config_module("verl.trainer.config", version_base=None):
-        return hydra_compose("ppo_trainer", overrides=[f"+recipe={recipe}", *overrides])
+        chosen = the_recipe(words)
+        config = hydra_compose("ppo_trainer", overrides=words)
+        check_overrides(config, chosen, words)
+    return config
 
 
 def template_of(config: Any) -> dict[str, Any]:

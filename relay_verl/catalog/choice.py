@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from relay_verl.catalog.recipe import Recipe, find_recipe, is_warm_up, lineage
+from relay_verl.catalog.recipe import Recipe, defaults_of, find_recipe, lineage
 from relay_verl.config import ConfigError
 
 GROUP = "recipe"
@@ -33,10 +33,19 @@ def check_recipe_choice(config: Any) -> None:
     recipe = the_recipe(job.overrides.task)
     if recipe is None:
         return
-    wanted = "sft_trainer_engine" if is_warm_up(recipe) else "ppo_trainer"
-    if job.job.config_name in _TRAINERS and job.job.config_name != wanted:
-        raise ConfigError(f"recipe={recipe.name}: it is for {_TRAINERS[wanted]}, this is {_TRAINERS[job.job.config_name]}")
+    check_trainer(recipe, job.job.config_name)
     check_overrides(config, recipe, job.overrides.task)
+
+
+def check_trainer(recipe: Recipe, config_name: str | None) -> None:
+    """The recipe is for the trainer whose config it is laid over; a config that is not verl's own is left alone.
+
+    Raises:
+        ConfigError: it is for the other trainer.
+    """
+    wanted = defaults_of(recipe)
+    if config_name in _TRAINERS and config_name != wanted:
+        raise ConfigError(f"recipe={recipe.name}: it is for {_TRAINERS[wanted]}, this is {_TRAINERS[config_name]}")
 
 
 def the_recipe(words: Sequence[str]) -> Recipe | None:
@@ -99,7 +108,7 @@ def _subjects(recipe: Recipe) -> Iterator[tuple[str, Any, Recipe]]:
 
 
 def _is_same_model(wanted: str | None, config: Any) -> bool:
-    """Whether the teacher given is the wanted one at another address, by the last part of its path or its name there."""
+    """Whether the teacher given is the wanted one at another address: by its path's last part, or its name there."""
     teacher = config.relay.teacher
     given = teacher.path if teacher.path is not None else teacher.get("model") if teacher.get("base_url") else None
     return wanted is not None and given is not None and PurePath(given).name == PurePath(wanted).name

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf, open_dict
 
-from relay_verl.catalog.recipe import Recipe, flat, is_warm_up
+from relay_verl.catalog.recipe import Recipe, defaults_of, flat
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,6 @@ class Difference:
         if self.is_gone:
             return f"- {self.key}: {_shown(self.before)}"
         return f"  {self.key}: {_shown(self.before)} -> {_shown(self.after)}"
-
-
-def defaults_of(recipe: Recipe) -> str:
-    """The name of verl's config that the recipe is laid over."""
-    return "sft_trainer_engine" if is_warm_up(recipe) else "ppo_trainer"
 
 
 def compose_all(recipes: Sequence[Recipe]) -> dict[str, Any]:
@@ -67,7 +62,9 @@ def verl_defaults(name: str) -> Any:
 def differences(one: Any, other: Any) -> list[Difference]:
     """What `other` has otherwise than `one`, sorted by key."""
     before, after = (flat(OmegaConf.to_container(config, resolve=False)) for config in (one, other))
-    groups = {key.rsplit(".", depth)[0] for key in before.keys() | after.keys() for depth in range(1, key.count(".") + 1)}
+    groups = {
+        key.rsplit(".", depth)[0] for key in before.keys() | after.keys() for depth in range(1, key.count(".") + 1)
+    }
     return [
         Difference(key, before.get(key), after.get(key), key not in before, key not in after)
         for key in sorted((before.keys() | after.keys()) - groups)  # a group that is empty in one of them is no value

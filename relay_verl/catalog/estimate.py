@@ -67,13 +67,15 @@ def estimate(config: Any, gpu_gib: float) -> Estimate:
     num_teacher_gpus = _num_teacher_gpus(settings)
     if is_cpu:
         return Estimate(gpu_gib, num_gpus, num_teacher_gpus, is_cpu=True)
-    parts, phases, student, teacher, host = config.actor_rollout_ref, (), None, None, None
+    parts = config.actor_rollout_ref
+    length = int(parts.rollout.max_model_len or config.data.max_prompt_length + config.data.max_response_length)
+    phases: tuple[Phase, ...] = ()
+    student = teacher = host = None
     unknown = []
     if (shape := shape_of(parts.model.path)) is None:
         unknown.append(str(parts.model.path))
     else:
         tensor_parallel = parts.rollout.tensor_model_parallel_size
-        length = int(parts.rollout.max_model_len or shape_length(config))
         student = vllm_engine(shape, parts.rollout.gpu_memory_utilization, tensor_parallel, length, gpu_gib)
         phases = (
             writing_phase(shape, parts.actor.fsdp_config, num_gpus, student.share),
@@ -85,14 +87,8 @@ def estimate(config: Any, gpu_gib: float) -> Estimate:
             unknown.append(str(settings.teacher.path))
         else:
             given = settings.teacher
-            length = int(parts.rollout.max_model_len or shape_length(config))
             teacher = vllm_engine(shape, given.gpu_memory_utilization, given.tensor_parallel_size, length, gpu_gib)
     return Estimate(gpu_gib, num_gpus, num_teacher_gpus, phases, student, teacher, host, tuple(unknown))
-
-
-def shape_length(config: Any) -> int:
-    """Tokens of the longest sequence."""
-    return int(config.data.max_prompt_length + config.data.max_response_length)
 
 
 def _num_teacher_gpus(settings: RelaySettings) -> int:

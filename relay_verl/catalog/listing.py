@@ -110,7 +110,7 @@ def fits_of(sized: Mapping[str, Estimate]) -> str:
         return "-"
     if any(found.unknown for found in sized.values()):
         return "unknown"
-    return next((name for name in reversed(sized) if sized[name].fits), "neither")
+    return next((name for name in sorted(sized, key=lambda name: sized[name].gpu_gib) if sized[name].fits), "neither")
 
 
 def short_name(path: str | None) -> str:

@@ -2,7 +2,7 @@
 
 What is counted is what verl 0.9.1 does by default. FSDP2 keeps the trained weights, their gradients and Adam's two
 moments in `model_dtype` (fp32), sharded over the GPUs, and gathers a layer at a time in bf16; the reference model is
-forward only and lies in host memory. The student's vLLM shares the GPUs: it takes its share while responses are written,
+forward only and lies in host memory. The student's vLLM shares the GPUs: it takes its share while it writes responses,
 beside weights and moments, and sleeps while weights are trained. The teacher has GPUs of its own.
 """
 

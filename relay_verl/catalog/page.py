@@ -27,7 +27,9 @@ def describe(recipe: Recipe, config: Any) -> str:
         titles = {name: benchmark.title for name, benchmark in paper().benchmarks.items()}
         for entry in paper().entries:
             if entry.row == row.name:
-                values = (f"{titles.get(name, name.replace('_', ' '))} {value:g}" for name, value in entry.values.items())
+                values = (
+                    f"{titles.get(name, name.replace('_', ' '))} {value:g}" for name, value in entry.values.items()
+                )
                 note = f" ({entry.policy or entry.teacher})" if entry.policy or entry.teacher else ""
                 lines.append(f"paper, {entry.table}{note}: {', '.join(values)}")
     return "\n".join([*lines, f"command: {command_of(recipe, config)}"])

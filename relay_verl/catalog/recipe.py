@@ -89,6 +89,11 @@ def is_warm_up(recipe: Recipe) -> bool:
     return "/relay/warmup" in lineage(recipe)[-1].parts
 
 
+def defaults_of(recipe: Recipe) -> str:
+    """The name of verl's config that the recipe is laid over."""
+    return "sft_trainer_engine" if is_warm_up(recipe) else "ppo_trainer"
+
+
 def _read(path: Path) -> Recipe:
     text = path.read_text(encoding="utf-8")
     content = yaml.safe_load(text) or {}

@@ -21,9 +21,9 @@ def recipes(
     ] = None,
 ) -> None:
     """List the recipes for `+recipe=NAME` with the paper's numbers and what they take; or show one in full."""
-    from relay_verl.catalog.composed import compose_all, defaults_of, differences, verl_defaults
+    from relay_verl.catalog.composed import compose_all, differences, verl_defaults
     from relay_verl.catalog.page import describe, explain, list_differences
-    from relay_verl.catalog.recipe import find_recipe
+    from relay_verl.catalog.recipe import defaults_of, find_recipe
 
     if name is None:
         if against is not None:
@@ -52,5 +52,7 @@ def _print_table() -> None:
     found = [find_recipe(name) for name in recipe_names()]
     console = Console(highlight=False) if sys.stdout.isatty() else Console(width=UNCUT, highlight=False, no_color=True)
     console.print(listing(found, compose_all(found)))
-    console.print("\nAccuracy and calls (the teacher's share of the tokens) are the paper's, in percent; - is not there.")
+    console.print(
+        "\nAccuracy and calls (the teacher's share of the tokens) are the paper's, in percent; - is not there."
+    )
     console.print("GPUs and GiB of one: trainer+teacher, estimated on 80 GB; `relay-verl recipes NAME` shows the sum.")

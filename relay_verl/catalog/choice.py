@@ -1,7 +1,7 @@
 """Is a command line about its recipe? Two recipes at once, or a variant without what makes it one, are refused.
 
 A run that is called `relay_1.7b_simple` has the simple reward: who wants another one takes the parent and says so.
-Where a model lies is no part of that, nor is how many GPUs it takes.
+Where a model lies is no part of that, nor is where and how long it runs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from relay_verl.config import ConfigError
 
 GROUP = "recipe"
 TEACHER = "relay.teacher.path"
-_FREE = ("actor_rollout_ref.model.path", "model.path", "relay.teacher.tensor_parallel_size")
+_ENGINE = ("num_replicas", "tensor_parallel_size", "gpu_memory_utilization", "max_num_seqs")
+_FREE = ("actor_rollout_ref.model.path", "model.path", *(f"relay.teacher.{name}" for name in _ENGINE))
+_FREE_GROUPS = ("trainer.", "ray_kwargs.")
 _TRAINERS = {"ppo_trainer": "verl.trainer.main_ppo", "sft_trainer_engine": "verl.trainer.sft_trainer"}
 
 
@@ -102,7 +104,7 @@ def _subjects(recipe: Recipe) -> Iterator[tuple[str, Any, Recipe]]:
     seen: set[str] = set(_FREE)
     for owner in lineage(recipe):
         for key, value in owner.keys.items() if owner.parent is not None else ():
-            if key not in seen:
+            if key not in seen and not key.startswith(_FREE_GROUPS):
                 yield key, value, owner
         seen |= owner.keys.keys()
 

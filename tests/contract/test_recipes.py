@@ -302,13 +302,27 @@ OTHER_COMMANDS = [
         ["+recipe=warmup_tiny"],
         "relay_verl: recipe=warmup_tiny: it is for verl.trainer.sft_trainer, this is verl.trainer.main_ppo",
     ),
+    (
+        "sft_trainer",
+        ["+recipe=relay_tiny"],
+        "relay_verl: recipe=relay_tiny: it is for verl.trainer.main_ppo, this is verl.trainer.sft_trainer",
+    ),
+    (
+        "main_ppo",
+        ["--config-dir=.", "+recipe=mine", "relay.max_calls=3"],
+        "relay_verl: relay.max_calls=3: not with the recipe mine: it is about relay.max_calls=2; take "
+        "+recipe=relay_tiny_simple relay.max_calls=3",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("trainer", "words", "line"), OTHER_COMMANDS, ids=[words[0] for _, words, _ in OTHER_COMMANDS])
+@pytest.mark.parametrize(("trainer", "words", "line"), OTHER_COMMANDS, ids=[line[12:40] for *_, line in OTHER_COMMANDS])
 def test_a_recipe_beside_what_it_is_not_ends_the_real_command_with_one_line(
     trainer: str, words: list[str], line: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "recipe").mkdir()
+    mine = "# @package _global_\n# Mine.\ndefaults:\n  - relay_tiny_simple\nrelay:\n  max_calls: 2\n"
+    (tmp_path / "recipe" / "mine.yaml").write_text(mine)
     done = subprocess.run(
         [sys.executable, "-m", f"verl.trainer.{trainer}", "hydra.output_subdir=null", *words],
         env=os.environ | {"VERL_PLATFORM": "cpu"},

@@ -290,6 +290,7 @@ CHOICES = [
         "no",
     ),
     ("relay_1.7b_teacher_32b", ["relay.teacher.tensor_parallel_size=4"], None, "GPUs are what one has"),
+    ("relay_1.7b_teacher_32b", ["trainer.n_gpus_per_node=8", "relay.teacher.num_replicas=2"], None, "the same"),
     ("relay_1.7b_simple", ["relay.teacher.path=Qwen/Qwen3-4B"], None, "not about the teacher"),
     (
         "relay_1.7b_simple",

@@ -324,7 +324,7 @@ def test_a_recipe_beside_what_it_is_not_ends_the_real_command_with_one_line(
     mine = "# @package _global_\n# Mine.\ndefaults:\n  - relay_tiny_simple\nrelay:\n  max_calls: 2\n"
     (tmp_path / "recipe" / "mine.yaml").write_text(mine)
     done = subprocess.run(
-        [sys.executable, "-m", f"verl.trainer.{trainer}", "hydra.output_subdir=null", *words],
+        [sys.executable, "-m", f"verl.trainer.{trainer}", *words, "hydra.output_subdir=null"],
         env=os.environ | {"VERL_PLATFORM": "cpu"},
         cwd=tmp_path,
         capture_output=True,

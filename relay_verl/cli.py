@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from relay_verl.commands import bench, checkpoints, data, evaluation
+from relay_verl.commands import bench, checkpoints, data, evaluation, recipes
 from relay_verl.config import ConfigError
 from relay_verl.jobs.store import JobError
 
@@ -16,15 +16,8 @@ app = typer.Typer(
 app.add_typer(data.app)
 app.add_typer(evaluation.app)
 app.add_typer(checkpoints.app)
+app.add_typer(recipes.app)
 app.add_typer(bench.app, name="bench")
-
-
-@app.command()
-def recipes() -> None:
-    """List the recipes for `python -m verl.trainer.main_ppo +recipe=NAME`."""
-    from relay_verl.preflight import recipe_names
-
-    typer.echo("\n".join(recipe_names()))
 
 
 @app.command()

@@ -13,12 +13,28 @@ from relay_verl.engines.base import EngineError, TokenEngine
 
 
 def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
-    """verl's config with a recipe of ours, as the command line composes it."""
+    """verl's config with a recipe of ours, as the command line composes it.
+
+    Raises:
+        ConfigError: no such recipe, or an override that Hydra or the recipe does not take.
+    """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
+    from hydra.errors import HydraException
 
+    from relay_verl.catalog.choice import check_overrides, check_trainer, the_recipe
+
+    words = [f"+recipe={recipe}", *overrides]
     with initialize_config_module("verl.trainer.config", version_base=None):
-        return hydra_compose("ppo_trainer", overrides=[f"+recipe={recipe}", *overrides])
+        try:
+            chosen = the_recipe(words)
+            config = hydra_compose("ppo_trainer", overrides=words)
+        except HydraException as error:
+            raise ConfigError(" ".join(str(error).split())) from None
+        assert chosen is not None
+        check_trainer(chosen, "ppo_trainer")
+        check_overrides(config, chosen, words)
+    return config
 
 
 def template_of(config: Any) -> dict[str, Any]:

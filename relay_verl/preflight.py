@@ -18,6 +18,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl import ending
+from relay_verl.catalog.choice import check_recipe_choice
+from relay_verl.catalog.recipe import recipe_names
 from relay_verl.checkpoints.guard import check_resume
 from relay_verl.cluster import num_gpus_of
 from relay_verl.config import ConfigError, RelaySettings, TeacherSettings, read_settings
@@ -58,6 +60,7 @@ def check_config(config: Any) -> None:
         ConfigError: one line on the first thing that is wrong.
     """
     check_recipe_was_found(config)
+    check_recipe_choice(config)
     if "relay" not in config:
         return
     settings = read_settings(config.relay)
@@ -82,6 +85,7 @@ def check_sft_config(config: Any) -> None:
     Raises:
         ConfigError: one line on the first thing that is wrong.
     """
+    check_recipe_choice(config)
     if "actor_rollout_ref" in config:
         return  # the GRPO trainer's config has `check_config`
     check_recipe_was_found(config)
@@ -104,13 +108,6 @@ def check_recipe_was_found(config: Any) -> None:
             raise ConfigError(
                 f"{key}={config[key]}: no recipe was loaded; write +recipe=NAME with one of {', '.join(recipe_names())}"
             )
-
-
-def recipe_names() -> list[str]:
-    """The recipes that are installed."""
-    from hydra_plugins.relay_verl.searchpath import recipes_folder
-
-    return sorted(path.stem for path in recipes_folder().glob("recipe/*.yaml"))
 
 
 def check_platform(config: Any) -> None:

@@ -22,20 +22,11 @@ from train import Run, train
 
 from relay_verl.cluster import compose
 from relay_verl.evaluation.benchmarks import find_benchmark, load_benchmark
+from relay_verl.evaluation.paper import rows
 from relay_verl.evaluation.report import write_report
 from relay_verl.evaluation.runner import Condition, Exam, evaluate
 
-RECIPES = {
-    "grpo": "grpo_tiny",
-    "relay_simple": "relay_tiny_simple",
-    "relay": "relay_tiny",
-    "no_filter": "relay_tiny_no_filter",
-    "no_independence": "relay_tiny_no_independence",
-    "no_exploration": "relay_tiny_no_exploration",
-    "fixed_2": "relay_tiny_fixed_2",
-    "fixed_4": "relay_tiny_fixed_4",
-    "fixed_6": "relay_tiny_fixed_6",
-}
+RECIPES = {row.method: row.recipe for row in rows() if row.size == "tiny" and row.recipe}
 """The recipe of each row that is trained."""
 ROUTERS = ("router_0.1", "router_0.25", "router_0.5", "router_0.75")
 RANDOM_CALLS = ("random_0.02", "random_0.05", "random_0.1")

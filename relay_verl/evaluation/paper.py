@@ -28,6 +28,8 @@ class Row:
     """The size as the tables write it."""
     title: str
     """The method as the tables write it."""
+    recipe: str | None
+    """The recipe that trains it; None where nothing is trained, or not by us."""
 
     @property
     def name(self) -> str:
@@ -113,7 +115,7 @@ def paper() -> Paper:
     """The paper's numbers; the file is read once."""
     data = yaml.safe_load(files(__package__).joinpath("paper.yaml").read_text(encoding="utf-8"))
     all_rows = [
-        Row(size, method, data["sizes"][size], data["methods"][method])
+        Row(size, method, data["sizes"][size], data["methods"][method], data["recipes"].get(size, {}).get(method))
         for size, methods in data["rows"].items()
         for method in methods
     ]

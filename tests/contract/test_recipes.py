@@ -12,6 +12,8 @@ from hydra import compose, initialize_config_module
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf, open_dict
 
+from relay_verl.catalog.composed import compose_all, differences
+from relay_verl.catalog.recipe import find_recipe
 from relay_verl.config import ConfigError, RelaySettings, read_settings
 from relay_verl.preflight import check_config, check_micro_batch_sizes, recipe_names
 
@@ -37,7 +39,11 @@ def test_the_recipes_promised_are_there() -> None:
     wanted = {"relay_tiny", "relay_tiny_simple", "grpo_tiny"}
     wanted |= {f"{kind}_{size}" for kind in ("relay", "grpo") for size in ("0.6b", "1.7b")}
     wanted |= {f"relay_{size}_simple" for size in ("0.6b", "1.7b")}
-    wanted |= {f"warmup_{size}" for size in ("tiny", "0.6b", "1.7b")} | {"relay_1.7b_no_filter", "relay_tiny_no_filter"}
+    wanted |= {f"warmup_{size}" for size in ("tiny", "0.6b", "1.7b")}
+    wanted |= {f"relay_1.7b_teacher_{size}" for size in ("0.6b", "1.7b", "4b", "14b", "32b")}
+    released = ("no_filter", "no_independence", "no_exploration", "teacher_tokens", "batch_scenarios")
+    wanted |= {f"relay_{size}_{kind}" for size in ("1.7b", "tiny") for kind in released}
+    wanted |= {f"relay_1.7b_fixed_{n}" for n in (20, 100, 500)}
     assert wanted <= set(RECIPES)
     assert recipe_names() == RECIPES
 
@@ -99,33 +105,83 @@ def test_the_papers_hyperparameters(name: str) -> None:
     assert config.data.apply_chat_template_kwargs.enable_thinking is False
     size = "1.7B" if "1.7b" in name else "0.6B"
     assert config.actor_rollout_ref.model.path == f"Qwen/Qwen3-{size}"
-    assert config.relay.teacher.path == (None if name.startswith("grpo") else "Qwen/Qwen3-8B")
+    teacher = name.partition("_teacher_")[2].upper()
+    teacher = teacher if teacher.endswith("B") else "8B"
+    assert config.relay.teacher.path == (None if name.startswith("grpo") else f"Qwen/Qwen3-{teacher}")
     assert config.actor_rollout_ref.model.get("trust_remote_code", False) is False
 
 
-def test_a_recipe_a_table_row() -> None:
-    """Simple and difficulty-aware differ in nothing but the reward, and the experiment's name where it stands."""
+STUDENT = "actor_rollout_ref.model.path"
+NO_TEACHER = {STUDENT, "relay.max_calls", "relay.filter.min_pass_rate", "relay.teacher.path"}
+VARIANTS = {
+    # parent: variants and the keys they differ in, the experiment's name apart
+    None: {"relay_1.7b": set(), "relay_tiny": set(), "warmup_1.7b": set(), "warmup_tiny": set()},
+    "warmup_1.7b": {"warmup_0.6b": {"model.path"}},
+    "relay_1.7b": {
+        "relay_0.6b": {STUDENT},
+        "relay_1.7b_simple": {"relay.reward.kind"},
+        "relay_1.7b_no_filter": {"relay.filter.min_pass_rate"},
+        "relay_1.7b_no_independence": {"relay.reward.independence_bonus"},
+        "relay_1.7b_no_exploration": {"relay.reward.exploration"},
+        "relay_1.7b_fixed_20": {"relay.policy"},
+        "relay_1.7b_fixed_100": {"relay.policy"},
+        "relay_1.7b_fixed_500": {"relay.policy"},
+        "relay_1.7b_teacher_0.6b": {"relay.teacher.path"},
+        "relay_1.7b_teacher_1.7b": {"relay.teacher.path"},
+        "relay_1.7b_teacher_4b": {"relay.teacher.path"},
+        "relay_1.7b_teacher_14b": {"relay.teacher.path"},
+        "relay_1.7b_teacher_32b": {"relay.teacher.path", "relay.teacher.tensor_parallel_size"},
+        "relay_1.7b_teacher_tokens": {"relay.train_on_teacher_tokens"},
+        "relay_1.7b_batch_scenarios": {"relay.reward.scenario_scope"},
+    },
+    "relay_0.6b": {"relay_0.6b_simple": {"relay.reward.kind"}},
+    "relay_1.7b_simple": {"grpo_1.7b": NO_TEACHER},
+    "relay_0.6b_simple": {"grpo_0.6b": NO_TEACHER},
+    "relay_tiny": {
+        "relay_tiny_simple": {"relay.reward.kind"},
+        "relay_tiny_no_filter": {"relay.filter.min_pass_rate"},
+        "relay_tiny_no_independence": {"relay.reward.independence_bonus"},
+        "relay_tiny_no_exploration": {"relay.reward.exploration"},
+        "relay_tiny_fixed_2": {"relay.policy"},
+        "relay_tiny_fixed_4": {"relay.policy"},
+        "relay_tiny_fixed_6": {"relay.policy"},
+        "relay_tiny_teacher_tokens": {"relay.train_on_teacher_tokens"},
+        "relay_tiny_batch_scenarios": {"relay.reward.scenario_scope"},
+    },
+    "relay_tiny_simple": {"grpo_tiny": NO_TEACHER},
+}
 
-    def difference(one: str, other: str) -> set[str]:
-        def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-            if not isinstance(node, dict):
-                return {prefix: node}
-            return {k: v for key, value in node.items() for k, v in flat(value, f"{prefix}.{key}").items()}
 
-        a, b = (flat(OmegaConf.to_container(composed(name), resolve=True)) for name in (one, other))
-        return {
-            k for k in a.keys() | b.keys() if str(a.get(k)).replace(one, "NAME") != str(b.get(k)).replace(other, "NAME")
-        }
+@pytest.fixture(scope="module")
+def configs() -> dict[str, Any]:
+    return compose_all([find_recipe(name) for name in RECIPES])
 
-    assert difference("relay_1.7b", "relay_1.7b_simple") == {".relay.reward.kind"}
-    assert difference("relay_tiny", "relay_tiny_simple") == {".relay.reward.kind"}
-    assert difference("relay_1.7b", "relay_1.7b_no_independence") == {".relay.reward.independence_bonus"}
-    assert difference("relay_1.7b", "relay_1.7b_no_exploration") == {".relay.reward.exploration"}
-    assert difference("relay_1.7b", "relay_1.7b_fixed_20") == {".relay.policy"}
-    assert difference("relay_tiny", "relay_tiny_fixed_2") == {".relay.policy"}
-    threshold = {".relay.filter.min_pass_rate", ".data.min_pass_rate"}
-    assert difference("relay_1.7b", "relay_1.7b_no_filter") == threshold
-    assert difference("relay_tiny", "relay_tiny_no_filter") == threshold
+
+def test_every_recipe_is_in_the_table_of_variants() -> None:
+    assert sorted(name for variants in VARIANTS.values() for name in variants) == RECIPES
+    parents = {name: parent for parent, variants in VARIANTS.items() for name in variants}
+    assert {name: find_recipe(name).parent for name in RECIPES} == parents
+
+
+@pytest.mark.parametrize(
+    ("parent", "name", "keys"),
+    [(parent, name, keys) for parent, variants in VARIANTS.items() if parent for name, keys in variants.items()],
+)
+def test_a_variant_differs_in_what_it_is_about(parent: str, name: str, keys: set[str], configs: dict[str, Any]) -> None:
+    """And in nothing else of verl's or ours; the experiment's name apart, by which checkpoints are kept apart."""
+    found = {difference.key for difference in differences(configs[parent], configs[name])}
+    assert found - {"trainer.experiment_name"} == keys == set(find_recipe(name).keys)
+    assert configs[name].data.get("min_pass_rate") == OmegaConf.select(configs[name], "relay.filter.min_pass_rate")
+
+
+def test_the_papers_recipes_keep_their_checkpoints_apart(configs: dict[str, Any]) -> None:
+    named = [configs[name].trainer.experiment_name for name in RECIPES if "tiny" not in name]
+    assert named == [name for name in RECIPES if "tiny" not in name]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_composing_all_is_composing_each(name: str, configs: dict[str, Any]) -> None:
+    assert OmegaConf.to_container(configs[name]) == OmegaConf.to_container(composed(name))
 
 
 @pytest.mark.parametrize("name", GRPO)
@@ -227,6 +283,8 @@ def test_a_regular_install_finds_every_recipe_too(tmp_path: Path) -> None:
         (["relay.teacher.num_replicas=3"], "relay_verl: ray_kwargs.ray_init.num_gpus=2: the trainer takes 1 "),
         (["data.train_batch_size=6"], "relay_verl: data.train_batch_size=6 is not a multiple of "),
         (["actor_rollout_ref.model.path=/no/such/model"], "relay_verl: "),
+        (["+recipe=relay_1.7b"], "relay_verl: +recipe: relay_tiny and relay_1.7b at once; "),
+        (["+recipe=[relay_1.7b,grpo_tiny]"], "relay_verl: +recipe: relay_tiny and relay_1.7b and grpo_tiny at once; "),
     ],
 )
 def test_bad_input_ends_the_real_command_with_one_line(overrides: list[str], line: str, tmp_path: Path) -> None:
@@ -243,6 +301,59 @@ def test_bad_input_ends_the_real_command_with_one_line(overrides: list[str], lin
     assert done.stderr.strip().splitlines()[-1].startswith(line), done.stderr[-2000:]
     assert "Traceback" not in done.stderr
     assert "ray init" not in done.stdout
+
+
+OTHER_COMMANDS = [
+    # trainer, words, the line
+    (
+        "main_ppo",
+        ["+recipe=grpo_tiny", "relay.reward.kind=difficulty_aware"],
+        "relay_verl: relay.reward.kind=difficulty_aware: not with the recipe grpo_tiny: it is a variant of "
+        "relay_tiny_simple, which is about relay.reward.kind=simple; take +recipe=relay_tiny "
+        "relay.reward.kind=difficulty_aware",
+    ),
+    (
+        "main_ppo",
+        ["+recipe=[relay_tiny,relay_tiny_simple]"],
+        "relay_verl: +recipe: relay_tiny and relay_tiny_simple at once; a run has one recipe",
+    ),
+    (
+        "main_ppo",
+        ["+recipe=warmup_tiny"],
+        "relay_verl: recipe=warmup_tiny: it is for verl.trainer.sft_trainer, this is verl.trainer.main_ppo",
+    ),
+    (
+        "sft_trainer",
+        ["+recipe=relay_tiny"],
+        "relay_verl: recipe=relay_tiny: it is for verl.trainer.main_ppo, this is verl.trainer.sft_trainer",
+    ),
+    (
+        "main_ppo",
+        ["--config-dir=.", "+recipe=mine", "relay.max_calls=3"],
+        "relay_verl: relay.max_calls=3: not with the recipe mine: it is about relay.max_calls=2; take "
+        "+recipe=relay_tiny_simple relay.max_calls=3",
+    ),
+]
+
+
+@pytest.mark.parametrize(("trainer", "words", "line"), OTHER_COMMANDS, ids=[line[12:40] for *_, line in OTHER_COMMANDS])
+def test_a_recipe_beside_what_it_is_not_ends_the_real_command_with_one_line(
+    trainer: str, words: list[str], line: str, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe").mkdir()
+    mine = "# @package _global_\n# Mine.\ndefaults:\n  - relay_tiny_simple\nrelay:\n  max_calls: 2\n"
+    (tmp_path / "recipe" / "mine.yaml").write_text(mine)
+    done = subprocess.run(
+        [sys.executable, "-m", f"verl.trainer.{trainer}", *words, "hydra.output_subdir=null"],
+        env=os.environ | {"VERL_PLATFORM": "cpu"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(line), done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
 
 
 def test_an_installation_has_every_package() -> None:

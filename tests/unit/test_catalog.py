@@ -1,0 +1,438 @@
+"""The catalog of recipes: shapes and their counts, the estimate's arithmetic, the listing, what a recipe refuses."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra_plugins.relay_verl.searchpath import refuse_two_recipes
+from omegaconf import OmegaConf
+from rich.console import Console
+from typer.testing import CliRunner
+
+from relay_verl.catalog.choice import check_recipe_choice
+from relay_verl.catalog.composed import compose_all, differences
+from relay_verl.catalog.estimate import estimate
+from relay_verl.catalog.listing import listing
+from relay_verl.catalog.memory import CONTEXT_GIB, GIB, training_phase, vllm_engine
+from relay_verl.catalog.recipe import find_recipe, flat, lineage, recipe_names
+from relay_verl.catalog.shapes import SHAPES, Shape, read_shape, shape_of
+from relay_verl.cli import app
+from relay_verl.cluster import compose
+from relay_verl.config import ConfigError
+from relay_verl.evaluation.paper import rows
+
+# ---- shapes ----
+
+
+PUBLISHED = [
+    # model, all parameters in millions, without embedding and head in billions: the model cards say both
+    ("Qwen/Qwen3-0.6B", 596, 0.44),
+    ("Qwen/Qwen3-1.7B", 1720, 1.4),
+    ("Qwen/Qwen3-4B", 4022, 3.6),
+    ("Qwen/Qwen3-8B", 8191, 6.95),
+    ("Qwen/Qwen3-14B", 14768, 13.2),
+    ("Qwen/Qwen3-32B", 32762, 31.2),
+]
+
+
+@pytest.mark.parametrize(("name", "millions", "inner_billions"), PUBLISHED)
+def test_parameters_follow_from_the_shape(name: str, millions: int, inner_billions: float) -> None:
+    shape = SHAPES[name]
+    assert round(shape.num_parameters / 1e6) in (millions, millions + 1)
+    assert shape.num_inner / 1e9 == pytest.approx(inner_billions, abs=0.051 if inner_billions > 1 else 0.005)
+
+
+def test_a_tiny_shape_by_hand() -> None:
+    shape = Shape(num_layers=2, hidden=8, num_heads=2, num_kv_heads=1, intermediate=16, head_dim=4, vocab=10)
+    layer = (8 * 8 + 8 * 8) + 2 * (8 * 4) + 3 * 8 * 16 + 2 * 8 + 2 * 4  # query and output, key and value, MLP, norms
+    assert shape.num_layer == layer
+    assert shape.num_parameters == 2 * layer + 8 + 2 * 80
+    assert shape.kv_bytes == 2 * 2 * 1 * 4 * 2  # layers, key and value, heads, width, bf16
+
+
+def config_json(shape: Shape, **changes: Any) -> dict[str, Any]:
+    return {
+        "model_type": "qwen3",
+        "num_hidden_layers": shape.num_layers,
+        "hidden_size": shape.hidden,
+        "num_attention_heads": shape.num_heads,
+        "num_key_value_heads": shape.num_kv_heads,
+        "intermediate_size": shape.intermediate,
+        "head_dim": shape.head_dim,
+        "vocab_size": shape.vocab,
+        "tie_word_embeddings": shape.is_tied,
+    } | changes
+
+
+def test_a_folder_says_its_own_shape(tmp_path: Path) -> None:
+    shape = SHAPES["Qwen/Qwen3-1.7B"]
+    (tmp_path / "config.json").write_text(json.dumps(config_json(shape)))
+    assert shape_of(str(tmp_path)) == shape
+    assert shape_of("Qwen/Qwen3-1.7B") == shape
+
+
+UNKNOWN = [
+    # content of config.json, why
+    (config_json(SHAPES["Qwen/Qwen3-8B"], num_experts=128), "a mixture of experts is counted otherwise"),
+    ({"text_config": {}}, "no numbers where they should be"),
+    (config_json(SHAPES["Qwen/Qwen3-8B"], num_attention_heads=0, head_dim=None), "no head"),
+    ([], "no object"),
+]
+
+
+@pytest.mark.parametrize(("content", "why"), UNKNOWN, ids=[why for _, why in UNKNOWN])
+def test_shapes_that_are_unknown(content: Any, why: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert shape_of(str(tmp_path)) is None, why
+
+
+def test_models_that_are_elsewhere_are_unknown() -> None:
+    assert shape_of("nobody/no-such-model-7b") is None
+    assert shape_of("/no/such/folder") is None
+    assert shape_of(None) is None
+
+
+def test_other_families_have_no_head_norms() -> None:
+    found = read_shape(config_json(SHAPES["Qwen/Qwen3-8B"], model_type="llama"))
+    assert found is not None
+    assert found.num_layer == SHAPES["Qwen/Qwen3-8B"].num_layer - 2 * 128
+
+
+# ---- the estimate ----
+
+
+def fsdp(**changes: Any) -> Any:
+    given = {"offload_policy": False, "param_offload": False, "optimizer_offload": False, "fsdp_size": -1}
+    return OmegaConf.create(given | {"model_dtype": "fp32"} | changes)
+
+
+MODEL = OmegaConf.create({"enable_gradient_checkpointing": True, "use_fused_kernels": False})
+ONE = Shape(num_layers=1, hidden=128, num_heads=1, num_kv_heads=1, intermediate=256, vocab=1000)
+
+
+def terms(phase: Any) -> dict[str, float]:
+    assert phase.gib * GIB == pytest.approx(sum(term.num_bytes for term in phase.terms))
+    return {term.name: term.num_bytes for term in phase.terms}
+
+
+def test_training_state_is_16_bytes_a_parameter_over_the_gpus() -> None:
+    found = terms(training_phase(ONE, fsdp(), MODEL, 4, 100))
+    state = [found[name] for name in ("weights", "gradients", "Adam's moments")]
+    assert state == [ONE.num_parameters * size / 4 for size in (4, 4, 8)]
+    assert found["logits"] == 100 * 1000 * 2 * 3
+    assert found["kept states"] == 100 * 128 * 1 * 2
+    assert found["context and buffers"] == CONTEXT_GIB * GIB
+
+
+STATE_CASES = [
+    # engine, bytes a parameter on a GPU of 4, why
+    ({"fsdp_size": 2}, 16 / 2, "sharded over 2, replicated over the rest"),
+    ({"fsdp_size": 8}, 16 / 4, "no more shards than GPUs"),
+    ({"model_dtype": "bf16"}, 8 / 4, "half of each"),
+    ({"offload_policy": True}, 0, "all of it lies in host memory"),
+    ({"param_offload": True, "optimizer_offload": True}, 16 / 4, "they come back for training"),
+]
+
+
+@pytest.mark.parametrize(("engine", "size", "why"), STATE_CASES, ids=[why for *_, why in STATE_CASES])
+def test_training_state_otherwise(engine: dict, size: float, why: str) -> None:
+    found = terms(training_phase(ONE, fsdp(**engine), MODEL, 4, 100))
+    held = sum(found.get(name, 0) for name in ("weights", "gradients", "Adam's moments"))
+    assert held == ONE.num_parameters * size, why
+
+
+def test_without_checkpointing_every_layer_keeps_its_activations() -> None:
+    plain = OmegaConf.merge(MODEL, {"enable_gradient_checkpointing": False, "use_fused_kernels": True})
+    two = Shape(num_layers=2, hidden=128, num_heads=1, num_kv_heads=1, intermediate=256, vocab=1000)
+    found = terms(training_phase(two, fsdp(), plain, 4, 100))
+    assert found["activations"] == 2 * terms(training_phase(two, fsdp(), MODEL, 4, 100))["one layer anew"]
+    assert "logits" not in found, "fused kernels never hold them"
+
+
+TEACHERS = [
+    # model, GPUs a replica, GiB of a GPU, whether vLLM starts, why
+    ("Qwen/Qwen3-8B", 1, 79, True, "the paper's"),
+    ("Qwen/Qwen3-8B", 1, 39, True, "15 GiB of weights"),
+    ("Qwen/Qwen3-14B", 1, 39, True, "28 GiB of weights leave room for a context"),
+    ("Qwen/Qwen3-32B", 1, 79, True, "61 GiB of weights leave 4 GiB, which is one context"),
+    ("Qwen/Qwen3-32B", 2, 79, True, "what the recipe says"),
+    ("Qwen/Qwen3-32B", 2, 39, False, "it would need four GPUs"),
+    ("Qwen/Qwen3-32B", 4, 39, True, "and has room on them"),
+]
+
+
+@pytest.mark.parametrize(("name", "gpus", "gib", "fits", "why"), TEACHERS)
+def test_teachers_that_fit(name: str, gpus: int, gib: float, fits: bool, why: str) -> None:
+    assert vllm_engine(SHAPES[name], 0.85, gpus, 12544, gib).fits == fits, why
+
+
+def test_a_32b_teacher_on_one_gpu_would_read_one_response_at_a_time() -> None:
+    one, two = (vllm_engine(SHAPES["Qwen/Qwen3-32B"], 0.85, gpus, 12544, 79) for gpus in (1, 2))
+    assert one.num_tokens // 12544 == 1
+    assert two.num_tokens // 12544 == 22
+
+
+def test_the_cache_is_what_the_weights_leave() -> None:
+    engine = vllm_engine(SHAPES["Qwen/Qwen3-8B"], 0.5, 2, 4096, 80.0)
+    assert engine.token_bytes == 2 * 2 * 36 * 8 * 128 / 2, "half of the heads on each GPU"
+    left = 40 * GIB - 8_190_735_360 * 2 / 2 - 2 * GIB
+    assert engine.num_tokens == int(left / engine.token_bytes)
+
+
+def test_the_estimate_of_a_recipe() -> None:
+    config = compose("relay_1.7b", ["relay.teacher.num_replicas=3"])
+    found = estimate(config, 79.0)
+    assert (found.num_trainer_gpus, found.num_teacher_gpus, found.unknown) == (4, 3, ())
+    writes, trains = found.phases
+    assert writes.gib == pytest.approx(0.6 * 79 + 12 * SHAPES["Qwen/Qwen3-1.7B"].num_parameters / 4 / GIB + CONTEXT_GIB)
+    assert terms(trains)["logits"] == 16384 * 151936 * 6
+    assert found.peak_gib == writes.gib
+    assert found.fits
+    assert found.host is not None
+    assert not estimate(config, 16.0).fits
+
+
+def test_an_endpoint_takes_no_gpu_and_an_unknown_student_is_said(tmp_path: Path) -> None:
+    words = ["relay.teacher.path=null", "relay.teacher.base_url=http://127.0.0.1:9/v1"]
+    found = estimate(compose("relay_1.7b", [*words, f"actor_rollout_ref.model.path={tmp_path}"]), 79.0)
+    assert (found.num_teacher_gpus, found.teacher, found.phases) == (0, None, ())
+    assert found.unknown == (str(tmp_path),)
+
+
+# ---- recipes ----
+
+
+def test_a_recipe_as_its_file_says_it() -> None:
+    recipe = find_recipe("relay_1.7b_no_exploration")
+    assert recipe.description == "Table 3, w/o Explor. Reward: a query that nobody solves is worth nothing."
+    assert (recipe.parent, dict(recipe.keys)) == ("relay_1.7b", {"relay.reward.exploration": False})
+    assert recipe.row is not None
+    assert (recipe.row.name, recipe.table) == ("1.7b/no_exploration", "Table 3")
+    assert [each.name for each in lineage(find_recipe("grpo_0.6b"))] == [
+        "grpo_0.6b",
+        "relay_0.6b_simple",
+        "relay_0.6b",
+        "relay_1.7b",
+    ]
+
+
+def test_every_recipe_says_what_it_is() -> None:
+    assert [name for name in recipe_names() if not find_recipe(name).description.endswith((".", ")"))] == []
+
+
+@pytest.mark.parametrize("name", ["relay_1.7bb", "", "../relay/base", "relay_1.7b,relay_tiny"])
+def test_an_unknown_recipe_lists_the_valid_ones(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"no such recipe; one of grpo_0\.6b, .*warmup_tiny") as caught:
+        find_recipe(name)
+    assert str(caught.value).startswith(f"recipe={name}: ")
+
+
+def test_the_rows_of_the_paper_name_their_recipes() -> None:
+    named = [row.recipe for row in rows() if row.recipe is not None]
+    assert set(named) <= set(recipe_names())
+    assert len(named) == len(set(named)) == 21
+    untrained = {row.method for row in rows() if row.recipe is None}
+    assert untrained == {"base", "citer", "teacher"}, "nothing is trained, or not by us"
+
+
+def test_flat() -> None:
+    assert flat({"a": {"b": {}, "c": {"d": [1]}}, "e": None}) == {"a.b": {}, "a.c.d": [1], "e": None}
+
+
+# ---- what a recipe refuses ----
+
+
+CHOICES = [
+    # recipe, overrides, parts of the line (None: accepted), why
+    ("relay_1.7b", ["relay.reward.kind=simple"], None, "a root is about nothing: this is how a variant is made"),
+    ("relay_1.7b_simple", ["relay.reward.kind=simple"], None, "the recipe's own value"),
+    ("relay_1.7b_simple", ["relay.max_calls=5"], None, "not what it is about"),
+    ("relay_1.7b_simple", ["relay.reward={kind: simple,charge: requested}"], None, "a group with its own value"),
+    ("relay_1.7b_simple", ["trainer.experiment_name=mine", "data.seed=2"], None, "names are free"),
+    (
+        "relay_1.7b_simple",
+        ["relay.reward.kind=difficulty_aware"],
+        ["relay.reward.kind=difficulty_aware: ", "relay_1.7b_simple", "+recipe=relay_1.7b relay.reward.kind="],
+        "takes the recipe's subject from it",
+    ),
+    (
+        "relay_1.7b_simple",
+        ["relay.reward={kind: difficulty_aware}"],
+        ["relay.reward.kind=difficulty_aware: ", "about relay.reward.kind=simple"],
+        "the same by its group",
+    ),
+    (
+        "relay_1.7b_simple",
+        ["++relay.reward.kind=difficulty_aware"],
+        ["+recipe=relay_1.7b ++relay.reward.kind=difficulty_aware"],
+        "the same by force",
+    ),
+    ("relay_1.7b_simple", ["~relay.reward.kind"], ["relay.reward.kind=null: "], "taken out"),
+    (
+        "grpo_1.7b",
+        ["relay.reward.kind=difficulty_aware"],
+        ["recipe grpo_1.7b", "a variant of relay_1.7b_simple", "take +recipe=relay_1.7b "],
+        "what its parent is about counts, too",
+    ),
+    ("grpo_1.7b", ["relay.teacher.path=Qwen/Qwen3-8B"], ["about relay.teacher.path=null"], "it has no teacher"),
+    ("relay_1.7b_no_filter", ["relay.filter.min_pass_rate=0"], None, "0 is 0.0"),
+    ("relay_1.7b_no_filter", ["relay.filter.min_pass_rate=0.3"], ["about relay.filter.min_pass_rate=0.0"], "a filter"),
+    ("relay_1.7b_teacher_tokens", ["relay.train_on_teacher_tokens=false"], ["train_on_teacher_tokens=true"], "a flag"),
+    ("relay_0.6b", ["actor_rollout_ref.model.path=/models/mine"], None, "a path is an address"),
+    ("relay_1.7b_teacher_14b", ["relay.teacher.path=/models/Qwen3-14B"], None, "the same model elsewhere"),
+    ("relay_1.7b_teacher_14b", ["relay.teacher.path=/models/Qwen3-14B/"], None, "the same with a slash"),
+    (
+        "relay_1.7b_teacher_14b",
+        ["relay.teacher.path=Qwen/Qwen3-32B"],
+        ["about relay.teacher.path=Qwen/Qwen3-14B"],
+        "no",
+    ),
+    ("relay_1.7b_teacher_32b", ["relay.teacher.tensor_parallel_size=4"], None, "GPUs are what one has"),
+    ("relay_1.7b_teacher_32b", ["trainer.n_gpus_per_node=8", "relay.teacher.num_replicas=2"], None, "the same"),
+    ("relay_1.7b_simple", ["relay.teacher.path=Qwen/Qwen3-4B"], None, "not about the teacher"),
+    (
+        "relay_1.7b_simple",
+        ["relay.teacher.path=null", "relay.teacher.base_url=http://127.0.0.1:9/v1"],
+        None,
+        "an endpoint is an address",
+    ),
+    (
+        "relay_1.7b_teacher_14b",
+        ["relay.teacher.path=null", "relay.teacher.base_url=http://127.0.0.1:9/v1"],
+        ["relay.teacher.path=null: ", "about relay.teacher.path=Qwen/Qwen3-14B"],
+        "an endpoint that does not say which model it is",
+    ),
+    (
+        "relay_1.7b_teacher_14b",
+        [
+            "relay.teacher.path=null",
+            "relay.teacher.base_url=http://127.0.0.1:9/v1",
+            "relay.teacher.model=Qwen/Qwen3-14B",
+        ],
+        None,
+        "an endpoint that does",
+    ),
+    ("relay_tiny", ["+recipe=grpo_tiny"], ["relay_tiny and grpo_tiny at once"], "two recipes"),
+    ("[relay_tiny,grpo_tiny]", [], ["relay_tiny and grpo_tiny at once"], "two as a list"),
+    ("warmup_1.7b", [], ["recipe=warmup_1.7b: it is for verl.trainer.sft_trainer"], "another trainer's"),
+    ("relay_1.7bb", [], ["recipe=relay_1.7bb: no such recipe; one of grpo_0.6b"], "misspelt"),
+    ("relay_1.7b", ["relay.no_such_key=1"], ["Could not override 'relay.no_such_key'"], "Hydra's own word in one line"),
+]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "parts", "why"), CHOICES, ids=[f"{recipe}-{why}" for recipe, _, _, why in CHOICES]
+)
+def test_overrides_beside_a_recipe(recipe: str, words: list[str], parts: list[str] | None, why: str) -> None:
+    if parts is None:
+        assert compose(recipe, words).relay is not None, why
+        return
+    with pytest.raises(ConfigError) as caught:
+        compose(recipe, words)
+    assert "\n" not in str(caught.value)
+    assert [part for part in parts if part not in str(caught.value)] == [], f"{why}: {caught.value}"
+
+
+def test_outside_a_hydra_app_there_is_no_command_line_to_check() -> None:
+    check_recipe_choice(OmegaConf.create({"relay": {}}))
+
+
+TWO = [
+    # arguments, the names said (None: accepted), why
+    (["+recipe=relay_tiny", "data.seed=1"], None, "one"),
+    (["+recipe=relay_tiny", "+recipe=grpo_tiny"], "relay_tiny and grpo_tiny", "twice"),
+    (["+recipe=[relay_tiny,grpo_tiny]"], "relay_tiny and grpo_tiny", "a list"),
+    (["+recipe=relay_tiny,grpo_tiny"], "relay_tiny and grpo_tiny", "a sweep that is none"),
+    (["--multirun", "+recipe=relay_tiny,grpo_tiny"], None, "a sweep: one after the other"),
+    (["-m", "+recipe=[relay_tiny,grpo_tiny]"], "relay_tiny and grpo_tiny", "a list in a sweep is both at once"),
+    (["+recipe=soup", "+recipe=bread"], None, "another app's recipes are its own matter"),
+    (["+recipe=mine", "+recipe=relay_tiny"], "mine and relay_tiny", "one of them is ours"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "names", "why"), TWO, ids=[why for *_, why in TWO])
+def test_two_recipes_on_a_hydra_apps_command_line(arguments: list[str], names: str | None, why: str) -> None:
+    if names is None:
+        refuse_two_recipes(arguments)
+        return
+    with pytest.raises(SystemExit) as end:
+        refuse_two_recipes(arguments)
+    assert str(end.value.code).startswith(f"relay_verl: +recipe: {names} at once; "), why
+    assert "\n" not in str(end.value.code)
+
+
+# ---- what is printed ----
+
+
+def test_differences() -> None:
+    one = OmegaConf.create({"a": 1, "b": {"c": [1], "d": None}, "e": {}, "gone": True, "same": "${a}"})
+    other = OmegaConf.create({"a": 2, "b": {"c": [1, 2], "d": None}, "e": {"f": False}, "same": "${a}"})
+    assert [str(each) for each in differences(one, other)] == [
+        "  a: 1 -> 2",
+        "  b.c: [1] -> [1, 2]",
+        "+ e.f: false",
+        "- gone: true",
+    ]
+
+
+def run(*words: str) -> str:
+    result = CliRunner().invoke(app, ["recipes", *words])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_table_has_every_recipe_and_the_papers_numbers() -> None:
+    lines = {line.split()[0]: line for line in run().splitlines() if line.strip()}
+    assert set(recipe_names()) <= lines.keys()
+    assert not any("…" in line for line in lines.values())
+    assert lines["relay_1.7b"].split()[-8:] == ["49.52", "1.07", "1.7B", "8B", "4+1", "55+67", "40", "GB"]
+    assert lines["relay_1.7b_teacher_32b"].split()[-6:] == ["1.7B", "32B", "4+2", "55+67", "80", "GB"]
+    assert "every" not in lines["grpo_1.7b"]
+    assert lines["relay_tiny"].split()[-3:] == ["CPU", "-", "-"]
+
+
+def test_the_table_is_readable_at_100_columns() -> None:
+    recipes = [find_recipe(name) for name in ("relay_1.7b", "warmup_1.7b", "relay_tiny", "relay_1.7b_teacher_32b")]
+    console = Console(width=100, file=io.StringIO())
+    console.print(listing(recipes, compose_all(recipes)))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
+    assert all(recipe.name in text for recipe in recipes)
+
+
+def test_one_recipe_in_full() -> None:
+    text = run("relay_0.6b_simple")
+    for part in (
+        "Table 1, Qwen3-0.6B, RelayLLM (Simple): Eq. 3.",
+        "variant of relay_0.6b, about relay.reward.kind",
+        "paper, Table 1: Minerva 20.96, MATH500 60.2,",
+        "command: python -m verl.trainer.main_ppo +recipe=relay_0.6b_simple",
+        "logits: 16,384 tokens x 151,936 x 2 B x 3",
+        "  algorithm.adv_estimator: gae -> grpo",
+        "+ relay.reward.kind: simple",
+    ):
+        assert part in text
+    keys = [line[2:].split(":")[0] for line in text.split("Against verl's ppo_trainer")[1].splitlines()[1:]]
+    assert keys == sorted(keys)
+    assert run("warmup_0.6b").count("torchrun --standalone --nproc_per_node=4 -m verl.trainer.sft_trainer") == 1
+
+
+def test_one_recipe_against_another() -> None:
+    lines = run("relay_1.7b_fixed_20", "--against", "relay_1.7b").splitlines()
+    assert lines == [
+        "Against relay_1.7b, 2 keys:",
+        "  relay.policy: learned -> fixed_20",
+        "  trainer.experiment_name: relay_1.7b -> relay_1.7b_fixed_20",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words", [["relay_1.7bb"], ["relay_1.7b", "--diff", "relay_1.7bb"], ["--against", "relay_1.7b"]]
+)
+def test_bad_words_are_one_line(words: list[str]) -> None:
+    result = CliRunner().invoke(app, ["recipes", *words])
+    assert isinstance(result.exception, ConfigError)
+    assert "\n" not in str(result.exception)

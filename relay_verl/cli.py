@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from relay_verl.commands import bench, data, evaluation
+from relay_verl.commands import bench, data, doctor, evaluation
 from relay_verl.config import ConfigError
 from relay_verl.jobs.store import JobError
 
@@ -16,6 +16,7 @@ app = typer.Typer(
 app.add_typer(data.app)
 app.add_typer(evaluation.app)
 app.add_typer(bench.app, name="bench")
+app.add_typer(doctor.app)
 
 
 @app.command()

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.engines.base import EngineError, TokenEngine
+from relay_verl.ray_start import start_ray
 
 
 def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
     """verl's config with a recipe of ours, as the command line composes it."""
+    return compose_overrides([f"+recipe={recipe}", *overrides])
+
+
+def compose_overrides(overrides: Sequence[str], trainer: str = "ppo_trainer") -> Any:
+    """The config of a trainer of verl's, named as in its config folder, with the overrides of a command line."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
 
     with initialize_config_module("verl.trainer.config", version_base=None):
-        return hydra_compose("ppo_trainer", overrides=[f"+recipe={recipe}", *overrides])
+        return hydra_compose(trainer, overrides=list(overrides))
 
 
 def template_of(config: Any) -> dict[str, Any]:
@@ -34,20 +39,11 @@ def ray_cluster(config: Any, num_gpus: int) -> Iterator[None]:
     """Ray as the recipe starts it, with room for `num_gpus` replicas on a machine without GPUs; a cluster that is there
     already (a submitted job, `RAY_ADDRESS`) is used as it is and left running."""
     import ray
-    from omegaconf import OmegaConf
-    from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 
     if ray.is_initialized():
         yield
         return
-    options: dict[str, Any] = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)  # type: ignore[assignment]
-    runtime_env = get_ppo_ray_runtime_env(config)
-    runtime_env["env_vars"] |= (options.pop("runtime_env", None) or {}).get("env_vars", {})
-    if config.trainer.device == "cpu":
-        options["num_gpus"] = num_gpus
-    if os.environ.get("RAY_ADDRESS"):
-        options = {}  # they start a cluster, and Ray refuses them beside an address
-    ray.init(**options, runtime_env=runtime_env, log_to_driver=False)
+    start_ray(config, log_to_driver=False, **({"num_gpus": num_gpus} if config.trainer.device == "cpu" else {}))
     try:
         yield
     finally:

@@ -1,0 +1,114 @@
+"""What is checked, in its order: the same lists before a training and in `relay-verl doctor`.
+
+A check that is one more line here runs in both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relay_verl.config import read_settings
+from relay_verl.preflight.check import Check
+from relay_verl.preflight.cluster import check_memory, check_models_there, check_placement, check_ray, check_workers
+from relay_verl.preflight.data import check_columns, check_dataset
+from relay_verl.preflight.installation import (
+    check_engine,
+    check_loggers,
+    check_packages,
+    check_plugin,
+    check_python,
+    check_search_path,
+)
+from relay_verl.preflight.machine import check_disk, check_own_gpus, check_ports
+from relay_verl.preflight.models import check_model, check_teacher
+from relay_verl.preflight.recipe import (
+    check_batch_sizes,
+    check_declared_gpus,
+    check_micro_batch_sizes,
+    check_platform,
+    check_recipe_was_found,
+    check_replica_gpus,
+    check_settings,
+    check_sft_platform,
+)
+
+INSTALLATION = (
+    Check("Python", check_python),
+    Check("packages", check_packages),
+    Check("plugin", check_plugin, after=("packages",)),
+    Check("Hydra's search path", check_search_path),
+)
+"""Of no argument."""
+
+RECIPE = (
+    Check("recipe", check_recipe_was_found),
+    Check("relay settings", check_settings),
+    Check("platform", check_platform),
+    Check("batch sizes", check_batch_sizes),
+    Check("micro-batches", check_micro_batch_sizes, after=("batch sizes",)),
+    Check(
+        "GPUs declared",
+        lambda config: check_declared_gpus(config, read_settings(config.relay)),
+        after=("relay settings",),
+    ),
+    Check("teacher's GPUs", check_replica_gpus, after=("relay settings", "batch sizes")),
+    Check("training data", lambda config: check_dataset(config, "train_files")),
+    Check("validation data", lambda config: check_dataset(config, "val_files")),
+    Check("student", lambda config: check_model("actor_rollout_ref.model.path", config.actor_rollout_ref.model.path)),
+    Check("teacher", lambda config: _teacher(config), after=("relay settings",)),
+    Check("tokenizers", lambda config: _tokenizers(config), after=("relay settings", "student", "teacher")),
+)
+"""Of the composed config of a GRPO recipe."""
+
+MACHINE = (
+    Check("vLLM", check_engine, after=("platform",)),
+    Check("loggers", check_loggers, after=("packages",)),
+    Check("ports", check_ports),
+    Check("disk", check_disk),
+)
+"""Of the same, about where it starts."""
+
+CLUSTER = (
+    Check("Ray", check_ray, after=("recipe", "platform", "packages", "ports")),
+    Check("GPUs and CPUs", check_placement, after=("Ray", "relay settings", "batch sizes", "teacher's GPUs")),
+    Check("Ray workers", check_workers, after=("Ray", "relay settings")),
+    Check("models on the nodes", check_models_there, after=("Ray workers", "student", "teacher")),
+    Check("memory", check_memory, after=("Ray workers",)),
+)
+"""Of the same and the `Cluster`."""
+
+WARMUP = (
+    Check("platform", check_sft_platform),
+    Check("student", lambda config: check_model("model.path", config.model.path)),
+    Check("warm-up's data", lambda config: _warmup_data(config)),
+)
+"""Of the composed config of a warm-up recipe, for verl's SFT trainer."""
+
+WARMUP_MACHINE = (
+    Check("loggers", check_loggers, after=("packages",)),
+    Check("disk", check_disk),
+    Check("GPUs", check_own_gpus, after=("platform",)),
+)
+"""Of the same, about where it starts; verl's SFT trainer runs without Ray."""
+
+
+def _teacher(config: Any) -> str:
+    settings = read_settings(config.relay)
+    if not settings.needs_teacher:
+        return "none is needed"
+    if settings.teacher.path is None:
+        return f"{settings.teacher.base_url}, an endpoint"
+    return check_model("relay.teacher.path", settings.teacher.path)
+
+
+def _tokenizers(config: Any) -> str:
+    settings = read_settings(config.relay)
+    if not settings.needs_teacher:
+        return "only the student's"
+    check_teacher(settings, config.actor_rollout_ref.model.path)
+    return "the teacher reads the student's token ids"
+
+
+def _warmup_data(config: Any) -> str:
+    check_columns(config, "train_files", ("input_ids", "loss_mask", "is_finished"))
+    return str(config.data.train_files)

@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from relay_verl.config import ConfigError
 
 CONNECT_DEADLINE_S = 10.0
-STARTS_A_CLUSTER = [
+_VERSIONS = r"\s*Ray: (\S+)\s*Python: (\S+)"
+STARTS_A_CLUSTER = {
     "num_cpus",
     "num_gpus",
     "resources",
@@ -26,7 +27,7 @@ STARTS_A_CLUSTER = [
     "dashboard_host",
     "dashboard_port",
     "_temp_dir",
-]
+}
 """Arguments of `ray.init` that start a cluster; Ray refuses them, or ignores them, beside an address."""
 
 

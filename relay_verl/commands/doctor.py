@@ -43,7 +43,8 @@ def doctor(
         beside = "" if has_line or not outcome.text else f"  {outcome.text}"
         console.print(Text.assemble((f"{mark} {outcome.name}", style), (beside, "dim")))
         if has_line:
-            console.print(Padding(Text(outcome.text), (0, 0, 0, 4), expand=False))
+            text = Text(outcome.text)
+            console.print(Padding(text, (0, 0, 0, 4)) if console.is_terminal else Text("    ") + text)
     doubts = f", {counts['doubtful']} in doubt" if counts["doubtful"] else ""
     console.print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped{doubts}")
     if counts["failed"]:

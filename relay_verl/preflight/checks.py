@@ -5,12 +5,10 @@ A check that is one more line here runs in both.
 
 from __future__ import annotations
 
-from typing import Any
-
 from relay_verl.config import read_settings
 from relay_verl.preflight.check import Check
 from relay_verl.preflight.cluster import check_memory, check_models_there, check_placement, check_ray, check_workers
-from relay_verl.preflight.data import check_columns, check_dataset
+from relay_verl.preflight.data import check_dataset, check_warmup_data
 from relay_verl.preflight.installation import (
     check_engine,
     check_loggers,
@@ -20,7 +18,7 @@ from relay_verl.preflight.installation import (
     check_search_path,
 )
 from relay_verl.preflight.machine import check_disk, check_own_gpus, check_ports
-from relay_verl.preflight.models import check_model, check_teacher
+from relay_verl.preflight.models import check_model, check_teacher_model, check_tokenizers
 from relay_verl.preflight.recipe import (
     check_batch_sizes,
     check_declared_gpus,
@@ -51,12 +49,12 @@ RECIPE = (
         lambda config: check_declared_gpus(config, read_settings(config.relay)),
         after=("relay settings",),
     ),
-    Check("teacher's GPUs", check_replica_gpus, after=("relay settings", "batch sizes")),
+    Check("teacher's GPUs", check_replica_gpus, after=("relay settings",)),
     Check("training data", lambda config: check_dataset(config, "train_files")),
     Check("validation data", lambda config: check_dataset(config, "val_files")),
     Check("student", lambda config: check_model("actor_rollout_ref.model.path", config.actor_rollout_ref.model.path)),
-    Check("teacher", lambda config: _teacher(config), after=("relay settings",)),
-    Check("tokenizers", lambda config: _tokenizers(config), after=("relay settings", "student", "teacher")),
+    Check("teacher", check_teacher_model, after=("relay settings",)),
+    Check("tokenizers", check_tokenizers, after=("relay settings", "student", "teacher")),
 )
 """Of the composed config of a GRPO recipe."""
 
@@ -80,7 +78,7 @@ CLUSTER = (
 WARMUP = (
     Check("platform", check_sft_platform),
     Check("student", lambda config: check_model("model.path", config.model.path)),
-    Check("warm-up's data", lambda config: _warmup_data(config)),
+    Check("warm-up's data", check_warmup_data),
 )
 """Of the composed config of a warm-up recipe, for verl's SFT trainer."""
 
@@ -90,25 +88,3 @@ WARMUP_MACHINE = (
     Check("GPUs", check_own_gpus, after=("platform",)),
 )
 """Of the same, about where it starts; verl's SFT trainer runs without Ray."""
-
-
-def _teacher(config: Any) -> str:
-    settings = read_settings(config.relay)
-    if not settings.needs_teacher:
-        return "none is needed"
-    if settings.teacher.path is None:
-        return f"{settings.teacher.base_url}, an endpoint"
-    return check_model("relay.teacher.path", settings.teacher.path)
-
-
-def _tokenizers(config: Any) -> str:
-    settings = read_settings(config.relay)
-    if not settings.needs_teacher:
-        return "only the student's"
-    check_teacher(settings, config.actor_rollout_ref.model.path)
-    return "the teacher reads the student's token ids"
-
-
-def _warmup_data(config: Any) -> str:
-    check_columns(config, "train_files", ("input_ids", "loss_mask", "is_finished"))
-    return str(config.data.train_files)

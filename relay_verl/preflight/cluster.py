@@ -115,18 +115,18 @@ def check_models_there(config: Any, cluster: Cluster) -> str:
 
 def check_memory(config: Any, cluster: Cluster) -> str:
     """Shared memory for weights and objects; on CPU also memory for both models."""
-    bucket = config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes * 2**20
+    key = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
+    bucket = OmegaConf.select(config, key) * 2**20 * config.trainer.n_gpus_per_node
     needed, wanted = cpu_memory(config) if cpu.is_chosen() else (0, 0)
     doubts, found = [], []
     for node, answer in cluster.answers:
         where = f"Ray node {node['NodeManagerAddress']}"
         if answer["shm"]:
             total, free = answer["shm"]
-            if cpu.is_chosen() and free < bucket * config.trainer.n_gpus_per_node:
+            if cpu.is_chosen() and free < bucket:
                 raise ConfigError(
-                    f"{where}: /dev/shm has {free / GB:.2f} GB free, and weights travel through "
-                    f"{bucket * config.trainer.n_gpus_per_node / GB:.2f} GB of it: make it larger (docker's --shm-size), "
-                    "or lower actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
+                    f"{where}: /dev/shm has {free / GB:.2f} GB free, and weights travel through {bucket / GB:.2f} GB "
+                    f"of it: make it larger (docker's --shm-size), or lower {key}"
                 )
             if total < GB:
                 doubts.append(

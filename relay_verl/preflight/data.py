@@ -64,3 +64,9 @@ def check_columns(config: Any, key: str, columns: Sequence[str]) -> dict[str, An
                 raise ConfigError(f"data.{key}: {name} has no column {column!r}; it has {', '.join(schema.names)}")
         schemas[name] = schema
     return schemas
+
+
+def check_warmup_data(config: Any) -> str:
+    """The same for `relay_verl.data.warmup_dataset`."""
+    check_columns(config, "train_files", ("input_ids", "loss_mask", "is_finished"))
+    return str(config.data.train_files)

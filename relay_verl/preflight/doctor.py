@@ -23,9 +23,12 @@ def examine(overrides: Sequence[str], *, with_ray: bool = True) -> Iterator[Outc
     examination = Examination()
     yield from examination.run(INSTALLATION)
     composed: list[Any] = []
-    composing = Check(
-        "composition", lambda: composed.append(compose_for_trainer(overrides)), after=("Hydra's search path",)
-    )
+
+    def compose() -> str:
+        composed.append(compose_for_trainer(overrides))
+        return "for verl.trainer.main_ppo" if "actor_rollout_ref" in composed[0] else "for verl.trainer.sft_trainer"
+
+    composing = Check("composition", compose, after=("Hydra's search path",))
     for outcome in examination.run([composing]):
         if overrides or outcome.status is not Status.PASSED:
             yield outcome

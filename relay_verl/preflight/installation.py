@@ -1,4 +1,4 @@
-"""Whether this installation is whole: versions, the plugin in verl, the recipes in Hydra, what a recipe needs besides."""
+"""Whether this installation is whole: versions, the plugin in verl, the recipes in Hydra, what a recipe adds."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from relay_verl.config import ConfigError, RelaySettings
+from relay_verl.config import ConfigError, RelaySettings, read_settings
 from relay_verl.engines.base import EngineError
 from relay_verl.engines.endpoint import EndpointEngine
 
@@ -91,6 +91,25 @@ def check_teacher(settings: RelaySettings, student_path: str) -> None:
         difference = "" if theirs in (None, ours) else f"{PROBE!r} is {ours} for the student and {theirs} for it"
     if difference:
         raise ConfigError(f"{name} and the student {student_path} differ in their tokenizers: {difference}")
+
+
+def check_teacher_model(config: Any) -> str:
+    """The teacher's model is there; an endpoint is asked with its tokenizer."""
+    settings = read_settings(config.relay)
+    if not settings.needs_teacher:
+        return "none is needed"
+    if settings.teacher.path is None:
+        return f"{settings.teacher.base_url}, an endpoint"
+    return check_model("relay.teacher.path", settings.teacher.path)
+
+
+def check_tokenizers(config: Any) -> str:
+    """`check_teacher` of a composed config."""
+    settings = read_settings(config.relay)
+    if not settings.needs_teacher:
+        return "only the student's"
+    check_teacher(settings, config.actor_rollout_ref.model.path)
+    return "the teacher reads the student's token ids"
 
 
 async def _tokenize_at_endpoint(settings: RelaySettings) -> list[int] | None:

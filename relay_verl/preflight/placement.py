@@ -76,8 +76,8 @@ def check_room(config: Any, settings: RelaySettings, nodes: Sequence[Node]) -> s
     units = _storage_units(config)
     there = "; ".join(str(node) for node in nodes)
     wanted = (
-        f"{_describe(groups)}; {units + CONTROLLER_CPUS} CPU for TransferQueue, spread over all nodes; {SPARE_CPUS} CPU "
-        "to spare on each node"
+        f"{_describe(groups)}; {units + CONTROLLER_CPUS} CPU for TransferQueue, spread over all nodes; {SPARE_CPUS} "
+        "CPU to spare on each node"
     )
     without_cpus = [replace(node, num_cpus=float("inf")) for node in nodes]
     if (left_out := _place(groups, without_cpus)) is not None:
@@ -91,9 +91,9 @@ def check_room(config: Any, settings: RelaySettings, nodes: Sequence[Node]) -> s
         )
     if not _has_cpus(groups, nodes, units):
         raise ConfigError(
-            f"CPUs: verl would wait for ever; there are {there}; needed: {wanted}; give Ray more (`ray start --num-cpus` "
-            "on each node, or ray_kwargs.ray_init.num_cpus where training starts Ray: the number is only Ray's "
-            "bookkeeping), or lower transfer_queue.backend.SimpleStorage.num_data_storage_units"
+            f"CPUs: verl would wait for ever; there are {there}; needed: {wanted}; give Ray more (`ray start "
+            "--num-cpus` on each node, or ray_kwargs.ray_init.num_cpus where training starts Ray: the number is "
+            "only Ray's bookkeeping), or lower transfer_queue.backend.SimpleStorage.num_data_storage_units"
         )
     return f"{there}; needed: {wanted}"
 

@@ -1,7 +1,7 @@
 """Asks every node of a Ray cluster what a worker of this run finds there: the plugin, versions, models, memory.
 
-Invariant: a node that cannot answer, or does not in time, is a line of text and never a wait; the question needs nothing
-of ours to be installed there.
+Invariant: a node that cannot answer, or does not in time, is a line of text and never a wait; nothing of ours needs to
+be installed there for the question.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def fault_of(answer: Answer, ours: Answer, *, has_gpus: bool) -> str:
             return f"{name} {answer[name]}, here {ours[name]}: {_mend(ours, name)}"
     if answer["VERL_PLATFORM"] != ours["VERL_PLATFORM"]:
         return (
-            f"VERL_PLATFORM={answer['VERL_PLATFORM']!r} in its workers, here {ours['VERL_PLATFORM']!r}: set it where the "
-            "node is started, or in ray_kwargs.ray_init.runtime_env.env_vars"
+            f"VERL_PLATFORM={answer['VERL_PLATFORM']!r} in its workers, here {ours['VERL_PLATFORM']!r}: set it where "
+            "the node is started, or in ray_kwargs.ray_init.runtime_env.env_vars"
         )
     if has_gpus and answer["vllm"] is None:
         return "it has GPUs and no vLLM: pip install 'relay-verl[gpu]' on that node, or [cpu] for VERL_PLATFORM=cpu"
@@ -101,8 +101,8 @@ def _mend(ours: Answer, name: str) -> str:
 
 
 def _make_probe() -> Callable[[list[str]], dict[str, Any]]:
-    """The function that runs on a node. It is made inside another, so that Ray ships it whole, and imports what it needs
-    itself: relay_verl need not be there."""
+    """The function that runs on a node. It is made inside another, so that Ray ships it whole, and imports itself what
+    it needs: relay_verl need not be there."""
 
     def probe(paths):  # type: ignore[no-untyped-def]
         import importlib
@@ -133,7 +133,9 @@ def _make_probe() -> Callable[[list[str]], dict[str, Any]]:
         answer["verl_error"] = failure("verl")
         answer["plugin_error"] = ""
         if "relay_verl.plugin" not in sys.modules:
-            answer["plugin_error"] = failure("relay_verl.plugin") or "its entry point in verl.plugins is not installed"
+            policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto")
+            unseen = "its entry point is not installed" if policy == "auto" else f"VERL_USE_EXTERNAL_PLUGINS={policy}"
+            answer["plugin_error"] = failure("relay_verl.plugin") or unseen
         try:
             import psutil
 

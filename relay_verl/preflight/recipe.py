@@ -123,7 +123,7 @@ def check_declared_gpus(config: Any, settings: RelaySettings) -> None:
 def check_replica_gpus(config: Any) -> None:
     """verl spreads a replica evenly over nodes of the trainer's size."""
     num_gpus = read_settings(config.relay).teacher.tensor_parallel_size
-    on_a_node = min(num_gpus, config.trainer.n_gpus_per_node)
+    on_a_node = min(num_gpus, max(1, config.trainer.n_gpus_per_node))
     if num_gpus % on_a_node:
         raise ConfigError(
             f"relay.teacher.tensor_parallel_size={num_gpus} is neither at most trainer.n_gpus_per_node={on_a_node} nor "

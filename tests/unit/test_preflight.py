@@ -21,6 +21,7 @@ from relay_verl.preflight import (
     check_recipe_was_found,
     check_teacher,
     compare_tokenizers,
+    models,
     recipe_names,
 )
 
@@ -351,7 +352,7 @@ def test_an_endpoint_that_is_down(fake_vllm: Any, student: str) -> None:
 def test_an_endpoint_that_is_slow(fake_vllm: Any, student: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
-    monkeypatch.setattr(preflight, "ENDPOINT_DEADLINE_S", 0.1)
+    monkeypatch.setattr(models, "ENDPOINT_DEADLINE_S", 0.1)
     fake_vllm.routes["/v1/models"] = lambda body: time.sleep(0.5)
     assert "does not answer" in one_line(check_teacher, endpoint(fake_vllm.url), student)
 
@@ -364,7 +365,7 @@ def test_an_endpoint_without_the_model(fake_vllm: Any, student: str) -> None:
 @pytest.mark.parametrize("path", ["/v1/models", "/tokenize"])
 @pytest.mark.parametrize("answer", [b"<html>Welcome</html>", [1], {"data": None}], ids=["page", "list", "object"])
 def test_an_endpoint_that_is_something_else(fake_vllm: Any, student: str, path: str, answer: Any) -> None:
-    fake_vllm.routes["/tokenize"] = {"tokens": bpe().encode(preflight.PROBE, add_special_tokens=False)}
+    fake_vllm.routes["/tokenize"] = {"tokens": bpe().encode(models.PROBE, add_special_tokens=False)}
     fake_vllm.routes[path] = answer
     if path == "/tokenize" and isinstance(answer, dict):
         check_teacher(endpoint(fake_vllm.url), student)  # it has no tokens to compare

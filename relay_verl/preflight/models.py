@@ -72,13 +72,11 @@ def check_on_hub(key: str, name: str) -> str:
 
 def check_teacher(settings: RelaySettings, student_path: str) -> None:
     """The teacher is there, and both models read the same token ids."""
-    from transformers import AutoTokenizer
-
     teacher = settings.teacher
-    student = AutoTokenizer.from_pretrained(student_path)
+    student = _load_tokenizer("actor_rollout_ref.model.path", student_path)
     if teacher.path is not None:
         check_model_path("relay.teacher.path", teacher.path)
-        difference = compare_tokenizers(student, AutoTokenizer.from_pretrained(teacher.path))
+        difference = compare_tokenizers(student, _load_tokenizer("relay.teacher.path", teacher.path))
         name = f"relay.teacher.path: {teacher.path}"
     else:
         assert teacher.base_url is not None
@@ -91,6 +89,16 @@ def check_teacher(settings: RelaySettings, student_path: str) -> None:
         difference = "" if theirs in (None, ours) else f"{PROBE!r} is {ours} for the student and {theirs} for it"
     if difference:
         raise ConfigError(f"{name} and the student {student_path} differ in their tokenizers: {difference}")
+
+
+def _load_tokenizer(key: str, path: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"{key}: {path} has no tokenizer that can be loaded: {why}") from None
 
 
 def check_teacher_model(config: Any) -> str:

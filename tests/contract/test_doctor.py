@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-import verl  # noqa: F401 # isort: skip  (loads the plugin)
+import verl.trainer.constants_ppo  # noqa: F401 # isort: skip  (loads the plugin, and chooses verl's platform for good)
+from relay_verl.cli import app
 from relay_verl.cluster import compose
 from relay_verl.config import ConfigError
 from relay_verl.preflight import probe
@@ -87,25 +89,11 @@ def test_a_recipe_for_more_gpus_than_there_are(joined: Any, monkeypatch: pytest.
     assert one_line(check_placement, config, cluster).startswith("CPUs: verl would wait for ever; there are ")
 
 
-WITHOUT_PLUGIN = [
-    # environment of the workers, part of the line, why
-    ({"VERL_USE_EXTERNAL_PLUGINS": "none"}, "does not load the plugin (VERL_USE_EXTERNAL_PLUGINS=none): ", "kept out"),
-    ({"PYTHONPATH": "{broken}"}, "does not load the plugin (ImportError: broken here): pip install", "it cannot load"),
-]
-
-
-@pytest.mark.parametrize(("environment", "part", "why"), WITHOUT_PLUGIN, ids=[why for *_, why in WITHOUT_PLUGIN])
-def test_a_cluster_without_the_plugin(
-    joined: Any, tmp_path: Path, environment: dict[str, str], part: str, why: str
-) -> None:
-    (tmp_path / "relay_verl").mkdir()
-    (tmp_path / "relay_verl" / "__init__.py").write_text("raise ImportError('broken here')\n")
-    given = {name: value.format(broken=tmp_path) for name, value in environment.items()}
-    prefix = "+ray_kwargs.ray_init.runtime_env.env_vars"
-    config, cluster = joined(*(f"{prefix}.{name}={value}" for name, value in given.items()))
-    line = one_line(check_workers, config, cluster)
+def test_a_cluster_without_the_plugin(joined: Any) -> None:
+    key = "+ray_kwargs.ray_init.runtime_env.env_vars.VERL_USE_EXTERNAL_PLUGINS"
+    line = one_line(check_workers, *joined(f"{key}=none"))
     assert line.startswith("Ray node ")
-    assert part in line
+    assert "does not load the plugin (VERL_USE_EXTERNAL_PLUGINS=none): pip install relay-verl==" in line
 
 
 def test_a_node_that_does_not_answer_is_a_line_at_the_deadline(joined: Any) -> None:
@@ -113,10 +101,43 @@ def test_a_node_that_does_not_answer_is_a_line_at_the_deadline(joined: Any) -> N
     _, cluster = joined()
     ids = [node["NodeID"] for node in cluster.alive]
     begin = time.monotonic()
-    answers = probe.ask_nodes([ids[0], "f" * len(ids[0])], [], deadline_s=0.01)
+    gone = ids[0][::-1]
+    answers = probe.ask_nodes([ids[0], gone], [], deadline_s=0.01)
     assert time.monotonic() - begin < 20
     assert answers[ids[0]]["error"].startswith("no worker answers within 0.01 s")
-    assert answers["f" * len(ids[0])]["error"].startswith("no worker ")
+    assert answers[gone]["error"].startswith("no worker ")
+
+
+class _InitCalledError(Exception):
+    """Stands for the start of Ray."""
+
+
+@pytest.mark.parametrize(
+    "overrides", [[], ["transfer_queue.enable=true"], ["actor_rollout_ref.rollout.full_determinism=true"]]
+)
+def test_ray_is_started_as_verl_starts_it(monkeypatch: pytest.MonkeyPatch, overrides: list[str]) -> None:
+    """verl's trainer skips its own start where Ray runs already, so ours must be the same to the last argument."""
+    import ray
+    from verl.trainer.main_ppo import run_ppo
+
+    calls: list[dict[str, Any]] = []
+
+    def init(**options: Any) -> None:
+        calls.append(options)
+        raise _InitCalledError
+
+    monkeypatch.setattr(ray, "init", init)
+    for name in ("RAY_ADDRESS", "VERL_FULL_DETERMINISM", "VLLM_BATCH_INVARIANT", "PYTHONHASHSEED"):
+        monkeypatch.setenv(name, "")  # so that what the calls set is taken back
+        monkeypatch.delenv(name)
+    for start in (start_ray, lambda config: run_ppo(config, None)):
+        with pytest.raises(_InitCalledError):
+            start(compose("relay_tiny", overrides))
+        for name in ("VERL_FULL_DETERMINISM", "VLLM_BATCH_INVARIANT", "PYTHONHASHSEED"):
+            monkeypatch.delenv(name, raising=False)
+    ours, verls = calls
+    assert ours == verls
+    assert ours["num_cpus"] == 64
 
 
 def test_a_cluster_with_another_python(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,20 +160,22 @@ def test_a_cluster_with_another_python(address: str, monkeypatch: pytest.MonkeyP
     assert "install Ray 2.9.0 in an environment with Python 3.10.2 here" in line
 
 
-def doctor(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "relay_verl", "doctor", *arguments],
-        env=os.environ | {"VERL_PLATFORM": "cpu", "RELAY_TINY_DIR": str(tmp_path / "nothing")} | environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+@pytest.fixture
+def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the command in this process, on a tiny world that is not there; gives its exit code and its lines."""
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.setenv("RELAY_TINY_DIR", str(tmp_path))
+
+    def run(*arguments: str) -> tuple[int, list[str]]:
+        done = CliRunner().invoke(app, ["doctor", *arguments])
+        return done.exit_code, done.stdout.splitlines()
+
+    return run
 
 
-def test_the_command_goes_through_all_and_counts(tmp_path: Path) -> None:
-    done = doctor(tmp_path, "+recipe=relay_tiny", "data.train_batch_size=9", "trainer.logger=[swanlab]", "--no-ray")
-    lines = done.stdout.splitlines()
-    assert done.returncode == 1, done.stderr
+def test_the_command_goes_through_all_and_counts(doctor: Any) -> None:
+    code, lines = doctor("+recipe=relay_tiny", "data.train_batch_size=9", "trainer.logger=[swanlab]", "--no-ray")
+    assert code == 1
     failed = [line.removeprefix("✗ ") for line in lines if line.startswith("✗")]
     assert failed == ["batch sizes", "training data", "validation data", "student", "teacher", "loggers"]
     assert lines[lines.index("✗ batch sizes") + 1].startswith("    data.train_batch_size=9 is not a multiple of ")
@@ -162,20 +185,37 @@ def test_the_command_goes_through_all_and_counts(tmp_path: Path) -> None:
     assert lines[-1].startswith("{} passed, {} failed, {} skipped".format(*marks))
 
 
-def test_the_command_for_a_warm_up_and_for_a_recipe_that_is_not_there(tmp_path: Path) -> None:
-    done = doctor(tmp_path, "+recipe=warmup_tiny")
-    assert done.returncode == 1
-    assert "✓ composition  for verl.trainer.sft_trainer" in done.stdout
-    assert f"    model.path: {tmp_path}/nothing/student does not exist" in done.stdout
-    assert "Ray" not in done.stdout
-    done = doctor(tmp_path, "+recipe=relay_1.7bb")
-    assert done.returncode == 1
-    lines = done.stdout.splitlines()
+def test_the_command_for_a_warm_up(doctor: Any, tmp_path: Path) -> None:
+    code, lines = doctor("+recipe=warmup_tiny")
+    assert code == 1
+    assert "✓ composition  for verl.trainer.sft_trainer" in lines
+    assert lines[lines.index("✗ student") + 1].startswith(f"    model.path: {tmp_path}/student does not exist")
+    assert not any(line.endswith("Ray") for line in lines)
+
+
+def test_the_command_for_a_recipe_that_is_not_there(doctor: Any) -> None:
+    code, lines = doctor("+recipe=relay_1.7bb")
+    assert code == 1
     assert "relay_1.7b_simple" in lines[lines.index("✗ composition") + 1]
+    assert "– Ray  composition failed" in lines
 
 
-def test_the_command_without_a_recipe_starts_ray_and_passes(tmp_path: Path) -> None:
-    done = doctor(tmp_path, RAY_ADDRESS="local")
+def test_the_command_for_a_recipe_of_ones_own(doctor: Any, tmp_path: Path) -> None:
+    (tmp_path / "recipe").mkdir()
+    own = "# @package _global_\ndefaults:\n  - relay_tiny\nrelay:\n  max_calls: 5\n"
+    (tmp_path / "recipe" / "mine.yaml").write_text(own)
+    _, lines = doctor("+recipe=mine", "--config-dir", str(tmp_path), "--no-ray")
+    assert f"✓ relay settings  learned, at most 5 calls of {tmp_path}/teacher" in lines
+
+
+def test_the_command_without_a_recipe_starts_ray_and_passes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "relay_verl", "doctor"],
+        env=os.environ | {"VERL_PLATFORM": "cpu", "RAY_ADDRESS": "local"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "✓ Ray workers" in done.stdout
     assert "0 failed, 0 skipped" in done.stdout.splitlines()[-1]

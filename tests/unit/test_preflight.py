@@ -319,6 +319,13 @@ def test_a_teacher_with_another_tokenizer(tmp_path: Path, student: str) -> None:
     assert line.startswith(f"relay.teacher.path: {path} and the student {student} differ")
 
 
+def test_a_model_without_a_tokenizer(tmp_path: Path, student: str) -> None:
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text("{}")
+    line = one_line(check_teacher, read_settings({"teacher": {"path": str(tmp_path / "bare")}}), student)
+    assert line.startswith(f"relay.teacher.path: {tmp_path}/bare has no tokenizer that can be loaded: ")
+
+
 def test_a_teacher_that_is_not_there(tmp_path: Path, student: str) -> None:
     line = one_line(check_teacher, read_settings({"teacher": {"path": str(tmp_path / "nowhere")}}), student)
     assert line.startswith(f"relay.teacher.path: {tmp_path}/nowhere does not exist")

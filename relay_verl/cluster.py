@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.engines.base import EngineError, TokenEngine
+from relay_verl.ray_start import start_ray
 
 
 def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
@@ -18,22 +18,36 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
     Raises:
         ConfigError: no such recipe, or an override that Hydra or the recipe does not take.
     """
+    from relay_verl.catalog.choice import check_trainer, the_recipe
+
+    words = [f"+recipe={recipe}", *overrides]
+    chosen = the_recipe(words)
+    assert chosen is not None
+    check_trainer(chosen, "ppo_trainer")
+    return compose_overrides(words)
+
+
+def compose_overrides(overrides: Sequence[str], trainer: str = "ppo_trainer") -> Any:
+    """The config of a trainer of verl's, named as in its config folder, with the overrides of a command line.
+
+    Raises:
+        ConfigError: an override that Hydra or a recipe does not take.
+    """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
-    from relay_verl.catalog.choice import check_overrides, check_trainer, the_recipe
+    from relay_verl.catalog.choice import check_overrides, the_recipe
 
-    words = [f"+recipe={recipe}", *overrides]
+    chosen = the_recipe(overrides)
     with initialize_config_module("verl.trainer.config", version_base=None):
         try:
-            chosen = the_recipe(words)
-            config = hydra_compose("ppo_trainer", overrides=words)
-        except HydraException as error:
+            config = hydra_compose(trainer, overrides=list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(" ".join(str(error).split())) from None
-        assert chosen is not None
-        check_trainer(chosen, "ppo_trainer")
-        check_overrides(config, chosen, words)
+    if chosen is not None:
+        check_overrides(config, chosen, overrides)
     return config
 
 
@@ -50,20 +64,11 @@ def ray_cluster(config: Any, num_gpus: int) -> Iterator[None]:
     """Ray as the recipe starts it, with room for `num_gpus` replicas on a machine without GPUs; a cluster that is there
     already (a submitted job, `RAY_ADDRESS`) is used as it is and left running."""
     import ray
-    from omegaconf import OmegaConf
-    from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 
     if ray.is_initialized():
         yield
         return
-    options: dict[str, Any] = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)  # type: ignore[assignment]
-    runtime_env = get_ppo_ray_runtime_env(config)
-    runtime_env["env_vars"] |= (options.pop("runtime_env", None) or {}).get("env_vars", {})
-    if config.trainer.device == "cpu":
-        options["num_gpus"] = num_gpus
-    if os.environ.get("RAY_ADDRESS"):
-        options = {}  # they start a cluster, and Ray refuses them beside an address
-    ray.init(**options, runtime_env=runtime_env, log_to_driver=False)
+    start_ray(config, log_to_driver=False, **({"num_gpus": num_gpus} if config.trainer.device == "cpu" else {}))
     try:
         yield
     finally:

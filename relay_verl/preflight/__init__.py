@@ -1,0 +1,131 @@
+"""Checks of a composed config, of this machine and of the Ray cluster, before any model loads.
+
+`install` puts them in front of functions that verl calls in the driver. A bad input ends the program with one line
+that names the key, the value and what is allowed. `relay-verl doctor` runs the same checks, all of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from relay_verl import ending
+from relay_verl.catalog.choice import check_recipe_choice
+from relay_verl.catalog.recipe import recipe_names
+from relay_verl.config import ConfigError
+from relay_verl.preflight.check import demand
+from relay_verl.preflight.data import check_columns, check_data_sources, check_dataset
+from relay_verl.preflight.models import check_model_path, check_teacher, compare_tokenizers
+from relay_verl.preflight.recipe import (
+    check_batch_sizes,
+    check_declared_gpus,
+    check_micro_batch_sizes,
+    check_platform,
+    check_recipe_was_found,
+)
+
+__all__ = [
+    "check_batch_sizes",
+    "check_columns",
+    "check_config",
+    "check_data_sources",
+    "check_dataset",
+    "check_declared_gpus",
+    "check_micro_batch_sizes",
+    "check_model_path",
+    "check_platform",
+    "check_recipe_was_found",
+    "check_sft_config",
+    "check_teacher",
+    "check_training",
+    "compare_tokenizers",
+    "install",
+    "recipe_names",
+]
+
+
+def install(module: Any, function: str, check: Callable[[Any], None]) -> None:
+    """Put `check` of the composed config in front of a function of verl's that is given it; a second call does nothing.
+
+    Remove the wrapping when verl offers plugins a hook on the composed config.
+    """
+    original = getattr(module, function)
+    if getattr(original, "is_relay_preflight", False):
+        return
+
+    @functools.wraps(original)
+    def checked(config: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            check(config)
+        except ConfigError as error:
+            sys.exit(f"relay_verl: {error}")
+        return original(config, *args, **kwargs)
+
+    checked.is_relay_preflight = True  # type: ignore[attr-defined]
+    setattr(module, function, checked)
+
+
+def check_config(config: Any) -> None:
+    """Everything about a composed config that can be known before Ray starts; a config without our node is left alone.
+
+    Raises:
+        ConfigError: one line on the first thing that is wrong.
+    """
+    from relay_verl.preflight.checks import RECIPE
+
+    if "relay" not in config:
+        check_recipe_was_found(config)
+        check_recipe_choice(config)
+        return
+    demand(RECIPE, config)
+
+
+def check_training(config: Any) -> None:
+    """The same, then this installation and this machine; then Ray is started, as verl would, and the cluster checked.
+
+    verl's trainer goes on in that Ray.
+
+    Raises:
+        ConfigError: one line on the first thing that is wrong; Ray is then down again.
+    """
+    check_config(config)
+    if "relay" not in config:
+        return
+    ending.install()
+    import ray
+
+    from relay_verl.preflight.checks import CLUSTER, INSTALLATION, MACHINE
+    from relay_verl.preflight.cluster import Cluster
+
+    demand(INSTALLATION)
+    demand(MACHINE, config)
+    was_there = ray.is_initialized()
+    try:
+        demand(CLUSTER, config, Cluster(config))
+    except ConfigError:
+        if not was_there:
+            ray.shutdown()
+        raise
+
+
+def is_warmup(config: Any) -> bool:
+    """Whether a composed config is of a warm-up recipe."""
+    return config.data.custom_cls.get("name") == "WarmupDataset"
+
+
+def check_sft_config(config: Any) -> None:
+    """The same as `check_config` for verl's SFT trainer and the warm-up recipes.
+
+    Raises:
+        ConfigError: one line on the first thing that is wrong.
+    """
+    check_recipe_choice(config)
+    if "actor_rollout_ref" in config:
+        return  # the GRPO trainer's config has `check_config`
+    check_recipe_was_found(config)
+    if is_warmup(config):
+        from relay_verl.preflight.checks import WARMUP
+
+        demand(WARMUP, config)

@@ -1,0 +1,98 @@
+"""A check, and what comes of it: training stops at the first failure, the doctor goes through all of them.
+
+Invariant: a check raises ConfigError, whose one line says what is wrong and what mends it, or it returns what it found.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from relay_verl.config import ConfigError
+
+
+class Doubt(str):
+    """What a check found that may go wrong and need not; training says it and goes on."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that must be so."""
+
+    name: str
+    """What it is about."""
+    run: Callable[..., Any]
+    """Raises ConfigError, or returns what it found, a short text; anything else says no more than that it passed."""
+    after: tuple[str, ...] = ()
+    """Names of the checks that must have passed, for this one to mean anything."""
+
+
+class Status(StrEnum):
+    """How a check ended."""
+
+    PASSED = "passed"
+    DOUBTFUL = "doubtful"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A check's end."""
+
+    name: str
+    """The check's."""
+    status: Status
+    """How it ended."""
+    text: str
+    """What it found; the failure with its mend; the check that failed before."""
+
+
+def demand(checks: Sequence[Check], *subject: Any) -> None:
+    """Run the checks in order and say every doubt on standard error.
+
+    Raises:
+        ConfigError: one line on the first thing that is wrong.
+    """
+    for check in checks:
+        found = check.run(*subject)
+        if isinstance(found, Doubt):
+            print(f"relay_verl: {found}", file=sys.stderr)
+
+
+class Examination:
+    """Runs all checks that can be run, and remembers what failed."""
+
+    def __init__(self) -> None:
+        self._blocked: dict[str, str] = {}  # check -> the failure that is at the bottom of its own
+
+    def run(self, checks: Sequence[Check], *subject: Any) -> Iterator[Outcome]:
+        """The outcome of each check, as soon as it is there."""
+        for check in checks:
+            yield self._run(check, subject)
+
+    def skip(self, checks: Sequence[Check], because: str) -> Iterator[Outcome]:
+        """The checks as skipped."""
+        for check in checks:
+            self._blocked[check.name] = because
+            yield Outcome(check.name, Status.SKIPPED, because)
+
+    def _run(self, check: Check, subject: tuple[Any, ...]) -> Outcome:
+        for name in check.after:
+            if name in self._blocked:
+                self._blocked[check.name] = self._blocked[name]
+                return Outcome(check.name, Status.SKIPPED, f"{self._blocked[name]} failed")
+        try:
+            found = check.run(*subject)
+        except ConfigError as error:
+            text = str(error)
+        except Exception as error:  # a check that broke must not hide the others
+            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        else:
+            status = Status.DOUBTFUL if isinstance(found, Doubt) else Status.PASSED
+            return Outcome(check.name, status, found if isinstance(found, str) else "")
+        self._blocked[check.name] = check.name
+        return Outcome(check.name, Status.FAILED, text)

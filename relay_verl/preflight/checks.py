@@ -1,0 +1,108 @@
+"""What is checked, in its order: the same lists before a training and in `relay-verl doctor`.
+
+A check that is one more line here runs in both.
+"""
+
+from __future__ import annotations
+
+from relay_verl.catalog.choice import check_recipe_choice
+from relay_verl.checkpoints.guard import check_resume
+from relay_verl.config import read_settings
+from relay_verl.preflight.check import Check
+from relay_verl.preflight.cluster import (
+    check_memory,
+    check_models_there,
+    check_placement,
+    check_ray,
+    check_teacher_nodes,
+    check_workers,
+)
+from relay_verl.preflight.data import check_data_sources, check_dataset, check_warmup_data
+from relay_verl.preflight.installation import (
+    check_engine,
+    check_loggers,
+    check_packages,
+    check_plugin,
+    check_python,
+    check_search_path,
+)
+from relay_verl.preflight.machine import check_disk, check_own_gpus, check_ports
+from relay_verl.preflight.models import check_model, check_teacher_models, check_tokenizers
+from relay_verl.preflight.recipe import (
+    check_batch_sizes,
+    check_declared_gpus,
+    check_micro_batch_sizes,
+    check_platform,
+    check_recipe_was_found,
+    check_replica_gpus,
+    check_settings,
+    check_sft_platform,
+)
+
+INSTALLATION = (
+    Check("Python", check_python),
+    Check("packages", check_packages),
+    Check("plugin", check_plugin, after=("packages",)),
+    Check("Hydra's search path", check_search_path),
+)
+"""Of no argument."""
+
+RECIPE = (
+    Check("recipe", check_recipe_was_found),
+    Check("recipe's own keys", check_recipe_choice),
+    Check("relay settings", check_settings),
+    Check("platform", check_platform),
+    Check("batch sizes", check_batch_sizes),
+    Check("micro-batches", check_micro_batch_sizes, after=("batch sizes",)),
+    Check(
+        "GPUs declared",
+        lambda config: check_declared_gpus(config, read_settings(config.relay)),
+        after=("relay settings",),
+    ),
+    Check("teacher's GPUs", check_replica_gpus, after=("relay settings",)),
+    Check("training data", lambda config: check_dataset(config, "train_files")),
+    Check("validation data", lambda config: check_dataset(config, "val_files")),
+    Check(
+        "data sources",
+        lambda config: check_data_sources(config, read_settings(config.relay)),
+        after=("relay settings", "training data", "validation data"),
+    ),
+    Check("student", lambda config: check_model("actor_rollout_ref.model.path", config.actor_rollout_ref.model.path)),
+    Check("teacher", check_teacher_models, after=("relay settings",)),
+    Check("tokenizers", check_tokenizers, after=("relay settings", "student", "teacher")),
+    Check("checkpoint", check_resume, after=("training data", "student", "teacher")),
+)
+"""Of the composed config of a GRPO recipe."""
+
+MACHINE = (
+    Check("vLLM", check_engine, after=("platform",)),
+    Check("loggers", check_loggers, after=("packages",)),
+    Check("ports", check_ports),
+    Check("disk", check_disk),
+)
+"""Of the same, about where it starts."""
+
+CLUSTER = (
+    Check("Ray", check_ray, after=("recipe", "platform", "packages", "ports")),
+    Check("GPUs and CPUs", check_placement, after=("Ray", "relay settings", "batch sizes", "teacher's GPUs")),
+    Check("teacher's nodes", check_teacher_nodes, after=("GPUs and CPUs",)),
+    Check("Ray workers", check_workers, after=("Ray", "relay settings")),
+    Check("models on the nodes", check_models_there, after=("Ray workers", "student", "teacher")),
+    Check("memory", check_memory, after=("Ray workers",)),
+)
+"""Of the same and the `Cluster`."""
+
+WARMUP = (
+    Check("recipe's own keys", check_recipe_choice),
+    Check("platform", check_sft_platform),
+    Check("student", lambda config: check_model("model.path", config.model.path)),
+    Check("warm-up's data", check_warmup_data),
+)
+"""Of the composed config of a warm-up recipe, for verl's SFT trainer."""
+
+WARMUP_MACHINE = (
+    Check("loggers", check_loggers, after=("packages",)),
+    Check("disk", check_disk),
+    Check("GPUs", check_own_gpus, after=("platform",)),
+)
+"""Of the same, about where it starts; verl's SFT trainer runs without Ray."""

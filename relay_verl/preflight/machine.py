@@ -1,0 +1,72 @@
+"""Whether the machine that starts a run has room for it: ports, the disk of the checkpoints, GPUs for the warm-up."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from relay_verl.config import ConfigError
+from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.weights import weight_bytes
+
+GB = 1e9
+RAY_IS_FULL_AT = 0.95
+"""Share of a disk in use at which Ray stops to write objects to it."""
+
+
+def check_ports(config: Any) -> str:
+    """The ports that the config fixes are free; Ray, verl and vLLM take free ones for all else."""
+    options = OmegaConf.select(config, "ray_kwargs.ray_init") or {}
+    port = options.get("dashboard_port")
+    if port is None or options.get("include_dashboard") is False:
+        return "none is fixed"
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((options.get("dashboard_host") or "127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(
+                f"ray_kwargs.ray_init.dashboard_port={port}: {error.strerror}; leave it out, and Ray takes a free one"
+            ) from None
+    return str(port)
+
+
+def check_disk(config: Any) -> str:
+    """There is room for a checkpoint, and Ray's own disk is not full."""
+    import tempfile
+
+    folder = Path(config.trainer.default_local_dir or ".").expanduser().absolute()
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    student = OmegaConf.select(config, "actor_rollout_ref.model.path") or OmegaConf.select(config, "model.path")
+    needed = weight_bytes(student) or 0
+    if free < needed:
+        raise ConfigError(
+            f"trainer.default_local_dir: {folder} has {free / GB:.1f} GB free, and the student alone takes "
+            f"{needed / GB:.1f}; make room or name another folder"
+        )
+    scratch = shutil.disk_usage(tempfile.gettempdir())
+    if scratch.used > RAY_IS_FULL_AT * scratch.total:
+        return Doubt(
+            f"{tempfile.gettempdir()} is {scratch.used / scratch.total:.0%} full; Ray keeps no objects on a disk above "
+            f"{RAY_IS_FULL_AT:.0%}: make room, or set RAY_TMPDIR to another"
+        )
+    return f"{free / GB:.0f} GB free for checkpoints"
+
+
+def check_own_gpus(config: Any) -> str:
+    """verl's SFT trainer, which runs without Ray, finds a GPU if it is to use one."""
+    import torch
+
+    if config.trainer.device == "cpu":
+        return "runs on CPU"
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"trainer.device={config.trainer.device}: torch {torch.__version__} finds no GPU here; run it on a machine "
+            "with one, or take warmup_tiny with VERL_PLATFORM=cpu"
+        )
+    return f"{torch.cuda.device_count()} here; torchrun's --nproc_per_node takes up to as many"

@@ -1,0 +1,186 @@
+"""Whether both models are there, and read the same token ids."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from relay_verl.config import ConfigError, TeacherSettings, read_settings
+from relay_verl.engines.base import EngineError
+from relay_verl.engines.endpoint import EndpointEngine
+from relay_verl.preflight.check import Doubt
+
+ENDPOINT_DEADLINE_S = 20.0
+HUB_DEADLINE_S = 10.0
+PROBE = "What is 7*8? <call>20</call> Let's see: \\boxed{56}\n\n\u00e9\u4e2d"
+
+
+def is_local(path: str) -> bool:
+    """Whether a model's path can only be a folder; `name` and `owner/name` may be ids on the hub."""
+    return Path(path).expanduser().is_absolute() or path.startswith((".", "~")) or path.count("/") > 1
+
+
+def check_model_path(key: str, path: str) -> str:
+    """A local model folder must exist; a hub id is `check_on_hub`'s, and a remote address its server's."""
+    if "://" in path:
+        return path
+    local = Path(path).expanduser()
+    if is_local(path) and not (local / "config.json").is_file():
+        what = "has no config.json" if local.is_dir() else "does not exist"
+        raise ConfigError(f"{key}: {path} {what}; give a Hugging Face model folder or a hub id")
+    return path
+
+
+def check_model(key: str, path: str) -> str:
+    """The model's folder, or its id on the hub or in the hub's cache, is there."""
+    check_model_path(key, path)
+    if "://" in path or is_local(path) or Path(path).is_dir():
+        return path
+    return f"{path}, {check_on_hub(key, path)}"
+
+
+def check_on_hub(key: str, name: str) -> str:
+    """A model is in the hub's cache, or the hub gives it to us; `HF_HUB_OFFLINE` is respected."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return "in the hub's cache"
+    if constants.HF_HUB_OFFLINE:
+        raise ConfigError(
+            f"{key}: {name} is not in the hub's cache, and HF_HUB_OFFLINE is set: unset it, download the model before "
+            f"(`hf download {name}`), or give a folder"
+        )
+    url = hf_hub_url(name, "config.json", endpoint=constants.ENDPOINT)
+    try:
+        get_hf_file_metadata(url, timeout=HUB_DEADLINE_S, retry_on_errors=False)
+    except GatedRepoError:
+        raise ConfigError(
+            f"{key}: {name} is gated on the hub: ask for access there, and set HF_TOKEN to a token that has it"
+        ) from None
+    except RepositoryNotFoundError:
+        raise ConfigError(
+            f"{key}: {name} is neither a folder nor a model on the hub; if it is private, set HF_TOKEN"
+        ) from None
+    except Exception as error:  # each HTTP client has its own errors
+        raise ConfigError(
+            f"{key}: {name} is not in the hub's cache, and {constants.ENDPOINT} does not answer for it "
+            f"({type(error).__name__}): connect this machine, set HF_ENDPOINT to a mirror, or give a folder"
+        ) from None
+    return "on the hub"
+
+
+def check_teacher(key: str, teacher: TeacherSettings, student_path: str) -> str:
+    """The teacher of the recipe's `key` is there and reads the student's token ids, or stands behind a text bridge: then
+    says what that costs."""
+    cost = ""
+    address = teacher.path or teacher.base_url
+    name = f"{key}.path: {address}" if teacher.path is not None else f"{key}.base_url: {address}"
+    student = read_tokenizer("actor_rollout_ref.model.path", student_path)
+    if teacher.path is not None:
+        check_model_path(f"{key}.path", teacher.path)
+    if teacher.own_tokenizer is not None:
+        readers_path = teacher.own_tokenizer
+        reader = read_tokenizer(f"{key}.tokenizer" if teacher.tokenizer else f"{key}.path", readers_path)
+        cost = check_bridged_tokenizer(f"{key}.text_bridge: {readers_path}", student, reader)
+    else:
+        readers_path, reader = f"the student {student_path}", student
+    difference = ""
+    if teacher.path is not None and reader is student:
+        difference = compare_tokenizers(student, read_tokenizer(f"{key}.path", teacher.path))
+    elif teacher.base_url is not None:
+        try:
+            theirs = asyncio.run(_tokenize_at_endpoint(teacher))
+        except (EngineError, TimeoutError) as error:
+            raise ConfigError(f"{name} does not answer: {error or 'no answer in time'}") from None
+        ours = reader.encode(PROBE, add_special_tokens=False)
+        difference = "" if theirs in (None, ours) else f"{PROBE!r} is {ours} and {theirs}"
+    if difference:
+        advice = "" if teacher.text_bridge else f"; {key}.text_bridge=true passes text between them"
+        raise ConfigError(f"{name} and {readers_path} differ in their tokenizers: {difference}{advice}")
+    return cost
+
+
+def read_tokenizer(key: str, path: str) -> Any:
+    """The tokenizer at a folder or hub id.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"{key}: {path} has no tokenizer that loads: {why}") from None
+
+
+def check_bridged_tokenizer(name: str, student: Any, teacher: Any) -> str:
+    """A text bridge can read and write by the teacher's tokenizer; says what it costs."""
+    for what, is_there in (
+        ("end-of-sequence token", teacher.eos_token_id is not None),
+        ("chat template", bool(teacher.chat_template)),
+    ):
+        if not is_there:
+            raise ConfigError(f"{name} has no {what} in its tokenizer, which a text bridge needs")
+    if compare_tokenizers(student, teacher):
+        cost = (
+            "has another tokenizer than the student: its context is decoded and encoded again for each call, lengths "
+            "are counted in the student's tokens, and its prefix cache holds less"
+        )
+    else:
+        cost = "has the student's tokenizer: without the bridge it would read the same ids"
+    return f"{name} {cost}"
+
+
+def check_teacher_models(config: Any) -> str:
+    """Each teacher's model is there; an endpoint is asked with its tokenizer."""
+    settings = read_settings(config.relay)
+    if not settings.needs_teacher:
+        return "none is needed"
+    return "; ".join(
+        f"{teacher.base_url}, an endpoint" if teacher.path is None else check_model(f"{key}.path", teacher.path)
+        for key, teacher in settings.active_teachers.items()
+    )
+
+
+def check_tokenizers(config: Any) -> str | None:
+    """`check_teacher` of each teacher of a composed config."""
+    settings = read_settings(config.relay)
+    if not settings.needs_teacher:
+        return "only the student's"
+    doubts = [
+        doubt
+        for key, teacher in settings.active_teachers.items()
+        if (doubt := check_teacher(key, teacher, config.actor_rollout_ref.model.path))
+    ]
+    return Doubt("; ".join(doubts)) if doubts else "the teacher reads the student's token ids"
+
+
+async def _tokenize_at_endpoint(teacher: TeacherSettings) -> list[int] | None:
+    assert teacher.base_url is not None
+    endpoint = EndpointEngine(
+        teacher.base_url, teacher.model, api_key_env=teacher.api_key_env, timeout_s=ENDPOINT_DEADLINE_S
+    )
+    async with asyncio.timeout(ENDPOINT_DEADLINE_S):
+        await endpoint.model()
+        return await endpoint.tokenize(PROBE)
+
+
+def compare_tokenizers(student: Any, teacher: Any) -> str:
+    """How two tokenizers differ; empty if token ids mean the same to both."""
+    ours, theirs = student.get_vocab(), teacher.get_vocab()
+    if ours != theirs:
+        different = [token for token in ours if theirs.get(token) != ours[token]]
+        extra = len(theirs.keys() - ours.keys())
+        example = f", e.g. {different[0]!r} is {ours[different[0]]} and {theirs.get(different[0])}" if different else ""
+        return (
+            f"{len(different)} of {len(ours)} tokens have another id or none{example}; {extra} are only the teacher's"
+        )
+    if student.eos_token_id != teacher.eos_token_id:
+        return f"the end-of-sequence token is {student.eos_token!r} and {teacher.eos_token!r}"
+    if student.encode(PROBE, add_special_tokens=False) != teacher.encode(PROBE, add_special_tokens=False):
+        return f"same vocabulary, but they split {PROBE!r} differently"
+    return ""

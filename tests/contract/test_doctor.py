@@ -1,0 +1,221 @@
+"""The doctor and the preflight on a real Ray cluster of two nodes, and the commands as they are run."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import verl.trainer.constants_ppo  # noqa: F401 # isort: skip  (loads the plugin, and chooses verl's platform for good)
+from relay_verl.cli import app
+from relay_verl.cluster import compose
+from relay_verl.config import ConfigError
+from relay_verl.preflight import probe
+from relay_verl.preflight.cluster import Cluster, check_memory, check_models_there, check_placement, check_workers
+from relay_verl.ray_start import start_ray
+
+
+def one_line(check: Any, *arguments: Any) -> str:
+    with pytest.raises(ConfigError) as error:
+        check(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster of two nodes with 1 GPU each, one with 16 CPUs and one with 4."""
+    from ray.cluster_utils import Cluster as RayCluster
+
+    cluster = RayCluster(initialize_head=True, head_node_args={"num_cpus": 16, "num_gpus": 1})
+    cluster.add_node(num_cpus=4, num_gpus=1)
+    cluster.wait_for_nodes()
+    yield cluster.address
+    cluster.shutdown()
+
+
+@pytest.fixture
+def joined(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Joins that cluster with a tiny recipe; gives the config and the cluster."""
+    import ray
+
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+
+    def join(*overrides: str) -> tuple[Any, Cluster]:
+        config = compose("relay_tiny", overrides)
+        cluster = Cluster(config)
+        cluster.join(log_to_driver=False)
+        return config, cluster
+
+    yield join
+    ray.shutdown()
+
+
+def test_a_recipe_that_fits_and_nodes_that_can_take_part(joined: Any, tmp_path: Path) -> None:
+    """Also: what the recipe says of starting a cluster does not stand in the way of joining one."""
+    for name in ("student", "teacher"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    config, cluster = joined(f"actor_rollout_ref.model.path={tmp_path}/student", "relay.teacher.path=/no/such/teacher")
+    assert "2 GPU" not in check_placement(config, cluster), "the nodes are told apart"
+    begin = time.monotonic()
+    assert "on 2 node(s)" in check_workers(config, cluster)
+    assert time.monotonic() - begin < 60
+    line = one_line(check_models_there, config, cluster)
+    assert line.startswith("relay.teacher.path: /no/such/teacher does not exist on the Ray node ")
+    config.relay.teacher.path = str(tmp_path / "teacher")
+    check_memory(config, cluster)
+
+
+def test_a_recipe_for_more_gpus_than_there_are(joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from relay_verl.preflight import cluster as module
+
+    monkeypatch.setattr(module, "SETTLE_S", 0.0)
+    config, cluster = joined("trainer.n_gpus_per_node=2", "relay.teacher.num_replicas=3")
+    line = one_line(check_placement, config, cluster)
+    assert line.startswith("GPUs: the trainer finds no node with 2 GPU free; there are ")
+    assert "1 GPU 16 CPU" in line
+    assert "1 GPU 4 CPU" in line
+    assert "add 3" in line
+    config.trainer.n_gpus_per_node, config.relay.teacher.num_replicas = 1, 1
+    config.transfer_queue.backend.SimpleStorage.num_data_storage_units = 12
+    assert one_line(check_placement, config, cluster).startswith("CPUs: verl would wait for ever; there are ")
+
+
+def test_a_cluster_without_the_plugin(joined: Any) -> None:
+    key = "+ray_kwargs.ray_init.runtime_env.env_vars.VERL_USE_EXTERNAL_PLUGINS"
+    line = one_line(check_workers, *joined(f"{key}=none"))
+    assert line.startswith("Ray node ")
+    assert "does not load the plugin (VERL_USE_EXTERNAL_PLUGINS=none): pip install relay-verl==" in line
+
+
+def test_a_node_that_does_not_answer_is_a_line_at_the_deadline(joined: Any) -> None:
+    """Also a node that is gone: Ray says so at once."""
+    _, cluster = joined()
+    ids = [node["NodeID"] for node in cluster.alive]
+    begin = time.monotonic()
+    gone = ids[0][::-1]
+    answers = probe.ask_nodes([ids[0], gone], [], deadline_s=0.01)
+    assert time.monotonic() - begin < 20
+    assert answers[ids[0]]["error"].startswith("no worker answers within 0.01 s")
+    assert answers[gone]["error"].startswith("no worker ")
+
+
+class _InitCalledError(Exception):
+    """Stands for the start of Ray."""
+
+
+@pytest.mark.parametrize(
+    "overrides", [[], ["transfer_queue.enable=true"], ["actor_rollout_ref.rollout.full_determinism=true"]]
+)
+def test_ray_is_started_as_verl_starts_it(monkeypatch: pytest.MonkeyPatch, overrides: list[str]) -> None:
+    """verl's trainer skips its own start where Ray runs already, so ours must be the same to the last argument."""
+    import ray
+    from verl.trainer.main_ppo import run_ppo
+
+    calls: list[dict[str, Any]] = []
+
+    def init(**options: Any) -> None:
+        calls.append(options)
+        raise _InitCalledError
+
+    monkeypatch.setattr(ray, "init", init)
+    for name in ("RAY_ADDRESS", "VERL_FULL_DETERMINISM", "VLLM_BATCH_INVARIANT", "PYTHONHASHSEED"):
+        monkeypatch.setenv(name, "")  # so that what the calls set is taken back
+        monkeypatch.delenv(name)
+    for start in (start_ray, lambda config: run_ppo(config, None)):
+        with pytest.raises(_InitCalledError):
+            start(compose("relay_tiny", overrides))
+        for name in ("VERL_FULL_DETERMINISM", "VLLM_BATCH_INVARIANT", "PYTHONHASHSEED"):
+            monkeypatch.delenv(name, raising=False)
+    ours, verls = calls
+    assert ours == verls
+    assert ours["num_cpus"] == 64
+
+
+def test_a_cluster_with_another_python(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray compares with what the head wrote down when it started; here that is written over, and Ray itself refuses."""
+    from ray._common.usage import usage_constants
+    from ray._private import ray_constants
+    from ray._raylet import GcsClient
+
+    gcs = GcsClient(address=address)
+    key, space = usage_constants.CLUSTER_METADATA_KEY, ray_constants.KV_NAMESPACE_CLUSTER
+    before = gcs.internal_kv_get(key, namespace=space)
+    changed = json.loads(before) | {"python_version": "3.10.2", "ray_version": "2.9.0"}
+    gcs.internal_kv_put(key, json.dumps(changed).encode(), True, namespace=space)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    try:
+        line = one_line(start_ray, compose("relay_tiny"))
+    finally:
+        gcs.internal_kv_put(key, before, True, namespace=space)
+    assert line.startswith(f"the Ray cluster at {address} runs Ray 2.9.0 on Python 3.10.2, and this process Ray ")
+    assert "install Ray 2.9.0 in an environment with Python 3.10.2 here" in line
+
+
+@pytest.fixture
+def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the command in this process, on a tiny world that is not there; gives its exit code and its lines."""
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.setenv("RELAY_TINY_DIR", str(tmp_path))
+
+    def run(*arguments: str) -> tuple[int, list[str]]:
+        done = CliRunner().invoke(app, ["doctor", *arguments])
+        return done.exit_code, done.stdout.splitlines()
+
+    return run
+
+
+def test_the_command_goes_through_all_and_counts(doctor: Any) -> None:
+    code, lines = doctor("+recipe=relay_tiny", "data.train_batch_size=9", "trainer.logger=[swanlab]", "--no-ray")
+    assert code == 1
+    failed = [line.removeprefix("✗ ") for line in lines if line.startswith("✗")]
+    assert failed == ["batch sizes", "training data", "validation data", "student", "teacher", "loggers"]
+    assert lines[lines.index("✗ batch sizes") + 1].startswith("    data.train_batch_size=9 is not a multiple of ")
+    assert "– micro-batches  batch sizes failed" in lines
+    assert "– Ray  --no-ray" in lines
+    marks = [sum(line.startswith(mark) for line in lines) for mark in "✓✗–"]
+    assert lines[-1].startswith("{} passed, {} failed, {} skipped".format(*marks))
+
+
+def test_the_command_for_a_warm_up(doctor: Any, tmp_path: Path) -> None:
+    code, lines = doctor("+recipe=warmup_tiny")
+    assert code == 1
+    assert "✓ composition  for verl.trainer.sft_trainer" in lines
+    assert lines[lines.index("✗ student") + 1].startswith(f"    model.path: {tmp_path}/student does not exist")
+    assert not any(line.endswith("Ray") for line in lines)
+
+
+def test_the_command_for_a_recipe_that_is_not_there(doctor: Any) -> None:
+    code, lines = doctor("+recipe=relay_1.7bb")
+    assert code == 1
+    assert "relay_1.7b_simple" in lines[lines.index("✗ composition") + 1]
+    assert "– Ray  composition failed" in lines
+
+
+def test_the_command_for_a_recipe_of_ones_own(doctor: Any, tmp_path: Path) -> None:
+    (tmp_path / "recipe").mkdir()
+    own = "# @package _global_\ndefaults:\n  - relay_tiny\nrelay:\n  max_calls: 5\n"
+    (tmp_path / "recipe" / "mine.yaml").write_text(own)
+    _, lines = doctor("+recipe=mine", "--config-dir", str(tmp_path), "--no-ray")
+    assert f"✓ relay settings  learned, at most 5 calls of {tmp_path}/teacher" in lines
+
+
+def test_the_command_without_a_recipe_starts_ray_and_passes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "relay_verl", "doctor"],
+        env=os.environ | {"VERL_PLATFORM": "cpu", "RAY_ADDRESS": "local"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "✓ Ray workers" in done.stdout
+    assert "0 failed, 0 skipped" in done.stdout.splitlines()[-1]

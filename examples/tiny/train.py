@@ -2,8 +2,8 @@
 
     VERL_PLATFORM=cpu RELAY_TINY_DIR=... python -m verl.trainer.main_ppo +recipe=relay_tiny
 
-`train` runs that command in a process of its own with a log, a metrics file and a folder for the trained student, and
-skips it when that folder is already there.
+`train` runs that command in a process of its own with a log, a metrics file, a page of samples and a folder for the
+trained student. It skips it when that folder is already there; a run that was stopped goes on at its last checkpoint.
 """
 
 import json
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from relay_verl.checkpoints.export import export
 from relay_verl.cluster import compose
+from relay_verl.evaluation.trace import write_trace
 
 POLL_S = 1.0
 
@@ -57,8 +58,7 @@ def train(recipe: str, pair: Path, folder: Path, *, seed: int = 1, overrides: Se
     if (run.student / "config.json").is_file():
         print(f"{recipe}: {run.student} is there already")
         return run
-    shutil.rmtree(run.folder, ignore_errors=True)
-    run.folder.mkdir(parents=True)
+    run.folder.mkdir(parents=True, exist_ok=True)
     checkpoints = run.folder / "checkpoints"
     os.environ["RELAY_TINY_DIR"] = str(pair.resolve())
     overrides = [f"data.seed={seed}", f"actor_rollout_ref.rollout.seed={seed}", *overrides]
@@ -68,13 +68,16 @@ def train(recipe: str, pair: Path, folder: Path, *, seed: int = 1, overrides: Se
     environment = os.environ | {
         "VERL_PLATFORM": "cpu",
         "VERL_FILE_LOGGER_PATH": str(run.metrics),
+        "TENSORBOARD_DIR": str(run.folder / "tensorboard"),
         "HF_HUB_OFFLINE": "1",
     }
     with run.log.open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=run.folder)
         _watch(process, run.metrics, num_steps, recipe)
     if process.returncode:
-        sys.exit(f"{recipe}: the trainer ended with code {process.returncode}; its log is {run.log}")
+        last = run.log.read_text(errors="replace").strip().splitlines()[-1]
+        sys.exit(f"{recipe}: the trainer ended with code {process.returncode}: {last}\n{run.log} is its log")
+    write_trace([checkpoints / "samples"], run.folder / "samples.html")
     export(checkpoints / f"global_step_{num_steps}", run.student, metrics=run.metrics)
     shutil.rmtree(checkpoints)
     return run
@@ -98,15 +101,15 @@ def _watch(process: subprocess.Popen[bytes], metrics: Path, num_steps: int, name
 
 
 def read_steps(metrics: Path) -> list[dict[str, float]]:
-    """The metrics of every whole line that is a training step."""
+    """The metrics of every training step that is logged; of a step that a resumed run did again, the later ones."""
     if not metrics.exists():
         return []
-    steps = []
+    steps: dict[int, dict[str, float]] = {}
     for line in metrics.read_text().splitlines():
         try:
-            data = json.loads(line)["data"]
+            step, data = (record := json.loads(line))["step"], record["data"]
         except (ValueError, KeyError):  # the line being written
             continue
         if "relay/accuracy" in data:
-            steps.append(data)
-    return steps
+            steps[step] = data
+    return [steps[step] for step in sorted(steps)]

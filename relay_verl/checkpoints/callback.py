@@ -12,8 +12,9 @@ from typing import Any
 
 from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
 
+from relay_verl.checkpoints import metrics_log
 from relay_verl.checkpoints.changes import find_changes
-from relay_verl.checkpoints.guard import runs_folder
+from relay_verl.checkpoints.guard import choose_checkpoint, runs_folder
 from relay_verl.checkpoints.integrity import step_of
 from relay_verl.checkpoints.record import (
     CHECKPOINT_FILE,
@@ -33,6 +34,9 @@ class RecordCheckpoint(CheckpointCallback):
         """Raises ConfigError or OSError: the run's record cannot be made or written."""
         super().__init__(config)
         self.run = record_of(config)
+        mode = config.trainer.get("resume_mode", "auto")
+        if mode == "resume_path" or (mode == "auto" and choose_checkpoint(runs_folder(config))[0] is not None):
+            metrics_log.resume()
         if (config.trainer.get("save_freq") or 0) > 0:
             write_run(runs_folder(config), self.run)
 

@@ -22,7 +22,7 @@ def write_trace(paths: Sequence[Path], out: Path, *, limit: int | None = None) -
     """Write the page of all responses in `paths`.
 
     Args:
-        paths: results folders, folders that hold such, or JSONL files of responses.
+        paths: results folders, folders that hold such, JSONL files of responses, or a training's folder of such files.
         out: the HTML file; its folder is made.
         limit: most responses of each condition and benchmark; None shows all.
 
@@ -49,14 +49,21 @@ def read_responses(paths: Sequence[Path]) -> list[ResponseRecord]:
     for path in paths:
         if not path.exists():
             raise ConfigError(f"{path}: no such file or folder")
-        for source in find_results([path]) if path.is_dir() else [path]:
+        for source in _sources(path):
             resolved = source.resolve()
             if resolved in sources:
                 continue
-            sources[resolved] = read_result(source).records if path.is_dir() else _read_file(source)
+            sources[resolved] = read_result(source).records if source.is_dir() else _read_file(source)
             if not sources[resolved]:
                 raise ConfigError(f"{source} holds no responses")
     return _tell_apart(sources)
+
+
+def _sources(path: Path) -> Sequence[Path]:
+    """Results folders and files of responses at a path."""
+    if not path.is_dir():
+        return [path]
+    return sorted(path.glob("step_*.jsonl")) or find_results([path])
 
 
 def _read_file(path: Path) -> list[ResponseRecord]:

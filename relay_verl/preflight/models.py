@@ -72,8 +72,8 @@ def check_on_hub(key: str, name: str) -> str:
 
 
 def check_teacher(key: str, teacher: TeacherSettings, student_path: str) -> str:
-    """The teacher of the recipe's `key` is there and reads the student's token ids, or stands behind a text bridge: then
-    says what that costs."""
+    """The teacher of the recipe's `key` is there and reads the student's token ids, or stands behind a text bridge, and
+    the text says what that costs."""
     cost = ""
     address = teacher.path or teacher.base_url
     name = f"{key}.path: {address}" if teacher.path is not None else f"{key}.base_url: {address}"

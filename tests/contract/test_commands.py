@@ -1,0 +1,129 @@
+"""Every command that a README names is run by a test, or stands here with the reason why it cannot be."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "examples").rglob("README.md"))]
+STARTS = ("make ", "relay-verl", "python ", "pip ", "ray ", "torchrun ", "kubectl ", "RECIPE=", "cd ", "export ")
+
+RUN_BY = {
+    "make test": ".ci/run",
+    "make docs-check": ".ci/run",
+    "make lint": ".ci/run",
+    "python examples/tiny/stage_one.py": "tests/e2e/conftest.py",
+    "python examples/cluster/local_cluster.py": "tests/e2e/test_cluster.py",
+    "python tests/grading_agreement.py": "tests/unit/test_grading.py",
+    "pip install --no-deps --target dist/plugin .": "tests/e2e/test_cluster.py",
+    "ray job submit": "tests/e2e/test_cluster.py",
+    "relay-verl bench eval": "tests/e2e/test_eval.py",
+    "relay-verl data": "tests/unit/test_datasets.py",
+    "relay-verl doctor": "tests/contract/test_doctor.py",
+    "relay-verl eval": "tests/e2e/test_eval.py",
+    "relay-verl export": "tests/unit/test_export.py",
+    "relay-verl filter": "tests/e2e/test_generators.py",
+    "relay-verl judge": "tests/unit/test_judge.py",
+    "relay-verl recipes": "tests/unit/test_catalog.py",
+    "relay-verl report": "tests/unit/test_report.py",
+    "relay-verl trace": "tests/unit/test_trace.py",
+    "relay-verl version": "tests/contract/test_commands.py",
+    "relay-verl warmup-data": "tests/e2e/test_generators.py",
+    "python -m verl.trainer.main_ppo": "tests/e2e/training_for_tests.py",
+    "torchrun --standalone --nproc_per_node=4 -m verl.trainer.sft_trainer": "examples/tiny/stage_one.py",
+}
+"""The test, or what a test runs, by how the command begins; with the models and the recipe that are at hand there."""
+
+NOT_RUN = {
+    "make quickstart": "16 minutes; the end-to-end tests run its parts",
+    "make tables": "hours; its parts are the quickstart's",
+    "relay-verl bench": "minutes of timing, which a test has no use for; the README has what it printed",
+    "pip install -e '.[gpu]'": "there is no GPU; verl's own extra is taken as it is",
+    "pip install 'relay-verl[mlflow]'": "the package is on no index; the extra is one line of setup.cfg",
+    "RECIPE=relay_1.7b sbatch": "there is no SLURM; bash parses the script",
+    "ray start": "starts a node of a cluster; local_cluster.py starts such nodes through Ray itself",
+    "kubectl apply": "there is no Kubernetes; the file is read and its command composed",
+    "export ": "sets a variable",
+    "cd ": "changes the folder",
+}
+"""Why not, by how the command begins."""
+
+
+def documented() -> list[str]:
+    """The commands in the pages' blocks and between their backticks."""
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
+            found += [line for line in re.sub(r"\\\n\s*", "", block).splitlines() if line.strip()]
+        prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+        spans = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
+        found += [code for code in spans if code.startswith(STARTS)]
+    return sorted({" ".join(command.split("  #")[0].split()) for command in found})
+
+
+@pytest.mark.parametrize("command", documented())
+def test_a_documented_command_is_run_or_listed(command: str) -> None:
+    known = [start for start in [*RUN_BY, *NOT_RUN] if command.startswith(start)]
+    assert known, "run it in a test and name that in RUN_BY, or say in NOT_RUN why not"
+
+
+@pytest.mark.parametrize("start", [*RUN_BY, *NOT_RUN])
+def test_no_line_here_is_left_over(start: str) -> None:
+    assert any(command.startswith(start) for command in [*documented(), "make lint", "make docs-check"])
+
+
+@pytest.mark.parametrize(("start", "where"), RUN_BY.items())
+def test_what_runs_it_is_there(start: str, where: str) -> None:
+    """The file names the command's own word: the subcommand, the module, the script, the target."""
+    words = {"relay-verl": 1, "make": 1, "python": 1, "pip": 1, "ray": 1, "torchrun": -1}
+    parts = start.split()
+    word = parts[2] if parts[1] == "-m" else parts[words[parts[0]]]
+    text = (ROOT / where).read_text()
+    assert Path(word).name.removesuffix(".py").split(".")[-1] in text
+
+
+def test_the_versions_can_be_printed() -> None:
+    from typer.testing import CliRunner
+
+    from relay_verl.cli import app
+
+    printed = CliRunner().invoke(app, ["version"])
+    assert printed.exit_code == 0
+    assert "verl" in printed.output
+
+
+def test_the_cluster_files_name_recipes_and_keys_that_compose() -> None:
+    """KubeRay's entry point is composed as it stands; the runtime environment names the packages of an installation."""
+    from relay_verl.cluster import compose_overrides
+
+    folder = ROOT / "examples" / "cluster"
+    job = yaml.safe_load((folder / "kuberay.yaml").read_text())
+    words = job["spec"]["entrypoint"].split()
+    assert words[:3] == ["python", "-m", "verl.trainer.main_ppo"]
+    config = compose_overrides(words[3:])
+    groups = {group["groupName"]: group for group in job["spec"]["rayClusterSpec"]["workerGroupSpecs"]}
+    resource = config.relay.teacher.node_resource
+    assert resource in groups["teacher"]["rayStartParams"]["resources"]
+    limits = groups["teacher"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    needed = config.relay.teacher.num_replicas * config.relay.teacher.tensor_parallel_size
+    assert int(limits["nvidia.com/gpu"]) >= needed
+    carried = yaml.safe_load((folder / "runtime_env.yaml").read_text())["py_modules"]
+    version = re.search(r"^version = (\S+)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    assert version
+    assert {Path(path).name for path in carried} == {
+        "relay_verl",
+        "relay_verl_recipes",
+        "hydra_plugins",
+        f"relay_verl-{version[1]}.dist-info",
+    }
+
+
+def test_the_slurm_script_is_one_that_bash_reads() -> None:
+    import subprocess
+
+    script = ROOT / "examples" / "cluster" / "slurm.sbatch"
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert "relay.teacher.node_resource=teacher" in script.read_text()

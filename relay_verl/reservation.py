@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from relay_verl.config import ConfigError, TeacherSettings
+from relay_verl.config import ConfigError, RelaySettings, TeacherSettings
 
 DEADLINE_S = 30.0
 """Seconds Ray may take to find the nodes."""
@@ -70,6 +70,15 @@ def find_reserved(settings: TeacherSettings, rank: int, gpus_per_node: int, *, n
         return [get_placement_group(_name(name, rank, node)) for node in nodes]
     except ValueError:
         return []
+
+
+def nodes_without_teachers(settings: RelaySettings) -> list[str] | None:
+    """Ids of the nodes that are not the teachers' own, sorted; None where they have none of their own, or all nodes."""
+    import ray
+
+    resources = {teacher.node_resource for teacher in settings.active_teachers.values() if teacher.node_resource}
+    alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")] if resources else []
+    return sorted(node["NodeID"] for node in alive if not resources & node["Resources"].keys()) or None
 
 
 async def start_in(replica: Any, groups: list[Any]) -> None:

@@ -16,10 +16,12 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import uuid4
 
 import ray
 import torch
 import transfer_queue as tq
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, DictConfigWrap
 from verl.trainer.ppo.reward import load_reward_manager
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
@@ -31,6 +33,7 @@ from relay_verl.data.seeds import derive_seed
 from relay_verl.engines.base import TeacherError
 from relay_verl.grading import Verdict
 from relay_verl.metrics import SampleStats, has_called
+from relay_verl.reservation import nodes_without_teachers
 from relay_verl.samples import SampleLog
 from relay_verl.teacher import start_teachers
 from relay_verl.types import RelayTrajectory
@@ -225,4 +228,15 @@ class RelayAgentLoopManager(AgentLoopManagerTQ):
             tokenizer = hf_tokenizer(model.tokenizer_path or model.path, trust_remote_code=model.trust_remote_code)
             self.teacher_groups = await start_teachers(self.config, settings, tokenizer)
         self.teacher_client = {label: group.engine for label, group in self.teacher_groups.items()}
-        await super()._init_agent_loop_workers()
+        nodes = nodes_without_teachers(settings)
+        if nodes is None:
+            await super()._init_agent_loop_workers()
+            return
+        strategies = [NodeAffinitySchedulingStrategy(node_id=node_id, soft=False) for node_id in nodes]
+        self.agent_loop_workers = [  # as verl does it, but not on the teacher's nodes, whose death they shall survive
+            self.agent_loop_workers_class.options(
+                name=f"agent_loop_worker_{index}_{uuid4().hex[:8]}",
+                scheduling_strategy=strategies[index % len(strategies)],
+            ).remote(self.config, self.llm_client, self.teacher_client, self.reward_loop_worker_handles)
+            for index in range(self.rollout_config.agent.num_workers)
+        ]

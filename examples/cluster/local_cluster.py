@@ -14,13 +14,15 @@ import time
 
 from ray.cluster_utils import Cluster
 
+TEACHER_CPUS = 4
+"""Logical CPUs of the teacher's node: a replica's, and few for others, so that Ray puts those elsewhere."""
 OBJECT_STORE_BYTES = 512 * 1024 * 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dashboard-port", type=int, default=8265, help="loopback port for `ray job submit`")
-    parser.add_argument("--num-cpus", type=int, default=32, help="logical CPUs a node")
+    parser.add_argument("--num-cpus", type=int, default=32, help="logical CPUs of the trainer's node")
     options = parser.parse_args()
     common = {
         "num_cpus": options.num_cpus,
@@ -32,7 +34,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         head = cluster.add_node(**common, **dashboard, resources={"trainer": 1})
-        teacher = cluster.add_node(**common, resources={"teacher": 1})
+        teacher = cluster.add_node(**{**common, "num_cpus": TEACHER_CPUS}, resources={"teacher": 1})
         cluster.wait_for_nodes()
         nodes = {"trainer": head.node_id, "teacher": teacher.node_id}
         print(json.dumps({"address": f"http://{head.webui_url}", "ray": cluster.address, "nodes": nodes}), flush=True)

@@ -59,7 +59,13 @@ class Cluster:
         available = ray._private.state.available_resources_per_node()  # as verl's resource pools look at it
         found = [(node, available.get(node["NodeID"], {})) for node in self.alive]
         return [
-            Node(node["NodeID"], node["NodeManagerAddress"], has.get(resource, 0.0), has.get("CPU", 0.0))
+            Node(
+                node["NodeID"],
+                node["NodeManagerAddress"],
+                has.get(resource, 0.0),
+                has.get("CPU", 0.0),
+                frozenset(node["Resources"]),
+            )
             for node, has in found
         ]
 

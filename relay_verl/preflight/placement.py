@@ -34,6 +34,8 @@ class Node:
     """GPUs that nobody holds."""
     num_cpus: float
     """CPUs that nobody holds."""
+    resources: frozenset[str] = frozenset()
+    """Names of all that it has."""
 
     def __str__(self) -> str:
         return f"{self.address} {self.num_gpus:g} GPU {self.num_cpus:g} CPU"
@@ -49,6 +51,8 @@ class Group:
     """GPUs."""
     num_cpus: int
     """CPUs."""
+    resource: str | None = None
+    """What the node must have."""
 
 
 def trainer_groups(config: Any) -> list[Group]:
@@ -61,7 +65,7 @@ def replica_groups(teacher: TeacherSettings, gpus_per_node: int) -> list[Group]:
     """The groups of a model's replicas: as many of its GPUs on one node as the trainer has on one of its own."""
     num_gpus = min(teacher.tensor_parallel_size, gpus_per_node)
     num_groups = teacher.num_replicas * (teacher.tensor_parallel_size // num_gpus)
-    return [Group("the teacher", num_gpus, num_gpus * REPLICA_CPUS)] * num_groups
+    return [Group("the teacher", num_gpus, num_gpus * REPLICA_CPUS, teacher.node_resource)] * num_groups
 
 
 def check_room(config: Any, settings: RelaySettings, nodes: Sequence[Node]) -> str:
@@ -74,7 +78,8 @@ def check_room(config: Any, settings: RelaySettings, nodes: Sequence[Node]) -> s
     for teacher in settings.active_teachers.values() if settings.needs_teacher else ():
         if teacher.path is not None:
             groups += replica_groups(teacher, config.trainer.n_gpus_per_node)
-    units = _storage_units(config)
+    groups.sort(key=lambda group: group.resource is None)  # nodes of its own are reserved before the trainer's
+    units, place = _storage_units(config)
     there = "; ".join(str(node) for node in nodes)
     wanted = (
         f"{_describe(groups)}; {units + CONTROLLER_CPUS} CPU for TransferQueue, spread over all nodes; {SPARE_CPUS} "
@@ -83,14 +88,16 @@ def check_room(config: Any, settings: RelaySettings, nodes: Sequence[Node]) -> s
     without_cpus = [replace(node, num_cpus=float("inf")) for node in nodes]
     if (left_out := _place(groups, without_cpus)) is not None:
         missing = sum(group.num_gpus for group in groups) - sum(node.num_gpus for node in nodes)
+        mend = f"add {missing:g}" if missing > 0 else "use nodes with more GPUs each"
+        if left_out.resource is not None:
+            mend = f"start nodes with `ray start --resources '{{\"{left_out.resource}\": 1}}'`"
         raise ConfigError(
-            f"GPUs: {left_out.owner} finds no node with {left_out.num_gpus} GPU free; there are {there}; needed: "
-            f"{_describe(groups)}; "
-            + (f"add {missing:g}" if missing > 0 else "use nodes with more GPUs each")
-            + ", or lower trainer.nnodes, trainer.n_gpus_per_node, relay.teacher.num_replicas or "
-            "relay.teacher.tensor_parallel_size"
+            f"GPUs: {left_out.owner} finds no node with {left_out.num_gpus} GPU free"
+            + (f" and the resource {left_out.resource!r}" if left_out.resource else "")
+            + f"; there are {there}; needed: {_describe(groups)}; {mend}, or lower trainer.nnodes, "
+            "trainer.n_gpus_per_node, relay.teacher.num_replicas or relay.teacher.tensor_parallel_size"
         )
-    if not _has_cpus(groups, nodes, units):
+    if not _has_cpus(groups, nodes, units, place):
         raise ConfigError(
             f"CPUs: verl would wait for ever; there are {there}; needed: {wanted}; give Ray more (`ray start "
             "--num-cpus` on each node, or ray_kwargs.ray_init.num_cpus where training starts Ray: the number is "
@@ -99,15 +106,21 @@ def check_room(config: Any, settings: RelaySettings, nodes: Sequence[Node]) -> s
     return f"{there}; needed: {wanted}"
 
 
-def _storage_units(config: Any) -> int:
+def _storage_units(config: Any) -> tuple[int, str | None]:
+    """How many, and the resource that their nodes must have."""
     backend = config.transfer_queue.backend
-    return backend.SimpleStorage.num_data_storage_units if backend.storage_backend == "SimpleStorage" else 0
+    if backend.storage_backend != "SimpleStorage":
+        return 0, None
+    return backend.SimpleStorage.num_data_storage_units, backend.SimpleStorage.get("required_node_resource")
 
 
-def _has_cpus(groups: Sequence[Group], nodes: Sequence[Node], units: int) -> bool:
-    """Whether TransferQueue's units, one after the other on each node in the order of ids, and then the groups fit."""
-    nodes = sorted(nodes, key=lambda node: node.node_id)
-    shares = [len(range(index, units, len(nodes))) for index in range(len(nodes))]
+def _has_cpus(groups: Sequence[Group], nodes: Sequence[Node], units: int, place: str | None) -> bool:
+    """Whether TransferQueue's units, one after the other on each of their nodes by id, and then the groups fit."""
+    holders = sorted(node.node_id for node in nodes if place is None or place in node.resources)
+    if units and not holders:
+        return False
+    share = {node_id: len(range(index, units, len(holders))) for index, node_id in enumerate(holders)}
+    shares = [share.get(node.node_id, 0) for node in nodes]
     left = [replace(node, num_cpus=node.num_cpus - share) for node, share in zip(nodes, shares, strict=True)]
     if any(node.num_cpus < 0 for node in left):
         return False
@@ -123,7 +136,9 @@ def _place(groups: Sequence[Group], nodes: Sequence[Node]) -> Group | None:
         fits = [
             index
             for index, node in enumerate(left)
-            if node.num_gpus >= group.num_gpus and node.num_cpus >= group.num_cpus + SPARE_CPUS
+            if node.num_gpus >= group.num_gpus
+            and node.num_cpus >= group.num_cpus + SPARE_CPUS
+            and (group.resource is None or group.resource in node.resources)
         ]
         if not fits:
             return group

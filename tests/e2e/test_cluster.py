@@ -24,6 +24,7 @@ NUM_STEPS = 16
 KILL_AFTER = 3
 OVERRIDES = [
     "relay.teacher.node_resource=teacher",
+    "transfer_queue.backend.SimpleStorage.required_node_resource=trainer",
     "relay.on_teacher_failure=continue",
     "relay.teacher.timeout_s=10",
     "relay.teacher.num_retries=0",
@@ -158,6 +159,8 @@ def test_students_and_teachers_groups_are_on_different_nodes(cluster: LocalClust
     assert not any("WorkerDict" in name for name in teachers)
     assert trainers.count("CpuVLLMHttpServer") == teachers.count("CpuVLLMHttpServer") == 1
     assert "CheckpointEngineWorker" in teachers, "the replica's own group"
+    for name in ("TaskRunnerV1", "SimpleStorageUnit", "TransferQueueController", "AgentLoopWorkerTQ"):
+        assert any(name in there for there in trainers), "what the training cannot do without"
 
 
 def test_before_the_node_died_calls_were_served(run: dict) -> None:

@@ -182,6 +182,32 @@ def test_room(config: Any, free: list[tuple[int, int]], parts: list[str] | None,
             assert part in line
 
 
+OWN_NODES = [
+    # resources of two nodes with a GPU and 8 CPUs each, where rows are held, parts of the line or None, why
+    (("trainer", "teacher"), None, None, "each has its own"),
+    (("trainer", "teacher"), "trainer", None, "the rows are on the trainer's"),
+    (("teacher", "teacher"), "teacher", None, "one of them is left for the trainer"),
+    (("trainer", "trainer"), None, ["the teacher finds no node", "resource 'teacher'", "--resources"], "no such node"),
+    (("trainer", "teacher"), "store", ["CPUs: "], "nowhere to hold a row"),
+]
+
+
+@pytest.mark.parametrize(("resources", "store", "parts", "why"), OWN_NODES)
+def test_room_on_nodes_of_the_teachers_own(
+    resources: tuple[str, str], store: str | None, parts: list[str] | None, why: str
+) -> None:
+    config = recipe(1, 1, 1)
+    config.relay.teacher.node_resource = "teacher"
+    config.transfer_queue.backend.SimpleStorage.required_node_resource = store
+    nodes = [Node(f"{n:02}", f"10.0.0.{n}", 1, 8, frozenset({"CPU", name})) for n, name in enumerate(resources)]
+    settings = read_settings(config.relay)
+    if parts is None:
+        assert "needed: " in check_room(config, settings, nodes), why
+    else:
+        line = one_line(check_room, config, settings, nodes)
+        assert [part for part in parts if part not in line] == [], why
+
+
 def test_the_groups_of_a_replica_are_as_verl_makes_them() -> None:
     """`relay_verl.teacher.start_replicas` gives verl no more GPUs a node than the trainer has."""
     teacher = read_settings({"teacher": {"path": "b", "num_replicas": 2, "tensor_parallel_size": 4}}).teacher

@@ -25,7 +25,8 @@ unit: $(VENV)/ready  ## the tests that take seconds
 	$(PY) -m pytest -q tests/unit
 
 test: $(VENV)/ready  ## all tests: unit, contract, and end to end on the real trainer
-	$(PY) -m pytest -q tests
+	$(PY) -m pytest -q -n 2 --dist loadfile tests/unit tests/contract
+	$(PY) -m pytest -q tests/e2e
 
 lint: $(VENV)/ready  ## ruff, mypy, codespell
 	$(VENV)/bin/ruff check .

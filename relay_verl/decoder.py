@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -35,53 +35,11 @@ from relay_verl.protocol import (
     find_calls_in_bytes,
     strip_call_tokens,
 )
+from relay_verl.relay_config import RelayConfig
 from relay_verl.tokenization import TokenBytes
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
 
-OnTeacherFailure = Literal["continue", "drop", "fail"]
-ON_TEACHER_FAILURE: tuple[OnTeacherFailure, ...] = ("continue", "drop", "fail")
-
-
-@dataclass(frozen=True)
-class RelayConfig:
-    """Limits of one relayed response.
-
-    Raises:
-        ValueError: a value out of range; names the field.
-    """
-
-    max_response_tokens: int
-    """Most tokens of the response, both writers together."""
-    max_calls: int
-    """Most calls to the teacher in a response; 0 forbids them."""
-    max_tokens_per_call: int
-    """Most tokens a call delivers, whatever n says."""
-    on_teacher_failure: OnTeacherFailure = "continue"
-    """'continue': the student goes on alone; 'drop': the trajectory ends, not completed; 'fail': raise TeacherError."""
-    teacher_timeout_s: float = 300.0
-    """Seconds a call may take."""
-    student_timeout_s: float = 3600.0
-    """Seconds one turn of the student may take."""
-    teacher_sampling: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0.7})
-    """The teacher's sampling parameters; the released service samples at 0.7."""
-    vocab_size: int | None = None
-    """Ids of the teacher at or above this are rubbish; None does not check."""
-    teacher_name: str | None = None
-    """What call records call the teacher, where there are several."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("max_response_tokens", 1), ("max_calls", 0), ("max_tokens_per_call", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}: {value!r} is not an int of at least {least}")
-        for name in ("teacher_timeout_s", "student_timeout_s"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-                raise ValueError(f"{name}: {value!r} is not a positive number of seconds")
-        if self.on_teacher_failure not in ON_TEACHER_FAILURE:
-            raise ValueError(
-                f"on_teacher_failure: {self.on_teacher_failure!r} is not one of {', '.join(ON_TEACHER_FAILURE)}"
-            )
+__all__ = ["Relay", "RelayConfig", "RelayDecoder"]
 
 
 class RelayDecoder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,3 +39,32 @@ def model_sha256(address: str) -> str | None:
         return None
     files = sorted(file for file in folder.iterdir() if file.suffix in _WEIGHTS or file.name in _OTHERS)
     return hashlib.sha256("\n".join(f"{file.name} {sha256_of(file)}" for file in files).encode()).hexdigest()
+
+
+def count_parameters(address: str) -> int | None:
+    """Parameters of a model in a folder or in the hub's cache, by the headers of its safetensors; None if unknown."""
+    folder = Path(address).expanduser()
+    if not folder.is_dir():
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            cached = try_to_load_from_cache(address, "config.json")
+        except HFValidationError:
+            return None
+        if not isinstance(cached, str):
+            return None
+        folder = Path(cached).parent
+    files = list(folder.glob("*.safetensors"))
+    try:
+        return sum(map(_count_in_file, files)) if files else None
+    except (OSError, ValueError, KeyError):  # whoever loads it says what is wrong
+        return None
+
+
+def _count_in_file(file: Path) -> int:
+    from math import prod
+
+    with open(file, "rb") as content:
+        header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
+    return sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")

@@ -1,9 +1,13 @@
 """Shared by all tests: Hypothesis that is the same everywhere, and an imitation of vLLM's HTTP server on loopback."""
 
 import json
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,3 +73,17 @@ def fake_vllm() -> Iterator[FakeVllm]:
     fake = FakeVllm()
     yield fake
     fake.stop()
+
+
+@pytest.fixture(scope="session")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what `pip install --no-deps --target` leaves, from a copy: pip leaves things where it builds."""
+    root, folder = Path(__file__).parents[1], tmp_path_factory.mktemp("installation")
+    source, target = folder / "source", folder / "plugin"
+    for name in ("relay_verl", "recipes"):
+        shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns("__pycache__", ".*_cache"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md"):
+        shutil.copy(root / name, source)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", str(target), str(source)], check=True, timeout=300)
+    return target

@@ -13,7 +13,6 @@ from typing import Any
 from relay_verl.checkpoints.changes import find_changes
 from relay_verl.checkpoints.integrity import POINTER_FILE, find_damage, find_steps, newest_whole, step_of
 from relay_verl.checkpoints.record import RunRecord, name_the_launch, read_checkpoint, read_run, record_of
-from relay_verl.checkpoints.space import check_space
 from relay_verl.config import ConfigError
 
 ON_PURPOSE = "trainer.resume_mode=resume_path trainer.resume_from_path={path} resumes there on purpose"
@@ -23,12 +22,11 @@ def check_resume(config: Any) -> None:
     """Choose the checkpoint to resume at; where verl would choose another, `trainer.resume_from_path` names it.
 
     Raises:
-        ConfigError: the checkpoint is of another run, none is whole, or there is no room for the next.
+        ConfigError: the checkpoint is of another run, or none is whole.
     """
     if not config.trainer.get("default_local_dir"):
         return
     name_the_launch(config)
-    check_space(config)
     mode = config.trainer.get("resume_mode", "auto")
     if mode == "auto":
         choice, reason = choose_checkpoint(runs_folder(config))

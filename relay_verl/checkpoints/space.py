@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from relay_verl.checkpoints.integrity import find_steps
 from relay_verl.config import ConfigError
+from relay_verl.models import count_parameters
 
 BYTES_OF = {"model": 4, "optimizer": 8, "hf_model": 4}
 """Bytes a parameter takes in each part of a checkpoint: 32-bit weights, and Adam's two moments."""
@@ -42,41 +44,14 @@ def check_space(config: Any) -> None:
 
 
 def checkpoint_bytes(config: Any) -> int | None:
-    """Bytes of a checkpoint on each node, by the student's number of parameters; None if that is not known here."""
-    num_parameters = count_parameters(config.actor_rollout_ref.model.path)
+    """Bytes of a checkpoint of either trainer on each node; None if the student's size is not known here."""
+    is_grpo = "actor_rollout_ref" in config
+    num_parameters = count_parameters((config.actor_rollout_ref if is_grpo else config).model.path)
     if num_parameters is None:
         return None
-    saved = (config.actor_rollout_ref.actor.get("checkpoint") or {}).get("save_contents") or ["model", "optimizer"]
-    return num_parameters * sum(BYTES_OF.get(part, 0) for part in saved) // config.trainer.nnodes
-
-
-def count_parameters(address: str) -> int | None:
-    """Parameters of a model in a folder or in the hub's cache, by the headers of its safetensors; None if unknown."""
-    folder = Path(address).expanduser()
-    if not folder.is_dir():
-        from huggingface_hub import try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
-
-        try:
-            cached = try_to_load_from_cache(address, "config.json")
-        except HFValidationError:
-            return None
-        if not isinstance(cached, str):
-            return None
-        folder = Path(cached).parent
-    files = list(folder.glob("*.safetensors"))
-    try:
-        return sum(map(_count_in_file, files)) if files else None
-    except (OSError, ValueError, KeyError):  # whoever loads it says what is wrong
-        return None
-
-
-def _count_in_file(file: Path) -> int:
-    from math import prod
-
-    with open(file, "rb") as content:
-        header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
-    return sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    saved = OmegaConf.select(config, f"{'actor_rollout_ref.actor.' if is_grpo else ''}checkpoint.save_contents")
+    parts = saved or ["model", "optimizer"]
+    return num_parameters * sum(BYTES_OF.get(part, 0) for part in parts) // (config.trainer.get("nnodes") or 1)
 
 
 def nearest_folder(folder: Path) -> Path:

@@ -12,11 +12,11 @@ from omegaconf import OmegaConf
 
 from relay_verl import cpu
 from relay_verl.config import ConfigError, read_settings
+from relay_verl.models import count_parameters
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.models import is_local
 from relay_verl.preflight.placement import Node, check_room
 from relay_verl.preflight.probe import Answer, ask_nodes, expected, fault_of
-from relay_verl.preflight.weights import num_parameters
 from relay_verl.ray_start import start_ray
 from relay_verl.reservation import reserve
 from relay_verl.teacher import suffix_of
@@ -171,11 +171,11 @@ def cpu_memory(config: Any) -> tuple[float, float]:
     the teacher 4 a replica. A model whose size is not known counts as nothing.
     """
     settings = read_settings(config.relay)
-    student = num_parameters(config.actor_rollout_ref.model.path) or 0
+    student = count_parameters(config.actor_rollout_ref.model.path) or 0
     models = settings.active_teachers.values() if settings.needs_teacher else ()
     teachers = [(teacher.path, teacher.num_replicas) for teacher in models if teacher.path]
     replicas = sum(number for _, number in teachers)
-    in_teachers = sum(number * (num_parameters(path) or 0) for path, number in teachers)
+    in_teachers = sum(number * (count_parameters(path) or 0) for path, number in teachers)
     cache = OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars.VLLM_CPU_KVCACHE_SPACE") or 0
     weights = 24 * student + 4 * in_teachers + float(cache) * 2**30 * (1 + replicas)
     return weights, weights + (3 * (1 + replicas) + 2) * GB  # the tiny pair takes some 10 GB with two engines

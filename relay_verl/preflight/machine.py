@@ -9,11 +9,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from relay_verl.checkpoints.space import check_space, in_gb, nearest_folder
 from relay_verl.config import ConfigError
 from relay_verl.preflight.check import Doubt
-from relay_verl.preflight.weights import weight_bytes
 
-GB = 1e9
 RAY_IS_FULL_AT = 0.95
 """Share of a disk in use at which Ray stops to write objects to it."""
 
@@ -36,26 +35,19 @@ def check_ports(config: Any) -> str:
 
 
 def check_disk(config: Any) -> str:
-    """There is room for a checkpoint, and Ray's own disk is not full."""
+    """There is room for the checkpoints, and Ray's own disk is not full."""
     import tempfile
 
-    folder = Path(config.trainer.default_local_dir or ".").expanduser().absolute()
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(there).free
-    student = OmegaConf.select(config, "actor_rollout_ref.model.path") or OmegaConf.select(config, "model.path")
-    needed = weight_bytes(student) or 0
-    if free < needed:
-        raise ConfigError(
-            f"trainer.default_local_dir: {folder} has {free / GB:.1f} GB free, and the student alone takes "
-            f"{needed / GB:.1f}; make room or name another folder"
-        )
+    if config.trainer.get("default_local_dir"):
+        check_space(config)
     scratch = shutil.disk_usage(tempfile.gettempdir())
     if scratch.used > RAY_IS_FULL_AT * scratch.total:
         return Doubt(
             f"{tempfile.gettempdir()} is {scratch.used / scratch.total:.0%} full; Ray keeps no objects on a disk above "
             f"{RAY_IS_FULL_AT:.0%}: make room, or set RAY_TMPDIR to another"
         )
-    return f"{free / GB:.0f} GB free for checkpoints"
+    free = shutil.disk_usage(nearest_folder(Path(config.trainer.default_local_dir or ".").absolute())).free
+    return f"{in_gb(free)} free for checkpoints"
 
 
 def check_own_gpus(config: Any) -> str:

@@ -17,7 +17,7 @@ RUN_BY = {
     "python examples/tiny/stage_one.py": "tests/e2e/conftest.py",
     "python examples/cluster/local_cluster.py": "tests/e2e/test_cluster.py",
     "python tests/grading_agreement.py": "tests/unit/test_grading.py",
-    "pip install --no-deps --target dist/plugin .": "tests/e2e/test_cluster.py",
+    "pip install --no-deps --target dist/plugin .": "tests/conftest.py",
     "ray job submit": "tests/e2e/test_cluster.py",
     "relay-verl bench eval": "tests/e2e/test_eval.py",
     "relay-verl data": "tests/unit/test_datasets.py",

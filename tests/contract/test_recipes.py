@@ -244,15 +244,7 @@ def test_plain_verl_configs_are_left_alone() -> None:
         check_config(compose("ppo_trainer"))
 
 
-def test_a_regular_install_finds_every_recipe_too(tmp_path: Path) -> None:
-    target = tmp_path / "site"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    source = tmp_path / "source"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(source)], check=True, timeout=60)
-    subprocess.run(
-        ["cp", "-r", *(str(ROOT / n) for n in ("relay_verl", "recipes", "setup.cfg")), str(source)], check=True
-    )
-    subprocess.run([*pip, "--target", str(target), str(source)], check=True, timeout=300)
+def test_a_regular_install_finds_every_recipe_too(installation: Path, tmp_path: Path) -> None:
     code = (
         "from hydra import compose, initialize_config_module\n"
         "import sys, relay_verl\n"
@@ -265,14 +257,14 @@ def test_a_regular_install_finds_every_recipe_too(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *RECIPES],
-        env=os.environ | {"PYTHONPATH": str(target)},
+        env=os.environ | {"PYTHONPATH": str(installation)},
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert all(line.startswith(str(target)) for line in done.stdout.split()), done.stdout
+    assert all(line.startswith(str(installation)) for line in done.stdout.split()), done.stdout
 
 
 @pytest.mark.parametrize(

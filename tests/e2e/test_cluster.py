@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from .training_for_tests import NUM_ROWS, command, loggers, read_metrics
 
@@ -80,14 +81,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
 
 
 @pytest.fixture(scope="module")
-def plugin(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What the runtime environment carries, made as the README of the example says."""
-    target = tmp_path_factory.mktemp("dist") / "plugin"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--target", str(target), str(ROOT)], check=True, timeout=300)
-    names = ["relay_verl", "relay_verl_recipes", "hydra_plugins", "relay_verl-0.1.0.dist-info"]
-    assert all((target / name).is_dir() for name in names)
-    return [str(target / name) for name in names]
+def plugin(installation: Path) -> list[str]:
+    """What the runtime environment of the example carries."""
+    names = yaml.safe_load((ROOT / "examples" / "cluster" / "runtime_env.yaml").read_text())["py_modules"]
+    folders = [installation / Path(name).name for name in names]
+    assert all(folder.is_dir() for folder in folders)
+    return [str(folder) for folder in folders]
 
 
 def test_a_cluster_without_the_plugin_is_one_line(cluster: LocalCluster, pair: Path, tmp_path: Path) -> None:

@@ -493,17 +493,18 @@ def test_a_training_of_others_is_left_alone(config: Any, module: Any) -> None:
 def test_a_disk_that_is_too_small(config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    check_resume(config)  # of this student nothing is known
+    space.check_space(config)  # of this student nothing is known
     save_file({"w": torch.zeros(1000, 10), "v": torch.zeros(5)}, tmp_path / "student" / "model.safetensors")
     size = 12 * 10_005
     assert space.checkpoint_bytes(config) == size
     free = SimpleNamespace(free=2 * size)
     monkeypatch.setattr(space.shutil, "disk_usage", lambda path: free)
-    check_resume(config)
+    space.check_space(config)
     free.free -= 1
-    assert "free, but 2 checkpoint(s) of" in refusal(config)
+    with pytest.raises(ConfigError, match=r"free, but 2 checkpoint\(s\) of"):
+        space.check_space(config)
     config.trainer.save_freq = -1
-    check_resume(config)
+    space.check_space(config)
 
 
 # ---- the end ----

@@ -1,6 +1,8 @@
 """Every recipe composes from any directory under both kinds of install; a misspelt one never ends in plain PPO."""
 
 import configparser
+import copy
+import functools
 import os
 import subprocess
 import sys
@@ -25,6 +27,11 @@ PAPER = [name for name in GRPO if "tiny" not in name]
 
 
 def composed(name: str, *overrides: str) -> Any:
+    return copy.deepcopy(compose_once(name, *overrides))
+
+
+@functools.cache
+def compose_once(name: str, *overrides: str) -> Any:
     config_name = "sft_trainer_engine" if name in WARMUPS else "ppo_trainer"
     with initialize_config_module("verl.trainer.config", version_base=None):
         return compose(config_name, overrides=[f"+recipe={name}", *overrides])

@@ -1,57 +1,119 @@
-"""verl's own trainer on CPU with a recipe of ours, deterministic: uninterrupted, and killed and resumed."""
+"""verl's own trainer on CPU, deterministic: as a submitted job on two nodes, of which the teacher's dies; and on this
+machine, killed and resumed."""
 
+import json
+import os
 import subprocess
+import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
-from .training_for_tests import NUM_ROWS, command, read_metrics, read_rollouts, start
+from .local_cluster_for_tests import ROOT, LocalCluster, local_cluster
+from .training_for_tests import NUM_ROWS, command, loggers, read_metrics, read_rollouts, start
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-NUM_STEPS = 4
 SAVE_FREQ = 2
-KILL_AFTER = 3
-OVERRIDES = [
-    "+relay=deterministic",
+KILL_DRIVER_AFTER = 3
+NUM_COMPARED = 4
+"""Steps that both runs do undisturbed."""
+NUM_STEPS = 10
+DETERMINISTIC = ["+relay=deterministic", f"trainer.save_freq={SAVE_FREQ}", "trainer.max_actor_ckpt_to_keep=null"]
+ON_TWO_NODES = [
+    *DETERMINISTIC,
+    "relay.teacher.node_resource=teacher",
+    "transfer_queue.backend.SimpleStorage.required_node_resource=trainer",
+    "relay.on_teacher_failure=continue",
+    "relay.teacher.timeout_s=10",
+    "relay.teacher.num_retries=0",
+    "relay.teacher.breaker_threshold=3",
+    "relay.teacher.breaker_reset_s=600",
     f"trainer.total_training_steps={NUM_STEPS}",
-    f"trainer.save_freq={SAVE_FREQ}",
     f"trainer.test_freq={NUM_STEPS}",
 ]
+ON_THIS_MACHINE = [*DETERMINISTIC, f"trainer.total_training_steps={NUM_COMPARED}"]
 
 
 def read_log(folder: Path, name: str) -> str:
     return (folder / name).read_text(errors="replace")[-5000:]
 
 
-@pytest.fixture(scope="module")
-def whole(pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that nobody disturbs."""
-    folder = tmp_path_factory.mktemp("whole")
-    driver = start(command(folder, *OVERRIDES), folder, "log")
-    try:
-        assert driver.wait(timeout=500) == 0, read_log(folder, "log")
-    finally:
-        driver.kill()
-    return folder
+@dataclass(frozen=True)
+class Job:
+    """What the cluster's run left."""
+
+    folder: Path
+    metrics: list[dict[str, Any]]
+    actors: dict[str, list[str]]
+    """Classes by node, 'trainer' or 'teacher'."""
+    without_plugin: subprocess.CompletedProcess[str]
+    """The run of a driver that has the plugin on workers that have not."""
 
 
 @pytest.fixture(scope="module")
-def resumed(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the same run, whose driver is killed with SIGKILL; then the same command again."""
+def job(pair: Path, installation: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A submitted job that carries the plugin; after the steps to compare all of the teacher's node is killed."""
+    folder = tmp_path_factory.mktemp("job")
+    with local_cluster(tmp_path_factory.mktemp("bare")) as cluster:
+        elsewhere = tmp_path_factory.mktemp("without")
+        without_plugin = subprocess.run(
+            command(elsewhere, *ON_TWO_NODES),
+            env=os.environ | {"RAY_ADDRESS": cluster.address},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=elsewhere,
+        )
+        submitted = submit(cluster, folder, installation, pair)
+        try:
+            wait_for_steps(submitted, folder, 1, "log")
+            actors = cluster.actors_by_node()
+            wait_for_steps(submitted, folder, NUM_COMPARED, "log")
+            cluster.kill_node("teacher")
+            code = submitted.wait(timeout=500)
+        finally:
+            submitted.kill()
+        assert code == 0, read_log(folder, "log")
+    by_name = {name: actors[node_id] for name, node_id in cluster.nodes.items()}
+    return Job(folder, read_metrics(folder), by_name, without_plugin)
+
+
+def submit(cluster: LocalCluster, folder: Path, installation: Path, pair: Path) -> subprocess.Popen[bytes]:
+    """Submit the training as the README of the example does."""
+    names = yaml.safe_load((ROOT / "examples" / "cluster" / "runtime_env.yaml").read_text())["py_modules"]
+    carried = [installation / Path(name).name for name in names]
+    assert all(module.is_dir() for module in carried)
+    variables = {"VERL_PLATFORM": "cpu", "RELAY_TINY_DIR": str(pair), "HF_HUB_OFFLINE": "1", **loggers(folder)}
+    runtime_env = {"py_modules": [str(module) for module in carried], "env_vars": variables}
+    ray_job = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", cluster.dashboard]
+    ray_job += ["--runtime-env-json", json.dumps(runtime_env), "--"]
+    return start([*ray_job, *command(folder, *ON_TWO_NODES, python=cluster.python)], folder, "log")
+
+
+def wait_for_steps(process: subprocess.Popen[bytes], folder: Path, num_steps: int, log: str) -> None:
+    """Until so many lines of metrics are there; fails if the process ends before."""
+    while len(read_metrics(folder)) < num_steps and process.poll() is None:
+        time.sleep(0.1)
+    assert process.poll() is None, read_log(folder, log)
+
+
+@pytest.fixture(scope="module")
+def resumed(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run whose driver is killed with SIGKILL, and of the same command again."""
     folder = tmp_path_factory.mktemp("resumed")
-    driver = start(command(folder, *OVERRIDES), folder, "first.log")
+    driver = start(command(folder, *ON_THIS_MACHINE), folder, "first.log")
     try:
-        while len(read_metrics(folder)) < KILL_AFTER and driver.poll() is None:
-            time.sleep(0.1)
-        assert driver.poll() is None, read_log(folder, "first.log")
+        wait_for_steps(driver, folder, KILL_DRIVER_AFTER, "first.log")
     finally:
         driver.kill()
         driver.wait(timeout=30)
-    driver = start(command(folder, *OVERRIDES), folder, "second.log")
+    driver = start(command(folder, *ON_THIS_MACHINE), folder, "second.log")
     try:
         assert driver.wait(timeout=500) == 0, read_log(folder, "second.log")
     finally:
@@ -59,71 +121,91 @@ def resumed(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def metrics(whole: Path) -> list[dict[str, Any]]:
-    return read_metrics(whole)
+def test_a_cluster_without_the_plugin_is_one_line(job: Job) -> None:
+    """The driver has it, the workers do not; nothing is trained."""
+    assert job.without_plugin.returncode == 1
+    last = job.without_plugin.stderr.strip().splitlines()[-1]
+    assert last.startswith("relay_verl: Ray node "), job.without_plugin.stderr[-3000:]
+    assert "plugin" in last
+    assert "Traceback" not in job.without_plugin.stderr
 
 
-def test_every_step_is_done_and_calls_are_served(metrics: list) -> None:
-    assert [step["training/global_step"] for step in metrics] == list(range(1, NUM_STEPS + 1))
-    assert all(step["relay/status/completed"] == NUM_ROWS for step in metrics)
-    first = metrics[0]
+def test_students_and_teachers_groups_are_on_different_nodes(job: Job) -> None:
+    trainers, teachers = job.actors["trainer"], job.actors["teacher"]
+    assert any("WorkerDict" in name for name in trainers), "the actor's group"
+    assert not any("WorkerDict" in name for name in teachers)
+    assert trainers.count("CpuVLLMHttpServer") == teachers.count("CpuVLLMHttpServer") == 1
+    assert "CheckpointEngineWorker" in teachers, "the replica's own group"
+    for name in ("TaskRunnerV1", "SimpleStorageUnit", "TransferQueueController", "AgentLoopWorkerTQ"):
+        assert any(name in there for there in trainers), "what the training cannot do without"
+
+
+def test_before_the_node_died_calls_were_served(job: Job) -> None:
+    first = job.metrics[0]
     assert first["relay/calls/served"] > 0, "the warmed-up student calls in a quarter of its responses"
-    assert first["relay/teacher_failures"] == 0
     assert first["relay/delivered_tokens"] > 0
     assert 0 < first["relay/teacher_latency_s/p50"] <= first["relay/teacher_latency_s/p95"]
+    assert all(step["relay/teacher_failures"] == 0 for step in job.metrics[:NUM_COMPARED])
 
 
-def test_weight_updates_reach_the_engine(metrics: list) -> None:
+def test_the_training_goes_on_without_its_teacher(job: Job) -> None:
+    """Every step is done, no row is lost, and the failures are in the metrics."""
+    assert [step["training/global_step"] for step in job.metrics] == list(range(1, NUM_STEPS + 1))
+    assert all(step["relay/status/completed"] == NUM_ROWS for step in job.metrics)
+    assert sum(step["relay/teacher_failures"] for step in job.metrics) > 0
+    assert job.metrics[-1]["relay/calls/served"] == job.metrics[-1]["relay/call_ratio"] == 0
+
+
+def test_weight_updates_reach_the_engine(job: Job) -> None:
     """The student's embeddings are tied; a stale lm_head would show here from the second step on."""
-    for step in metrics:
+    for step in job.metrics:
         assert step["training/rollout_probs_diff_valid"] == 1
         assert step["training/rollout_probs_diff_mean"] < 1e-3
-    assert any(step["actor/grad_norm"] > 0 for step in metrics)
+    assert any(step["actor/grad_norm"] > 0 for step in job.metrics)
 
 
-def test_every_metric_of_a_step_is_logged(metrics: list) -> None:
+def test_every_metric_of_a_step_is_logged(job: Job) -> None:
     names = {"accuracy", "call_rate", "call_ratio", "num_calls", "requested_tokens", "delivered_tokens"}
     names |= {"malformed_calls", "teacher_failures", "status/completed", "status/teacher_failed", "calls/malformed"}
-    assert {f"relay/{name}" for name in names} <= metrics[0].keys()
+    assert {f"relay/{name}" for name in names} <= job.metrics[0].keys()
     scenarios = ("student_solvable", "teacher_dependent", "teacher_unsolvable")
-    assert sum(metrics[0].get(f"relay/scenario/{scenario}", 0) for scenario in scenarios) == pytest.approx(1)
+    assert sum(job.metrics[0].get(f"relay/scenario/{scenario}", 0) for scenario in scenarios) == pytest.approx(1)
 
 
-def test_validation_scores_accuracy_and_logs_call_statistics(metrics: list) -> None:
-    assert "val-core/tiny/add/acc/mean@1" in metrics[-1]
-    assert any(key.startswith("val-aux/tiny/mul/call_rate") for key in metrics[-1])
+def test_validation_scores_accuracy_and_logs_call_statistics(job: Job) -> None:
+    assert "val-core/tiny/add/acc/mean@1" in job.metrics[-1]
+    assert any(key.startswith("val-aux/tiny/mul/call_rate") for key in job.metrics[-1])
 
 
-def test_tensorboard_has_the_metrics_and_sample_responses(whole: Path) -> None:
+def test_tensorboard_has_the_metrics_and_sample_responses(job: Job) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(whole / "tensorboard"))
+    events = EventAccumulator(str(job.folder / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("relay/accuracy")] == list(range(1, NUM_STEPS + 1))
     assert any("generations" in tag for tag in events.Tags()["tensors"])
 
 
-def test_samples_are_kept_to_be_read(whole: Path) -> None:
+def test_samples_are_kept_to_be_read(job: Job) -> None:
     from relay_verl.evaluation.trace import read_responses
 
-    records = read_responses([whole / "checkpoints" / "samples"])
+    records = read_responses([job.folder / "checkpoints" / "samples"])
     assert {record.condition for record in records} <= {f"step {step}" for step in range(1, NUM_STEPS + 1)}
     assert all(record.benchmark.startswith("tiny/") and record.segments for record in records)
 
 
-def test_killed_and_resumed_it_has_the_weights_of_the_uninterrupted_run(whole: Path, resumed: Path) -> None:
-    """Weights, Adam's moments and every sampled response, bit by bit."""
-    last = f"checkpoints/global_step_{NUM_STEPS}/actor"
+def test_killed_and_resumed_it_has_the_weights_of_the_uninterrupted_run(job: Job, resumed: Path) -> None:
+    """Weights, Adam's moments and every sampled response, bit by bit, and though one ran on two nodes."""
+    last = f"checkpoints/global_step_{NUM_COMPARED}/actor"
     for kind in ("model", "optim"):
-        one, other = (load(folder / last / f"{kind}_world_size_1_rank_0.pt") for folder in (whole, resumed))
+        one, other = (load(folder / last / f"{kind}_world_size_1_rank_0.pt") for folder in (job.folder, resumed))
         assert one.keys() == other.keys()
         assert one
         assert [name for name in one if not torch.equal(one[name], other[name])] == []
-    for step in range(1, NUM_STEPS + 1):
+    for step in range(1, NUM_COMPARED + 1):
         one_rows, other_rows = (
             sorted((row["input"], row["output"], row["score"]) for row in read_rollouts(folder, step))
-            for folder in (whole, resumed)
+            for folder in (job.folder, resumed)
         )
         assert one_rows == other_rows, f"step {step}"
 
@@ -131,7 +213,7 @@ def test_killed_and_resumed_it_has_the_weights_of_the_uninterrupted_run(whole: P
 def test_no_step_is_missing_in_the_log_of_a_resumed_run(resumed: Path) -> None:
     """It goes on at the last checkpoint, and what was logged before is kept."""
     steps = [step["training/global_step"] for step in read_metrics(resumed)]
-    assert steps == [*range(1, KILL_AFTER + 1), *range(SAVE_FREQ + 1, NUM_STEPS + 1)]
+    assert steps == [*range(1, KILL_DRIVER_AFTER + 1), *range(SAVE_FREQ + 1, NUM_COMPARED + 1)]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +226,7 @@ def test_no_step_is_missing_in_the_log_of_a_resumed_run(resumed: Path) -> None:
 def test_another_runs_checkpoint_is_refused_with_one_line(
     resumed: Path, tmp_path: Path, recipe: str, override: str, line: str
 ) -> None:
-    arguments = command(resumed, *OVERRIDES, override, f"hydra.run.dir={tmp_path}", recipe=recipe)
+    arguments = command(resumed, *ON_THIS_MACHINE, override, f"hydra.run.dir={tmp_path}", recipe=recipe)
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=200, cwd=tmp_path)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
@@ -153,20 +235,20 @@ def test_another_runs_checkpoint_is_refused_with_one_line(
     assert "Traceback" not in done.stderr
 
 
-def test_no_row_in_any_batch_that_was_not_sampled(whole: Path) -> None:
+def test_no_row_in_any_batch_that_was_not_sampled(job: Job) -> None:
     for step in range(1, NUM_STEPS + 1):
-        rows = read_rollouts(whole, step)
+        rows = read_rollouts(job.folder, step)
         assert len({row["uid"] for row in rows}) == len(rows) == NUM_ROWS
         assert all(row["output"] for row in rows)
 
 
-def test_the_trained_student_becomes_a_hugging_face_folder(whole: Path) -> None:
+def test_the_trained_student_becomes_a_hugging_face_folder(job: Job) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from relay_verl.checkpoints.export import export
 
-    folder = whole / "student"
-    assert export(whole / "checkpoints", folder).name == f"global_step_{NUM_STEPS}"
+    folder = job.folder / "student"
+    assert export(job.folder / "checkpoints", folder).name == f"global_step_{NUM_STEPS}"
     assert "recipe: `relay_tiny`" in (folder / "README.md").read_text()
     assert AutoModelForCausalLM.from_pretrained(folder).config.tie_word_embeddings
     assert AutoTokenizer.from_pretrained(folder).eos_token == "<|im_end|>"

@@ -23,7 +23,7 @@ SAVE_FREQ = 2
 KILL_DRIVER_AFTER = 3
 NUM_COMPARED = 4
 """Steps that both runs do undisturbed."""
-NUM_STEPS = 10
+NUM_STEPS = 8
 DETERMINISTIC = ["+relay=deterministic", f"trainer.save_freq={SAVE_FREQ}", "trainer.max_actor_ckpt_to_keep=null"]
 ON_TWO_NODES = [
     *DETERMINISTIC,
@@ -36,6 +36,8 @@ ON_TWO_NODES = [
     "relay.teacher.breaker_reset_s=600",
     f"trainer.total_training_steps={NUM_STEPS}",
     f"trainer.test_freq={NUM_STEPS}",
+    "data.val_max_samples=24",
+    "data.validation_shuffle=false",
 ]
 ON_THIS_MACHINE = [*DETERMINISTIC, f"trainer.total_training_steps={NUM_COMPARED}"]
 

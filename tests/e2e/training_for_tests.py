@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-NUM_QUERIES, NUM_SAMPLES = 8, 4
+NUM_QUERIES, NUM_SAMPLES = 4, 4
 NUM_ROWS = NUM_QUERIES * NUM_SAMPLES
 SMALL = [
     f"data.train_batch_size={NUM_QUERIES}",

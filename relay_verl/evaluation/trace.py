@@ -53,17 +53,27 @@ def read_responses(paths: Sequence[Path]) -> list[ResponseRecord]:
             resolved = source.resolve()
             if resolved in sources:
                 continue
-            sources[resolved] = read_result(source).records if source.is_dir() else _read_file(source)
+            sources[resolved] = _read(source)
             if not sources[resolved]:
                 raise ConfigError(f"{source} holds no responses")
     return _tell_apart(sources)
 
 
 def _sources(path: Path) -> Sequence[Path]:
-    """Results folders and files of responses at a path."""
-    if not path.is_dir():
-        return [path]
-    return sorted(path.glob("step_*.jsonl")) or find_results([path])
+    """Results folders, a training's folder of samples, or a file of responses at a path."""
+    return find_results([path]) if path.is_dir() and not _of_training(path) else [path]
+
+
+def _of_training(folder: Path) -> list[Path]:
+    """The files of a training's samples, step by step (`relay_verl.samples`)."""
+    return sorted(folder.glob("step_*.jsonl"))
+
+
+def _read(source: Path) -> Sequence[ResponseRecord]:
+    if not source.is_dir():
+        return _read_file(source)
+    files = _of_training(source)
+    return [record for file in files for record in _read_file(file)] if files else read_result(source).records
 
 
 def _read_file(path: Path) -> list[ResponseRecord]:

@@ -44,6 +44,12 @@ def test_a_groups_samples_are_a_page_to_read(tmp_path: Path) -> None:
     assert first.latency_s == 0.5
 
 
+def test_two_groups_of_a_step_are_one_condition(tmp_path: Path) -> None:
+    for number in (5, 6):
+        write(SampleLog(tmp_path, 1.0, TOKENIZER), number)
+    assert [record.condition for record in read_responses([tmp_path])] == ["step 7"] * 4
+
+
 CHOSEN = [
     # share, number, is written, why
     (1.0, RESOLUTION - 1, True, "all groups are"),

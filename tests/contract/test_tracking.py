@@ -1,0 +1,78 @@
+"""verl's loggers: those that the README names take our metrics and sample responses; the file's in a resumed run."""
+
+import configparser
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RESUMED = """
+import sys
+import verl.utils.tracking as tracking  # the plugin is loaded with it
+from relay_verl.checkpoints import metrics_log
+if sys.argv[1] == "resumed":
+    metrics_log.resume()
+log = tracking.Tracking("p", "e", ["file"])
+log.log({"relay/accuracy": 0.5}, step=int(sys.argv[2]))
+log.finish()
+"""
+LOGGED = """
+import sys
+from verl.utils.tracking import Tracking, ValidationGenerationsLogger
+from relay_verl.metrics import SampleStats, relay_metrics
+samples = [SampleStats("completed", is_correct=True, num_tokens=3), SampleStats("completed", called=True, num_tokens=3)]
+log = Tracking("relay", "relay_tiny", [sys.argv[1]], config={"trainer": {}, "relay": {"policy": "learned"}})
+assert list(log.logger) == [sys.argv[1]], log.logger
+log.log(relay_metrics([samples]), step=1)
+ValidationGenerationsLogger("relay", "relay_tiny").log(log.logger, [("7*8=", "<call>2</call>56", 1.0)], 1)
+log.finish()
+"""
+
+
+def run(code: str, *arguments: str, folder: Path, **variables: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=os.environ | variables,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(("second", "steps"), [("resumed", [1, 2]), ("anew", [2])])
+def test_a_resumed_run_adds_to_its_log(tmp_path: Path, second: str, steps: list[int]) -> None:
+    """A run that starts at the beginning empties it, as verl does."""
+    path = tmp_path / "metrics.jsonl"
+    for how, step in (("anew", "1"), (second, "2")):
+        run(RESUMED, how, step, folder=tmp_path, VERL_FILE_LOGGER_PATH=str(path))
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == steps
+
+
+WHERE = {
+    "tensorboard": {"TENSORBOARD_DIR": "log"},
+    "wandb": {"WANDB_MODE": "offline", "WANDB_DIR": "."},
+    "mlflow": {"MLFLOW_TRACKING_URI": "sqlite:///log.db"},
+    "trackio": {"TRACKIO_DIR": "log"},
+}
+"""Variables that keep each logger in the folder it runs in."""
+
+
+@pytest.mark.parametrize("name", WHERE)
+def test_a_logger_takes_metrics_and_sample_responses(tmp_path: Path, name: str) -> None:
+    from verl.utils.tracking import Tracking
+
+    assert name in Tracking.supported_backend
+    if find_spec(name) is None:
+        extras = configparser.ConfigParser()
+        extras.read(ROOT / "setup.cfg")
+        assert extras["options.extras_require"][name].split() == [name], "it can be asked for"
+        return
+    run(LOGGED, name, folder=tmp_path, **WHERE[name])
+    assert any(path.is_file() for path in tmp_path.rglob("*"))

@@ -7,7 +7,7 @@ Where a model lies is no part of that, nor is where and how long it runs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from relay_verl.catalog.recipe import Recipe, defaults_of, find_recipe, lineage
@@ -60,7 +60,10 @@ def the_recipe(words: Sequence[str]) -> Recipe | None:
         ConfigError: more than one.
     """
     chosen: list[str] = []
+    also: list[Path] = []
     for override in _parsed(words):
+        if override.key_or_group == "hydra.searchpath":
+            also += [Path(str(root).removeprefix("file://"), "recipe") for root in override.value()]
         if override.key_or_group == GROUP:
             value = override.value()
             chosen += map(str, value) if isinstance(value, list) else [str(value)]
@@ -69,7 +72,7 @@ def the_recipe(words: Sequence[str]) -> Recipe | None:
             f"+recipe: {' and '.join(chosen)} at once; a run has one recipe: take one of them and override its keys, "
             "or write a recipe whose defaults name it"
         )
-    return find_recipe(chosen[0]) if chosen else None
+    return find_recipe(chosen[0], also) if chosen else None
 
 
 def check_overrides(config: Any, recipe: Recipe, words: Sequence[str]) -> None:

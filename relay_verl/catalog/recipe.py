@@ -6,7 +6,7 @@ is about.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ class Recipe:
     """The shared parts among its `defaults`, such as '/relay/base'."""
     keys: Mapping[str, Any]
     """The keys it sets, dotted, names apart; with a parent these are what it is about."""
+    folder: Path
+    """The `recipe/` folder it is in."""
 
     @property
     def row(self) -> Row | None:
@@ -63,13 +65,13 @@ def recipe_names() -> list[str]:
     return sorted({path.stem for folder in recipe_folders() for path in folder.glob("*.yaml")})
 
 
-def find_recipe(name: str) -> Recipe:
-    """The recipe called `name`.
+def find_recipe(name: str, also: Sequence[Path] = ()) -> Recipe:
+    """The recipe called `name`; `also` are further `recipe/` folders to look in.
 
     Raises:
         ConfigError: no such recipe; lists the valid ones.
     """
-    for folder in recipe_folders():
+    for folder in (*recipe_folders(), *also):
         path = folder / f"{name}.yaml"
         if path.is_file() and path.parent == folder:
             return _read(path)
@@ -80,7 +82,7 @@ def lineage(recipe: Recipe) -> list[Recipe]:
     """The recipe, its parent, that one's parent, and so on."""
     found = [recipe]
     while (parent := found[-1].parent) is not None:
-        found.append(find_recipe(parent))
+        found.append(find_recipe(parent, [recipe.folder]))
     return found
 
 
@@ -103,7 +105,7 @@ def _read(path: Path) -> Recipe:
     parents = [item for item in defaults if "/" not in item]
     keys = {key: value for key, value in flat(content).items() if key not in NAMES}
     parts = tuple(item for item in defaults if "/" in item)
-    return Recipe(path.stem, description, parents[0] if parents else None, parts, keys)
+    return Recipe(path.stem, description, parents[0] if parents else None, parts, keys, path.parent)
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -41,7 +41,7 @@ NOT_RUN = {
     "make tables": "hours; its parts are the quickstart's",
     "relay-verl bench": "minutes of timing, which a test has no use for; the README has what it printed",
     "pip install -e '.[gpu]'": "there is no GPU; verl's own extra is taken as it is",
-    "pip install 'relay-verl[mlflow]'": "the package is on no index; the extra is one line of setup.cfg",
+    "pip install 'relay-verl[wandb]'": "the package is on no index; the extra is one line of setup.cfg",
     "RECIPE=relay_1.7b sbatch": "there is no SLURM; bash parses the script",
     "ray start": "starts a node of a cluster; local_cluster.py starts such nodes through Ray itself",
     "kubectl apply": "there is no Kubernetes; the file is read and its command composed",

@@ -30,7 +30,7 @@ GROUPS = {"second": (2, [HELPED, LOST, STUBBORN]), "first": (1, [ALONE, STUBBORN
 def queue() -> Iterator[None]:
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_trainer", overrides=["+recipe=relay_tiny"]).transfer_queue
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
     tq.init(config)
     yield
     tq.close()

@@ -80,8 +80,8 @@ def fault_of(answer: Answer, ours: Answer, *, has_gpus: bool) -> str:
         return f"verl cannot be imported there: {answer['verl_error']}"
     if answer["plugin_error"]:
         return (
-            f"verl there does not load the plugin ({answer['plugin_error']}): {_mend(ours, 'relay-verl')}, or ship it "
-            "with Ray's runtime environment and set VERL_USE_EXTERNAL_MODULES=relay_verl.plugin in its env_vars"
+            f"verl there does not load the plugin ({answer['plugin_error']}): {_mend(ours, 'relay-verl')}, or let the "
+            "job carry it with its metadata, as examples/cluster/runtime_env.yaml does"
         )
     for name in ("relay-verl", "verl", "transformers"):
         if answer[name] is not None and answer[name] != ours[name]:

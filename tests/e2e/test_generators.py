@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 GENERATORS = [
     # command, options, after which numbers of finished queries it is killed
-    ("filter", [], [30, 170]),
+    ("filter", [], [120]),
     ("warmup-data", ["--student", "{pair}/student"], [90]),
 ]
 

@@ -71,7 +71,7 @@ def train(recipe: str, pair: Path, folder: Path, *, seed: int = 1, overrides: Se
         "TENSORBOARD_DIR": str(run.folder / "tensorboard"),
         "HF_HUB_OFFLINE": "1",
     }
-    with run.log.open("w") as log:
+    with run.log.open("a") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=run.folder)
         _watch(process, run.metrics, num_steps, recipe)
     if process.returncode:

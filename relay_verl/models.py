@@ -41,20 +41,26 @@ def model_sha256(address: str) -> str | None:
     return hashlib.sha256("\n".join(f"{file.name} {sha256_of(file)}" for file in files).encode()).hexdigest()
 
 
+def config_in_cache(hub_id: str) -> Path | None:
+    """The config.json of a hub id in the hub's local cache; None if it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        file = try_to_load_from_cache(hub_id, "config.json")
+    except HFValidationError:
+        return None
+    return Path(file) if isinstance(file, str) else None
+
+
 def count_parameters(address: str) -> int | None:
     """Parameters of a model in a folder or in the hub's cache, by the headers of its safetensors; None if unknown."""
     folder = Path(address).expanduser()
     if not folder.is_dir():
-        from huggingface_hub import try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
-
-        try:
-            cached = try_to_load_from_cache(address, "config.json")
-        except HFValidationError:
+        cached = config_in_cache(address)
+        if cached is None:
             return None
-        if not isinstance(cached, str):
-            return None
-        folder = Path(cached).parent
+        folder = cached.parent
     files = list(folder.glob("*.safetensors"))
     try:
         return sum(map(_count_in_file, files)) if files else None

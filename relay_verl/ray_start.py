@@ -16,7 +16,6 @@ from omegaconf import OmegaConf
 from relay_verl.config import ConfigError
 
 CONNECT_DEADLINE_S = 10.0
-_VERSIONS = r"\s*Ray: (\S+)\s*Python: (\S+)"
 STARTS_A_CLUSTER = {
     "num_cpus",
     "num_gpus",

@@ -100,13 +100,11 @@ def _reward_whole_batch(
         samples += whole
         lost += [sample for sample in group if not sample.is_whole]
     rewards = rewards_of(samples, settings)
-    scores = []
-    for sample, reward in zip(samples, rewards, strict=True):
-        score = torch.zeros(sample.num_tokens)  # [response_length]
-        score[-1] = reward
-        scores.append(score)
-    rm_scores = torch.nested.as_nested_tensor(scores, layout=torch.jagged)
     if keys:
+        scores = [torch.zeros(sample.num_tokens) for sample in samples]  # each [response_length]
+        for score, reward in zip(scores, rewards, strict=True):
+            score[-1] = reward
+        rm_scores = torch.nested.as_nested_tensor(scores, layout=torch.jagged)
         tq.kv_batch_put(keys=keys, partition_id=partition_id, fields=tu.get_tensordict({"rm_scores": rm_scores}))
     return {"batch": [replace(s, reward=r) for s, r in zip(samples, rewards, strict=True)] + lost}
 

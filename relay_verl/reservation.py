@@ -14,7 +14,7 @@ from relay_verl.config import ConfigError, RelaySettings, TeacherSettings
 DEADLINE_S = 30.0
 """Seconds Ray may take to find the nodes."""
 CPUS_PER_GPU = 2
-"""CPUs that a replica's worker group takes a GPU, as verl's own pool of a standalone replica has it."""
+"""CPUs that a replica's worker group takes a GPU, as verl's `RolloutReplica.init_standalone` has it."""
 SHARE = 1e-4
 """How much of the nodes' custom resource a GPU takes: next to nothing, so that 1 serves any number."""
 
@@ -43,7 +43,7 @@ def reserve(settings: TeacherSettings, gpus_per_node: int, *, name: str = "") ->
     groups = [
         placement_group([bundle] * num_gpus, strategy="STRICT_PACK", name=_name(name, rank, node))
         for rank in range(settings.num_replicas)
-        for node, num_gpus in enumerate(_gpus_by_node(settings, gpus_per_node))
+        for node, num_gpus in enumerate(gpus_by_node(settings, gpus_per_node))
     ]
     try:
         ray.get([group.ready() for group in groups], timeout=DEADLINE_S)
@@ -65,7 +65,7 @@ def find_reserved(settings: TeacherSettings, rank: int, gpus_per_node: int, *, n
         return []
     from ray.util.placement_group import get_placement_group
 
-    nodes = range(len(_gpus_by_node(settings, gpus_per_node)))
+    nodes = range(len(gpus_by_node(settings, gpus_per_node)))
     try:
         return [get_placement_group(_name(name, rank, node)) for node in nodes]
     except ValueError:
@@ -106,10 +106,10 @@ async def start_in(replica: Any, groups: list[Any]) -> None:
     await replica.launch_servers()
 
 
-def _gpus_by_node(settings: TeacherSettings, gpus_per_node: int) -> list[int]:
+def gpus_by_node(settings: TeacherSettings, gpus_per_node: int) -> list[int]:
     """GPUs of one replica on each of its nodes.
 
-    >>> _gpus_by_node(TeacherSettings(tensor_parallel_size=8), 4)
+    >>> gpus_by_node(TeacherSettings(tensor_parallel_size=8), 4)
     [4, 4]
     """
     here = min(settings.tensor_parallel_size, gpus_per_node)

@@ -51,11 +51,8 @@ class _Sample:
     trajectory: RelayTrajectory
     output: AgentLoopOutput
     verdict: Verdict
-
-    @property
-    def stats(self) -> SampleStats:
-        """What metrics and rewards know of it."""
-        return SampleStats.of(self.trajectory, is_correct=self.verdict.is_correct, grading=str(self.verdict.status))
+    stats: SampleStats
+    """What metrics and rewards know of it."""
 
 
 class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
@@ -149,7 +146,8 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         verdict = await self.reward_manager.grade(
             output.response_ids, prompt["reward_model"]["ground_truth"], prompt.get("ability")
         )
-        return _Sample(trajectory, output, verdict)
+        stats = SampleStats.of(trajectory, is_correct=verdict.is_correct, grading=str(verdict.status))
+        return _Sample(trajectory, output, verdict, stats)
 
     def _rewards(self, samples: list[_Sample], validate: bool) -> list[float]:
         if validate:

@@ -6,6 +6,7 @@ A group is chosen by its number, so that every worker decides alone; each become
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from relay_verl.data.prompts import strip_wrapper
 from relay_verl.evaluation.records import ResponseRecord, write_records
 from relay_verl.grading import Verdict
 from relay_verl.types import RelayTrajectory
+
+logger = logging.getLogger(__name__)
 
 RESOLUTION = 2**31
 """A group's number is below this (`relay_verl.data.seeds`)."""
@@ -42,12 +45,17 @@ class SampleLog:
     async def write(
         self, number: int, prompt: dict[str, Any], samples: Sequence[tuple[RelayTrajectory, Verdict, float]]
     ) -> None:
-        """Write a group's samples, each with the seconds it took, if the group's number is among the chosen ones."""
+        """Write a group's samples, each with the seconds it took, if the group's number is among the chosen ones.
+        A folder that cannot be written is a warning."""
         if number >= self.share * RESOLUTION or not samples:
             return
         step = int(prompt["global_steps"])
         path = self.folder / f"step_{step:06d}_{number:08x}.jsonl"
-        await asyncio.to_thread(write_records, path, [self._record(step, prompt, i, *s) for i, s in enumerate(samples)])
+        records = [self._record(step, prompt, index, *sample) for index, sample in enumerate(samples)]
+        try:
+            await asyncio.to_thread(write_records, path, records)
+        except OSError as error:  # what is kept to be read must not cost a group of the training
+            logger.warning("%s could not be written: %s", path, error.strerror or error)
 
     def _record(
         self,

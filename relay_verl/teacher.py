@@ -61,9 +61,11 @@ def suffix_of(index: int) -> str:
 
 def load_tokenizer(teacher: TeacherSettings, students: Any) -> Any:
     """What a teacher reads and writes with: its own tokenizer behind a text bridge, else the student's."""
+    if teacher.own_tokenizer is None:
+        return students
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(teacher.own_tokenizer) if teacher.own_tokenizer else students
+    return AutoTokenizer.from_pretrained(teacher.own_tokenizer)
 
 
 async def start_teacher(

@@ -16,7 +16,8 @@ from relay_verl.catalog.memory import (
     writing_phase,
 )
 from relay_verl.catalog.shapes import shape_of
-from relay_verl.config import RelaySettings, read_settings
+from relay_verl.cluster import num_gpus_of
+from relay_verl.config import read_settings
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Estimate:
     student: Engine | None = None
     """The student's vLLM."""
     teacher: Engine | None = None
+    """Of several teachers the one with the least room for its cache."""
     host: Term | None = None
     """Host memory a GPU beside it."""
     unknown: tuple[str, ...] = ()
@@ -64,14 +66,15 @@ def estimate(config: Any, gpu_gib: float) -> Estimate:
     if "actor_rollout_ref" not in config:
         return _warm_up(config, gpu_gib, num_gpus, is_cpu)
     settings = read_settings(config.relay)
-    num_teacher_gpus = _num_teacher_gpus(settings)
+    teachers = [each for each in settings.active_teachers.values() if each.path] if settings.needs_teacher else []
+    num_teacher_gpus = num_gpus_of(teachers)
     if is_cpu:
         return Estimate(gpu_gib, num_gpus, num_teacher_gpus, is_cpu=True)
     parts = config.actor_rollout_ref
     length = int(parts.rollout.max_model_len or config.data.max_prompt_length + config.data.max_response_length)
     phases: tuple[Phase, ...] = ()
-    student = teacher = host = None
-    unknown = []
+    student = host = None
+    unknown, engines = [], []
     if (shape := shape_of(parts.model.path)) is None:
         unknown.append(str(parts.model.path))
     else:
@@ -82,19 +85,14 @@ def estimate(config: Any, gpu_gib: float) -> Estimate:
             training_phase(shape, parts.actor.fsdp_config, parts.model, num_gpus, tokens_of_micro_batch(config)),
         )
         host = reference_term(config, shape, num_gpus)
-    if num_teacher_gpus:
-        if (shape := shape_of(settings.teacher.path)) is None:
-            unknown.append(str(settings.teacher.path))
+    for given in teachers:
+        if (shape := shape_of(given.path)) is None:
+            unknown.append(str(given.path))
         else:
-            given = settings.teacher
-            teacher = vllm_engine(shape, given.gpu_memory_utilization, given.tensor_parallel_size, length, gpu_gib)
+            share, tensor_parallel = given.gpu_memory_utilization, given.tensor_parallel_size
+            engines.append(vllm_engine(shape, share, tensor_parallel, length, gpu_gib))
+    teacher = min(engines, key=lambda engine: engine.cache_gib, default=None)
     return Estimate(gpu_gib, num_gpus, num_teacher_gpus, phases, student, teacher, host, tuple(unknown))
-
-
-def _num_teacher_gpus(settings: RelaySettings) -> int:
-    teacher = settings.teacher
-    has_replicas = settings.needs_teacher and teacher.path is not None
-    return teacher.num_replicas * teacher.tensor_parallel_size if has_replicas else 0
 
 
 def _warm_up(config: Any, gpu_gib: float, num_gpus: int, is_cpu: bool) -> Estimate:

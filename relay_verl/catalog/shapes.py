@@ -9,6 +9,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from relay_verl.models import config_in_cache
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -83,7 +85,7 @@ def shape_of(address: str | None) -> Shape | None:
         return SHAPES[address]
     file = Path(address).expanduser() / "config.json"
     if not file.is_file():
-        cached = _in_cache(address)
+        cached = config_in_cache(address)
         if cached is None:
             return None
         file = cached
@@ -113,14 +115,3 @@ def read_shape(facts: dict) -> Shape | None:
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
-
-
-def _in_cache(hub_id: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        file = try_to_load_from_cache(hub_id, "config.json")
-    except HFValidationError:
-        return None
-    return Path(file) if isinstance(file, str) else None

@@ -13,9 +13,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl import cpu
+from relay_verl.catalog.recipe import recipe_names
 from relay_verl.config import ConfigError
 from relay_verl.preflight.check import Doubt
-from relay_verl.preflight.recipe import recipe_names
 from relay_verl.versions import PYTHONS, TESTED, find_version, is_tested
 
 _MODULES = {"vemlp_wandb": "volcengine_ml_platform", "tracking": "wandb", "console": "", "file": ""}

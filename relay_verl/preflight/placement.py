@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from relay_verl.config import ConfigError, RelaySettings, TeacherSettings
+from relay_verl.reservation import CPUS_PER_GPU, gpus_by_node
 
 TRAINER_CPUS = 3
 """CPUs that verl reserves beside a GPU of the trainer: `ResourcePoolManager.max_colocate_count`."""
-REPLICA_CPUS = 2
-"""The same beside a GPU of a standalone replica: `RolloutReplica.init_standalone`."""
 CONTROLLER_CPUS = 1
 """CPUs of TransferQueue's controller."""
 SPARE_CPUS = 1
@@ -63,9 +62,10 @@ def trainer_groups(config: Any) -> list[Group]:
 
 def replica_groups(teacher: TeacherSettings, gpus_per_node: int) -> list[Group]:
     """The groups of a model's replicas: as many of its GPUs on one node as the trainer has on one of its own."""
-    num_gpus = min(teacher.tensor_parallel_size, gpus_per_node)
-    num_groups = teacher.num_replicas * (teacher.tensor_parallel_size // num_gpus)
-    return [Group("the teacher", num_gpus, num_gpus * REPLICA_CPUS, teacher.node_resource)] * num_groups
+    return [
+        Group("the teacher", num_gpus, num_gpus * CPUS_PER_GPU, teacher.node_resource)
+        for num_gpus in gpus_by_node(teacher, gpus_per_node) * teacher.num_replicas
+    ]
 
 
 def check_room(config: Any, settings: RelaySettings, nodes: Sequence[Node]) -> str:

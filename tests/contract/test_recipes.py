@@ -288,18 +288,24 @@ def test_a_regular_install_finds_every_recipe_too(installation: Path, tmp_path: 
 )
 def test_bad_input_ends_the_real_command_with_one_line(overrides: list[str], line: str, tmp_path: Path) -> None:
     """The real entry point: it exits before Ray starts, and leaves nothing but Hydra's own log folder."""
+    said = refusal("main_ppo", ["+recipe=relay_tiny", *overrides], tmp_path)
+    assert said.strip().splitlines()[-1].startswith(line), said[-2000:]
+    assert "Started a local Ray" not in said
+
+
+def refusal(trainer: str, words: list[str], folder: Path) -> str:
+    """What a trainer's command says on standard error as it ends with code 1 and without a traceback."""
     done = subprocess.run(
-        [sys.executable, "-m", "verl.trainer.main_ppo", "+recipe=relay_tiny", "hydra.output_subdir=null", *overrides],
-        env=os.environ | {"VERL_PLATFORM": "cpu", "RELAY_TINY_DIR": str(tmp_path / "nothing")},
-        cwd=tmp_path,
+        [sys.executable, "-m", f"verl.trainer.{trainer}", *words, "hydra.output_subdir=null"],
+        env=os.environ | {"VERL_PLATFORM": "cpu", "RELAY_TINY_DIR": str(folder / "nothing")},
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith(line), done.stderr[-2000:]
     assert "Traceback" not in done.stderr
-    assert "Started a local Ray" not in done.stderr
+    return done.stderr
 
 
 OTHER_COMMANDS = [
@@ -342,17 +348,8 @@ def test_a_recipe_beside_what_it_is_not_ends_the_real_command_with_one_line(
     (tmp_path / "recipe").mkdir()
     mine = "# @package _global_\n# Mine.\ndefaults:\n  - relay_tiny_simple\nrelay:\n  max_calls: 2\n"
     (tmp_path / "recipe" / "mine.yaml").write_text(mine)
-    done = subprocess.run(
-        [sys.executable, "-m", f"verl.trainer.{trainer}", *words, "hydra.output_subdir=null"],
-        env=os.environ | {"VERL_PLATFORM": "cpu"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith(line), done.stderr[-2000:]
-    assert "Traceback" not in done.stderr
+    said = refusal(trainer, words, tmp_path)
+    assert said.strip().splitlines()[-1].startswith(line), said[-2000:]
 
 
 def test_an_installation_has_every_package() -> None:

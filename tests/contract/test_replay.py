@@ -13,7 +13,7 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from relay_verl.config import RewardSettings
 from relay_verl.metrics import SampleStats
-from relay_verl.replay import RelayReplayBuffer
+from relay_verl.replay import RelayReplayBuffer, _reward_whole_batch
 from relay_verl.rewards import rewards_of
 
 ALONE = SampleStats("completed", is_correct=True, num_tokens=3, reward=1.5)
@@ -89,6 +89,10 @@ def test_the_released_codes_scenarios_are_the_whole_batchs(queue: None) -> None:
     assert metrics["relay/scenario/student_solvable"] == 1.0
     assert metrics["relay/reward/student_solvable"] == pytest.approx((1.5 + 0 + 0.75 + 0) / 4)
     assert metrics["relay/status/student_failed"] == 1.0, "a lost sample is still in the metrics"
+
+
+def test_a_batch_in_which_every_sample_is_lost_has_no_rewards_to_write() -> None:
+    assert _reward_whole_batch({"a": [LOST], "b": []}, RewardSettings(), "train") == {"batch": [LOST]}
 
 
 def test_validation_keeps_its_scores(queue: None) -> None:

@@ -100,6 +100,7 @@ async def test_our_rows_are_those_that_verls_own_worker_packs(monkeypatch: pytes
     from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 
     from relay_verl.grading import Verdict
+    from relay_verl.metrics import SampleStats
     from relay_verl.rollout import RelayAgentLoopWorker, _Sample
     from relay_verl.types import RelayStatus, RelayTrajectory, Segment
 
@@ -126,7 +127,8 @@ async def test_our_rows_are_those_that_verls_own_worker_packs(monkeypatch: pytes
     segments = [Segment("student", [4, 5]), Segment("teacher", [6]), Segment("student", [7])]
     trajectory = RelayTrajectory([1, 2, 3], segments, RelayStatus.COMPLETED)
     fields = {"uid": "u", "raw_prompt": [{"role": "user", "content": "?"}], "global_steps": 2, "data_source": "tiny"}
-    sample = _Sample(trajectory, output(), Verdict(True, "1", "graded"))  # type: ignore[arg-type]
+    verdict = Verdict(True, "1", "graded")  # type: ignore[arg-type]
+    sample = _Sample(trajectory, output(), verdict, SampleStats.of(trajectory, is_correct=True))
     await worker._put_rows([sample], [0.75], dict(fields), "train")
     theirs = output()
     theirs.reward_score = 0.75

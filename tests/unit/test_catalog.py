@@ -194,6 +194,16 @@ def test_the_estimate_of_a_recipe() -> None:
     assert not estimate(config, 16.0).fits
 
 
+def test_several_teachers_take_their_gpus_together_and_the_tightest_is_shown() -> None:
+    teachers = (
+        "relay.teachers=[{path: Qwen/Qwen3-8B, num_replicas: 2}, {path: Qwen/Qwen3-32B, tensor_parallel_size: 2}]"
+    )
+    found = estimate(compose("relay_1.7b", [teachers]), 79.0)
+    assert found.num_teacher_gpus == 2 + 2
+    assert found.teacher
+    assert "32,762.1M" in found.teacher.weights.arithmetic
+
+
 def test_an_endpoint_takes_no_gpu_and_an_unknown_student_is_said(tmp_path: Path) -> None:
     words = ["relay.teacher.path=null", "relay.teacher.base_url=http://127.0.0.1:9/v1"]
     found = estimate(compose("relay_1.7b", [*words, f"actor_rollout_ref.model.path={tmp_path}"]), 79.0)

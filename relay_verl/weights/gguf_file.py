@@ -10,7 +10,7 @@ transformers reads GGUF files too. It keeps both matrices, takes all weights int
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -161,25 +161,26 @@ class GgufModel:
         self.generation_config().save_pretrained(folder)
         self.tokenizer().save_pretrained(folder)
         place: dict[str, str] = {}
-        total, shard, shard_bytes = 0, {}, 0
-
-        def write_shard() -> None:
-            nonlocal shard, shard_bytes
-            file = f"model-{len(set(place.values())) + 1:05d}.safetensors"
+        total = 0
+        for number, shard in enumerate(_shards(self.weights(dtype)), start=1):
+            file = f"model-{number:05d}.safetensors"
             save_file(shard, folder / file, metadata={"format": "pt"})
             place.update(dict.fromkeys(shard, file))
-            shard, shard_bytes = {}, 0
-
-        for name, weight in self.weights(dtype):
-            shard[name] = weight
-            shard_bytes += weight.nbytes
-            total += weight.nbytes
-            if shard_bytes >= SHARD_BYTES:
-                write_shard()
-        if shard:
-            write_shard()
+            total += sum(weight.nbytes for weight in shard.values())
         index = {"metadata": {"total_size": total}, "weight_map": place}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True))
+
+
+def _shards(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[dict[str, torch.Tensor]]:
+    """The weights in groups of about SHARD_BYTES."""
+    shard: dict[str, torch.Tensor] = {}
+    for name, weight in weights:
+        shard[name] = weight
+        if sum(each.nbytes for each in shard.values()) >= SHARD_BYTES:
+            yield shard
+            shard = {}
+    if shard:
+        yield shard
 
 
 def _dequantized(tensor: ReaderTensor, dtype: torch.dtype) -> torch.Tensor:

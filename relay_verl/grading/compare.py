@@ -215,6 +215,8 @@ def _is_same_listing(answer: Value, truth: Value) -> bool:
         case (Listing() as listing, Brackets() as brackets) | (Brackets() as brackets, Listing() as listing):
             is_tuple = (brackets.opening, brackets.closing) == ("(", ")") or len(brackets.items) > 2
             return is_tuple and _is_same_sequence([_unnamed(item) for item in listing.items], brackets.items)
+        case Listing(is_choice=True), _:
+            return all(is_same(_unnamed(item), truth) for item in answer.items)
         case (Listing() as listing, Formula() as formula) | (Formula() as formula, Listing() as listing):
             return _is_same_thousands(listing, formula)
     return False

@@ -186,6 +186,8 @@ class _Reader:
         self.position = 0
         self.depth = 0
         self.num_bars = 0
+        self.loose_digit = -1
+        """Where the second digit of an unbraced pair stands."""
         # Where a sum counts with i, i is its counter and not the imaginary unit.
         self.counters = {
             tokens[n + 2].text
@@ -262,7 +264,7 @@ class _Reader:
         factors = [self.factor()]
         while self.starts_factor():
             token = self.tokens[self.position]
-            if token.kind == "number":  # '3 5', '\frac{1}{2}3', 'x2'
+            if token.kind == "number" and not self.is_number_a_factor():
                 raise UnreadableError("a number behind a factor")
             if is_divisor and self.tokens[start].kind == "number" and len(factors) == 1:
                 raise UnreadableError("1/2x has two readings")
@@ -270,6 +272,13 @@ class _Reader:
         if len(factors) > 1:
             factors = self.as_mixed_number(start, factors)
         return product(*factors)
+
+    def is_number_a_factor(self) -> bool:
+        r"""In `(n-2)2^n` and `2^a 3^b`, but not in `3 5`, `x2` and `\frac{1}25`."""
+        before = self.tokens[self.position - 1]
+        is_power = self.position + 1 < len(self.tokens) and self.tokens[self.position + 1].text == "^"
+        is_closed = before.text in (")", "}", "]", "!") or (is_power and before.kind != "number")
+        return is_closed and self.position != self.loose_digit
 
     def as_mixed_number(self, start: int, factors: list[Node]) -> list[Node]:
         r"""`2\frac{1}{2}` is two and a half: an integer, then a fraction of plain integers below one."""
@@ -345,6 +354,7 @@ class _Reader:
                     raise UnreadableError("a command with unbraced digits has two readings")
                 # \frac12: the second digit is the next argument's
                 self.position -= 1
+                self.loose_digit = self.position
                 self.tokens = [*self.tokens[: self.position], Token("number", rest), *self.tokens[self.position + 1 :]]
                 return number(token.text[0])
             return number(token.text)

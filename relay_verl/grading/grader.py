@@ -8,6 +8,7 @@ asyncio, in a fork or a Ray actor, and one answer's fate never touches the next 
 
 How an answer is found, in time linear in the response:
 - It is the content of the last complete, non-empty `\boxed{...}` with balanced braces (`\{` and `\}` are not braces).
+  Boxes at the end that only a comma, `and` or `or` joins are one list, on both sides.
 - Math or text without a box is `no_answer`: stray numbers are not graded.
 - Multiple choice without a box may say "answer is (B)" or "Answer: B"; the last one counts.
 
@@ -30,7 +31,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from relay_verl.grading.answers import choice_letter, last_boxed, stated_choice, trim
+from relay_verl.grading.answers import boxed_answer, choice_letter, stated_choice, trim
 from relay_verl.grading.crew import WorkerCrew, WorkerLostError
 from relay_verl.grading.text import is_same_text
 
@@ -84,8 +85,8 @@ def _decide_here(response: str, ground_truth: str, kind: Kind) -> Verdict | tupl
             return _error(f"{name} must be a str, not {type(value).__name__}")
     if kind not in KINDS:
         return _error(f"kind must be one of {', '.join(map(repr, KINDS))}, not {kind!r}")
-    answer = last_boxed(response)
-    truth = last_boxed(ground_truth) or ground_truth
+    answer = boxed_answer(response)
+    truth = boxed_answer(ground_truth, is_truth=True) or ground_truth
     if kind == "choice":
         true_letter = choice_letter(truth)
         if true_letter is None:

@@ -123,6 +123,8 @@ def tokenize(text: str) -> list[Token]:
         name = _SYNONYMS.get(name, name)
         if name.isspace() or name == "\\ " or name in _IGNORED:
             is_spaced = is_spaced or name not in _IGNORED or name in _SPACES
+            if name == r"\!":  # '11,\! 111': it takes the blank back
+                position += len(text[position:]) - len(text[position:].lstrip())
             if name in (r"\left", r"\right") and text[position : position + 1] == ".":
                 position += 1  # the invisible partner of a bracket
             continue

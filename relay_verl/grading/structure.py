@@ -77,8 +77,8 @@ class Listing(Value):
     """Values with nothing around them: their order does not count, repetitions do."""
 
     items: tuple[Value, ...]
-    is_thousands: bool = False
-    """Whether `1,234` was read as two numbers."""
+    is_choice: bool = False
+    """Whether they are joined by `or` throughout: one value in several spellings is then one value."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,9 @@ def _read_listing(tokens: list[Token], depth: int) -> Value:
         if is_record or set(joiners) == {";"}:
             return Listing(tuple(Listing(tuple(group)) if is_record else Brackets(tuple(group), "(", ")") for group in items))
     flat = _without_declarations(flat)
-    return Listing(tuple(_flatten(_with_shared_name(flat)))) if len(flat) > 1 else flat[0]
+    if len(flat) == 1:
+        return flat[0]
+    return Listing(tuple(_flatten(_with_shared_name(flat))), is_choice=set(joiners) == {r"\or"} and len(items) == len(flat))
 
 
 def _is_inequality(value: Value) -> bool:
@@ -310,7 +312,7 @@ def _with_shared_name(items: list[Value]) -> list[Value]:
 def _flatten(items: list[Value]) -> list[Value]:
     flat: list[Value] = []
     for item in items:
-        flat.extend(item.items if isinstance(item, Listing) and not item.is_thousands else [item])
+        flat.extend(item.items if isinstance(item, Listing) else [item])
     return flat
 
 
@@ -522,10 +524,7 @@ def _as_numeral(tokens: list[Token]) -> Numeral | None:
     underscores = [index for index, token in enumerate(tokens) if token.text == "_" and token.kind == "sign"]
     if len(underscores) != 1:
         return None
-    digits_tokens = tokens[: underscores[0]]
-    while digits_tokens and digits_tokens[0].text in ("(", "{") and matching(digits_tokens, 0) == len(digits_tokens) - 1:
-        digits_tokens = digits_tokens[1:-1]
-    digits = plain(digits_tokens).replace("{", "").replace("}", "")
+    digits = re.sub(r"^\((.*)\)$", r"\1", re.sub("[{}]", "", plain(tokens[: underscores[0]])))
     below = re.sub(r"[(){}\s]|base", "", plain(tokens[underscores[0] + 1 :]))
     base = _BASES.get(below.casefold(), int(below) if below.isdecimal() and len(below) < 3 else None)
     if base is None or not re.fullmatch(r"-?[0-9A-Fa-f]*\d[0-9A-Fa-f]*(?:\.[0-9A-Fa-f]+)?", digits):

@@ -16,7 +16,6 @@ MIN_ROUNDED_DIGITS digits and is that value rounded, or cut, at its last digit: 
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 import zlib
@@ -43,6 +42,7 @@ EQUAL_DIGITS = 40
 MIN_NUM_POINTS = 3
 NUM_POINTS = 24
 INTEGER_NAMES = frozenset("nmkjlNMK")
+_SMOOTH_FUNCTIONS = frozenset("sin cos tan cot sec csc sinh cosh tanh coth".split())
 _INTEGER_FUNCTIONS = frozenset(["factorial", "binomial", "floor", "ceil", "gcd", "lcm"])
 
 
@@ -522,52 +522,92 @@ def _evaluate(one: Node, other: Node, point: Mapping[str, Fraction]) -> tuple[tu
 
 
 def _is_identity(one: Node, other: Node, names: list[str]) -> bool:
-    num_real, is_complex_equal, num_complex = 0, True, 0
-    for point in itertools.islice(_real_points(names), NUM_POINTS):
+    """Whether both have the same value at random points: a few for smooth formulas, many of all sizes for others."""
+    is_smooth = _is_smooth(one) and _is_smooth(other)
+    num_points, num_needed = (NUM_POINTS, MIN_NUM_POINTS) if is_smooth else (3 * NUM_POINTS, NUM_POINTS)
+    scales = [1] if is_smooth else _scales(one, other)
+    num_real, num_complex, is_complex_equal = 0, 0, True
+    for index in range(num_points):
+        point = {name: random_fraction(name, index) * scales[(index // 2 + n) % len(scales)] for n, name in enumerate(names)}
         try:
-            left = _values_at(one, point)
-            right = _values_at(other, point)
+            is_real = _ball_at(one, point).is_real and _ball_at(other, point).is_real
             is_same = _is_equal_at(one, other, point)
         except UnevaluableError:
             continue
-        if left.is_real and right.is_real:
-            num_real += 1
-            if not is_same:
-                break
-            if num_real >= MIN_NUM_POINTS:
-                return True
-        else:
-            num_complex += 1
-            is_complex_equal = is_complex_equal and is_same
-    else:
-        if num_real == 0 and num_complex >= MIN_NUM_POINTS and is_complex_equal:
+        if is_real and not is_same:
+            break
+        num_real, num_complex = num_real + is_real, num_complex + (not is_real)
+        is_complex_equal = is_complex_equal and is_same
+        if is_smooth and num_real >= num_needed:
             return True
-    is_about_integers = has_integer_functions(one) or has_integer_functions(other)
-    return is_about_integers and _is_identity_of_integers(one, other, names)
+    else:
+        if num_real >= num_needed or (num_real == 0 and is_complex_equal and num_complex >= num_needed):
+            return True
+    integers = _integer_names(one) | _integer_names(other)
+    return bool(integers) and integers <= INTEGER_NAMES and _is_identity_of_integers(one, other, names)
+
+
+def _is_smooth(node: Node) -> bool:
+    """Whether equality near some points is equality: no |x|, floor or root of variables, which have pieces."""
+    if isinstance(node, Series) or (isinstance(node, Call) and node.function not in _SMOOTH_FUNCTIONS and names_of(node)):
+        return False
+    if isinstance(node, Power) and names_of(node.base):
+        exponent = exact(node.exponent)
+        if exponent is None or exponent.denominator != 1:
+            return False
+    if isinstance(node, Power) and names_of(node.exponent) and isinstance(node.base, Number) and node.base.value < 0:
+        return False
+    return all(map(_is_smooth, children(node)))
+
+
+def _scales(one: Node, other: Node) -> list[int]:
+    """Sizes of points: the formulas' own numbers are where their pieces can meet."""
+    numbers = sorted({max(1, abs(math.ceil(value))) for node in (one, other) for value in _numbers_in(node)} - {1, 2, 3})
+    return [1, 12, 300, *numbers[:6]]
+
+
+def _numbers_in(node: Node) -> Iterator[Fraction]:
+    if isinstance(node, Number) and abs(node.value) < 1 << 40:
+        yield node.value
+    for child in children(node):
+        yield from _numbers_in(child)
 
 
 def _is_identity_of_integers(one: Node, other: Node, names: list[str]) -> bool:
     num_equal = 0
-    for point in itertools.islice(_integer_points(names), NUM_POINTS):
+    for index in range(3 * NUM_POINTS):
+        point = {
+            name: Fraction(_random(name, index).randrange(1, 6 + 3 * index))
+            if name in INTEGER_NAMES
+            else random_fraction(name, index)
+            for name in names
+        }
         try:
             if not _is_equal_at(one, other, point):
                 return False
         except UnevaluableError:
             continue
         num_equal += 1
-    return num_equal >= NUM_POINTS // 2
+    return num_equal >= NUM_POINTS
 
 
-def _values_at(node: Node, point: Mapping[str, Fraction]) -> Ball:
+def _ball_at(node: Node, point: Mapping[str, Fraction]) -> Ball:
     with mp.workdps(BASE_DIGITS):
         return _Evaluator(point).ball(node)
 
 
-def has_integer_functions(node: Node) -> bool:
-    if isinstance(node, Series) or (isinstance(node, Call) and node.function in _INTEGER_FUNCTIONS):
-        return True
-    is_sign = isinstance(node, Power) and bool(names_of(node.exponent)) and (exact(node.base) or 0) < 0
-    return is_sign or any(has_integer_functions(child) for child in children(node))
+def _integer_names(node: Node) -> frozenset[str]:
+    """The variables of a formula that must be integers: those of floors, factorials, sums' limits, powers of -1."""
+    match node:
+        case Series():
+            inner = names_of(node.first) | names_of(node.last)
+        case Call() if node.function in _INTEGER_FUNCTIONS:
+            inner = names_of(node)
+        case Power() if (exact(node.base) or 0) < 0:
+            inner = names_of(node.exponent)
+        case _:
+            inner = frozenset()
+    return inner.union(*(_integer_names(child) for child in children(node)))
 
 
 def _random(name: str, index: int) -> random.Random:
@@ -579,21 +619,6 @@ def random_fraction(name: str, index: int) -> Fraction:
     generator = _random(name, index)
     value = Fraction(generator.randrange(1 << 14, 1 << 18) | 1, 1 << 16)
     return value if index % 2 or generator.random() < 0.5 else -value
-
-
-def _real_points(names: list[str]) -> Iterator[dict[str, Fraction]]:
-    for index in itertools.count():
-        yield {name: random_fraction(name, index) for name in names}
-
-
-def _integer_points(names: list[str]) -> Iterator[dict[str, Fraction]]:
-    for index in itertools.count():
-        yield {
-            name: Fraction(_random(name, index).randrange(1, 12 + 3 * index))
-            if name in INTEGER_NAMES
-            else random_fraction(name, index)
-            for name in names
-        }
 
 
 def _is_rounded(decimal: Node, value: Node) -> bool:

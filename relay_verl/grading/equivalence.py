@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from relay_verl.grading.spelling import PERCENTAGE, respell
+from relay_verl.grading.spelling import PERCENTAGE, respell_pair
 
 
 def is_equivalent(answer: str, ground_truth: str) -> bool:
@@ -22,14 +22,23 @@ def is_equivalent(answer: str, ground_truth: str) -> bool:
     """
     from math_verify import verify  # half a second of sympy that the asker's process has no use for
 
-    return verify(_parse(ground_truth), _parse(answer), allow_set_relation_comp=True, timeout_seconds=None)
+    pair = respell_pair(answer, ground_truth)
+    if pair is None:  # their units differ
+        return False
+    return verify(_parse(pair[1]), _parse(pair[0]), allow_set_relation_comp=True, timeout_seconds=None)
 
 
 def _parse(answer: str) -> list[Any]:
+    """What math-verify reads in a respelled answer. Units are taken off before."""
+    from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
 
-    answer = respell(answer)
     percentage = PERCENTAGE.fullmatch(answer)
     boxed = rf"$\boxed{{{percentage['number']}}}$\%" if percentage else rf"\boxed{{{answer}}}"
-    box_only = LatexExtractionConfig(try_extract_without_anchor=False, boxed_match_priority=0)
+    normalization = NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
+    )
+    box_only = LatexExtractionConfig(
+        try_extract_without_anchor=False, boxed_match_priority=0, normalization_config=normalization
+    )
     return parse(boxed, [box_only], parsing_timeout=None)

@@ -15,8 +15,8 @@ _SIZES = re.compile(
 )
 _BRACED_FONT = re.compile(r"\{\s{0,4}\\(?:rm|bf|it|sf|tt)\s{1,4}(?=[^{}]{0,80}\})")
 _WORDS = re.compile(r"\\(?:textbf|textit|textrm|textnormal|texttt|textsf|textup|mbox|hbox|emph)\s{0,4}(?=\{)")
-_BLANKS = re.compile(r"\\(?:[,;: ]|q?quad(?![A-Za-z])|enspace(?![A-Za-z])|thinspace(?![A-Za-z])|hspace\*?\{[^{}]{0,20}\})|~|\\$")
-_BACK_BLANK = re.compile(r"\\!\s{0,4}")
+_BLANKS = re.compile(r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z])|enspace(?![A-Za-z])|thinspace(?![A-Za-z])|hspace\*?\{[^{}]{0,20}\})|~")
+_BACK_BLANK = re.compile(r"(?<!\\)\\!\s{0,4}")
 _FORMATTED = re.compile(
     r"\\(?:mathbf|boldsymbol|bm|pmb|mathit|mathsf|mathtt|mathrm|mathnormal|text|underline|uline|mathop|operatorname)"
     r"\s{0,4}\{|[{}]"
@@ -26,6 +26,7 @@ _NOT_MATH = re.compile(r"[^\d\s+\-*/^_().,|!=<>\\{}A-Za-z%~]")
 _MAX_FORMATTED_CHARS = 200
 _BRACED_COMMA = re.compile(r"\s{0,4}\{\s{0,4},\s{0,4}\}")
 _EMPTY_TEXT = re.compile(r"\\(?:text|mathrm)\s{0,4}\{\s*\}")
+_DOUBLED = re.compile(r"\\\\(?=[A-Za-z])")
 _ENDS_WITH_BACKSLASHES = re.compile(r"(?<!\\)\\+$")
 _DOTS = re.compile(r"\\(?:ldots|dots|dotsc|dotsb|cdots)(?![A-Za-z])|(?<=,)\s{0,4}\.\.\.\s{0,4}(?=,)")
 _FEET = re.compile(
@@ -56,6 +57,8 @@ def drop_looks(text: str) -> str:
     ('1.25', '3  and  5', '\\frac12')
     """
     text = _DOLLAR.sub(" ", text.strip())
+    if r"\begin" not in text:  # there, it ends a row
+        text = _DOUBLED.sub(r"\\", text)
     text = _BRACED_FONT.sub(r"\\mathrm{", text)
     text = _SIZES.sub(lambda size: " " if size[0][-1].isalpha() else "", text)
     text = _WORDS.sub(r"\\text", text)

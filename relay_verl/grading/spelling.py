@@ -32,6 +32,7 @@ from relay_verl.grading.numerals import join_thousands, spell_mixed, spell_numbe
 from relay_verl.grading.percentages import spell_percentages
 from relay_verl.grading.python_math import from_python
 from relay_verl.grading.quantities import agree, rescale
+from relay_verl.grading.unit_table import parse_unit
 from relay_verl.grading.units import Quantity, name_plain_units, take_units_off
 from relay_verl.grading.words import (
     drop_leading_words,
@@ -42,6 +43,7 @@ from relay_verl.grading.words import (
     spell_scales,
 )
 
+DEGREES = parse_unit("degrees")
 PERCENTAGE = re.compile(r"(?P<number>.*\S)\s*\\%\s*", re.DOTALL)
 """A respelled answer that is a percentage: math-verify sees a % only behind the box."""
 
@@ -94,6 +96,8 @@ def _start(answer: str) -> tuple[str, list[Quantity]]:
     for rewrite in _REWRITES:
         answer = rewrite(answer)
     answer, quantities = take_units_off(answer)
+    if has_degrees(answer) and not quantities:
+        quantities = [Quantity("", DEGREES)]
     return brace_arguments(answer), quantities
 
 

@@ -45,7 +45,7 @@ _CURRENCY = re.compile(
 _CURRENCY_NAMES = {r"\$": "usd", "€": "eur", "£": "gbp", "¥": "yen", "₹": "inr", "Rs": "inr", "JPY": "yen"}
 _PLAIN_WORDS = re.compile(
     r"(?<=[\d}%)])(?:\s{1,4}|\\,\s{0,4})((?:[A-Za-z]{2,24}\.?(?:\s{0,2}/\s{0,2}|\s|-)){0,5}[A-Za-z]{1,24}\.?)"
-    r"(?=\s{0,4}(?:$|[,;^=)\]]|\\(?:text|times|cdot|,|;)))"
+    r"(?=\s{0,4}(?:$|[,;^=)\]\d]|\\(?:text|times|cdot|,|;)))"
 )
 _GLUED_WORD = re.compile(r"(?<![A-Za-z_^{])(\d{1,40}(?:\.\d{1,40})?)([A-Za-z]{2,16})(?![A-Za-z(_])")
 _GLUED = frozenset("cm mph kph kmh kmph hrs hr mins secs sec ft GB MB TB kHz MHz GHz kWh keV MeV GeV".split())
@@ -81,7 +81,11 @@ def _name_words(match: re.Match[str]) -> str:
     # The first word decides: 'm square' and 'a bc' are products, 'square m' and 'km/h' are not.
     if not _is_plain_unit(words[0]) or not all(_is_plain_unit(word) or is_unit_word(word) for word in words[1:]):
         return match[0]
-    return rf"\text{{ {match[1]}}}" if parse_unit(match[1]) else match[0]
+    unit = parse_unit(match[1])
+    is_followed_by_digit = match.string[match.end() : match.end() + 5].lstrip()[:1].isdigit()  # '5 feet 10 inches'
+    if unit is None or (is_followed_by_digit and not unit.is_known):
+        return match[0]
+    return rf"\text{{ {match[1]}}}"
 
 
 def _is_plain_unit(word: str) -> bool:

@@ -28,6 +28,7 @@ _LEADING_TEXT = re.compile(r"\s*\\(?:text|mathrm)\s{0,4}\{([^{}\d]{1,120})\}\s*(
 _LEADING_WORDS = re.compile(r"\s*((?:[A-Za-z']{1,24}[ ]{1,3}){0,12}[A-Za-z']{1,24})\s{0,4}(:|=)?\s{1,4}(?=\S)|\s*([A-Za-z]{2,24}(?: [A-Za-z']{1,24}){0,12})\s{0,2}:\s*(?=\S)")
 _LEADING_SIGN = re.compile(r"\s*(?:\\(?:therefore|implies|Rightarrow|Longrightarrow|approx)(?![A-Za-z])|≈|∴|=(?!=))\s*")
 _TEXT_ALONE = re.compile(r"\s*\\(text|mathrm)\s{0,4}\{([^{}]{1,400})\}\s*\.?\s*")
+_STARTS_WITH_NUMBER = re.compile(r"\s*[-+]?\d")
 _SUFFIX = r"(st|nd|rd|th)"
 _ORDINAL = re.compile(
     rf"(?<![\d.])(\d{{1,40}})\s?(?:\^\s?\{{\s?\\(?:text|mathrm|textsuperscript)\s?\{{\s?{_SUFFIX}\s?\}}\s?\}}"
@@ -67,7 +68,8 @@ def drop_leading_words(text: str) -> str:
         inner = drop_leading_words(alone[2]).strip()
         if inner != alone[2].strip():
             return rf"\{alone[1]}{{{inner}}}" if inner[:1].isalpha() else inner
-        return text
+        is_quantity = _STARTS_WITH_NUMBER.match(alone[2])  # '\text{5 cm}'
+        return alone[2].strip() if is_quantity else text
     for _ in range(3):
         lead = _LEADING_TEXT.match(text) or _LEADING_WORDS.match(text)
         if lead:

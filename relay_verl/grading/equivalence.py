@@ -6,10 +6,10 @@ What cannot be read is right in its own spelling only, blanks and looks apart. T
 
 from __future__ import annotations
 
-from relay_verl.grading.compare import is_same, rename
+from relay_verl.grading.compare import is_same
 from relay_verl.grading.latex import UnreadableError, plain, tokenize
-from relay_verl.grading.spelling import respell
-from relay_verl.grading.structure import Value, read
+from relay_verl.grading.spelling import respell, respell_pair
+from relay_verl.grading.structure import read
 
 
 def is_equivalent(answer: str, ground_truth: str) -> bool:
@@ -18,11 +18,13 @@ def is_equivalent(answer: str, ground_truth: str) -> bool:
     >>> is_equivalent(r"\sqrt{18}", r"3\sqrt{2}"), is_equivalent("3 or 5", "5")
     (True, False)
     """
-    answer, ground_truth = respell(answer), respell(ground_truth)
+    pair = respell_pair(answer, ground_truth)
+    if pair is None:  # their units differ
+        return False
     try:
-        return is_same(read(answer), read(ground_truth))
+        return is_same(read(pair[0]), read(pair[1]))
     except UnreadableError:
-        return _spelling(answer) == _spelling(ground_truth) is not None
+        return _spelling(pair[0]) == _spelling(pair[1]) is not None
 
 
 def is_readable(answer: str) -> bool:

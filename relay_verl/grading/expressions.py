@@ -270,6 +270,8 @@ class _Reader:
                 raise UnreadableError("1/2x has two readings")
             factors.append(self.factor())
         if len(factors) > 1:
+            if any(isinstance(factor, Name) and factor.text.startswith("<") for factor in factors):
+                raise UnreadableError("words in a formula")
             factors = self.as_mixed_number(start, factors)
         return product(*factors)
 

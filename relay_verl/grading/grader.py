@@ -182,7 +182,7 @@ class Grader:
         """Whether a mathematical truth parses; if not, only an answer of the very same spelling is right. None if the
         worker could not say."""
         try:
-            truth = trim(last_boxed(ground_truth) or ground_truth)
+            truth = trim(boxed_answer(ground_truth, is_truth=True) or ground_truth)
             is_plain = _INTEGER.fullmatch(truth) is not None
             return is_plain or self._crew().ask("is_readable", [truth], self._timeout_s)
         except (TimeoutError, WorkerLostError, OSError):

@@ -177,6 +177,8 @@ def _from_text(command: str, content: str, is_spaced: bool) -> list[Token]:
         return [Token("command", rf"\{conjunction[1]}", True)]
     if not content.strip():
         return []
+    if content.strip() == "dots":  # \\ldots, respelled
+        return [Token("command", r"\dots", is_spaced)]
     # A font changes the looks of a formula only; several letters in it are one word, as \mathrm{red} is.
     if command in _FONT_COMMANDS and not re.fullmatch(r"[A-Za-z][A-Za-z ]+", content.strip()):
         inner = tokenize(content)

@@ -156,6 +156,7 @@ _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eig
 _BASES |= {"eleven": 11, "twelve": 12, "sixteen": 16}
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?0,\d+")
+_SPELLED_BASE = re.compile(r"\(?(?:in )?base[ -]?(\w+)\)?", re.IGNORECASE)
 _MATRIX = re.compile(r"\\begin\{([pbBvV]?matrix|array|smallmatrix)\}")
 
 
@@ -521,6 +522,9 @@ def _as_named_set(tokens: list[Token]) -> NamedSet | None:
 
 def _as_numeral(tokens: list[Token]) -> Numeral | None:
     r"""`52_8`, `(52)_{8}`, `1A_{16}`, `52_{\text{eight}}`, `52_{(8)}`, `\text{1A}_{16}`."""
+    spelled_base = _SPELLED_BASE.fullmatch(tokens[-1].text) if tokens[-1].kind == "text" else None
+    if spelled_base:  # '52\\text{ (base 8)}'
+        tokens = [*tokens[:-1], Token("sign", "_"), Token("text", spelled_base[1])]
     underscores = [index for index, token in enumerate(tokens) if token.text == "_" and token.kind == "sign"]
     if len(underscores) != 1:
         return None

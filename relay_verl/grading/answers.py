@@ -51,7 +51,7 @@ def boxed_answer(text: str, *, is_truth: bool = False) -> str | None:
     boxes = _boxes(text)
     if not boxes:
         return None
-    contents, joiners = [boxes[-1].content], []
+    contents, joiners = [boxes[-1].content], list[str]()
     for box, following in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
         gap = text[box.end : following.begin]
         joiner = _joiner(gap, is_truth=is_truth) if len(gap) <= MAX_GAP_CHARS else None

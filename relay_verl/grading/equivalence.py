@@ -1,12 +1,12 @@
 r"""Are two mathematical answers equal? Runs in the worker process only: it can take long.
 
-An answer is respelled (`spelling`), read (`structure`, which reads formulas with `expressions`) and compared (`compare`).
-What cannot be read is right in its own spelling only, blanks and looks apart. The rules are in the room's README.
+An answer is respelled (`spelling`), read (`structure`) and compared (`compare`). What cannot be read is
+right in its own spelling only, blanks and looks apart. The rules are in the room's README.
 """
 
 from __future__ import annotations
 
-from relay_verl.grading.compare import is_same
+from relay_verl.grading.compare import is_right
 from relay_verl.grading.latex import UnreadableError, plain, tokenize
 from relay_verl.grading.spelling import respell, respell_pair
 from relay_verl.grading.structure import read
@@ -22,7 +22,7 @@ def is_equivalent(answer: str, ground_truth: str) -> bool:
     if pair is None:  # their units differ
         return False
     try:
-        return is_same(read(pair[0]), read(pair[1]))
+        return is_right(read(pair[0]), read(pair[1]))
     except UnreadableError:
         return _spelling(pair[0]) == _spelling(pair[1]) is not None
 

@@ -1,6 +1,6 @@
 r"""Sets of real numbers that answers spell as intervals, unions, points or inequalities. Pure.
 
-A set is a list of pieces. Where all ends are numbers, pieces that touch are joined, so that `[1,2]\cup[2,3]` is `[1,3]`,
+A set is a list of pieces. Where all ends are numbers, pieces that touch are joined (`[1,2]\cup[2,3]` is `[1,3]`),
 and complements exist; sets whose ends are variables are compared piece by piece.
 
 Invariant: an inequality is read only in its solved form, a variable (or its absolute value) between numbers. `x^2<4` is
@@ -15,9 +15,10 @@ from typing import Any
 
 from mpmath import mp
 
-from relay_verl.grading.expressions import Call, Constant, Name, Node, Number, Product, negative
-from relay_verl.grading.numbers import UnevaluableError, is_equal, names_of, real_value
-from relay_verl.grading.structure import (
+from relay_verl.grading.exact import UnevaluableError
+from relay_verl.grading.formula_tree import Call, Constant, Name, Node, Number, Product, names_of, negative
+from relay_verl.grading.identity import is_equal, real_value
+from relay_verl.grading.values import (
     Alternatives,
     Braces,
     Brackets,
@@ -135,8 +136,10 @@ def _key(node: Node) -> Any:
 
 
 def _is_minus_infinity(node: Node) -> bool:
-    return isinstance(node, Product) and node.factors[-1] == INFINITY and all(
-        isinstance(factor, Number) and factor.value == -1 for factor in node.factors[:-1]
+    return (
+        isinstance(node, Product)
+        and node.factors[-1] == INFINITY
+        and all(isinstance(factor, Number) and factor.value == -1 for factor in node.factors[:-1])
     )
 
 
@@ -217,7 +220,9 @@ def _is_numeric(pieces: RealSet) -> bool:
 
 
 def _is_near(one: Any, other: Any) -> bool:
-    return one == other or (mp.isfinite(one) and mp.isfinite(other) and abs(one - other) <= abs(one) * mp.mpf(10) ** -45)
+    return one == other or (
+        mp.isfinite(one) and mp.isfinite(other) and abs(one - other) <= abs(one) * mp.mpf(10) ** -45
+    )
 
 
 def _is_below(one: Any, other: Any) -> bool:
@@ -231,8 +236,10 @@ def _union(pieces: RealSet) -> RealSet:
     joined: list[Piece] = []
     for piece in sorted(pieces, key=lambda piece: (piece.low.key, not piece.low.is_closed)):
         last = joined[-1] if joined else None
-        if last is None or _is_below(last.high.key, piece.low.key) or (
-            _is_near(last.high.key, piece.low.key) and not (last.high.is_closed or piece.low.is_closed)
+        if (
+            last is None
+            or _is_below(last.high.key, piece.low.key)
+            or (_is_near(last.high.key, piece.low.key) and not (last.high.is_closed or piece.low.is_closed))
         ):
             joined.append(piece)
             continue

@@ -124,9 +124,9 @@ class BallEvaluator:
             return self.integer_power(base, exponent.numerator)
         power = self.ball(node.exponent)
         if base.is_zero:
-            if base.value == 0 and base.error == 0 and power.is_real and mpmath.re(power.value) > power.error:
-                return Ball(mp.zero, mp.zero)
-            raise UnevaluableError("a power of zero")
+            if not (power.is_real and 1 << 20 > mpmath.re(power.value) > power.error):
+                raise UnevaluableError("a power of zero")
+            return Ball(mp.zero, (abs(base.value) + base.error) ** mpmath.re(power.value))
         logarithm = mp.log(abs(base.value))
         if abs(power.value) * (abs(logarithm) + 4) > 1 << 30:
             raise UnevaluableError("too large a power")

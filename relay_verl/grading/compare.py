@@ -12,6 +12,7 @@ from fractions import Fraction
 from relay_verl.grading.exact import UnevaluableError
 from relay_verl.grading.formula_tree import Node, Number, Percentage, Product, quotient
 from relay_verl.grading.identity import is_equal, is_zero
+from relay_verl.grading.latex import words
 from relay_verl.grading.lists import is_same_listing, is_same_vector
 from relay_verl.grading.multisets import distinct, is_same_multiset, is_same_sequence
 from relay_verl.grading.naming import with_same_parameters
@@ -36,7 +37,8 @@ from relay_verl.grading.values import (
 _TIME = re.compile(r"\d{1,2}:\d{2}(?::\d{2})?")
 _DIGITS = re.compile(r"[0-9A-Fa-f]+")
 _LETTERS = re.compile(r"[A-Za-z]+")
-_VOWELS = frozenset("aeiouy")
+_PLAIN_WORDS = words("yes no true false even odd none north south east west left right undefined infinity always never")
+"""Words whose capitals say nothing also outside of a text command; other letters can be a product, such as Mgh."""
 _PERCENT = Number(Fraction(1, 100))
 
 
@@ -90,7 +92,7 @@ def _is_same_formula(answer: Formula, truth: Formula) -> bool:
         return is_equal(one.value, other.value)
     if any(is_equal(left, right) for left in _readings(one) for right in _readings(other)):
         return True
-    return _word_of(answer) == _word_of(truth) is not None and _is_plain_word(answer.text)
+    return _word_of(answer) == _word_of(truth) in _PLAIN_WORDS
 
 
 def _readings(node: Node) -> list[Node]:
@@ -102,11 +104,6 @@ def _word_of(value: Value) -> str | None:
     if isinstance(value, Word):
         return value.text.replace(" ", "")
     return value.text.casefold() if isinstance(value, Formula) and _LETTERS.fullmatch(value.text) else None
-
-
-def _is_plain_word(text: str) -> bool:
-    """Whether letters are a word, whose capitals say nothing, and not a product such as Mgh."""
-    return text.casefold() in ("yes", "no") or (len(text) > 3 and bool(set(text.casefold()) & _VOWELS))
 
 
 def _is_same_numeral(answer: Value, truth: Value) -> bool:

@@ -7,7 +7,7 @@ Invariants:
 - A formula that cannot be evaluated is equal only to its copy.
 
 Formulas with variables are compared at points (`relay_verl.grading.points`), those at which both sides are real; where
-there are none, complex values count.
+there are too few, complex values count.
 
 A decimal is the rational number that it spells. It also equals a value that is no decimal if it has at least
 MIN_ROUNDED_DIGITS digits and is that value rounded, or cut, at its last digit: 0.33333333 is 1/3, and 0.333 is not.
@@ -35,6 +35,8 @@ EQUAL_DIGITS = 40
 """Digits in which equal values agree at least."""
 MAX_SPREAD = 4000
 """Most decimal orders of magnitude between two numbers that are added."""
+MAX_SPREAD_AT_POINTS = 400
+"""The same for formulas with variables: points of which more is asked are left out."""
 MIN_ROUNDED_DIGITS = 8
 """Least significant digits of a decimal that may stand for a value which is no decimal."""
 NUM_POINTS_OF_SMOOTH, NUM_POINTS = 3, 30
@@ -109,7 +111,7 @@ def _compare_at(one: Node, other: Node, point: Mapping[str, Fraction]) -> _Compa
     for num_digits in (BASE_DIGITS, 4 * BASE_DIGITS, 16 * BASE_DIGITS):
         balls, gap, needed_spread = _evaluate(one, other, point, num_digits + spread)
         if needed_spread > spread + 10:
-            if needed_spread > MAX_SPREAD:
+            if needed_spread > (MAX_SPREAD_AT_POINTS if point else MAX_SPREAD):
                 raise UnevaluableError("magnitudes too far apart")
             spread = needed_spread
             balls, gap, _ = _evaluate(one, other, point, num_digits + spread)
@@ -158,7 +160,7 @@ def _is_identity(one: Node, other: Node, names: list[str]) -> bool:
         is_complex_same = is_complex_same and result.is_same
         if num_real >= num_needed:
             return True
-    return num_real == 0 and is_complex_same and num_complex >= num_needed
+    return is_complex_same and num_real + num_complex >= num_needed
 
 
 def _is_identity_of_integers(one: Node, other: Node, names: list[str]) -> bool:

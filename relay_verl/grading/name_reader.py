@@ -116,13 +116,17 @@ class NameReader:
             return None
         end = matching(self.tokens, middle + 1)
         above, below = self.tokens[self.position + 1 : middle], self.tokens[middle + 2 : end]
-        differentials = ("d", r"\partial")
+        # '\\frac{d_1}{d_2}' and '\\frac{d}{2}' are quotients
         is_derivative = (
-            len(below) > 1 and below[0].text in differentials and above[:1] and above[0].text == below[0].text
+            len(below) > 1
+            and below[0].text in ("d", r"\partial")
+            and below[1].kind in ("letter", "command")
+            and above[:1] == below[:1]
+            and (len(above) == 1 or above[1].text != "_")
         )
         if not is_derivative:
             return None
-        if len(above) == 1 or (above[1].text == "^" and len(above) <= 3):
+        if len(above) == 1 or (above[1].text == "^" and len(above) < 6):
             raise UnreadableError("a derivative of what follows")
         self.position = end + 1
         text = "/".join("".join(t.text for t in side if t.text not in ("{", "}")) for side in (above, below))

@@ -53,7 +53,7 @@ _NOT_COMPARED = words(
     r"\supset \notin \forall \exists \dots \int \iint \oint \lim \ll \gg \propto \perp \parallel \neg \mod \bmod"
 )
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
-_DECIMAL_COMMA = re.compile(r"[+-]?0,\d+")
+_DECIMAL_COMMA = re.compile(r"[+-]?0,\d{3}")
 _NOT_IN_NAMES = frozenset(["-", "^", "!", "%"])
 
 
@@ -69,10 +69,11 @@ def read(text: str) -> Value:
     if any(token.text in _NOT_COMPARED for token in tokens if token.kind == "command"):
         raise UnreadableError("a sign that is not compared")
     spelled = plain(tokens)
-    if _DECIMAL_COMMA.fullmatch(spelled):  # 0,111 is not a list
-        tokens = tokenize(spelled.replace(",", "."))
-    if _THOUSANDS.fullmatch(spelled) and not any(token.is_spaced for token in tokens):
-        tokens = tokenize(spelled.replace(",", ""))
+    if not any(token.is_spaced for token in tokens[1:]):
+        if _DECIMAL_COMMA.fullmatch(spelled):
+            tokens = tokenize(spelled.replace(",", "."))
+        elif _THOUSANDS.fullmatch(spelled):
+            tokens = tokenize(spelled.replace(",", ""))
     return _read(tokens, 0)
 
 

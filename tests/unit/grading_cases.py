@@ -419,7 +419,7 @@ CASES: list[GradingCase] = [
             (r"$\boxed{1}$ and $\boxed{2}$", "1,2", True, "1, 2", "a box for each solution"),
             (r"$\boxed{1}$ and $\boxed{2}$", "2", False, "1, 2", "two solutions are not the one"),
             (r"$\boxed{1}$ and $\boxed{2}$", "1,3", False, "1, 2", "another solution"),
-            (r"\boxed{0.5} or \boxed{\frac{1}{2}}", "0.5", True, r"0.5 \text{ or } \frac{1}{2}", "two spellings of one"),
+            (r"\boxed{0.5} or \boxed{\frac{1}{2}}", "0.5", True, r"0.5 \text{ or } \frac{1}{2}", "two spellings"),
             (r"\boxed{x = \boxed{4}}", "4", True, "4", "of nested boxes the one that starts last"),
             (r"\boxed{4 = \boxed{5}}", "4", False, "5", "and not the one around it"),
         ],

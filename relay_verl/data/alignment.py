@@ -7,7 +7,7 @@ The longest common subsequence of the words leaves gaps, at which one or both qu
   n = 3."). It says nothing against the pair.
 - All other gaps are differences. `share` is what both have in common over that and the differences.
 - A numeral against another one is another problem of the same template, whatever the share.
-- So are differences of formulas, numerals and operators, that are more than a few: scanning errors are rare.
+- So are differences of formulas, numerals, operators and names of functions, that are more than a few: scanning errors are rare.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from itertools import groupby
 
 from rapidfuzz.distance import LCSseq
 
+from relay_verl.data.words import FUNCTIONS
+
 MIN_CLAUSE_WORDS = 6
 """Words that one question has inside the other's text from which on they are an added clause."""
 MAX_FORMULA_DIFFERENCE = 0.05
-"""Numerals and operators that may differ, over the words of the shorter question."""
+"""Numerals, operators and names of functions that may differ, over the words of the shorter question."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Alignment:
     has_other_numbers: bool
     """Whether a numeral of one stands where the other has another one."""
     formula_difference: float
-    """Numerals and operators in differences, over the words of the shorter question."""
+    """Numerals, operators and names of functions in differences, over the words of the shorter question."""
 
     @property
     def is_same_formula(self) -> bool:
@@ -64,7 +66,7 @@ def align(first: Sequence[str], second: Sequence[str]) -> Alignment:
         numerals = [[word for word in words if word[0].isdigit()] for words in (ours, theirs)]
         only_ours, only_theirs = Counter(numerals[0]) - Counter(numerals[1]), Counter(numerals[1]) - Counter(numerals[0])
         has_other_numbers |= bool(only_ours and only_theirs)
-        num_formula += sum(not word.isalpha() for word in (*ours, *theirs))
+        num_formula += sum(not word.isalpha() or word in FUNCTIONS for word in (*ours, *theirs))
     return Alignment(
         share=2 * num_common / max(2 * num_common + num_different, 1),
         has_other_numbers=has_other_numbers,

@@ -51,6 +51,9 @@ def _any_of(phrases: tuple[str, ...]) -> re.Pattern[str]:
 
 
 _FORM_ONLY, _ALL = _any_of(_FORM), _any_of((*_ASKED, *_FORM))
+_IN_EACH_FORM = frozenset("answer answers result round rounded work calculator calculators step".split())
+_IN_EACH = _IN_EACH_FORM | frozenset("+ / prime coprime gcd 形 请".split())
+"""Each phrase has one of these words, which is faster to see."""
 
 
 def without_format(words: list[str]) -> list[str]:
@@ -59,7 +62,7 @@ def without_format(words: list[str]) -> list[str]:
     >>> " ".join(without_format("find 1 / 2 + 1 / 3 express your answer as a common fraction".split()))
     'find 1 / 2 + 1 / 3'
     """
-    return _without(_FORM_ONLY, words)
+    return words if _IN_EACH_FORM.isdisjoint(words) else _without(_FORM_ONLY, words)
 
 
 def without_boilerplate(words: list[str]) -> list[str]:
@@ -68,7 +71,7 @@ def without_boilerplate(words: list[str]) -> list[str]:
     >>> " ".join(without_boilerplate("the area is m / n where m and n are coprime integers find m + n".split()))
     'the area is m / n'
     """
-    return _without(_ALL, words)
+    return words if _IN_EACH.isdisjoint(words) else _without(_ALL, words)
 
 
 def _without(phrases: re.Pattern[str], words: list[str]) -> list[str]:

@@ -31,6 +31,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 from rapidfuzz.distance import LCSseq
@@ -59,7 +60,7 @@ MIN_SHORT_RUNS = 3
 """Short runs that they must share."""
 MIN_SIMILARITY = 0.6
 """Words in common, over the mean length, that they must have before they are aligned."""
-MIN_ALIGNED_SHARE = 0.8
+MIN_ALIGNED_SHARE = 0.85
 """Smallest share of an alignment that makes an overlap."""
 FEW_WORDS, MIN_ALIGNED_SHARE_OF_FEW = 20, 0.95
 """A question of fewer words is another one as soon as a word of it is."""
@@ -113,6 +114,8 @@ class _Entry:
     id: str
     text: str
     """Its words that count, a character each."""
+    has_figure: bool
+    """Whether it says more than its words."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ class _Candidate:
     question: str
     words: list[str]
     """Those that count."""
+    has_figure: bool
     exact: tuple[int, ...]
     """Numbers of entries that it equals."""
     long_runs: frozenset[int]
@@ -169,24 +173,22 @@ class OverlapIndex:
     def _candidate(self, row: Mapping[str, Any]) -> _Candidate | None:
         question = question_of(row) or ""
         key, words = _read(question)
+        has_figure = _FIGURE.search(question) is not None
         text = "".join(self._characters.get(word, _UNKNOWN) for word in words)
         exact = self._exact.get(key, ())
         long_runs = frozenset(run for run in _runs(text, self._ngram) if self._counts(run))
         similar = self._similar(text) if len(words) >= MIN_WORDS else ()
         if not exact and not long_runs and not similar:
             return None
-        return _Candidate(row_id(row), question, words, exact, long_runs, similar)
+        return _Candidate(row_id(row), question, words, has_figure, exact, long_runs, similar)
 
     def _counts(self, run: int) -> bool:
         return 0 < len(self._long.get(run, ())) <= MAX_EVALUATION_QUESTIONS
 
     def _similar(self, text: str) -> tuple[int, ...]:
         """Evaluation questions of about these words, in about this order."""
-        shared: Counter[int] = Counter()
-        for run in _runs(text, SHORT_RUN):
-            entries = self._short.get(run, ())
-            if len(entries) <= MAX_QUESTIONS_PER_SHORT_RUN:
-                shared.update(entries)
+        numbers = (self._short.get(run, ()) for run in _runs(text, SHORT_RUN))
+        shared = Counter(chain.from_iterable(some for some in numbers if len(some) <= MAX_QUESTIONS_PER_SHORT_RUN))
         return tuple(
             number
             for number in sorted(number for number, num in shared.items() if num >= MIN_SHORT_RUNS)
@@ -215,7 +217,12 @@ class OverlapIndex:
         for number in sorted({*num_shared, *candidate.similar} - {*candidate.exact}):
             text = self._entries[number].text
             theirs = self._counting_runs(text, common)
-            share = num_shared[number] / max(min(own, theirs), 1)
+            # The text that goes with a figure is often general: then the other question is to be covered.
+            if candidate.has_figure == self._entries[number].has_figure:
+                num_runs = min(own, theirs)
+            else:
+                num_runs = theirs if candidate.has_figure else own
+            share = num_shared[number] / max(num_runs, 1)
             if share < self._min_share and number not in candidate.similar:
                 continue
             alignment = align(words, [self._words_by_character[character] for character in text])
@@ -246,7 +253,7 @@ class OverlapIndex:
             return
         number = len(self._entries)
         text = "".join(self._characters.setdefault(word, _character(len(self._characters))) for word in words)
-        self._entries.append(_Entry(benchmark, _evaluation_id(row, row_number), text))
+        self._entries.append(_Entry(benchmark, _evaluation_id(row, row_number), text, _FIGURE.search(question) is not None))
         self._exact[key] = (*known, number)
         _note(self._long, _runs(text, self._ngram), number, MAX_EVALUATION_QUESTIONS)
         if len(text) >= MIN_WORDS:

@@ -22,22 +22,23 @@ _GREEK = "\u0370-\u03ff"
 _SYMBOLS = "-+*/=<>^!%|·×÷±°∀-⋿←-⇿⌈-⌋⟵-⟿⩽⩾"
 _TOKEN = re.compile(
     rf"""
-    \\(?P<command>[a-z]+) | \\(?P<escaped>[\s\S]) | (?P<dollars>\$\$?) | (?P<brace>[{{}}])
+    (?P<environment>\\(?:begin|end)\s*\{{[a-z]+\*?\}}(?:\s*\{{[lcrp|\s@]+\}})?)
+    | (?P<skipped>\\[hv]space\*?\s*\{{[^{{}}]*\}} | \\label\s*\{{[^{{}}]*\}} | \\\\\s*\[[\d.]+\s*[a-z]{{2}}\]
+        | \*{{2,}} | -{{2,}})
+    | \\(?P<command>[a-z]+) | \\(?P<escaped>[\s\S]) | (?P<dollars>\$\$?) | (?P<brace>[{{}}])
+    | (?P<thousands>(?<![\d.])\d{{1,3}}(?:(?:,|\{{,\}}|\\,|,\\!)\d{{3}})+(?!\d))
     | (?P<number>\d+(?:\.\d+)?|(?<![\d.])\.\d+) | (?P<single>[{_CJK}{_GREEK}])
     | (?P<letters>[^\W\d_{_CJK}{_GREEK}]+) | (?P<symbol><=|>=|[{_SYMBOLS}])
     """,
     re.VERBOSE,
 )
+_ENVIRONMENT = re.compile(r"\\(begin|end)\s*\{([a-z]+)")
 
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴-⁹]+")
 _ESCAPES = (("\x0crac", r"\frac"), ("\x08inom", r"\binom"), ("\x08egin", r"\begin"), ("\times", r"\times"))
 """Commands whose backslash and first letter a JSON reader has taken for a control character, as in DAPO-Math-17k."""
-_THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:(?:,|\{,\}|\\,|,\\!)\d{3})+(?!\d)")
-_SKIPPED = re.compile(
-    r"\\\\\s*\[[\d.]+\s*[a-z]{2}\]|\*{2,}|-{2,}|[—–](?=\s)|\\[hv]space\*?\s*\{[^{}]*\}|\\label\s*\{[^{}]*\}"
-    r"|\\begin\s*\{(?:array|tabular)\}\s*\{[^{}]*\}"
-)
-_ENVIRONMENT = re.compile(r"\s*\{([a-z]+)\*?\}")
+_SPELLINGS = {"\u2212": "-", "\u2013": "-", "\u2014": "--", "\u2044": "/", "\u25b3": " triangle "}
+"""Characters that Unicode does not take for their equals; the first one is the minus sign."""
 _FORMULA_ENVIRONMENTS = frozenset(
     "equation align aligned alignat gather gathered multline split eqnarray displaymath math "
     "cases array matrix pmatrix bmatrix vmatrix".split()
@@ -46,10 +47,11 @@ _PROSE = re.compile(r"[a-z]{2,}[\s,.;]+[a-z]{3,}|[a-z]{3,}[\s,.;]+[a-z]{2,}|\n\s
 _NOT_PROSE = re.compile(r"\\(?:text|mbox|textrm|mathrm|operatorname)\s*\{[^{}]*\}|\\[a-z]+")
 _CLOSING_DOLLAR = re.compile(r"(?<!\\)\$")
 
-_FUNCTIONS = frozenset(
+FUNCTIONS = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp gcd lcm max min mod det dim deg arg "
     "lim sup inf".split()
 )
+"""Names that stay words inside a formula."""
 _UNITS = frozenset("mm cm dm km kg mg ml min hr sec ft yd mi lb oz kw hz khz mhz ev kev mev mol pa kpa".split())
 _PREFIXES = frozenset("non co semi sub pre multi anti equi".split())
 _NUMERALS = {
@@ -107,8 +109,11 @@ _SIGNS = {
     **dict.fromkeys("⇐⟵", "←"),
     "∠": "angle",
 }
-_TEXT_COMMANDS = frozenset("text textrm textnormal mbox hbox operatorname".split())
-_FONTS_OF_TEXT = frozenset("textbf textit texttt textsc textsf".split())
+_MODES = {
+    **dict.fromkeys("text textrm textnormal mbox hbox operatorname textbf textit texttt textsc textsf".split(), "text"),
+    "mathrm": "roman",
+}
+"""How the letters in a command's argument are read."""
 _FRACTIONS = frozenset("frac dfrac tfrac cfrac".split())
 
 
@@ -134,15 +139,15 @@ def words_of(question: str) -> list[str]:
     >>> words_of("If $xy\\leqslant 2$, is it non-negative?") == words_of("if $x y \\le 2$ is it nonnegative")
     True
     """
-    text = question
     for broken, command in _ESCAPES:
-        text = text.replace(broken, command)
-    text = _SUPERSCRIPT.sub(r"^\g<0>", text)
-    text = unicodedata.normalize("NFD", text).casefold()
+        question = question.replace(broken, command)
+    if question.isascii():
+        return _Reader(question.lower()).words
+    text = unicodedata.normalize("NFD", _SUPERSCRIPT.sub(r"^\g<0>", question)).casefold()
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    text = text.replace("\u2212", "-").replace("\u2013", "-").replace("\u2044", "/").replace("\u25b3", " triangle ")
-    text = _THOUSANDS.sub(lambda match: re.sub(r"\D", "", match[0]), text)
-    return _Reader(_SKIPPED.sub(" ", text)).words
+    for character, spelling in _SPELLINGS.items():
+        text = text.replace(character, spelling)
+    return _Reader(text).words
 
 
 def normalize(question: str) -> str:
@@ -160,10 +165,10 @@ class _Reader:
         self._next_mode: str | None = None  # of the group that a command announces
         self._has_bar_pending = False  # behind \frac, before its numerator
         self._is_negated = False  # behind \not
-        position = 0
-        while match := _TOKEN.search(text, position):
+        readers = {kind: getattr(self, f"_read_{kind}") for kind in _TOKEN.groupindex}
+        for match in _TOKEN.finditer(text):
             kind = match.lastgroup or ""
-            position = getattr(self, f"_read_{kind}")(match[kind], match) or match.end()
+            readers[kind](match[kind], match)
 
     def _put(self, word: str) -> None:
         """Add a word, in the light of the word before it."""
@@ -184,41 +189,31 @@ class _Reader:
             self._has_bar_pending = False
             self._put("/")
 
-    def _read_command(self, name: str, match: re.Match[str]) -> int | None:
-        if name in ("begin", "end"):
-            return self._read_environment(name, match)
+    def _read_skipped(self, token: str, match: re.Match[str]) -> None:
+        """Layout says nothing."""
+
+    def _read_command(self, name: str, match: re.Match[str]) -> None:
         if name in _FRACTIONS:
             self._has_bar_pending = True
-        elif name in _TEXT_COMMANDS:
-            self._next_mode = "text"
-        elif name in _FONTS_OF_TEXT:
-            self._next_mode = "text"
-        elif name == "mathrm":
-            self._next_mode = "roman"
+        elif name in _MODES:
+            self._next_mode = _MODES[name]
         elif name == "not":
             self._is_negated = True
-        else:
-            word = _COMMANDS.get(name, name)
-            if word == _DROPPED:
-                if name == "prime" and self.words and self.words[-1] == "^":
-                    self.words.pop()
-            elif self._is_negated:
+        elif (word := _COMMANDS.get(name, name)) != _DROPPED:
+            if self._is_negated:
                 self._put_negated(word)
             else:
                 self._put_argument(word)
-        return None
+        elif name == "prime" and self.words and self.words[-1] == "^":  # f^\prime and f'
+            self.words.pop()
 
-    def _read_environment(self, name: str, match: re.Match[str]) -> int | None:
-        named = _ENVIRONMENT.match(self._text, match.end())
-        if named is None:
-            return None
-        if named[1] in _FORMULA_ENVIRONMENTS:
-            closer = f"end {named[1]}"
-            if name == "begin":
-                self._groups.append(_Group("formula", closer))
+    def _read_environment(self, token: str, match: re.Match[str]) -> None:
+        begin_or_end, name = _ENVIRONMENT.match(token).groups()  # type: ignore[union-attr]  # _TOKEN says that it does
+        if name in _FORMULA_ENVIRONMENTS:
+            if begin_or_end == "begin":
+                self._groups.append(_Group("formula", name))
             else:
-                self._close(closer)
-        return named.end()
+                self._close(name)
 
     def _read_escaped(self, character: str, match: re.Match[str]) -> None:
         if character in "([":
@@ -230,14 +225,13 @@ class _Reader:
         elif character == "|":
             self._put("|")
 
-    def _read_dollars(self, dollars: str, match: re.Match[str]) -> int | None:
+    def _read_dollars(self, dollars: str, match: re.Match[str]) -> None:
         if self._close(dollars):
-            return None
+            return
         if dollars == "$$" and self._close("$"):  # $x$$y$
-            return match.start() + 1
+            dollars = "$"
         if self._groups[-1].mode == "text" and self._opens_formula(match.end(), dollars):
             self._groups.append(_Group("formula", dollars))
-        return None
 
     def _opens_formula(self, start: int, dollars: str) -> bool:
         """Whether what stands up to the next dollar is a formula; else this one is a currency."""
@@ -259,6 +253,9 @@ class _Reader:
         elif self._groups[-1].closer == "}" and self._groups.pop().is_numerator:
             self._put("/")
 
+    def _read_thousands(self, number: str, match: re.Match[str]) -> None:
+        self._read_number("".join(filter(str.isdigit, number)), match)
+
     def _read_number(self, number: str, match: re.Match[str]) -> None:
         if number.startswith("."):
             number = f"0{number}"
@@ -274,7 +271,7 @@ class _Reader:
         mode = self._groups[-1].mode
         if mode == "text":
             self._put_argument(_WORDS.get(letters, letters))
-        elif letters in _FUNCTIONS or (mode == "roman" and letters in _UNITS):
+        elif letters in FUNCTIONS or (mode == "roman" and letters in _UNITS):
             self._put(letters)
         else:
             for letter in letters:

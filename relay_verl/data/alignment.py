@@ -7,7 +7,8 @@ The longest common subsequence of the words leaves gaps, at which one or both qu
   n = 3."). It says nothing against the pair.
 - All other gaps are differences. `share` is what both have in common over that and the differences.
 - A numeral against another one is another problem of the same template, whatever the share.
-- So are differences of formulas, numerals, operators and names of functions, that are more than a few: scanning errors are rare.
+- So are differences of formulas (numerals, operators and names of functions) that are more than a few: errors of
+  scanning are rare.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from itertools import groupby
 
 from rapidfuzz.distance import LCSseq
 
-from relay_verl.data.words import FUNCTIONS
+from relay_verl.data.spelling import FUNCTIONS
 
 MIN_CLAUSE_WORDS = 6
 """Words that one question has inside the other's text from which on they are an added clause."""
@@ -64,7 +65,10 @@ def align(first: Sequence[str], second: Sequence[str]) -> Alignment:
         if is_tail:  # two ways to ask for the answer
             continue
         numerals = [[word for word in words if word[0].isdigit()] for words in (ours, theirs)]
-        only_ours, only_theirs = Counter(numerals[0]) - Counter(numerals[1]), Counter(numerals[1]) - Counter(numerals[0])
+        only_ours, only_theirs = (
+            Counter(numerals[0]) - Counter(numerals[1]),
+            Counter(numerals[1]) - Counter(numerals[0]),
+        )
         has_other_numbers |= bool(only_ours and only_theirs)
         num_formula += sum(not word.isalpha() or word in FUNCTIONS for word in (*ours, *theirs))
     return Alignment(

@@ -51,8 +51,10 @@ def _any_of(phrases: tuple[str, ...]) -> re.Pattern[str]:
 
 
 _FORM_ONLY, _ALL = _any_of(_FORM), _any_of((*_ASKED, *_FORM))
-_IN_EACH_FORM = frozenset("answer answers result round rounded work calculator calculators step".split())
-_IN_EACH = _IN_EACH_FORM | frozenset("+ / prime coprime gcd 形 请".split())
+_IN_EACH_FORM = frozenset(
+    ("answer", "answers", "result", "round", "rounded", "work", "calculator", "calculators", "step")
+)
+_IN_EACH = _IN_EACH_FORM | frozenset(("+", "/", "prime", "coprime", "gcd", "形", "请"))
 """Each phrase has one of these words, which is faster to see."""
 
 

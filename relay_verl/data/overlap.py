@@ -27,7 +27,6 @@ does not find: translations, and free paraphrases.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -38,13 +37,14 @@ from rapidfuzz.distance import LCSseq
 
 from relay_verl.config import ConfigError
 from relay_verl.data.alignment import align
-from relay_verl.data.boilerplate import without_boilerplate, without_format
+from relay_verl.data.compared_question import ComparedQuestion, read_question
 from relay_verl.data.schema import QUESTION_COLUMNS, is_messages, question_of, row_id
 from relay_verl.data.words import normalize as normalize
-from relay_verl.data.words import words_of
 
 Kind = Literal["exact", "ngram", "lcs"]
 """Which look finds an overlap, the surest first."""
+KINDS: tuple[Kind, ...] = ("exact", "ngram", "lcs")
+"""The kinds, the surest first."""
 MIN_WORDS = 13
 """Words that a question needs to be compared other than exactly."""
 MAX_EVALUATION_QUESTIONS = 5
@@ -65,7 +65,6 @@ MIN_ALIGNED_SHARE = 0.85
 FEW_WORDS, MIN_ALIGNED_SHARE_OF_FEW = 20, 0.95
 """A question of fewer words is another one as soon as a word of it is."""
 
-_FIGURE = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
 _UNKNOWN = "\U0010ffff"
 
 
@@ -115,21 +114,19 @@ class _Entry:
     text: str
     """Its words that count, a character each."""
     has_figure: bool
-    """Whether it says more than its words."""
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A training question that is equal to an evaluation question, or shares a run with one."""
+    """A training question that is equal to an evaluation question, or shares runs with one."""
 
-    id: str
-    question: str
-    words: list[str]
-    """Those that count."""
-    has_figure: bool
+    question: ComparedQuestion
+    text: str
+    """Its words that count, a character each."""
     exact: tuple[int, ...]
     """Numbers of entries that it equals."""
     long_runs: frozenset[int]
+    """Hashes of runs that some entry has, too."""
     similar: tuple[int, ...]
     """Numbers of entries to align it with."""
 
@@ -171,16 +168,12 @@ class OverlapIndex:
         return {position: judged for position, judged in overlaps.items() if judged}
 
     def _candidate(self, row: Mapping[str, Any]) -> _Candidate | None:
-        question = question_of(row) or ""
-        key, words = _read(question)
-        has_figure = _FIGURE.search(question) is not None
-        text = "".join(self._characters.get(word, _UNKNOWN) for word in words)
-        exact = self._exact.get(key, ())
+        question = read_question(row_id(row), question_of(row) or "")
+        text = "".join(self._characters.get(word, _UNKNOWN) for word in question.words)
+        exact = self._exact.get(question.key, ())
         long_runs = frozenset(run for run in _runs(text, self._ngram) if self._counts(run))
-        similar = self._similar(text) if len(words) >= MIN_WORDS else ()
-        if not exact and not long_runs and not similar:
-            return None
-        return _Candidate(row_id(row), question, words, has_figure, exact, long_runs, similar)
+        similar = self._similar(text) if len(text) >= MIN_WORDS else ()
+        return _Candidate(question, text, exact, long_runs, similar) if exact or long_runs or similar else None
 
     def _counts(self, run: int) -> bool:
         return 0 < len(self._long.get(run, ())) <= MAX_EVALUATION_QUESTIONS
@@ -203,7 +196,14 @@ class OverlapIndex:
             benchmark = self._entries[number].benchmark
             best[benchmark] = min(rank, best.get(benchmark, rank))
         return [
-            Overlap(candidate.id, candidate.question, benchmark, self._entries[number].id, KINDS[rank], -share)
+            Overlap(
+                candidate.question.id,
+                candidate.question.question,
+                benchmark,
+                self._entries[number].id,
+                KINDS[rank],
+                -share,
+            )
             for benchmark, (rank, share, number) in best.items()
         ]
 
@@ -211,30 +211,31 @@ class OverlapIndex:
         """Every evaluation question that the training question overlaps with: the kind, the share, its number."""
         for number in candidate.exact:
             yield "exact", 1.0, number
-        words = candidate.words
+        words = candidate.question.words
         num_shared = Counter(number for run in candidate.long_runs - common for number in self._long[run])
-        own = self._counting_runs("".join(self._characters.get(word, _UNKNOWN) for word in words), common)
         for number in sorted({*num_shared, *candidate.similar} - {*candidate.exact}):
-            text = self._entries[number].text
-            theirs = self._counting_runs(text, common)
-            # The text that goes with a figure is often general: then the other question is to be covered.
-            if candidate.has_figure == self._entries[number].has_figure:
-                num_runs = min(own, theirs)
-            else:
-                num_runs = theirs if candidate.has_figure else own
-            share = num_shared[number] / max(num_runs, 1)
+            entry = self._entries[number]
+            share = num_shared[number] / self._num_comparable_runs(candidate, entry, common)
             if share < self._min_share and number not in candidate.similar:
                 continue
-            alignment = align(words, [self._words_by_character[character] for character in text])
+            alignment = align(words, [self._words_by_character[character] for character in entry.text])
             # With every run in common one question is a part of the other, and there is nothing that could differ.
             if share >= self._min_share and (share == 1 or alignment.is_same_formula):
                 yield "ngram", share, number
             elif number in candidate.similar and alignment.is_same_formula:
-                is_short = min(len(words), len(text)) < FEW_WORDS
+                is_short = min(len(words), len(entry.text)) < FEW_WORDS
                 if alignment.share >= (MIN_ALIGNED_SHARE_OF_FEW if is_short else MIN_ALIGNED_SHARE):
                     yield "lcs", alignment.share, number
 
-    def _counting_runs(self, text: str, common: set[int]) -> int:
+    def _num_comparable_runs(self, candidate: _Candidate, entry: _Entry, common: set[int]) -> int:
+        """The runs that count, of the question that has fewer; at least 1."""
+        own, theirs = self._num_counting_runs(candidate.text, common), self._num_counting_runs(entry.text, common)
+        if candidate.question.has_figure == entry.has_figure:
+            return max(min(own, theirs), 1)
+        # The text that goes with a figure is often general: then it is the other question that is to be covered.
+        return max(theirs if candidate.question.has_figure else own, 1)
+
+    def _num_counting_runs(self, text: str, common: set[int]) -> int:
         """How many runs of a text count, those that no evaluation question has included."""
         runs = set(_runs(text, self._ngram)) - common
         return sum(len(self._long.get(run, ())) <= MAX_EVALUATION_QUESTIONS for run in runs)
@@ -246,31 +247,18 @@ class OverlapIndex:
             raise ConfigError(
                 f"{benchmark}: row {row_number} has no question in {', '.join(QUESTION_COLUMNS)}; it has {columns}"
             )
-        key, words = _read(question)
-        known = self._exact.get(key, ())
+        read = read_question(_evaluation_id(row, row_number), question)
+        known = self._exact.get(read.key, ())
         # A set that lists each question many times has it once here, else its runs would look like instructions.
-        if not key or any(self._entries[number].benchmark == benchmark for number in known):
+        if not read.key or any(self._entries[number].benchmark == benchmark for number in known):
             return
         number = len(self._entries)
-        text = "".join(self._characters.setdefault(word, _character(len(self._characters))) for word in words)
-        self._entries.append(_Entry(benchmark, _evaluation_id(row, row_number), text, _FIGURE.search(question) is not None))
-        self._exact[key] = (*known, number)
+        text = "".join(self._characters.setdefault(word, _character(len(self._characters))) for word in read.words)
+        self._entries.append(_Entry(benchmark, read.id, text, read.has_figure))
+        self._exact[read.key] = (*known, number)
         _note(self._long, _runs(text, self._ngram), number, MAX_EVALUATION_QUESTIONS)
         if len(text) >= MIN_WORDS:
             _note(self._short, _runs(text, SHORT_RUN), number, MAX_QUESTIONS_PER_SHORT_RUN)
-
-
-KINDS: tuple[Kind, ...] = ("exact", "ngram", "lcs")
-"""The kinds, the surest first."""
-
-
-def _read(question: str) -> tuple[str, list[str]]:
-    """What a question is compared exactly by, and the words that count in the other looks."""
-    words = words_of(question)
-    key = " ".join(without_format(words) or words)
-    if _FIGURE.search(question):
-        words = words_of(_FIGURE.sub(" ", question))
-    return key, without_boilerplate(words)
 
 
 def _runs(text: str, num_words: int) -> Iterator[int]:

@@ -17,6 +17,20 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+from relay_verl.data.spelling import (
+    COMMANDS,
+    CONDITIONS,
+    DROPPED,
+    FORMULA_ENVIRONMENTS,
+    FRACTIONS,
+    FUNCTIONS,
+    MODES,
+    PREFIXES,
+    SIGNS,
+    UNITS,
+    WORDS,
+)
+
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _GREEK = "\u0370-\u03ff"
 _SYMBOLS = "-+*/=<>^!%|·×÷±°∀-⋿←-⇿⌈-⌋⟵-⟿⩽⩾"
@@ -39,82 +53,9 @@ _ESCAPES = (("\x0crac", r"\frac"), ("\x08inom", r"\binom"), ("\x08egin", r"\begi
 """Commands whose backslash and first letter a JSON reader has taken for a control character, as in DAPO-Math-17k."""
 _SPELLINGS = {"\u2212": "-", "\u2013": "-", "\u2014": "--", "\u2044": "/", "\u25b3": " triangle "}
 """Characters that Unicode does not take for their equals; the first one is the minus sign."""
-_FORMULA_ENVIRONMENTS = frozenset(
-    "equation align aligned alignat gather gathered multline split eqnarray displaymath math "
-    "cases array matrix pmatrix bmatrix vmatrix".split()
-)
 _PROSE = re.compile(r"[a-z]{2,}[\s,.;]+[a-z]{3,}|[a-z]{3,}[\s,.;]+[a-z]{2,}|\n\s*\n")
 _NOT_PROSE = re.compile(r"\\(?:text|mbox|textrm|mathrm|operatorname)\s*\{[^{}]*\}|\\[a-z]+")
 _CLOSING_DOLLAR = re.compile(r"(?<!\\)\$")
-
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp gcd lcm max min mod det dim deg arg "
-    "lim sup inf".split()
-)
-"""Names that stay words inside a formula."""
-_UNITS = frozenset("mm cm dm km kg mg ml min hr sec ft yd mi lb oz kw hz khz mhz ev kev mev mol pa kpa".split())
-_PREFIXES = frozenset("non co semi sub pre multi anti equi".split())
-_NUMERALS = {
-    word: str(number)
-    for number, word in enumerate("two three four five six seven eight nine ten eleven twelve".split(), start=2)
-}
-_WORDS = {"percent": "%", "percentage": "%", "degree": "°", "degrees": "°", **_NUMERALS}
-
-_DROPPED = "dropped"
-_COMMANDS: dict[str, str] = {
-    **dict.fromkeys("le leq leqslant leqq".split(), "≤"),
-    **dict.fromkeys("ge geq geqslant geqq".split(), "≥"),
-    **dict.fromkeys("ne neq".split(), "≠"),
-    **dict.fromkeys("to rightarrow longrightarrow mapsto longmapsto".split(), "→"),
-    **dict.fromkeys("implies".split(), "→"),  # casefolding makes \Rightarrow of \rightarrow
-    **dict.fromkeys("iff leftrightarrow longleftrightarrow".split(), "↔"),
-    **dict.fromkeys("gets leftarrow longleftarrow".split(), "←"),
-    **dict.fromkeys("mid vert lvert rvert divides".split(), "|"),
-    **dict.fromkeys("nmid".split(), "∤"),
-    **dict.fromkeys("times cdot ast".split(), "*"),
-    **dict.fromkeys("bmod pmod mod".split(), "mod"),
-    **dict.fromkeys("binom dbinom tbinom".split(), "binom"),
-    **dict.fromkeys("emptyset varnothing".split(), "∅"),
-    **dict.fromkeys("overline bar".split(), "overline"),
-    **dict.fromkeys("widehat hat".split(), "hat"),
-    **dict.fromkeys("widetilde tilde".split(), "tilde"),
-    **dict.fromkeys("overrightarrow vec".split(), "vec"),
-    **dict.fromkeys("sqrt surd".split(), "√"),
-    **{"div": "÷", "pm": "±", "mp": "∓", "circ": "∘", "degree": "°", "infty": "∞", "in": "∈", "notin": "∉"},
-    **{"subset": "⊂", "subseteq": "⊆", "cup": "∪", "cap": "∩", "forall": "∀", "exists": "∃", "setminus": "∖"},
-    **{"sum": "∑", "prod": "∏", "int": "∫", "equiv": "≡", "approx": "≈", "sim": "∼", "cong": "≅", "perp": "⊥"},
-    **{"parallel": "∥", "lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈", "rceil": "⌉", "ell": "l", "%": "%"},
-    **{"wedge": "∧", "land": "∧", "vee": "∨", "lor": "∨", "oplus": "⊕", "nabla": "∇", "partial": "∂"},
-    **{f"var{name}": letter for name, letter in (("epsilon", "ε"), ("phi", "φ"), ("theta", "θ"), ("rho", "ρ"))},
-    **{
-        unicodedata.name(letter).rpartition(" ")[2].lower(): letter
-        for letter in "αβγδεζηθικμνξοπρστυφχψω"  # lambda follows: Unicode calls it LAMDA
-    },
-    "lambda": "λ",
-    **dict.fromkeys(
-        "left right middle big bigg bigl bigr biggl biggr displaystyle textstyle scriptstyle limits nolimits quad qquad "
-        "hfill newline linebreak noindent par langle rangle lbrace rbrace lbrack rbrack cdots ldots dots dotsc dotsb "
-        "dotsm dotsi dotso hdots vdots ddots prime hline tag nonumber notag mathstrut phantom item centering "
-        "boldsymbol bm boxed underline emph "
-        "mathbf mathit mathsf mathtt mathcal mathbb mathfrak mathscr rm bf it cal displaylimits".split(),
-        _DROPPED,
-    ),
-}
-_SIGNS = {
-    **dict.fromkeys("⋯⋮⋱⋰", _DROPPED),
-    **dict.fromkeys("×·⋅∗∙", "*"),
-    **{"<=": "≤", ">=": "≥", "≦": "≤", "≧": "≥", "⩽": "≤", "⩾": "≥", "∣": "|", "∕": "/"},
-    **dict.fromkeys("⇒⟶⟹⟼↦", "→"),
-    **dict.fromkeys("⇔⟷⟺", "↔"),
-    **dict.fromkeys("⇐⟵", "←"),
-    "∠": "angle",
-}
-_MODES = {
-    **dict.fromkeys("text textrm textnormal mbox hbox operatorname textbf textit texttt textsc textsf".split(), "text"),
-    "mathrm": "roman",
-}
-"""How the letters in a command's argument are read."""
-_FRACTIONS = frozenset("frac dfrac tfrac cfrac".split())
 
 
 class _Group(NamedTuple):
@@ -177,7 +118,7 @@ class _Reader:
         if word == "°":  # 30^\circ, 30° and 30 degrees
             while self.words and self.words[-1] == "^":
                 self.words.pop()
-        if self.words and self.words[-1] in _PREFIXES and len(word) > 2 and word.isalpha():
+        if self.words and self.words[-1] in PREFIXES and len(word) > 2 and word.isalpha():
             self.words[-1] += word
         else:
             self.words.append(word)
@@ -193,13 +134,13 @@ class _Reader:
         """Layout says nothing."""
 
     def _read_command(self, name: str, match: re.Match[str]) -> None:
-        if name in _FRACTIONS:
+        if name in FRACTIONS:
             self._has_bar_pending = True
-        elif name in _MODES:
-            self._next_mode = _MODES[name]
+        elif name in MODES:
+            self._next_mode = MODES[name]
         elif name == "not":
             self._is_negated = True
-        elif (word := _COMMANDS.get(name, name)) != _DROPPED:
+        elif (word := COMMANDS.get(name, name)) != DROPPED:
             if self._is_negated:
                 self._put_negated(word)
             else:
@@ -209,7 +150,7 @@ class _Reader:
 
     def _read_environment(self, token: str, match: re.Match[str]) -> None:
         begin_or_end, name = _ENVIRONMENT.match(token).groups()  # type: ignore[union-attr]  # _TOKEN says that it does
-        if name in _FORMULA_ENVIRONMENTS:
+        if name in FORMULA_ENVIRONMENTS:
             if begin_or_end == "begin":
                 self._groups.append(_Group("formula", name))
             else:
@@ -270,16 +211,16 @@ class _Reader:
     def _read_letters(self, letters: str, match: re.Match[str]) -> None:
         mode = self._groups[-1].mode
         if mode == "text":
-            self._put_argument(_WORDS.get(letters, letters))
-        elif letters in FUNCTIONS or (mode == "roman" and letters in _UNITS):
+            self._put_argument(WORDS.get(letters, letters))
+        elif letters in FUNCTIONS or letters in CONDITIONS or (mode == "roman" and letters in UNITS):
             self._put(letters)
         else:
             for letter in letters:
                 self._put_argument(letter)
 
     def _read_symbol(self, symbol: str, match: re.Match[str]) -> None:
-        sign = _SIGNS.get(symbol, symbol)
-        if sign == _DROPPED or (symbol == "-" and self._is_hyphen(match)):
+        sign = SIGNS.get(symbol, symbol)
+        if sign == DROPPED or (symbol == "-" and self._is_hyphen(match)):
             return
         if self._is_negated:
             self._put_negated(sign)

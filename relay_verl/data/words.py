@@ -140,7 +140,7 @@ class _Reader:
             self._next_mode = MODES[name]
         elif name == "not":
             self._is_negated = True
-        elif (word := COMMANDS.get(name, name)) != DROPPED:
+        elif (word := COMMANDS.get(name) or WORDS.get(name, name)) != DROPPED:
             if self._is_negated:
                 self._put_negated(word)
             else:
@@ -181,6 +181,8 @@ class _Reader:
             return False
         content = self._text[start : closing.start()]
         if dollars == "$$":
+            return True
+        if not content[:1].isdigit() and not content[:1].isspace():
             return True
         follows = self._text[closing.end() : closing.end() + 1]
         is_price = content[:1].isdigit() and (content[-1:].isspace() or follows.isdigit())

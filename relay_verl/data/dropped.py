@@ -27,7 +27,7 @@ class DropReason(StrEnum):
 
 
 class DroppedRows:
-    """Rows that are not written, and why. Copies that agree in all that is said of them are one line with a count."""
+    """Rows that are not written, and why. Rows of which the same is said share a line, with a count."""
 
     def __init__(self) -> None:
         self.num: Counter[str] = Counter()

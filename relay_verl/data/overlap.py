@@ -269,10 +269,11 @@ def _runs(text: str, num_words: int) -> Iterator[int]:
 
 def _note(numbers_by_run: dict[int, tuple[int, ...]], runs: Iterable[int], number: int, most: int) -> None:
     """Note that an entry has the runs; those of more than `most` entries stay known as such, and grow no further."""
+    only_this = (number,)  # one object for all runs: there are millions, and few are shared
     for run in set(runs):
         numbers = numbers_by_run.get(run, ())
         if len(numbers) <= most:
-            numbers_by_run[run] = (*numbers, number)
+            numbers_by_run[run] = (*numbers, number) if numbers else only_this
 
 
 def _similarity(text: str, other: str) -> float:

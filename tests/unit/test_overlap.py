@@ -106,9 +106,9 @@ SHARED = [  # TRAIN has 25 words, so 13 runs
 @pytest.mark.parametrize(("evaluation", "kind", "share", "why"), SHARED, ids=[case[3] for case in SHARED])
 def test_questions_that_share_most_words(evaluation: str, kind: str | None, share: float, why: str) -> None:
     for training, other in ((TRAIN, evaluation), (evaluation, TRAIN)):
-        found = overlaps(training, other)
-        assert [o.kind for o in found] == ([kind] if kind else [])
-        assert not kind or found[0].share == pytest.approx(share)
+        reported = overlaps(training, other)
+        assert [o.kind for o in reported] == ([kind] if kind else [])
+        assert not kind or reported[0].share == pytest.approx(share)
 
 
 HYPERBOLA = "hyperbola {} can be written as $\\frac{{(x-h)^2}}{{a^2}} - \\frac{{(y-k)^2}}{{b^2}} = 1$. Find $h+k+a+b$."

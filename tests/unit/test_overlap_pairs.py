@@ -18,8 +18,8 @@ def test_precision_and_recall_on_labelled_pairs() -> None:
 
 def test_each_look_finds_some_that_the_others_do_not() -> None:
     kinds = judge(load_pairs())
-    found = Counter(kind for pair, kind in kinds.items() if kind and pair.label == "same")
-    assert found["exact"] >= 20 and found["ngram"] >= 70 and found["lcs"] >= 8
+    num_by_look = Counter(kind for pair, kind in kinds.items() if kind and pair.label == "same")
+    assert num_by_look["exact"] >= 20 and num_by_look["ngram"] >= 70 and num_by_look["lcs"] >= 8
 
 
 def test_no_pair_of_unrelated_problems_is_flagged() -> None:

@@ -107,13 +107,13 @@ def find_overlaps(
 
 @dataclass(frozen=True)
 class _Entry:
-    """One evaluation question."""
+    """One evaluation question, of however many sets."""
 
-    benchmark: str
-    id: str
     text: str
     """Its words that count, a character each."""
     has_figure: bool
+    ids: dict[str, str]
+    """Its first row in each set that has it."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ class _Candidate:
     question: ComparedQuestion
     text: str
     """Its words that count, a character each."""
-    exact: tuple[int, ...]
-    """Numbers of entries that it equals."""
+    exact: int | None
+    """Number of the entry that it equals."""
     long_runs: frozenset[int]
     """Hashes of runs that some entry has, too."""
     similar: tuple[int, ...]
@@ -145,7 +145,7 @@ class OverlapIndex:
         self._ngram, self._min_share = ngram, min_share
         self._entries: list[_Entry] = []
         self._characters: dict[str, str] = {}  # word -> what stands for it in a text
-        self._exact: dict[str, tuple[int, ...]] = {}  # key of a question -> numbers of entries, one a benchmark
+        self._exact: dict[str, int] = {}  # key of a question -> number of its entry
         self._long: dict[int, tuple[int, ...]] = {}  # hash of a run -> numbers of entries, more than count if too many
         self._short: dict[int, tuple[int, ...]] = {}
         for benchmark, rows in rows_by_name.items():
@@ -170,10 +170,12 @@ class OverlapIndex:
     def _candidate(self, row: Mapping[str, Any]) -> _Candidate | None:
         question = read_question(row_id(row), question_of(row) or "")
         text = "".join(self._characters.get(word, _UNKNOWN) for word in question.words)
-        exact = self._exact.get(question.key, ())
+        exact = self._exact.get(question.key)
         long_runs = frozenset(run for run in _runs(text, self._ngram) if self._counts(run))
         similar = self._similar(text) if len(text) >= MIN_WORDS else ()
-        return _Candidate(question, text, exact, long_runs, similar) if exact or long_runs or similar else None
+        if exact is None and not long_runs and not similar:
+            return None
+        return _Candidate(question, text, exact, long_runs, similar)
 
     def _counts(self, run: int) -> bool:
         return 0 < len(self._long.get(run, ())) <= MAX_EVALUATION_QUESTIONS
@@ -193,27 +195,21 @@ class OverlapIndex:
         best: dict[str, tuple[int, float, int]] = {}  # benchmark -> rank of the kind, minus the share, number
         for kind, share, number in self._matches(candidate, common):
             rank = (KINDS.index(kind), -share, number)
-            benchmark = self._entries[number].benchmark
-            best[benchmark] = min(rank, best.get(benchmark, rank))
+            for benchmark in self._entries[number].ids:
+                best[benchmark] = min(rank, best.get(benchmark, rank))
+        id, question = candidate.question.id, candidate.question.question
         return [
-            Overlap(
-                candidate.question.id,
-                candidate.question.question,
-                benchmark,
-                self._entries[number].id,
-                KINDS[rank],
-                -share,
-            )
+            Overlap(id, question, benchmark, self._entries[number].ids[benchmark], KINDS[rank], -share)
             for benchmark, (rank, share, number) in best.items()
         ]
 
     def _matches(self, candidate: _Candidate, common: set[int]) -> Iterator[tuple[Kind, float, int]]:
         """Every evaluation question that the training question overlaps with: the kind, the share, its number."""
-        for number in candidate.exact:
-            yield "exact", 1.0, number
+        if candidate.exact is not None:
+            yield "exact", 1.0, candidate.exact
         words = candidate.question.words
         num_shared = Counter(number for run in candidate.long_runs - common for number in self._long[run])
-        for number in sorted({*num_shared, *candidate.similar} - {*candidate.exact}):
+        for number in sorted({*num_shared, *candidate.similar} - {candidate.exact}):
             entry = self._entries[number]
             share = num_shared[number] / self._num_comparable_runs(candidate, entry, common)
             if share < self._min_share and number not in candidate.similar:
@@ -248,14 +244,15 @@ class OverlapIndex:
                 f"{benchmark}: row {row_number} has no question in {', '.join(QUESTION_COLUMNS)}; it has {columns}"
             )
         read = read_question(_evaluation_id(row, row_number), question)
-        known = self._exact.get(read.key, ())
-        # A set that lists each question many times has it once here, else its runs would look like instructions.
-        if not read.key or any(self._entries[number].benchmark == benchmark for number in known):
+        if not read.key:
             return
-        number = len(self._entries)
+        # A question that is listed many times is one entry, else its runs would look like instructions.
+        number = self._exact.setdefault(read.key, len(self._entries))
+        if number < len(self._entries):
+            self._entries[number].ids.setdefault(benchmark, read.id)
+            return
         text = "".join(self._characters.setdefault(word, _character(len(self._characters))) for word in read.words)
-        self._entries.append(_Entry(benchmark, read.id, text, read.has_figure))
-        self._exact[read.key] = (*known, number)
+        self._entries.append(_Entry(text, read.has_figure, {benchmark: read.id}))
         _note(self._long, _runs(text, self._ngram), number, MAX_EVALUATION_QUESTIONS)
         if len(text) >= MIN_WORDS:
             _note(self._short, _runs(text, SHORT_RUN), number, MAX_QUESTIONS_PER_SHORT_RUN)

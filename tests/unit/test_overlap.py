@@ -180,6 +180,14 @@ def test_a_set_that_lists_each_question_many_times() -> None:
     assert [(o.kind, o.benchmark_id) for o in found] == [("ngram", "row 1")]
 
 
+def test_a_question_that_many_sets_have_is_named_in_each() -> None:
+    sets = {f"set {n}": [{"problem": TRAIN, "id": n}] for n in range(MAX_EVALUATION_QUESTIONS + 1)}
+    reported = find_overlaps([row(f"{TRAIN} Explain why.")], sets)
+    assert [(o.kind, o.benchmark, o.benchmark_id) for o in reported] == [
+        ("ngram", name, str(rows[0]["id"])) for name, rows in sets.items()
+    ]
+
+
 def test_the_best_of_each_set_is_named() -> None:
     other_ending = TRAIN.replace("How many are left", "Find their number")
     sets = {

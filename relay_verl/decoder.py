@@ -218,7 +218,7 @@ class Relay:
         return is_fixed and self._is_listening
 
     def _constrain(self, piece: Generation) -> tuple[Generation, Generation | None]:
-        """`piece` up to its first `<call>`, and what the constraint puts behind that; None if there is no `<call>`."""
+        """`piece` up to its first `<call>`, and what the constraint puts behind that; None without a `<call>`."""
         num_tokens = self._policy.fixed_length()
         assert num_tokens is not None
         forced = force_command(self._turn_bytes, piece.token_ids, num_tokens, self._decoder.tokens)

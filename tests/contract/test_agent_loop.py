@@ -97,7 +97,7 @@ async def _relay(loop: RelayAgentLoop, prompt_ids: list[int], sampling: dict[str
 
 @pytest.mark.parametrize("trains_on_teacher_tokens", [False, True])
 def test_forced_tokens_are_in_the_row_and_not_trained_on(trains_on_teacher_tokens: bool) -> None:
-    """Also with the released code's option, which trains on what the teacher sampled: nobody sampled these."""
+    """Also with the released code's option, which trains on what the teacher sampled: no model sampled these."""
     ours = tokenizer(BPE_WORDS, "<U>")
     overrides = ["relay.policy=fixed_3", f"relay.train_on_teacher_tokens={str(trains_on_teacher_tokens).lower()}"]
     loop = make_loop({"teacher": ScriptedEngine(ours, lambda context: "near")}, ours, *overrides)
@@ -113,7 +113,7 @@ def test_forced_tokens_are_in_the_row_and_not_trained_on(trains_on_teacher_token
     assert output.response_ids == trajectory.response_ids
     trained = b"".join(pieces.to_bytes(i) for i, m in zip(output.response_ids, output.response_mask, strict=True) if m)
     assert trained == (b"so <call>neaok<|end|>" if trains_on_teacher_tokens else b"so <call>ok<|end|>")
-    assert output.num_turns == 1 + 3, "a forced piece is no turn of its own"
+    assert output.num_turns == 1 + 3, "a forced piece does not count as a turn"
 
 
 def test_several_endpoints_start_by_name(fake_vllm: Any) -> None:

@@ -169,7 +169,7 @@ CALLERS = [
     ({"temperature": 0.7, "top_p": 0.8, "top_k": 20}, {"top_p": 0.8, "top_k": 20, "min_p": 0.0}, "a sampled one"),
     ({"temperature": 0.3}, {"temperature": 0.3, "top_p": 1.0, "top_k": -1}, "`relay-verl eval --temperature`"),
     ({"temperature": 1.0, "seed": 5}, {"temperature": 1.0, "seed": 5, "top_k": -1}, "a benchmark"),
-    ({}, {"temperature": 1.0, "top_p": 1.0, "top_k": -1}, "nobody said anything"),
+    ({}, {"temperature": 1.0, "top_p": 1.0, "top_k": -1}, "a caller without a wish"),
 ]
 
 

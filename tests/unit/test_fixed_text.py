@@ -98,7 +98,7 @@ SCRIPTS = [
     # student, teacher, config, response, outcomes, why
     (["a<call>", "b"], ["xy"], {}, "a<call>[2</call>]{xy}b$", ["served"], "the number is not the student's"),
     (["a<call>9</call>b"], ["xy"], {}, "a<call>[2</call>]{xy}9</call>b$", ["served", "malformed"],
-     "a script that goes on by itself"),
+     "a script that continues by itself"),
     (["hi"], ["xy"], {}, "hi$", [], "no call"),
     (["a</call>b"], ["xy"], {}, "a</call>b$", ["malformed"], "a closing alone opens nothing"),
     (["a<call>", "<call>", "b"], ["xyzw"], {}, "a<call>[2</call>]{xy}<call>[2</call>]{zw}b$", ["served", "served"],

@@ -300,6 +300,12 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
         settings = TypeAdapter(RelaySettings).validate_python(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(item) for item in error.errors())) from None
+    length = make_policy(settings.policy).fixed_length()
+    if length is not None and length > settings.max_tokens_per_call:
+        raise ConfigError(
+            f"relay.policy: {settings.policy}: a call delivers at most relay.max_tokens_per_call="
+            f"{settings.max_tokens_per_call} tokens; raise that, or fix a lower number"
+        )
     _check_teachers(settings)
     return settings
 

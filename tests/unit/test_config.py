@@ -318,6 +318,13 @@ def test_by_default_calls_have_no_limit_but_the_response() -> None:
     assert settings.decoder_config(128, greedy=False, vocab_size=None).max_calls is None
 
 
+def test_a_fixed_length_that_no_call_could_deliver_is_refused() -> None:
+    for policy, limit in (("fixed_5000", 4096), ("fixed_7", 6)):
+        with pytest.raises(ConfigError, match=rf"^relay\.policy: {policy}: .*relay\.max_tokens_per_call={limit} "):
+            read_settings({"policy": policy, "max_tokens_per_call": limit, "teacher": TEACHER})
+    assert read_settings({"policy": "fixed_6", "max_tokens_per_call": 6, "teacher": TEACHER}).written_length == 6
+
+
 WRITTEN = [
     # node, the number that every command says, why
     ({}, None, "the student chooses"),

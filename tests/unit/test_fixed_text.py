@@ -9,14 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relay_verl.config import read_settings
 from relay_verl.constraint import force_command
+from relay_verl.data.schema import to_row
 from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines import EngineError, Generation, ScriptedEngine
+from relay_verl.evaluation.answerer import Answerer, Rules
+from relay_verl.evaluation.pieces import make_pieces
+from relay_verl.evaluation.records import ResponseRecord
 from relay_verl.policies import make_policy
 from relay_verl.relay_config import FixedCommand
 from relay_verl.tokenization import TokenBytes
 from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory, Segment
 
+from .generators_for_tests import ChatTokenizer
 from .test_invariants import Tape, World, worlds
 from .tokenizers_for_tests import COMMAND, ByteTokenizer, bpe, bpe_ids, check_stripped
 
@@ -208,6 +214,26 @@ def test_a_bad_value_names_its_field() -> None:
             RelayConfig(10, 1, 1, fixed_command=value)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^max_failed_calls: 0"):
         RelayConfig(10, None, 1, max_failed_calls=0)
+
+
+WAYS = [("text", "7*8=<call>2</call>56, so"), ("delivered", "7*8=<call>9</call>56, so")]
+
+
+@pytest.mark.parametrize(("fixed_command", "text"), WAYS)
+def test_an_evaluation_fixes_what_its_recipe_says(fixed_command: str, text: str) -> None:
+    """`relay-verl eval --policy fixed_2`, and how the page shows it: the forced part belongs to its command."""
+    relay = read_settings({"teacher": {"path": "x"}, "fixed_command": fixed_command})
+    rules = Rules("c", "fixed_2", relay, max_tokens=200, max_context=None, template={}, seed=0)
+    script = ["7*8=<call>", ", so"] if fixed_command == "text" else ["7*8=<call>9</call>", ", so"]
+    answerer = Answerer(ScriptedEngine(TOKENIZER, script), ScriptedEngine(TOKENIZER, ["56"]), ChatTokenizer(), rules)
+    row = to_row(data_source="tiny/mul", question="7*8?", ground_truth="56", id="q")
+    query = {"row": row, "sample": 0, "sampling": {"temperature": 0.0}}
+    record = ResponseRecord(**asyncio.run(answerer.process(query)))
+    assert record.text.startswith(text)
+    assert (record.num_calls, record.num_teacher_tokens) == (1, 2)
+    command = "<call>2</call>" if fixed_command == "text" else "<call>9</call>"
+    calls = [(piece["text"], piece["note"]) for piece in make_pieces(record) if piece["kind"] == "call"]
+    assert calls == [(command, "2 of 2")]
 
 
 # ---- invariants over random worlds ----

@@ -104,7 +104,7 @@ class RelayAgentLoop(AgentLoopBase):
         finally:
             first_version, last_version = self.student.pop_weight_versions(request_id)
         response_ids = trajectory.response_ids
-        mask = [1] * len(response_ids) if self.settings.train_on_teacher_tokens else trajectory.response_mask
+        mask = trajectory.sampled_mask if self.settings.train_on_teacher_tokens else trajectory.response_mask
         return trajectory, AgentLoopOutput(
             prompt_ids=prompt_ids,
             response_ids=response_ids,

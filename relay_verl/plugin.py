@@ -59,6 +59,8 @@ def _register() -> None:
     _check_before("verl.utils.device", "auto_set_device", preflight.check_sft_config)
     _install_after("verl.trainer.ppo.v1.trainer_base", "relay_verl.checkpoints.saving")
     _install_after("verl.utils.tracking", "relay_verl.checkpoints.metrics_log")
+    for schedule in ("verl.workers.config.optimizer", "verl.workers.engine.fsdp.transformer_impl"):
+        _install_after(schedule, "relay_verl.linear_schedule")
     _import_after("verl.experimental.agent_loop", "relay_verl.agent_loop")
     _import_after("verl.experimental.reward_loop.reward_manager", "relay_verl.reward_manager")
 

@@ -101,7 +101,7 @@ def _offline_script(config: Any, path: str, tokenizer: Any, source: Source) -> W
     )
     sampling = SamplingParams(
         n=settings.filter.num_samples,
-        temperature=teacher.temperature,
+        **teacher.sampling(),
         max_tokens=config.data.max_response_length,
     )
     template = template_of(config)

@@ -80,20 +80,30 @@ class Plan:
     """The output's rows of a query and its result."""
     num_requests: int
     """Responses a query takes at most."""
+    summarize: Callable[[Path], Mapping[str, Any]] | None = None
+    """See `relay_verl.jobs.run.Job.summarize`."""
 
     def job(self, engine: TokenEngine, tokenizer: Any, num_workers: int = 0) -> Job:
         """The job on a running engine; `num_workers` processes in Ray tokenize and grade, 0 for this one."""
         # twice what the engines run at a time, so that they never wait for work
         at_a_time = 2 * self.model.max_num_seqs * self.model.num_replicas // self.num_requests + 1
         pool = Pool(partial(self.make_worker, engine, tokenizer), num_workers, at_a_time)
-        return Job(self.spec, Parquet(self.schema), pool.process, self.to_records, max_concurrency=at_a_time)
+        return Job(
+            self.spec,
+            Parquet(self.schema),
+            pool.process,
+            self.to_records,
+            max_concurrency=at_a_time,
+            summarize=self.summarize,
+        )
 
 
 def plan_warmup_data(config: Any, source: Source, student: str) -> Plan:
     """The data of the call warm-up (3.1): `relay.warmup` says what is drawn, and `student` is the model before it."""
     settings = read_settings(config.relay)
     options = asdict(settings.warmup)
-    arguments = options | _limits(config, options.pop("temperature"))
+    sampling = {"temperature": options.pop("temperature"), "top_p": 1.0, "top_k": -1}
+    arguments = options | _limits(config, sampling) | {"written_length": settings.written_length}
     return Plan(
         model=replace(settings.teacher, path=student, base_url=None, model=None),
         tokenizer_path=student,
@@ -102,12 +112,14 @@ def plan_warmup_data(config: Any, source: Source, student: str) -> Plan:
             "data": source.sha256,
             "student": student,
             "student_sha256": model_sha256(student),
+            "columns": warmup_samples.SCHEMA.names,
             **arguments,
         },
         schema=warmup_samples.SCHEMA,
         make_worker=partial(WarmupSampler, timeout_s=settings.rollout_timeout_s, **arguments),
         to_records=warmup_samples.to_records,
         num_requests=settings.warmup.num_samples,
+        summarize=warmup_samples.summarize,
     )
 
 
@@ -129,7 +141,7 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
         "num_samples": chosen.num_samples,
         "stop_at": chosen.min_pass_rate if stop_early else None,
         "seed": chosen.seed,
-        **_limits(config, teacher.temperature),
+        **_limits(config, teacher.sampling()),
     }
     name = teacher.path or f"{teacher.model or ''}@{teacher.base_url}"
     return Plan(
@@ -191,9 +203,9 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
         return asyncio.run(run())
 
 
-def _limits(config: Any, temperature: float) -> dict[str, Any]:
+def _limits(config: Any, sampling: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "max_tokens": int(config.data.max_response_length),
-        "sampling": {"temperature": temperature, "top_p": 1.0, "top_k": -1},
+        "sampling": dict(sampling),
         "template": template_of(config),
     }

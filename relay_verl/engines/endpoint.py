@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relay_verl.engines.base import EngineError, Generation
+from relay_verl.engines.base import NEUTRAL_SAMPLING, EngineError, Generation
 
 # Parameters of vLLM's server that the OpenAI API does not know travel in the request's extra body.
 _OPENAI_PARAMETERS = {"temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"}
@@ -89,8 +89,9 @@ class EndpointEngine:
         import openai
 
         wants_logprobs = bool(sampling.get("logprobs"))
-        known = {key: value for key, value in sampling.items() if key in _OPENAI_PARAMETERS}
-        extra = {key: value for key, value in sampling.items() if key not in {*_OPENAI_PARAMETERS, "logprobs"}}
+        complete = {**NEUTRAL_SAMPLING, **sampling}
+        known = {key: value for key, value in complete.items() if key in _OPENAI_PARAMETERS}
+        extra = {key: value for key, value in complete.items() if key not in {*_OPENAI_PARAMETERS, "logprobs"}}
         try:
             completion = await self._client.completions.create(
                 model=self._model or await self.model(),

@@ -200,7 +200,11 @@ class Judge:
         body = bytearray()
         try:
             async with self._client.chat.completions.with_streaming_response.create(
-                model=self.model, messages=messages, temperature=self._temperature, max_tokens=MAX_REPLY_TOKENS
+                model=self.model,
+                messages=messages,
+                temperature=self._temperature,
+                top_p=1.0,  # or the file of a model that vLLM serves decides; the API has no word for top_k
+                max_tokens=MAX_REPLY_TOKENS,
             ) as response:
                 async for chunk in response.iter_bytes():
                     body += chunk

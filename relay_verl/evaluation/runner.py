@@ -254,6 +254,8 @@ def _describe(
             "max_calls": settings.max_calls,
             "max_tokens_per_call": settings.max_tokens_per_call,
         },
+        # under another policy it decides nothing
+        "fixed_command": settings.fixed_command if condition.policy.startswith("fixed_") else None,
         "teacher_temperature": settings.teacher.temperature,
         "template": template_of(config),
         "rollout_sha256": hashlib.sha256(json.dumps(rollout, sort_keys=True, default=str).encode()).hexdigest(),

@@ -101,8 +101,8 @@ class _RelaySampling:
         if time.monotonic() > self._deadline:
             raise RolloutTimeoutError(
                 f"relay.rollout_timeout_s={self._timeout_s:g}: no group ended within "
-                f"{self._timeout_s + self._grace_s:g} s, though each is given up after {self._timeout_s:g} s: a rollout "
-                f"worker is dead or blocked; still running: {len(self.running_keys[partition_id])} groups, "
+                f"{self._timeout_s + self._grace_s:g} s, though each is given up after {self._timeout_s:g} s: a "
+                f"rollout worker is dead or blocked; still running: {len(self.running_keys[partition_id])} groups, "
                 f"not started: {len(self.pending_keys[partition_id])}"
             )
         return super()._wait_for_next_poll(partition_id, last_debug_time)  # type: ignore[misc]

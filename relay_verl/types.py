@@ -105,8 +105,8 @@ class RelayTrajectory:
 
     @property
     def logprobs(self) -> list[float] | None:
-        """The student's log-probabilities, [response_length]; None if some are unknown. Where the teacher wrote there is
-        a placeholder, 0.0: valid only under `response_mask`, and not a number that anything may be corrected with."""
+        """The student's log-probabilities, [response_length]; None if some are unknown. Where the teacher wrote, 0.0 is
+        a placeholder: it is valid only under `response_mask`, and no correction may read it."""
         joined: list[float] = []
         for segment in self.segments:
             if segment.source == "teacher":

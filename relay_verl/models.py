@@ -23,8 +23,8 @@ def is_endpoint(address: str) -> bool:
 
 
 def student_of(config: Any) -> str | None:
-    """The student's address in a composed GRPO recipe, or, where none is given yet, the model that it is warmed up from:
-    it has the same shape and the same tokenizer."""
+    """The student's address in a composed GRPO recipe; where none is given yet, that of the model it is warmed up from,
+    which has the same shape and the same tokenizer."""
     given = OmegaConf.select(config, "actor_rollout_ref.model.path")
     return given or OmegaConf.select(config, "relay.warmup.base_model")
 

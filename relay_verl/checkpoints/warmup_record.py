@@ -64,11 +64,12 @@ def says_warmed_up(folder: Path) -> bool:
 
 
 def _is_export(folder: Path) -> bool:
-    from huggingface_hub import ModelCard
+    import yaml
+    from huggingface_hub import metadata_load
 
     from relay_verl.checkpoints.card import CARD_FILE, TAG
 
     try:
-        return TAG in (ModelCard.load(folder / CARD_FILE, ignore_metadata_errors=True).data.tags or ())
-    except (OSError, ValueError):
+        return TAG in ((metadata_load(folder / CARD_FILE) or {}).get("tags") or ())
+    except (OSError, ValueError, yaml.YAMLError):  # somebody else's file
         return False

@@ -38,7 +38,7 @@ from relay_verl.preflight.recipe import (
     check_settings,
     check_sft_platform,
 )
-from relay_verl.preflight.student import check_student, check_student_size, check_warmed_up
+from relay_verl.preflight.student import check_student_given, check_student_size, check_warmed_up
 from relay_verl.preflight.wiring import (
     check_agent_loop,
     check_dataset_class,
@@ -61,6 +61,8 @@ RECIPE = (
     Check("recipe", check_recipe_was_found),
     Check("recipe's own keys", check_recipe_choice),
     Check("relay settings", check_settings),
+    Check("student given", check_student_given, after=("relay settings",)),
+    Check("student's size", check_student_size, after=("student given",)),
     Check("platform", check_platform),
     Check("trainer", check_trainer),
     Check("agent loop", check_agent_loop, after=("relay settings",)),
@@ -84,8 +86,11 @@ RECIPE = (
         after=("relay settings", "training data", "validation data"),
     ),
     Check("dataset class", check_dataset_class),
-    Check("student", check_student, after=("relay settings",)),
-    Check("student's size", check_student_size, after=("student",)),
+    Check(
+        "student",
+        lambda config: check_model("actor_rollout_ref.model.path", config.actor_rollout_ref.model.path),
+        after=("student given",),
+    ),
     Check("student's warm-up", check_warmed_up, after=("student",)),
     Check("teacher", check_teacher_models, after=("relay settings",)),
     Check("tokenizers", check_tokenizers, after=("relay settings", "student", "teacher")),

@@ -13,7 +13,7 @@ from relay_verl.catalog.shapes import Shape, shape_of
 from relay_verl.checkpoints.warmup_record import WARMUP_FILE, says_warmed_up
 from relay_verl.config import ConfigError, read_settings
 from relay_verl.preflight.check import Doubt
-from relay_verl.preflight.models import check_model, is_local
+from relay_verl.preflight.models import is_local
 
 KEY = "actor_rollout_ref.model.path"
 BASE_KEY = "relay.warmup.base_model"
@@ -27,16 +27,16 @@ _COMPARED = {
 """Names in a config.json by the field of `Shape`; the vocabulary may be padded, so it is not compared."""
 
 
-def check_student(config: Any) -> str:
-    """A student is given, and is there."""
+def check_student_given(config: Any) -> str:
+    """A student is given."""
     path = config.actor_rollout_ref.model.path
     if not path:
         base = read_settings(config.relay).warmup.base_model
         raise ConfigError(
-            f"{KEY}={path}: no student is given: set RELAY_STUDENT to the Hugging Face folder that the warm-up left "
+            f"{KEY}: no student is given: set RELAY_STUDENT to the Hugging Face folder that the warm-up left "
             f"(global_step_N/huggingface of verl.trainer.sft_trainer +recipe={_warm_up_of(base)}), or give {KEY}=FOLDER"
         )
-    return check_model(KEY, path)
+    return str(path)
 
 
 def _warm_up_of(base: str | None) -> str:

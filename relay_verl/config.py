@@ -148,6 +148,9 @@ class WarmupSettings:
 
     __pydantic_config__ = _STRICT
 
+    base_model: str | None = None
+    """Hub id or folder of the model that the warm-up starts from: the student must have its shape; None checks nothing.
+    """
     num_samples: Count = 1
     """Responses the student samples to each query."""
     num_placements: Count = 1

@@ -132,8 +132,8 @@ class RelayTrajectory:
 
     @property
     def logprobs(self) -> list[float] | None:
-        """The student's log-probabilities, 0.0 where the teacher wrote and on forced tokens, [response_length]; None if
-        some are unknown."""
+        """The student's log-probabilities, [response_length]; None if some are unknown. Where the teacher wrote, and on
+        forced tokens, 0.0 is a placeholder: it is valid only under `response_mask`, and no correction may read it."""
         joined: list[float] = []
         for segment in self.segments:
             if segment.source == "teacher":

@@ -31,7 +31,7 @@ from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import Parquet, Row
 from relay_verl.jobs.pool import Pool, Worker, default_num_workers
 from relay_verl.jobs.store import JobStore
-from relay_verl.models import model_sha256
+from relay_verl.models import model_sha256, student_of
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
     return Plan(
         model=teacher,
         # an endpoint without one of its own has the student's
-        tokenizer_path=teacher.own_tokenizer or teacher.path or config.actor_rollout_ref.model.path,
+        tokenizer_path=teacher.own_tokenizer or teacher.path or _students_tokenizer(config),
         spec={
             "kind": "filter",
             "data": source.sha256,
@@ -160,6 +160,16 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
         to_records=teacher_filter.to_records,
         num_requests=chosen.num_samples,
     )
+
+
+def _students_tokenizer(config: Any) -> str:
+    """Where the tokenizer is that the student has, or will have."""
+    student = student_of(config)
+    if student is None:
+        raise ConfigError(
+            "actor_rollout_ref.model.path: no student is given, whose tokenizer this needs: set RELAY_STUDENT"
+        )
+    return student
 
 
 def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers: int | None = None) -> dict[str, Any]:

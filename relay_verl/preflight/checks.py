@@ -38,6 +38,16 @@ from relay_verl.preflight.recipe import (
     check_settings,
     check_sft_platform,
 )
+from relay_verl.preflight.student import check_student_given, check_student_size, check_warmed_up
+from relay_verl.preflight.wiring import (
+    check_agent_loop,
+    check_dataset_class,
+    check_groups,
+    check_replay_buffer,
+    check_reward_manager,
+    check_teacher_tokens,
+    check_trainer,
+)
 
 INSTALLATION = (
     Check("Python", check_python),
@@ -51,9 +61,17 @@ RECIPE = (
     Check("recipe", check_recipe_was_found),
     Check("recipe's own keys", check_recipe_choice),
     Check("relay settings", check_settings),
+    Check("student given", check_student_given, after=("relay settings",)),
+    Check("student's size", check_student_size, after=("student given",)),
     Check("platform", check_platform),
+    Check("trainer", check_trainer),
+    Check("agent loop", check_agent_loop, after=("relay settings",)),
+    Check("reward manager", check_reward_manager),
+    Check("replay buffer", check_replay_buffer, after=("relay settings",)),
+    Check("teacher's tokens", check_teacher_tokens, after=("relay settings",)),
     Check("batch sizes", check_batch_sizes),
     Check("micro-batches", check_micro_batch_sizes, after=("batch sizes",)),
+    Check("groups", check_groups, after=("relay settings", "batch sizes")),
     Check(
         "GPUs declared",
         lambda config: check_declared_gpus(config, read_settings(config.relay)),
@@ -67,7 +85,13 @@ RECIPE = (
         lambda config: check_data_sources(config, read_settings(config.relay)),
         after=("relay settings", "training data", "validation data"),
     ),
-    Check("student", lambda config: check_model("actor_rollout_ref.model.path", config.actor_rollout_ref.model.path)),
+    Check("dataset class", check_dataset_class),
+    Check(
+        "student",
+        lambda config: check_model("actor_rollout_ref.model.path", config.actor_rollout_ref.model.path),
+        after=("student given",),
+    ),
+    Check("student's warm-up", check_warmed_up, after=("student",)),
     Check("teacher", check_teacher_models, after=("relay settings",)),
     Check("tokenizers", check_tokenizers, after=("relay settings", "student", "teacher")),
     Check("checkpoint", check_resume, after=("training data", "student", "teacher")),
@@ -78,7 +102,7 @@ MACHINE = (
     Check("vLLM", check_engine, after=("platform",)),
     Check("loggers", check_loggers, after=("packages",)),
     Check("ports", check_ports),
-    Check("disk", check_disk),
+    Check("disk", check_disk, after=("student",)),
 )
 """Of the same, about where it starts."""
 

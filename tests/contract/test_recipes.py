@@ -40,6 +40,7 @@ def compose_once(name: str, *overrides: str) -> Any:
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RELAY_STUDENT", raising=False)
 
 
 def test_the_recipes_promised_are_there() -> None:
@@ -115,7 +116,9 @@ def test_the_papers_hyperparameters(name: str) -> None:
     assert config.trainer.total_epochs == 1
     assert config.data.apply_chat_template_kwargs.enable_thinking is False
     size = "1.7B" if "1.7b" in name else "0.6B"
-    assert config.actor_rollout_ref.model.path == f"Qwen/Qwen3-{size}"
+    needs_student = not name.startswith("grpo")
+    assert config.actor_rollout_ref.model.path == (None if needs_student else f"Qwen/Qwen3-{size}"), "RELAY_STUDENT"
+    assert config.relay.warmup.base_model == f"Qwen/Qwen3-{size}"
     teacher = name.partition("_teacher_")[2].upper()
     teacher = teacher if teacher.endswith("B") else "8B"
     assert config.relay.teacher.path == (None if name.startswith("grpo") else f"Qwen/Qwen3-{teacher}")
@@ -172,13 +175,14 @@ def test_the_teacher_is_sampled_as_the_released_service_samples(name: str) -> No
 
 
 STUDENT = "actor_rollout_ref.model.path"
+TEACHER_TOKENS = {"relay.train_on_teacher_tokens", "actor_rollout_ref.rollout.calculate_log_probs"}
 NO_TEACHER = {STUDENT, "relay.max_calls", "relay.filter.min_pass_rate", "relay.teacher.path"}
 VARIANTS = {
     # parent: variants and the keys they differ in, the experiment's name apart
     None: {"relay_1.7b": set(), "relay_tiny": set(), "warmup_1.7b": set(), "warmup_tiny": set()},
     "warmup_1.7b": {"warmup_0.6b": {"model.path"}},
     "relay_1.7b": {
-        "relay_0.6b": {STUDENT},
+        "relay_0.6b": {"relay.warmup.base_model"},
         "relay_1.7b_simple": {"relay.reward.kind"},
         "relay_1.7b_no_filter": {"relay.filter.min_pass_rate"},
         "relay_1.7b_no_independence": {"relay.reward.independence_bonus"},
@@ -191,7 +195,7 @@ VARIANTS = {
         "relay_1.7b_teacher_4b": {"relay.teacher.path"},
         "relay_1.7b_teacher_14b": {"relay.teacher.path"},
         "relay_1.7b_teacher_32b": {"relay.teacher.path", "relay.teacher.tensor_parallel_size"},
-        "relay_1.7b_teacher_tokens": {"relay.train_on_teacher_tokens"},
+        "relay_1.7b_teacher_tokens": TEACHER_TOKENS,
         "relay_1.7b_batch_scenarios": {"relay.reward.scenario_scope"},
         "relay_1.7b_two_calls": {"relay.max_calls"},
     },
@@ -206,7 +210,7 @@ VARIANTS = {
         "relay_tiny_fixed_2": {"relay.policy"},
         "relay_tiny_fixed_4": {"relay.policy"},
         "relay_tiny_fixed_6": {"relay.policy"},
-        "relay_tiny_teacher_tokens": {"relay.train_on_teacher_tokens"},
+        "relay_tiny_teacher_tokens": TEACHER_TOKENS,
         "relay_tiny_batch_scenarios": {"relay.reward.scenario_scope"},
         "relay_tiny_two_calls": {"relay.max_calls"},
     },

@@ -1,0 +1,76 @@
+"""Right answers that the grader cannot read, counted and named when a file is loaded. Pure.
+
+Such an answer is not an error: a response with the very same spelling is still right. But every other spelling is
+wrong, so a benchmark of them is harder than it looks, and in training they are noise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from relay_verl.data.schema import MAX_NAMED, row_id
+from relay_verl.data.truths import Truth, truth_of
+from relay_verl.grading import kind_of
+
+MAX_ASKED = 2000
+"""Most different answers that the grader is asked about: a check before a training must not take minutes."""
+
+_PLAIN = re.compile(r"[+-]?(\d[\d,]*(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+
+IsReadable = Callable[[str], bool | None]
+"""Whether the grader can read an answer; None if it could not tell in time."""
+
+
+@dataclass(frozen=True)
+class UnreadableGold:
+    """A row whose right answer the grader cannot read."""
+
+    row: int
+    """Its number in the file, from 1."""
+    id: str
+    """Its id."""
+    gold: str
+    """The answer."""
+
+
+def unreadable_golds(rows: Iterable[Mapping[str, Any]], is_readable: IsReadable) -> list[UnreadableGold]:
+    """The rows in verl's schema whose answers cannot be read; of several accepted ones, none of which can.
+
+    Only mathematics is parsed. Plain numbers are readable without asking, and each answer is asked about once.
+    """
+    known: dict[str, bool] = {}
+
+    def can_read(gold: str) -> bool:
+        if _PLAIN.fullmatch(gold):
+            return True
+        if gold not in known:
+            known[gold] = len(known) >= MAX_ASKED or is_readable(gold) is not False
+        return known[gold]
+
+    unreadable = []
+    for number, row in enumerate(rows, start=1):
+        if kind_of(row.get("ability")) != "math":
+            continue
+        truth = truth_of(row["reward_model"])
+        if not any(can_read(gold) for gold in _each(truth)):
+            unreadable.append(UnreadableGold(number, row_id(row), _each(truth)[0]))
+    return unreadable
+
+
+def warn_of_unreadable(name: object, rows: Iterable[Mapping[str, Any]], is_readable: IsReadable) -> str | None:
+    """A warning on the rows of `name` that cannot be read, with their number and the first of them; None if all can."""
+    unreadable = unreadable_golds(rows, is_readable)
+    if not unreadable:
+        return None
+    first = ", ".join(f"row {gold.row} ({gold.gold[:60]!r})" for gold in unreadable[:MAX_NAMED])
+    dots = ", ..." if len(unreadable) > MAX_NAMED else ""
+    return (
+        f"{name}: {len(unreadable)} right answers cannot be parsed, and only the same spelling is right: {first}{dots}"
+    )
+
+
+def _each(truth: Truth) -> tuple[str, ...]:
+    return (truth,) if isinstance(truth, str) else truth

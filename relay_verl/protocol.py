@@ -32,7 +32,15 @@ MAX_NUM_TOKENS = 10**15
 
 _MAX_DIGITS = 4299  # Python converts one more; a longer number is read as 10 to this power
 
+_MAX_MALFORMED_CHARS = 32
+"""Longest text between two tags that is taken for a malformed command's content, not for the response's own words."""
+
 _COMMAND = re.compile(r"<call>[ \t\n\r\f\v]*([0-9]+)[ \t\n\r\f\v]*</call>")
+_BLANKS, _MARKUP = " \t\n\r\f\v", frozenset("<>{}\\")
+_UP_TO_TAG_END = re.compile(r"[^>]*>|[^>]+")
+_CLOSE_CHARS = list(CLOSE)
+_WINDOW = len(OPEN) + 64
+"""Characters before a closing tag that are searched for its opening one."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,32 @@ def strip_calls(text: str) -> str:
     'a  b'
     """
     return _COMMAND.sub("", text)
+
+
+def strip_attempted_calls(text: str) -> str:
+    r"""`text` without its commands, well-formed or not: what a reader who judges the answer sees.
+
+    Unlike `strip_calls`, a command that only appears once another one is taken out goes too, so that any number of
+    commands inserted anywhere leave no trace. A malformed command goes with its content if that is short and holds
+    none of the characters ``<>{}\``; otherwise, and where a tag has no partner, only the tags go. Linear in the text.
+
+    >>> strip_attempted_calls(r"\boxed{4<call>20</call>2<call>x</call>}")
+    '\\boxed{42}'
+    """
+    if OPEN not in text and CLOSE not in text:
+        return text
+    kept: list[str] = []  # one character each, so that taking off an end costs its own length only
+    for piece in _UP_TO_TAG_END.findall(strip_calls(text)):
+        kept += piece
+        # Only a `>` can complete a tag, and removing a command restores what stood before it. So a tag that two pieces
+        # form around a command is seen here like any other.
+        if kept[-len(CLOSE) :] == _CLOSE_CHARS:
+            del kept[-len(CLOSE) :]
+            window = "".join(kept[-_WINDOW:])
+            opening = window.rfind(OPEN)
+            if opening >= 0 and _is_command_content(window[opening + len(OPEN) :]):
+                del kept[len(kept) - len(window) + opening :]
+    return "".join(kept).replace(OPEN, "")
 
 
 def count_malformed_calls(text: str) -> int:
@@ -133,6 +167,13 @@ def _outside(piece: bytes, start: int, calls: Iterable[Call]) -> bytes:
         outside += piece[position : max(position, call.start - start)]
         position = max(position, call.end - start)
     return outside + piece[position:]
+
+
+def _is_command_content(content: str) -> bool:
+    """Whether this between two tags is a command's: a number of any length, or a short text without markup."""
+    digits = content.strip(_BLANKS)
+    is_number = digits.isascii() and digits.isdigit()
+    return is_number or (len(content) <= _MAX_MALFORMED_CHARS and not set(content) & _MARKUP)
 
 
 def _parse_int(digits: str) -> int:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger(__name__)
+
+STALL_FACTOR = 20.0
+"""How many times its processor time a question may take by the clock; past that, the worker is stopped, not slow."""
 
 
 class WorkerLostError(Exception):
@@ -53,17 +58,28 @@ class _Worker:
             self.kill()
             raise
 
-    def ask(self, answer: str, truth: str, timeout_s: float) -> dict[str, Any]:
-        """The worker's reply. Raises TimeoutError past `timeout_s` seconds, WorkerLostError if the process ends."""
-        deadline = time.monotonic() + timeout_s
-        question = json.dumps({"answer": answer, "ground_truth": truth, "timeout_s": timeout_s})
+    def ask(self, task: str, arguments: Sequence[str], cpu_timeout_s: float) -> dict[str, Any]:
+        """The worker's reply.
+
+        Raises:
+            TimeoutError: the question took `cpu_timeout_s` seconds of processor time, or STALL_FACTOR times as long by
+                the clock.
+            WorkerLostError: the process ended for another reason.
+        """
+        deadline = time.monotonic() + STALL_FACTOR * cpu_timeout_s
+        question = json.dumps({"task": task, "arguments": list(arguments), "cpu_timeout_s": cpu_timeout_s})
         try:
-            self._socket.settimeout(timeout_s)
+            self._socket.settimeout(STALL_FACTOR * cpu_timeout_s)
             self._socket.sendall(question.encode() + b"\n")
         except ConnectionError as error:
             raise WorkerLostError(repr(error), has_started=False) from error
         self._receive(deadline, has_started=False)
-        return self._receive(deadline, has_started=True)
+        try:
+            return self._receive(deadline, has_started=True)
+        except WorkerLostError:
+            if self.process.returncode == -signal.SIGPROF:  # the kernel's word that the processor time is used up
+                raise TimeoutError from None
+            raise
 
     def _receive(self, deadline: float, *, has_started: bool) -> dict[str, Any]:
         while b"\n" not in self._received:
@@ -120,18 +136,19 @@ class WorkerCrew:
         self._busy: set[_Worker] = set()
         self._is_closed = False
 
-    def ask(self, answer: str, truth: str, timeout_s: float) -> bool:
-        """Whether the two are equal, from the last used idle worker or a new one. Raises as `_Worker.ask`."""
+    def ask(self, task: str, arguments: Sequence[str], cpu_timeout_s: float) -> bool:
+        """The answer to one question of `math_worker.TASKS`, from the last used idle worker or a new one. Raises as
+        `_Worker.ask`."""
         with self.slots:
             while True:
                 worker, is_new = self._take()
                 should_keep = False
                 try:
-                    reply = worker.ask(answer, truth, timeout_s)
-                    if "is_correct" not in reply:
+                    reply = worker.ask(task, arguments, cpu_timeout_s)
+                    if "result" not in reply:
                         raise WorkerLostError(str(reply.get("error", "malformed reply")), has_started=True)
                     should_keep = not reply["should_retire"]
-                    return bool(reply["is_correct"])
+                    return bool(reply["result"])
                 except WorkerLostError as lost:
                     if is_new or lost.has_started:
                         raise

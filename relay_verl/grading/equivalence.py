@@ -33,3 +33,8 @@ def _parse(answer: str) -> list[Any]:
     boxed = rf"$\boxed{{{percentage['number']}}}$\%" if percentage else rf"\boxed{{{answer}}}"
     box_only = LatexExtractionConfig(try_extract_without_anchor=False, boxed_match_priority=0)
     return parse(boxed, [box_only], parsing_timeout=None)
+
+
+def is_readable(answer: str) -> bool:
+    """Whether an answer, given without its box, parses, so that another spelling of it can be judged equal."""
+    return any(not isinstance(reading, str) for reading in _parse(answer))

@@ -7,6 +7,7 @@ Invariant: `grade` returns a Verdict for whatever it is given. It never raises a
 asyncio, in a fork or a Ray actor, and one answer's fate never touches the next one's.
 
 How an answer is found, in time linear in the response:
+- The response is read without its commands, well-formed or not: a command never changes a verdict, wherever it stands.
 - It is the content of the last complete, non-empty `\boxed{...}` with balanced braces (`\{` and `\}` are not braces).
 - Math or text without a box is `no_answer`: stray numbers are not graded.
 - Multiple choice without a box may say "answer is (B)" or "Answer: B"; the last one counts.
@@ -14,9 +15,10 @@ How an answer is found, in time linear in the response:
 How it is judged:
 - Choice letters, equal texts and plain integers are decided right here; plain text is, too, in
   `relay_verl.grading.text`.
-- Everything else goes to math-verify in `relay_verl.grading.math_worker`, a subprocess with a deadline. It is a process
+- Everything else goes to `relay_verl.grading.math_worker`, a subprocess with a limit of processor time. It is a process
   since math-verify's own timeouts use signals: they score 0 outside the main thread, and cannot stop every operation.
 - An answer above MAX_ANSWER_CHARS is wrong and is sent nowhere.
+- Of several accepted answers one must be right.
 """
 
 import asyncio
@@ -26,6 +28,7 @@ import os
 import re
 import typing
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -33,6 +36,7 @@ from typing import Literal
 from relay_verl.grading.answers import choice_letter, last_boxed, stated_choice, trim
 from relay_verl.grading.crew import WorkerCrew, WorkerLostError
 from relay_verl.grading.text import is_same_text
+from relay_verl.protocol import strip_attempted_calls
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +63,7 @@ class VerdictStatus(StrEnum):
     NO_ANSWER = "no_answer"
     """The response holds no answer of this kind."""
     TIMEOUT = "timeout"
-    """The answer could not be compared within the deadline."""
+    """The comparison used up its processor time."""
     ERROR = "error"
     """The grader failed, or was given no usable ground truth or kind; the log says why."""
 
@@ -70,20 +74,23 @@ class Verdict:
 
     is_correct: bool
     answer: str | None
-    """The answer as written in the response, cut at MAX_ANSWER_CHARS; for a choice its upper-case letter."""
+    """The answer as the response has it without its commands, cut at MAX_ANSWER_CHARS; for a choice its upper-case
+    letter."""
     status: VerdictStatus
 
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
-def _decide_here(response: str, ground_truth: str, kind: Kind) -> Verdict | tuple[str, str, str]:
+def _decide_here(response: object, ground_truth: object, kind: Kind) -> Verdict | tuple[str, str, str]:
     """The verdict, or what the worker has to compare: the answer as written, its text and the truth's, both trimmed."""
-    for name, value in (("response", response), ("ground_truth", ground_truth)):
-        if not isinstance(value, str):
-            return _error(f"{name} must be a str, not {type(value).__name__}")
+    if not isinstance(response, str):
+        return _error(f"response must be a str, not {type(response).__name__}")
+    if not isinstance(ground_truth, str):
+        return _error(f"ground_truth must be a str, not {type(ground_truth).__name__}")
     if kind not in KINDS:
         return _error(f"kind must be one of {', '.join(map(repr, KINDS))}, not {kind!r}")
+    response = strip_attempted_calls(response)
     answer = last_boxed(response)
     truth = last_boxed(ground_truth) or ground_truth
     if kind == "choice":
@@ -116,6 +123,14 @@ def _error(reason: str, answer: str | None = None) -> Verdict:
     return Verdict(False, answer, VerdictStatus.ERROR)
 
 
+def _any_of(verdicts: Sequence[Verdict]) -> Verdict:
+    """The right one; else one that is not a judgement, which might have been right; else any."""
+    if not verdicts:
+        return _error("there is not a single accepted answer")
+    undecided = (verdict for verdict in verdicts if verdict.status is not VerdictStatus.GRADED)
+    return next((verdict for verdict in verdicts if verdict.is_correct), None) or next(undecided, verdicts[0])
+
+
 def _close_own_crew(crews: dict[int, WorkerCrew]) -> None:
     crew = crews.get(os.getpid())
     if crew:
@@ -135,7 +150,7 @@ class Grader:
     def __init__(self, *, timeout_s: float = 5.0, num_workers: int = 4, start_timeout_s: float = 60.0) -> None:
         """Start nothing yet. Raises ValueError for a value that is not positive.
 
-        timeout_s: seconds one comparison may take, counted from when a ready worker is asked.
+        timeout_s: seconds of processor time one comparison may take.
         num_workers: most worker processes at a time, about 60 MB each; further answers wait for a free one.
         start_timeout_s: seconds a worker may take to start; past them the answer's status is `error`.
         """
@@ -149,24 +164,28 @@ class Grader:
         self._crews: dict[int, WorkerCrew] = {}  # by process id
         weakref.finalize(self, _close_own_crew, self._crews)  # also runs at exit
 
-    def grade(self, response: str, ground_truth: str, kind: Kind = "math") -> Verdict:
-        """Judge one response; blocks for at most the deadline once a worker is free. Never raises."""
-        try:
-            decided = _decide_here(response, ground_truth, kind)
-            return decided if isinstance(decided, Verdict) else self._compare(*decided)
-        except Exception as error:  # the promise: no answer ends a training run
-            return _error(repr(error))
+    def grade(self, response: str, ground_truth: str | Sequence[str], kind: Kind = "math") -> Verdict:
+        """Judge one response against a truth, or several of which one must be right. Never raises."""
+        if isinstance(ground_truth, (list, tuple)):
+            return _any_of([self._grade_one(response, truth, kind) for truth in ground_truth])
+        return self._grade_one(response, ground_truth, kind)
 
-    async def grade_async(self, response: str, ground_truth: str, kind: Kind = "math") -> Verdict:
+    async def grade_async(self, response: str, ground_truth: str | Sequence[str], kind: Kind = "math") -> Verdict:
         """Like `grade`, without blocking the event loop. At most `num_workers` comparisons run at a time."""
+        if isinstance(ground_truth, (list, tuple)):
+            each = (self._grade_one_async(response, truth, kind) for truth in ground_truth)
+            return _any_of(await asyncio.gather(*each))
+        return await self._grade_one_async(response, ground_truth, kind)
+
+    def is_readable(self, ground_truth: str) -> bool | None:
+        """Whether a mathematical truth parses; if not, only an answer of the very same spelling is right. None if the
+        worker could not say."""
         try:
-            run = functools.partial(asyncio.get_running_loop().run_in_executor, self._crew().threads)
-            if isinstance(response, str) and len(response) > MAX_INLINE_CHARS:
-                return await run(self.grade, response, ground_truth, kind)
-            decided = _decide_here(response, ground_truth, kind)
-            return decided if isinstance(decided, Verdict) else await run(self._compare, *decided)
-        except Exception as error:  # as in `grade`
-            return _error(repr(error))
+            truth = trim(last_boxed(ground_truth) or ground_truth)
+            is_plain = _INTEGER.fullmatch(truth) is not None
+            return is_plain or self._crew().ask("is_readable", [truth], self._timeout_s)
+        except (TimeoutError, WorkerLostError, OSError):
+            return None
 
     def close(self) -> None:
         """End the workers. Afterwards, what only a worker can compare has the status `error`."""
@@ -178,6 +197,23 @@ class Grader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _grade_one(self, response: str, ground_truth: object, kind: Kind) -> Verdict:
+        try:
+            decided = _decide_here(response, ground_truth, kind)
+            return decided if isinstance(decided, Verdict) else self._compare(*decided)
+        except Exception as error:  # the promise: no answer ends a training run
+            return _error(repr(error))
+
+    async def _grade_one_async(self, response: str, ground_truth: object, kind: Kind) -> Verdict:
+        try:
+            run = functools.partial(asyncio.get_running_loop().run_in_executor, self._crew().threads)
+            if isinstance(response, str) and len(response) > MAX_INLINE_CHARS:
+                return await run(self._grade_one, response, ground_truth, kind)
+            decided = _decide_here(response, ground_truth, kind)
+            return decided if isinstance(decided, Verdict) else await run(self._compare, *decided)
+        except Exception as error:  # as in `_grade_one`
+            return _error(repr(error))
+
     def _crew(self) -> WorkerCrew:
         pid = os.getpid()
         crew = self._crews.get(pid)
@@ -185,7 +221,7 @@ class Grader:
 
     def _compare(self, answer: str, trimmed: str, truth: str) -> Verdict:
         try:
-            is_correct = self._crew().ask(trimmed, truth, self._timeout_s)
+            is_correct = self._crew().ask("is_equivalent", [trimmed, truth], self._timeout_s)
         except TimeoutError:
             return Verdict(False, answer, VerdictStatus.TIMEOUT)
         except (WorkerLostError, OSError) as error:
@@ -198,10 +234,12 @@ def _default_grader() -> Grader:
     return Grader()
 
 
-def grade(response: str, ground_truth: str, kind: Kind = "math") -> Verdict:
-    r"""Judge one response with the process's default Grader. Never raises; a comparison is cut off after 5 seconds.
+def grade(response: str, ground_truth: str | Sequence[str], kind: Kind = "math") -> Verdict:
+    r"""Judge one response with the process's default Grader. Never raises; a comparison is cut off after 5 seconds of
+    processor time.
 
-    response: the model's text. ground_truth: plain text or LaTeX, bare, in `$...$` or in a `\boxed{}`.
+    response: the model's text; its commands do not count.
+    ground_truth: plain text or LaTeX, bare, in `$...$` or in a `\boxed{}`; or several, of which one must be right.
     kind: `math`, `choice` for a letter A to Z, or `text`.
 
     >>> grade(r"Half of it: \boxed{4}.", "4")
@@ -212,6 +250,6 @@ def grade(response: str, ground_truth: str, kind: Kind = "math") -> Verdict:
     return _default_grader().grade(response, ground_truth, kind)
 
 
-async def grade_async(response: str, ground_truth: str, kind: Kind = "math") -> Verdict:
+async def grade_async(response: str, ground_truth: str | Sequence[str], kind: Kind = "math") -> Verdict:
     """`grade` for use inside an event loop, such as a Ray actor's."""
     return await _default_grader().grade_async(response, ground_truth, kind)

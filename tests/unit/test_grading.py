@@ -31,6 +31,7 @@ from relay_verl.grading import (
     Verdict,
     VerdictStatus,
     answers,
+    crew,
     grade,
     grade_async,
     grader,
@@ -231,11 +232,9 @@ def wait_until_graded(grader: Grader) -> None:
 
 
 @pytest.mark.parametrize(("answer", "why"), HOSTILE_CASES, ids=[case[1] for case in HOSTILE_CASES])
-def test_hostile_answers_end_in_time_and_leave_the_grader_usable(hasty: Grader, answer: str, why: str) -> None:
+def test_hostile_answers_end_and_leave_the_grader_usable(hasty: Grader, answer: str, why: str) -> None:
     wait_until_graded(hasty)  # also starts a worker
-    start = time.monotonic()
     verdict = hasty.grade(rf"\boxed{{{answer}}}", "7")
-    assert time.monotonic() - start < 0.5 + 1.5, why  # the deadline, and a kill on a busy machine
     assert (verdict.is_correct, verdict.answer) == (False, answer.strip()[:MAX_ANSWER_CHARS]), why
     assert verdict.status in (VerdictStatus.TIMEOUT, VerdictStatus.GRADED), why
     wait_until_graded(hasty)
@@ -274,12 +273,51 @@ def test_a_worker_killed_at_work_is_an_error_and_the_next_answer_is_graded(patie
     assert patient.grade(r"\boxed{0.5}", "1/2").is_correct
 
 
-def test_a_stopped_worker_is_a_timeout(hasty: Grader) -> None:
+def test_a_stopped_worker_is_a_timeout(hasty: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "STALL_FACTOR", 2.0)
     while not worker_pids(hasty):
         hasty.grade(r"\boxed{x+x}", "2x")
     for pid in worker_pids(hasty):
         os.kill(pid, signal.SIGSTOP)
     assert hasty.grade(r"\boxed{0.5}", "1/2").status == VerdictStatus.TIMEOUT
+
+
+def test_a_verdict_does_not_wait_for_the_clock() -> None:
+    """The limit is the worker's processor time: one that another process keeps from running has all of it left."""
+    with Grader(timeout_s=0.6, num_workers=1) as grader:
+        wait_until_graded(grader)
+        (pid,) = worker_pids(grader)
+        os.kill(pid, signal.SIGSTOP)
+        verdicts: list[Verdict] = []
+        thread = threading.Thread(target=lambda: verdicts.append(grader.grade(r"\boxed{(1,2)\cup(2,3]}", "1<x<2")))
+        thread.start()
+        time.sleep(1.5)
+        assert not verdicts
+        os.kill(pid, signal.SIGCONT)
+        thread.join(timeout=60.0)
+    assert [verdict.status for verdict in verdicts] == [VerdictStatus.GRADED]
+
+
+FIRST_USES = [
+    (r"(1,2)\cup(3,4)", "(1,2)", "intervals"),
+    (r"\{1,2\}", r"\{2,3\}", "sets"),
+    ("y=2x+2", "2y-4x=3", "solving"),
+]
+
+
+@pytest.mark.parametrize(("answer", "truth", "why"), FIRST_USES, ids=[case[2] for case in FIRST_USES])
+def test_a_fresh_worker_is_warm(answer: str, truth: str, why: str) -> None:
+    """What the libraries load and derive at first use, 0.2 to 0.4 s of processor time, is not charged to an answer."""
+    with Grader(timeout_s=0.15, num_workers=1) as grader:
+        assert grader.grade(rf"\boxed{{{answer}}}", truth).status == VerdictStatus.GRADED, why
+
+
+def test_whether_a_truth_can_be_read() -> None:
+    with Grader(timeout_s=30.0, num_workers=1) as grader:
+        assert grader.is_readable("42") and grader.is_readable(r"\boxed{\frac{1}{2}}") and grader.is_readable("x+1")
+        assert grader.is_readable(r"\frac{") is False
+    with Grader(timeout_s=0.3, num_workers=1) as grader:
+        assert grader.is_readable("42")
 
 
 def test_a_worker_retires_after_its_share_of_answers() -> None:
@@ -289,7 +327,7 @@ def test_a_worker_retires_after_its_share_of_answers() -> None:
             "-c",
             "from relay_verl.grading import math_worker as w; w.RETIRE_AFTER_NUM_ANSWERS = 2; w.main()",
         ],
-        input=2 * b'{"answer": "1", "ground_truth": "2", "timeout_s": 9}\n',
+        input=2 * b'{"task": "is_equivalent", "arguments": ["1", "2"], "cpu_timeout_s": 9}\n',
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
         timeout=60,
@@ -298,9 +336,9 @@ def test_a_worker_retires_after_its_share_of_answers() -> None:
     assert replies == [
         {"is_ready": True},
         {"is_started": True},
-        {"is_correct": False, "should_retire": False},
+        {"result": False, "should_retire": False},
         {"is_started": True},
-        {"is_correct": False, "should_retire": True},
+        {"result": False, "should_retire": True},
     ]
     assert (worker.returncode, worker.stderr) == (0, b"")  # stdin ended: so does the worker, without a word
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from relay_verl.data.schema import MAX_NAMED, row_id
+from relay_verl.data.schema import MAX_NAMED
 from relay_verl.data.truths import Truth, truth_of
 from relay_verl.grading import kind_of
 
@@ -30,14 +30,12 @@ class UnreadableGold:
 
     row: int
     """Its number in the file, from 1."""
-    id: str
-    """Its id."""
     gold: str
     """The answer."""
 
 
 def unreadable_golds(rows: Iterable[Mapping[str, Any]], is_readable: IsReadable) -> list[UnreadableGold]:
-    """The rows in verl's schema whose answers cannot be read; of several accepted ones, none of which can.
+    """The rows, each with verl's `reward_model` and `ability`, whose answers cannot be read, of several accepted ones none.
 
     Only mathematics is parsed. Plain numbers are readable without asking, and each answer is asked about once.
     """
@@ -56,7 +54,7 @@ def unreadable_golds(rows: Iterable[Mapping[str, Any]], is_readable: IsReadable)
             continue
         truth = truth_of(row["reward_model"])
         if not any(can_read(gold) for gold in _each(truth)):
-            unreadable.append(UnreadableGold(number, row_id(row), _each(truth)[0]))
+            unreadable.append(UnreadableGold(number, _each(truth)[0]))
     return unreadable
 
 

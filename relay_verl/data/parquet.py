@@ -37,8 +37,15 @@ def write_parquet(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> None:
         raise ConfigError(f"{path} cannot be written: {first_line(error)}") from None
 
 
-def iter_parquet(file: Path, columns: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+def iter_parquet(
+    file: Path, columns: Iterable[str] = (), *, only: Iterable[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """The rows of one parquet file as they are.
+
+    Args:
+        file: the file.
+        columns: what it must have.
+        only: what to read of it, as far as it is there; None for every column.
 
     Raises:
         ConfigError: the file cannot be read, or one of `columns` is missing.
@@ -51,7 +58,8 @@ def iter_parquet(file: Path, columns: Iterable[str] = ()) -> Iterator[dict[str, 
             names = parquet.schema_arrow.names
             if missing := [name for name in columns if name not in names]:
                 raise ConfigError(f"{file} has no column {', '.join(missing)}; it has {', '.join(names) or 'none'}")
-            for batch in parquet.iter_batches(BATCH_ROWS):
+            read = None if only is None else [name for name in only if name in names]
+            for batch in parquet.iter_batches(BATCH_ROWS, columns=read):
                 yield from batch.to_pylist()
     except (pa.ArrowException, UnicodeError, OSError) as error:
         raise ConfigError(f"{file} is not a readable parquet file: {first_line(error)}") from None

@@ -16,13 +16,12 @@ from typing import Any
 
 from relay_verl.config import ConfigError
 from relay_verl.data.examples import TEXT_ANSWERS, Reader, Row, missing_columns
-from relay_verl.data.prompts import strip_wrapper, wrap
-from relay_verl.data.schema import COLUMNS, CopyFinder, check_row, text_id, to_row
+from relay_verl.data.prompts import wrap
+from relay_verl.data.schema import COLUMNS, CopyFinder, boxless_question, check_row, text_id, to_row, truth_fields
 from relay_verl.data.sources import PlacedRow
+from relay_verl.data.truths import truth_of
 from relay_verl.evaluation.benchmark_readers import CHOICE_ANSWERS, GPQA_OPTIONS, task_of_file
 from relay_verl.grading import KINDS, Kind
-
-_BOX = r"\boxed"
 
 
 @dataclass(kw_only=True)
@@ -79,6 +78,8 @@ class RowReader:
     def _from_schema(self, row: Row, place: str) -> dict[str, Any]:
         """A row of verl's schema, under the benchmark's name and with a way to be graded."""
         checked = check_row(row, place, any_of=self.any_of)
+        reward_model = {name: value for name, value in checked["reward_model"].items() if name != "any_of"}
+        checked["reward_model"] = reward_model | truth_fields(truth_of(checked["reward_model"]))
         ability = checked.get("ability")
         checked["ability"] = ability if ability in KINDS else self.kind
         checked["prompt"] = self._with_a_box(checked["prompt"])
@@ -87,13 +88,11 @@ class RowReader:
         return checked
 
     def _with_a_box(self, prompt: list[dict[str, str]]) -> list[dict[str, str]]:
-        *before, last = prompt
-        text = last["content"].strip()
-        question = strip_wrapper(text)
-        if question == text or _BOX in text.replace(question, ""):
+        question = boxless_question(prompt)
+        if question is None:
             return prompt
         self.num_rewrapped += 1
-        return [*before, {**last, "content": wrap(question)}]
+        return [*prompt[:-1], {**prompt[-1], "content": wrap(question)}]
 
     def _from_columns(self, placed: PlacedRow) -> dict[str, Any]:
         """A row of any other layout. Where two rows ask the same and have no ids of their own, the second one gets a

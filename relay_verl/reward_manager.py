@@ -43,8 +43,8 @@ class RelayRewardManager(RewardManagerBase):
         """1[correct] of one sample, in verl's form.
 
         Raises:
-            UnusableTruthError: the row has no answer, so that any reward would be invented. Such rows of local files are
-                found before a training starts.
+            UnusableTruthError: the row has no answer, so that any reward would be invented. In local files such rows
+                are found before a training starts.
         """
         item = data[-1]  # of a multi-sequence output the last sequence counts
         ids = item.batch["responses"]

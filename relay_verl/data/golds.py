@@ -35,9 +35,10 @@ class UnreadableGold:
 
 
 def unreadable_golds(rows: Iterable[Mapping[str, Any]], is_readable: IsReadable) -> list[UnreadableGold]:
-    """The rows, each with verl's `reward_model` and `ability`, whose answers cannot be read, of several accepted ones none.
+    """The rows, each with verl's `reward_model` and `ability`, whose answers cannot be read.
 
-    Only mathematics is parsed. Plain numbers are readable without asking, and each answer is asked about once.
+    Of several accepted answers one is enough. Only mathematics is parsed. Plain numbers are readable without asking,
+    and each answer is asked about once.
     """
     known: dict[str, bool] = {}
 

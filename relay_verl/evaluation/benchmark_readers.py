@@ -108,8 +108,8 @@ def _right_letter(row: Row, letters: str, options: Sequence[str]) -> str | None:
         if not isinstance(value, str):
             continue
         letter = value.strip().strip("().").upper()
-        if len(letter) == 1 and letter in letters:
-            return letter
+        if len(letter) == 1 and letter.isalpha():
+            return letter if letter in letters else None
         matching = [index for index, option in enumerate(options) if option.strip() == value.strip()]
         if len(matching) == 1:
             return letters[matching[0]]

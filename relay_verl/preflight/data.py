@@ -19,7 +19,7 @@ from relay_verl.routing import teachers_for
 
 
 def check_dataset(config: Any, key: str) -> Doubt | None:
-    """Every file is there and has a prompt and an answer in each row; for training also pass counts, if they are needed.
+    """Every file is there and has a prompt and an answer in each row; for training also pass counts, if needed.
 
     Of the files on this machine, all answers are read as training reads them (`relay_verl.data.truths`). Gives a doubt
     where answers do not parse, or where prompts ask for the answer outside a box.
@@ -38,14 +38,13 @@ def check_dataset(config: Any, key: str) -> Doubt | None:
             )
         if key == "train_files" and config.data.get("min_pass_rate"):
             check_pass_counts(name, schema, config.data.min_pass_rate)
-    doubts = []
+    doubts: list[str] = []
     with Grader() as grader:
         for name in local_files(config, key):
             place = f"data.{key}: {name}"
             rows = _checked_rows(Path(name).expanduser(), place, columns)
-            doubts += filter(
-                None, [warn_of_unreadable(place, rows, grader.is_readable), _boxless(name, place, columns[0])]
-            )
+            unreadable = warn_of_unreadable(place, rows, grader.is_readable)
+            doubts += filter(None, [unreadable, _boxless(name, place, columns[0])])
     return Doubt("; ".join(doubts)) if doubts else None
 
 

@@ -22,6 +22,7 @@ one query for filter, warm-up and evaluation; verl's trainer and its validation 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -40,8 +41,7 @@ COLUMNS = ("data_source", "prompt", "reward_model")
 """Columns that a dataset must have; `extra_info` and `ability` may be missing."""
 QUESTION_COLUMNS = QUESTIONS
 """Where a row of any dataset may have its question, the first that says something."""
-BOX = r"\boxed"
-"""What every instruction that the grader can work with speaks of."""
+_ASKS_FOR_BOX = re.compile(r"(?<!you do not need to use a )\\boxed")
 MAX_NAMED = 3
 """Most rows that a message names."""
 
@@ -254,7 +254,7 @@ def boxless_question(prompt: Sequence[Mapping[str, Any]]) -> str | None:
     """The question of messages whose known instructions ask for no box, where alone the grader looks; else None."""
     text = prompt[-1]["content"].strip()
     question = strip_wrapper(text)
-    return question if question != text and BOX not in text.replace(question, "") else None
+    return question if question != text and not _ASKS_FOR_BOX.search(text.replace(question, "")) else None
 
 
 def is_messages(prompt: object) -> TypeGuard[list[Mapping[str, Any]]]:

@@ -126,7 +126,6 @@ class Answerer:
             sample=sample,
             question=question,
             ground_truth=truth_text(truth),
-            task=row["extra_info"].get("task"),
             judge=await self._judge.judge(question, verdict.answer, truth_text(truth)) if self._judge else None,
             started_at=started_at,
             latency_s=latency_s,

@@ -120,8 +120,6 @@ class ResponseRecord:
     """When the response began, in seconds since 1970."""
     latency_s: float
     """Seconds from the prompt to the end of the response."""
-    task: str | None = None
-    """The task of its benchmark that the question belongs to; None where there are none."""
 
     @classmethod
     def of(
@@ -139,7 +137,6 @@ class ResponseRecord:
         decode: Callable[[list[int]], str],
         sample: int = 0,
         judge: JudgeText | None = None,
-        task: str | None = None,
     ) -> ResponseRecord:
         """The record of a trajectory; `decode` turns one segment's token ids into text."""
         return cls(
@@ -177,7 +174,6 @@ class ResponseRecord:
             num_calls=trajectory.num_calls,
             started_at=float(started_at),
             latency_s=float(latency_s),
-            task=task,
         )
 
     @property

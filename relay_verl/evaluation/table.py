@@ -6,18 +6,15 @@ weigh no more than one of another benchmark.
 
 The call ratio comes in two forms: the mean of rho over responses, which the reward charges (Eq. 3), and the pooled one,
 all teacher tokens over all tokens ("of the total generated tokens"). Short responses weigh more in the first.
-
-A benchmark of several tasks (BBEH) has its official harmonic mean next to its accuracy; the average takes the accuracy.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean
 
-from relay_verl.evaluation.harmonic import harmonic_accuracy
 from relay_verl.evaluation.records import ResponseRecord
 from relay_verl.evaluation.statistics import accuracy, call_rate, call_ratio, mean_call_ratio
 
@@ -44,8 +41,6 @@ class ConditionSummary:
     """Mean of rho over responses (macro)."""
     pooled_call_ratio: float
     """All teacher tokens over all response tokens (micro)."""
-    harmonic_accuracy: Mapping[str, float] = field(default_factory=dict)
-    """The adjusted harmonic mean over tasks, between 0.01 and 1.01, of each benchmark that has several."""
 
     @property
     def mean_accuracy(self) -> float:
@@ -93,11 +88,6 @@ def _summarize(condition: str, records: Sequence[ResponseRecord]) -> ConditionSu
         overall_call_rate=fmean(record.has_called for record in records),
         call_ratio=mean_call_ratio([records], benchmarks).value,
         pooled_call_ratio=call_ratio([records], benchmarks).value,
-        harmonic_accuracy={
-            name: value / 100
-            for name in benchmarks
-            if (value := harmonic_accuracy(r for r in records if r.benchmark == name)) is not None
-        },
     )
 
 
@@ -105,12 +95,7 @@ def make_columns(summaries: Sequence[ConditionSummary], names: Mapping[str, str]
     """The table's columns after the conditions' names; `names` gives benchmarks another name to show."""
     benchmarks = list(dict.fromkeys(name for summary in summaries for name in summary.accuracy))
     accuracy, call_rate, call_ratio = "accuracy (%)", "call rate (%)", "call ratio (%)"
-    columns = []
-    for b in benchmarks:
-        columns.append(Column(accuracy, names.get(b, b), [s.accuracy.get(b) for s in summaries], 1))
-        if any(b in s.harmonic_accuracy for s in summaries):
-            harmonic = [s.harmonic_accuracy.get(b) for s in summaries]
-            columns.append(Column(accuracy, f"{names.get(b, b)} harmonic", harmonic, 1))
+    columns = [Column(accuracy, names.get(b, b), [s.accuracy.get(b) for s in summaries], 1) for b in benchmarks]
     if len(benchmarks) > 1:
         columns.append(Column(accuracy, "average", [s.mean_accuracy for s in summaries], 1))
     columns += [Column(call_rate, names.get(b, b), [s.call_rate.get(b) for s in summaries], 1) for b in benchmarks]

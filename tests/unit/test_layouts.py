@@ -423,6 +423,16 @@ def test_the_training_set_with_prompt_and_label(tmp_path: Path) -> None:
     assert written[0]["extra_info"]["id"] == text_id(question_of(written[0]) or "")
 
 
+@pytest.mark.parametrize(("before", "after"), WRAPPERS)
+def test_every_known_instruction_gives_way_to_the_papers(before: str, after: str, tmp_path: Path) -> None:
+    text = f"{before}\n\nWhat is 7*8?\n\n{after}".strip()
+    rows = [{"prompt": [{"role": "user", "content": text}], "label": "56"}]
+    path = write(tmp_path / "rows.jsonl", rows)  # slime's columns
+    written = read_rows(prepare("dapo-math-17k", tmp_path / "out.parquet", source=path).out)
+    assert written[0]["prompt"] == load("math-500", path).rows[0]["prompt"]
+    assert written[0]["prompt"] == [{"role": "user", "content": wrap("What is 7*8?")}]
+
+
 @pytest.mark.parametrize("column", [*QUESTIONS, "Question", "Problem"])
 def test_every_command_knows_the_same_columns(column: str, tmp_path: Path) -> None:
     (row, *_) = excerpt("math-500/test.jsonl")

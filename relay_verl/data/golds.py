@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,11 @@ from relay_verl.grading import kind_of
 
 MAX_ASKED = 2000
 """Most different answers that the grader is asked about: a check before a training must not take minutes."""
+NUM_THREADS = 4
+"""Answers that are asked about at a time, as many as a Grader has workers."""
 
-_PLAIN = re.compile(r"[+-]?(\d[\d,]*(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = r"[+-]?(\d[\d,]*(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
+_PLAIN = re.compile(rf"(\$?)(-?\\[dt]?frac\{{-?\d+\}}\{{\d+\}}|{_NUMBER}(\\?%)?)\1")
 
 IsReadable = Callable[[str], bool | None]
 """Whether the grader can read an answer; None if it could not tell in time."""
@@ -37,26 +41,20 @@ class UnreadableGold:
 def unreadable_golds(rows: Iterable[Mapping[str, Any]], is_readable: IsReadable) -> list[UnreadableGold]:
     """The rows, each with verl's `reward_model` and `ability`, whose answers cannot be read.
 
-    Of several accepted answers one is enough. Only mathematics is parsed. Plain numbers are readable without asking,
-    and each answer is asked about once.
+    Of several accepted answers one is enough. Only mathematics is parsed. Plain numbers and fractions are readable
+    without asking, and each other answer is asked about once.
     """
-    known: dict[str, bool] = {}
-
-    def can_read(gold: str) -> bool:
-        if _PLAIN.fullmatch(gold):
-            return True
-        if gold not in known:
-            known[gold] = len(known) >= MAX_ASKED or is_readable(gold) is not False
-        return known[gold]
-
-    unreadable = []
-    for number, row in enumerate(rows, start=1):
-        if kind_of(row.get("ability")) != "math":
-            continue
-        truth = truth_of(row["reward_model"])
-        if not any(can_read(gold) for gold in _each(truth)):
-            unreadable.append(UnreadableGold(number, _each(truth)[0]))
-    return unreadable
+    truths = [  # of the rows that have to be asked about
+        (number, truth)
+        for number, row in enumerate(rows, start=1)
+        if kind_of(row.get("ability")) == "math"
+        and not any(map(_PLAIN.fullmatch, truth := _each(truth_of(row["reward_model"]))))
+    ]
+    asked = list(dict.fromkeys(gold for _, truth in truths for gold in truth))[:MAX_ASKED]
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        answers = dict(zip(asked, pool.map(is_readable, asked), strict=True))
+    unreadable = {gold for gold, can_read in answers.items() if can_read is False}
+    return [UnreadableGold(number, truth[0]) for number, truth in truths if unreadable.issuperset(truth)]
 
 
 def warn_of_unreadable(name: object, rows: Iterable[Mapping[str, Any]], is_readable: IsReadable) -> str | None:

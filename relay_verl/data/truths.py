@@ -35,7 +35,7 @@ _SHOWN_CHARS = 80
 
 
 class UnusableTruthError(ValueError):
-    """No response can be graded by this; the message is one line that quotes it."""
+    """No response can be graded by this; the message is a single line that quotes it."""
 
 
 def read_truth(value: object, *, any_of: bool = False) -> Truth:

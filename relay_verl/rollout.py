@@ -31,6 +31,7 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from relay_verl.agent_loop import AGENT_NAME, RelayAgentLoop
 from relay_verl.config import read_settings
 from relay_verl.data.seeds import derive_seed
+from relay_verl.data.truths import truth_of
 from relay_verl.deadlines import STATUS_TIMEOUT_S, DeadlineError, run_within
 from relay_verl.engines.base import TeacherError
 from relay_verl.grading import Verdict
@@ -167,7 +168,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             seed=seed,
         )
         verdict = await self.reward_manager.grade(
-            output.response_ids, prompt["reward_model"]["ground_truth"], prompt.get("ability")
+            output.response_ids, truth_of(prompt["reward_model"]), prompt.get("ability")
         )
         stats = SampleStats.of(trajectory, is_correct=verdict.is_correct, grading=str(verdict.status))
         return _Sample(trajectory, output, verdict, stats)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from relay_verl.data.dropped import DroppedRows, DropReason
 from relay_verl.data.sources import Example
+from relay_verl.data.truths import Truth
 from relay_verl.grading import grade
 
 
@@ -67,9 +68,10 @@ def _drop_duplicate(example: Example, first: Example, num_rows: int, dropped: Dr
     dropped.add(example.id, DropReason.DUPLICATE, num_rows, same=same, first_id=first.id, **other)
 
 
-def _is_same_answer(answer: str, other: str) -> bool:
+def _is_same_answer(answer: Truth, other: Truth) -> bool:
     """Whether the grader takes one for the other. Texts that are equal are not parsed."""
     return any(
         grade(given if "\\boxed" in given else rf"\boxed{{{given}}}", truth).is_correct
-        for given, truth in ((answer, other), (other, answer))
+        for parts, truth in ((answer, other), (other, answer))
+        for given in ((parts,) if isinstance(parts, str) else parts)
     )

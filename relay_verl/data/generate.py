@@ -7,6 +7,7 @@ decides their output in the job's spec, so that a stopped job goes on only as th
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from relay_verl.cluster import template_of
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
@@ -55,6 +57,12 @@ class Source:
             ConfigError: see `relay_verl.data.schema.iter_rows`.
         """
         num_rows = sum(1 for _ in iter_rows(path))
+        num_read = sum(pq.read_metadata(file).num_rows for file in parquet_files(path))
+        if num_read > num_rows:
+            print(
+                f"{path}: {num_read} rows are {num_rows} queries; copies with the same id and prompt count once",
+                file=sys.stderr,
+            )
         return cls(path, num_rows, dataset_schema(path), [sha256_of(file) for file in parquet_files(path)])
 
     def queries(self) -> Iterator[tuple[str, Row]]:

@@ -30,7 +30,8 @@ from relay_verl.data.dropped import DroppedRows, DropReason
 from relay_verl.data.files import find_files, fingerprint, iter_file, sha256_of
 from relay_verl.data.overlap import KINDS, OverlapIndex
 from relay_verl.data.schema import name_few, to_row, write_parquet
-from relay_verl.data.sources import Example, find_source, iter_examples, load
+from relay_verl.data.sources import Example, HubId, find_source, iter_examples, load, parse_source
+from relay_verl.data.truths import Truth
 from relay_verl.files import replace_file
 from relay_verl.grading import MAX_ANSWER_CHARS, last_boxed
 from relay_verl.versions import versions
@@ -74,14 +75,15 @@ def prepare(
     name: str,
     out: Path | str,
     *,
-    source: Path | str | None = None,
+    source: Path | HubId | str | None = None,
     evaluation: Sequence[Path | str] = (),
     ngram: int = 13,
     min_share: float = 0.5,
 ) -> PreparedReport:
     """Write the dataset `name` to the parquet file `out`; shows a progress bar.
 
-    source: a local copy, a file or a folder; the hub's if None. evaluation: files or folders of evaluation sets.
+    source: a local copy, a file or a folder, or another one on the hub; the hub's own if None.
+    evaluation: files or folders of evaluation sets.
     ngram, min_share: see `relay_verl.data.overlap.find_overlaps`.
 
     Raises:
@@ -90,9 +92,9 @@ def prepare(
     from tqdm import tqdm
 
     dataset = find_source(name)
-    out, path = Path(out), None if source is None else Path(source)
+    out, path = Path(out), parse_source(source) if isinstance(source, str) else source
     sets = [Path(file) for file in evaluation]
-    _check_out(out, sets if path is None else [path, *sets])
+    check_out(out, [path, *sets] if isinstance(path, Path) else sets)
     index = OverlapIndex(_evaluation_rows(sets), ngram=ngram, min_share=min_share)
     loaded = load(dataset, path)
     progress = tqdm(iter_examples(dataset, loaded), desc=dataset.name, unit="row", total=loaded.num_rows)
@@ -159,12 +161,16 @@ def _counts(num: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in num.items())
 
 
-def is_gradable(answer: str) -> bool:
+def is_gradable(answer: Truth) -> bool:
     r"""Whether the grader can match a response with it: its braces match, it is not too long, and it says something.
+
+    Of several accepted answers, one has to be.
 
     >>> is_gradable(r"\frac{1}{2}"), is_gradable(r"\frac{1}{2"), is_gradable("?")
     (True, False, False)
     """
+    if not isinstance(answer, str):
+        return any(map(is_gradable, answer))
     says_something = any(character.isalnum() or character in "∞∅" for character in answer)
     is_whole = last_boxed(answer) is not None or last_boxed(rf"\boxed{{{answer}}}") == answer.strip()
     return says_something and is_whole and len(answer) <= MAX_ANSWER_CHARS
@@ -183,7 +189,7 @@ def _defect(example: Example) -> DropReason | None:
     return None if is_gradable(example.answer) else DropReason.UNGRADABLE
 
 
-def _check_out(out: Path, inputs: Sequence[Path]) -> None:
+def check_out(out: Path, inputs: Sequence[Path]) -> None:
     """Raises ConfigError if `out` is no name for a parquet file, or would be an input of the next run."""
     if out.suffix != ".parquet" or out.is_dir():
         raise ConfigError(f"{out} is not the name of a parquet file; give one that ends in .parquet")

@@ -14,6 +14,7 @@ from typing import Any
 from relay_verl.config import RelaySettings
 from relay_verl.data.prompts import strip_wrapper
 from relay_verl.data.seeds import derive_seed, sample_seed
+from relay_verl.data.truths import truth_of, truth_text
 from relay_verl.decoder import RelayDecoder
 from relay_verl.engines.base import EngineError, TokenEngine
 from relay_verl.evaluation.judge import Judge
@@ -113,7 +114,7 @@ class Answerer:
             if trajectory.status is not RelayStatus.COMPLETED:
                 raise EngineError(trajectory.error)
         latency_s = time.monotonic() - started
-        truth, question = str(row["reward_model"]["ground_truth"]), strip_wrapper(row["prompt"][-1]["content"])
+        truth, question = truth_of(row["reward_model"]), strip_wrapper(row["prompt"][-1]["content"])
         text = self._tokenizer.decode(trajectory.response_ids, skip_special_tokens=True)
         verdict = await self._grader.grade_async(text, truth, kind_of(row.get("ability")))
         record = ResponseRecord.of(
@@ -124,8 +125,8 @@ class Answerer:
             id=id,
             sample=sample,
             question=question,
-            ground_truth=truth,
-            judge=await self._judge.judge(question, verdict.answer, truth) if self._judge else None,
+            ground_truth=truth_text(truth),
+            judge=await self._judge.judge(question, verdict.answer, truth_text(truth)) if self._judge else None,
             started_at=started_at,
             latency_s=latency_s,
             decode=lambda ids: self._tokenizer.decode(ids, skip_special_tokens=False),

@@ -1,14 +1,20 @@
 """What the plugin counts on in the pinned verl: a change there fails here first."""
 
+import asyncio
 import inspect
 import os
 import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from omegaconf import OmegaConf
 
 import verl  # isort: skip  (loads the plugin)
+from verl import DataProto
+
 from relay_verl import plugin
 
 
@@ -33,6 +39,34 @@ def test_reward_manager_is_registered() -> None:
     from relay_verl.reward_manager import RelayRewardManager
 
     assert get_reward_manager_cls("relay") is RelayRewardManager
+
+
+@pytest.mark.parametrize(
+    ("reward_model", "right", "wrong"),
+    [
+        ({"ground_truth": ["2"]}, "2", "3"),
+        ({"ground_truth": np.array(["1", "7"], dtype=object)}, "7, 1", "7"),
+        ({"ground_truth": ["0.5", "3"], "any_of": True}, "3", "4"),
+        ({"ground_truth": 70.0}, "70", "7"),
+        ({"ground_truth": {"target": "2"}}, "2", "3"),
+    ],
+)
+def test_stock_workers_get_rewards_by_truths_of_every_kind(reward_model: Any, right: str, wrong: str) -> None:
+    from relay_verl.reward_manager import RelayRewardManager
+
+    class Tokenizer:
+        def decode(self, ids: list[int], **_: Any) -> str:
+            return bytes(ids).decode()
+
+    manager = RelayRewardManager(OmegaConf.create({"relay": {"teacher": {"path": "x"}}}), Tokenizer())
+    for answer, score in ((right, 1.0), (wrong, 0.0)):
+        response = torch.tensor([list(rf"\boxed{{{answer}}}".encode())])  # [1, response_length]
+        data = DataProto.from_dict(
+            {"prompts": torch.zeros(1, 1, dtype=torch.long), "responses": response,
+             "attention_mask": torch.ones(1, 1 + response.shape[1], dtype=torch.long)},
+            {"reward_model": np.array([reward_model], dtype=object), "ability": np.array(["math"], dtype=object)},
+        )  # fmt: skip
+        assert asyncio.run(manager.run_single(data))["reward_score"] == score
 
 
 def test_agent_loop_is_registered() -> None:

@@ -182,11 +182,20 @@ def changed(number: int, **columns: Any) -> list[dict[str, Any]]:
 BAD_ROWS = [
     (changed(1, reward_model={"style": "rule", "ground_truth": None}), ["row 2", "'q1'", "no answer"], "no answer"),
     (changed(2, reward_model={"style": "rule", "ground_truth": " "}), ["row 3", "'q2'", "' '"], "a blank answer"),
-    (changed(0, reward_model=None), ["row 1", "'q0'", "None"], "no reward model"),
+    (changed(0, reward_model=None), ["row 1", "'q0'", "null"], "no reward model"),
     ([r | {"prompt": "7*8?"} for r in example_rows()], ["row 1", "list of messages", "7*8?"], "a bare prompt"),
     ([r | {"prompt": [{"role": "user"}]} for r in example_rows()], ["row 1", "messages"], "a message without content"),
     (changed(1, prompt=[]), ["row 2", "messages"], "no messages"),
-    (example_rows(6) + example_rows(5), ["5 ids", "'q0', 'q1', 'q2', ..."], "the same rows twice"),
+    (
+        example_rows(6) + [r | {"prompt": [{"role": "user", "content": "?"}]} for r in example_rows(5)],
+        ["5 ids", "'q0', 'q1', 'q2', ..."],
+        "other prompts under the same ids",
+    ),
+    (
+        [*example_rows(1), example_rows(1)[0] | {"reward_model": {"style": "rule", "ground_truth": "2"}}],
+        ["1 ids", "'q0'"],
+        "two answers to one query",
+    ),
 ]
 
 
@@ -310,7 +319,7 @@ def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
 
 
 BAD_SOURCES = [
-    ("rows.jsonl", '{"question": "7*8?", "answer": "56"}\n', ["question, answer", "prompt and solution"], "columns"),
+    ("rows.jsonl", '{"q": "7*8?", "a": "56"}\n', ["columns q, a", "question", "prompt", "solution"], "columns"),
     ("rows.jsonl", '{"prompt": "7*8?", "solution": "56"}\n{"prom', ["rows.jsonl, line 2", "JSON"], "cut short"),
     ("rows.jsonl", "[1]\n", ["line 1", "[1]"], "no object"),
     ("rows.jsonl", "", ["rows.jsonl has no rows"], "an empty file"),
@@ -321,8 +330,8 @@ BAD_SOURCES = [
     ("rows.csv", 'prompt,solution\n"7*8?,56\n', ["rows.csv"], "an open quote"),
     ("rows.parquet", "text", ["rows.parquet", "parquet"], "no parquet"),
     ("rows.txt", "text", [".txt", ".parquet, .jsonl, .json, .csv"], "another kind of file"),
-    ("rows.jsonl", json.dumps(hub_row("a", "q", "1") | {"prompt": [{"role": "user", "content": "Do: 7*8?"}]}),
-     ["row 1", "'Do: 7*8?'"], "an unknown wrapper"),
+    ("rows.jsonl", json.dumps(processed_row("a", f"Fast! {BEFORE} 7*8?", "1")),
+     ["row 1", "'Fast! Solve"], "an unknown wrapper"),
 ]  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from relay_verl.config import ConfigError
 from relay_verl.engines.base import EngineError
 from relay_verl.engines.breaker import Breaker
 from relay_verl.evaluation.judge_prompt import MESSAGE, RULES, as_utf8, make_messages, read_verdict, says_something
-from relay_verl.evaluation.records import JudgeText
+from relay_verl.evaluation.records import UNCLEAR_REPLY, JudgeText
 
 API_KEY_ENV = "RELAY_JUDGE_API_KEY"
 """Environment variable that holds the endpoint's key, if it wants one."""
@@ -148,7 +148,7 @@ class Judge:
         with self._breaker.calling():
             reply = await self._try(question, answer, ground_truth)
         verdict = read_verdict(reply)
-        error = "" if verdict is not None else "the reply is neither Yes nor No"
+        error = "" if verdict is not None else UNCLEAR_REPLY
         return {"is_correct": verdict, "reply": reply[-MAX_REPLY_CHARS:], "error": error}
 
     async def check(self) -> None:

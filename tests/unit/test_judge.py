@@ -17,9 +17,9 @@ from relay_verl.config import ConfigError
 from relay_verl.evaluation.agreement import agreement
 from relay_verl.evaluation.judge import API_KEY_ENV, MAX_BODY_BYTES, MAX_REPLY_CHARS, Judge, make_judge
 from relay_verl.evaluation.judge_prompt import make_messages, read_verdict, says_something
-from relay_verl.evaluation.judge_results import VERDICTS, judge_results
+from relay_verl.evaluation.judge_results import judge_results
 from relay_verl.evaluation.records import JudgeText, ResponseRecord, read_records, write_records
-from relay_verl.evaluation.results import MANIFEST, RESPONSES
+from relay_verl.evaluation.results import MANIFEST, RESPONSES, VERDICTS
 from relay_verl.grading import MAX_ANSWER_CHARS
 from relay_verl.jobs import JobError
 

@@ -208,14 +208,14 @@ def test_ours_stands_beside_the_papers(tmp_path: Path) -> None:
     tables = {(table.title, i): table for i, table in enumerate(paper_tables(read(tmp_path)))}
     one = next(table for (title, _), table in tables.items() if title.startswith("Table 1: Qwen3-1.7B"))
     relay = row_of(one, "RelayLLM (Difficulty-Aware)")
-    assert relay["paper"] == ("43.75", "81.40", "86.28", "55.70", "12.71", "17.29", "49.52", "1.07")
-    assert relay["ours, 3 seeds"] == (*["60.00"] * 7, "2.00")
+    assert relay["paper"] == ("43.75", "81.40", "86.28", "55.70", "12.71", "17.29", "49.52", "1.07", "–")
+    assert relay["ours, 3 seeds"] == (*["60.00"] * 7, "2.00", "2.00")
     assert relay["95% interval"][0] == "35.16–84.84"  # t of 2 degrees times 0.1 / sqrt(3)
     assert relay["95% interval"][-1] == "2.00–2.00"
-    assert relay["difference"] == ("+16.25", "-21.40", "-26.28", "+4.30", "+47.29", "+42.71", "+10.48", "+0.93")
+    assert relay["difference"] == ("+16.25", "-21.40", "-26.28", "+4.30", "+47.29", "+42.71", "+10.48", "+0.93", "")
     grpo = row_of(one, "GRPO")
-    assert grpo["ours"] == ("40.00", *[NOT_MEASURED] * 6, "–")
-    assert grpo["difference"] == ("+4.34", *[""] * 7)
+    assert grpo["ours"] == ("40.00", *[NOT_MEASURED] * 6, "–", "–")
+    assert grpo["difference"] == ("+4.34", *[""] * 8)
     four = next(table for (title, _), table in tables.items() if title.startswith("Table 4"))
     assert row_of(four, "RelayLLM (Difficulty-Aware), w/o Teacher")["ours"] == ("40.00", "40.00")
     assert row_of(four, "RelayLLM (Simple), w/o Teacher") == {"paper": ("61.12", "13.13"), "ours": (NOT_MEASURED,)}
@@ -316,9 +316,9 @@ def test_tiny_tables(tmp_path: Path) -> None:
     tables = tiny_tables(make_tiny_world(tmp_path))
     assert len(tables) == 5
     relay = row_of(tables[0], "RelayLLM (Difficulty-Aware)")
-    assert relay["ours, 3 seeds"] == ("70.00", "70.00", "70.00", "70.00", "100.00", "11.00")
+    assert relay["ours, 3 seeds"] == ("70.00", "70.00", "70.00", "70.00", "100.00", "11.00", "11.00")
     assert "difference" not in relay and "paper" not in relay
-    assert row_of(tables[0], "teacher alone")["ours"] == ("100.00",) * 4 + ("–", "–")
+    assert row_of(tables[0], "teacher alone")["ours"] == ("100.00",) * 4 + ("–", "–", "–")
     assert row_of(tables[-1], "none") == {"ours": (NOT_MEASURED,)}
 
 

@@ -7,7 +7,8 @@ Invariant: `Judge.judge` returns a JudgeText within its deadline whatever the en
 our objects, texts and files.
 
 Right and wrong answers are judged alike: nothing here knows the rule's verdict (the authors' release asks about wrong
-ones only). An answer that says nothing is wrong without being asked.
+ones only). An answer that says nothing, or a response without a box, is wrong without being asked about: a departure,
+see `relay_verl.evaluation.verdicts`.
 """
 
 from __future__ import annotations
@@ -117,19 +118,15 @@ class Judge:
     def spec(self) -> dict[str, Any]:
         """What decides its verdicts, as JSON, for a manifest."""
         prompt = hashlib.sha256(f"{RULES}\0{MESSAGE}".encode()).hexdigest()
-        return {
-            "base_url": self.base_url,
-            "model": self.model,
-            "temperature": self._temperature,
-            "prompt_sha256": prompt,
-        }
+        where = {"base_url": self.base_url, "model": self.model}
+        return {**where, "temperature": self._temperature, "prompt_sha256": prompt}
 
     async def judge(self, question: str, answer: str | None, ground_truth: str) -> JudgeText:
         """Whether `answer` means the same as `ground_truth`. Never raises for what the endpoint does, and never hangs.
 
         Args:
             question: as text.
-            answer: the response's final answer, of which MAX_ANSWER_CHARS are shown; None if there is none.
+            answer: the final answer without commands, of which MAX_ANSWER_CHARS are shown; None if there is none.
             ground_truth: the right answer.
         """
         try:

@@ -209,7 +209,7 @@ def test_markdown_of_hostile_names_stays_a_table() -> None:
     ]  # one benchmark needs no average; all are completed
 
 
-def test_accuracy_by_judge_stands_beside_where_every_response_has_its_verdict() -> None:
+def test_accuracy_by_judge_is_shown_where_every_response_has_its_verdict() -> None:
     says = {"reply": "", "error": ""}
     judged = [record(id=str(i), judge={"is_correct": i > 0, **says}) for i in range(4)]
     header, _, row = cells_of(to_markdown(summarize(judged)))

@@ -304,7 +304,7 @@ def test_bbeh_has_its_official_score_where_tasks_are_known(tmp_path: Path) -> No
     assert all(t.head[2:] == ("BBEH", "MMLU-Pro", "SuperGPQA") for t in tables)
 
 
-def test_the_teacher_that_stands_beside_the_students_answered_the_same(tmp_path: Path) -> None:
+def test_the_teacher_of_the_tables_answered_the_same_as_the_students(tmp_path: Path) -> None:
     math = paper().groups["average"]
     greedy, sampled = ({"sha256": "a", "sampling": {"temperature": value}} for value in (0.0, 0.7))
     make(tmp_path / "relay", "1.7b/relay", benchmarks=math)
@@ -674,7 +674,10 @@ def test_by_judge_without_verdicts_is_a_one_line_error(
 def test_two_judges_are_not_mixed(tmp_path: Path) -> None:
     judged(tmp_path / "a", "tiny/relay", [True, False])
     judged(tmp_path / "b", "tiny/grpo", [True, False])
-    assert report_on(tmp_path, "--out", tmp_path / "out", "--by", "judge").exit_code == 0, "only the address differs"
+    words = [alone(benchmark="mmlu-pro", id=str(i)) for i in range(3)]
+    make(tmp_path / "words", "1.7b/relay", records=words, benchmarks=("mmlu-pro",))
+    done = report_on(tmp_path, "--out", tmp_path / "out", "--by", "judge")
+    assert done.exit_code == 0, "only the address differs, and letters need no judge"
     judged(tmp_path / "b", "tiny/grpo", [True, False], model="other")
     done = report_on(tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out", "--by", "judge")
     assert re.search(r"--by judge: judge\.model differs between .*/a and .*/b", str(done.exception))
@@ -691,7 +694,7 @@ def test_the_command(tmp_path: Path) -> None:
 
 BAD_COMMANDS = [
     (["--metrics", "relay"], r"--metrics: 'relay' is not LABEL=PATH", "no path"),
-    (["--by", "gpt"], r"--by: 'gpt' is not one of rule, judge", "nobody's verdicts"),
+    (["--by", "gpt"], r"--by: 'gpt' is not one of rule, judge", "an unknown judge"),
     (["--metrics", "a=none.jsonl"], r"--metrics: .*none\.jsonl", "no such log"),
 ]
 

@@ -49,7 +49,7 @@ def test_the_verdict_of_a_response(
 
 @given(st.lists(st.tuples(st.booleans(), st.none() | st.booleans()), max_size=8))
 def test_no_number_mixes_the_two(pairs: list[tuple[bool, bool | None]]) -> None:
-    """By judge each verdict is the judge's, or there is no number at all."""
+    """By judge each verdict is the judge's, or there are no numbers."""
     records = [record(id=str(i), is_correct=rule, judge=says(judge)) for i, (rule, judge) in enumerate(pairs)]
     assert [one.is_correct for one in take_verdicts(records, RULE)] == [rule for rule, _ in pairs]
     if any(judge is None for _, judge in pairs):

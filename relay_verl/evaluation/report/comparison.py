@@ -2,10 +2,10 @@
 
 Where the paper has no numbers, as for the tiny world, the same tables hold ours alone.
 
-Two call ratios stand side by side, because the paper does not define its "Avg. Call Ratio". The one beside the paper's
-number, 'call_ratio', is the mean over benchmarks of the teacher's share of the tokens, as the column's name says and as
-the "Average" before it is taken; 'pooled_call_ratio' is the share in all tokens together ("of the total generated
-tokens", 1), in which AIME's 1,920 long responses outweigh the 2,766 others.
+Two call ratios stand side by side, because the paper does not define its "Avg. Call Ratio". The one that is compared
+with the paper's number, 'call_ratio', is the mean over benchmarks of the teacher's share of the tokens, as the column's
+name says and as the "Average" before it is taken; 'pooled_call_ratio' is the share in all tokens together ("of the
+total generated tokens", 1), in which AIME's 1,920 long responses outweigh the 2,766 others.
 """
 
 from __future__ import annotations

@@ -229,7 +229,7 @@ def _served(group: Group) -> np.ndarray:
 
 
 def _share_of(group: Group) -> float:
-    """The teacher's share of the tokens in percent, averaged over benchmarks as the accuracy beside it."""
+    """The teacher's share of the tokens in percent, averaged over benchmarks as the accuracy is."""
     if group.policy == TEACHER_ALONE or group.method == "teacher":
         return 100.0
     measured = measure_of(group, "call_ratio")

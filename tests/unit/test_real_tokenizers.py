@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from relay_verl.data.warmup import insert_calls
 from relay_verl.protocol import find_calls_in_bytes, format_call, strip_call_tokens
@@ -25,7 +26,7 @@ from .real_tokenizers_for_tests import (
     tokenizer_called,
     tokens_of,
 )
-from .tokenizers_for_tests import check_stripped, fragments, make_bpe
+from .tokenizers_for_tests import check_stripped, fragments, make_bpe, sentencepiece
 
 TEXTS = st.text(alphabet=st.characters(include_characters="\n\t", exclude_categories=("C",)), max_size=20)
 """Without control characters and unassigned ones, for some of which SmolLM2 has no bytes."""
@@ -85,6 +86,15 @@ def test_an_added_token_of_characters_that_stand_for_bytes_is_its_text() -> None
     for text in ("é", "Ġ"):
         [token_id] = tokenizer.encode(text, add_special_tokens=False)
         assert TokenBytes(tokenizer).to_bytes(token_id) == text.encode("utf-8")
+
+
+def test_added_tokens_of_sentencepiece_are_blanks_where_they_are_words() -> None:
+    tokenizer = sentencepiece.__wrapped__("metaspace")  # one of its own, for it is changed
+    tokenizer.add_tokens([AddedToken("\u2581\u2581", normalized=False)])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<a\u2581b>"]})
+    tokens = TokenBytes(tokenizer)
+    pieces = tokenizer.convert_tokens_to_ids(["\u2581\u2581", "<a\u2581b>"])
+    assert [tokens.to_bytes(i) for i in pieces] == [b"  ", "<a\u2581b>".encode()]
 
 
 # ---- text within a text ----

@@ -46,7 +46,7 @@ def _install_after(module: str, installer: str) -> None:
 
 
 def _register() -> None:
-    from relay_verl import cpu, preflight
+    from relay_verl import attention, cpu, preflight
 
     version = importlib.metadata.version("verl")
     if not any(is_tested("verl", version, tested) for tested in TESTED_VERL):
@@ -55,6 +55,7 @@ def _register() -> None:
         from relay_verl.cpu import platform, shims  # noqa: F401 (importing the platform registers it)
 
         shims.apply()
+    attention.register_resolver()
     _check_before("verl.utils.config", "validate_config", preflight.check_training)
     _check_before("verl.utils.device", "auto_set_device", preflight.check_sft_config)
     _install_after("verl.trainer.ppo.v1.trainer_base", "relay_verl.checkpoints.saving")

@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from relay_verl.protocol import format_call
+from relay_verl.tokenization import encode_within
 
 
 class TextEncoder(Protocol):
@@ -80,7 +81,7 @@ def place_calls(token_ids: list[int], calls: Iterable[DrawnCall], tokenizer: Tex
     start = 0
     for call in calls:
         result += token_ids[start : call.position]
-        result += tokenizer.encode(format_call(call.num_tokens), add_special_tokens=False)
+        result += encode_within(tokenizer, format_call(call.num_tokens))
         start = call.position
     return result + token_ids[start:]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from relay_verl.catalog.choice import check_recipe_choice
 from relay_verl.checkpoints.guard import check_resume
 from relay_verl.config import read_settings
+from relay_verl.preflight.attention import check_attention
 from relay_verl.preflight.check import Check
 from relay_verl.preflight.cluster import (
     check_memory,
@@ -100,6 +101,7 @@ RECIPE = (
 
 MACHINE = (
     Check("vLLM", check_engine, after=("platform",)),
+    Check("attention", check_attention, after=("platform",)),
     Check("loggers", check_loggers, after=("packages",)),
     Check("ports", check_ports),
     Check("disk", check_disk, after=("student",)),
@@ -121,6 +123,7 @@ WARMUP = (
     Check("platform", check_sft_platform),
     Check("student", lambda config: check_model("model.path", config.model.path)),
     Check("warm-up's data", check_warmup_data),
+    Check("attention", check_attention, after=("platform",)),
 )
 """Of the composed config of a warm-up recipe, for verl's SFT trainer."""
 

@@ -573,7 +573,7 @@ def sft(tmp_path: Path, student: str) -> Any:
     return OmegaConf.create(
         {
             "data": {"train_files": data, "custom_cls": {"name": "WarmupDataset"}},
-            "model": {"path": student},
+            "model": {"path": student, "override_config": {"attn_implementation": "sdpa"}},
             "trainer": {"device": "cuda"},
         }
     )

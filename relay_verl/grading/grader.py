@@ -9,6 +9,7 @@ asyncio, in a fork or a Ray actor, and one answer's fate never touches the next 
 How an answer is found, in time linear in the response:
 - The response is read without its commands, well-formed or not: a command never changes a verdict, wherever it stands.
 - It is the content of the last complete, non-empty `\boxed{...}` with balanced braces (`\{` and `\}` are not braces).
+  Boxes at the end that only a comma, `and` or `or` joins are one list, on both sides.
 - Math or text without a box is `no_answer`: stray numbers are not graded.
 - Multiple choice without a box may say "answer is (B)" or "Answer: B"; the last one counts.
 
@@ -33,7 +34,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from relay_verl.grading.answers import choice_letter, last_boxed, stated_choice, trim
+from relay_verl.grading.answers import boxed_answer, choice_letter, stated_choice, trim
 from relay_verl.grading.crew import WorkerCrew, WorkerLostError
 from relay_verl.grading.text import is_same_text
 from relay_verl.protocol import strip_attempted_calls
@@ -91,8 +92,8 @@ def _decide_here(response: object, ground_truth: object, kind: Kind) -> Verdict 
     if kind not in KINDS:
         return _error(f"kind must be one of {', '.join(map(repr, KINDS))}, not {kind!r}")
     response = strip_attempted_calls(response)
-    answer = last_boxed(response)
-    truth = last_boxed(ground_truth) or ground_truth
+    answer = boxed_answer(response)
+    truth = boxed_answer(ground_truth, is_truth=True) or ground_truth
     if kind == "choice":
         true_letter = choice_letter(truth)
         if true_letter is None:
@@ -181,7 +182,7 @@ class Grader:
         """Whether a mathematical truth parses; if not, only an answer of the very same spelling is right. None if the
         worker could not say."""
         try:
-            truth = trim(last_boxed(ground_truth) or ground_truth)
+            truth = trim(boxed_answer(ground_truth, is_truth=True) or ground_truth)
             is_plain = _INTEGER.fullmatch(truth) is not None
             return is_plain or self._crew().ask("is_readable", [truth], self._timeout_s)
         except (TimeoutError, WorkerLostError, OSError):

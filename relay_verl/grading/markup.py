@@ -24,6 +24,7 @@ _FORMATTED = re.compile(
 _WORD_IN_MATH = re.compile(r"(?<!\\)(?<![A-Za-z])[A-Za-z]{2,}|(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
 _NOT_MATH = re.compile(r"[^\d\s+\-*/^_().,|!=<>\\{}A-Za-z%~]")
 _MAX_FORMATTED_CHARS = 200
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BRACED_COMMA = re.compile(r"\s{0,4}\{\s{0,4},\s{0,4}\}")
 _EMPTY_TEXT = re.compile(r"\\(?:text|mathrm)\s{0,4}\{\s*\}")
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z])")
@@ -103,17 +104,18 @@ def _is_number_or_formula(content: str) -> bool:
 
 
 def _drop_outer_braces(text: str) -> str:
-    """The text out of braces around the whole of it."""
-    while text.startswith("{") and text.endswith("}") and not text.endswith("\\}"):
-        depth = 0
-        for position, token in ((match.start(), match[0]) for match in re.finditer(r"\\.|[{}]", text)):
-            depth += (token == "{") - (token == "}")
-            if depth == 0 and position < len(text) - 1:
-                return text
-        if depth or not text[1:-1].strip():
-            return text
-        text = text[1:-1].strip()
-    return text
+    """The text out of all braces that are around the whole of it; empty braces stay."""
+    num_outer = min(len(text) - len(text.lstrip("{")), len(text) - len(text.rstrip("}")))
+    inside = text[num_outer : len(text) - num_outer]
+    if inside.endswith("\\"):  # the last brace is escaped
+        return text
+    depth = num_outer
+    for match in _BRACE.finditer(inside):
+        if len(match[0]) == 1:
+            depth += 1 if match[0] == "{" else -1
+            num_outer = min(num_outer, depth)
+    core = text[num_outer : len(text) - num_outer].strip() if num_outer > 0 else ""
+    return core or text
 
 
 def drop_blanks(text: str) -> str:

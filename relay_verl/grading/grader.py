@@ -17,7 +17,7 @@ How it is judged:
 - Choice letters, equal texts and plain integers are decided right here; plain text is, too, in
   `relay_verl.grading.text`.
 - Everything else goes to `relay_verl.grading.math_worker`, a subprocess with a limit of processor time. It is a process
-  since math-verify's own timeouts use signals: they score 0 outside the main thread, and cannot stop every operation.
+  since a comparison can take long, and a signal cannot stop every operation nor reach another thread.
 - An answer above MAX_ANSWER_CHARS is wrong and is sent nowhere.
 - Of several accepted answers one must be right.
 """
@@ -47,7 +47,7 @@ MAX_INLINE_CHARS = 1 << 16
 """Longest response that `grade_async` scans on the event loop (a few milliseconds); longer ones go to its threads."""
 
 Kind = Literal["math", "choice", "text"]
-"""How an answer is judged. Text is for what is no mathematics, such as `yes, no`, which math-verify reads as a set."""
+"""How an answer is judged. Text is for what is no mathematics, such as `yes, no`, which mathematics reads as a list without an order."""
 KINDS: tuple[Kind, ...] = typing.get_args(Kind)
 
 

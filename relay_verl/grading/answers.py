@@ -19,7 +19,7 @@ _CHOICE = re.compile(  # 'B', '(B)', 'B.', 'B) text', '{(B)}\ 12', 'Option B'
 _STATED_CHOICE = re.compile(  # every repetition is bounded, which keeps the search linear
     r"(?i:answer)[\s*_]{0,8}(?:(?i:is)\b|:)[\s*_:$]{0,8}(?:(?i:option|choice)[\s*_$]{0,8})?"
     r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?(?:\(([A-Za-z])\)|[(\[]?([A-Z])(?![A-Za-z0-9'’]))"
-    r"(?![\s)\]*_$}]{0,8}(?:or\b|/)[\s(\[*_$]{0,8}[A-Za-z](?![A-Za-z]))"  # 'A or B' is no choice
+    r"(?![\s)\]*_$}]{0,8}(?:or\b|/)[\s(\[*_$]{0,8}[A-Za-z](?![A-Za-z]))"  # 'A or B' chooses nothing
 )
 _BETWEEN_BOXES = re.compile(  # what only delimits formulas, and the commands around a joining word
     r"\$|\\[()\[\],;:! ]|\\q?quad(?![A-Za-z])|\\(?:text|mathrm|textrm|mbox)\s*\{\s*(?=(?:,|and|or)[\s,]*\})|[{}*~]"

@@ -106,7 +106,7 @@ class _Exact:
 
 def counters(first: Fraction, last: Fraction) -> range:
     if first.denominator != 1 or last.denominator != 1:
-        raise UnevaluableError("a sum between limits that are no integers")
+        raise UnevaluableError("a sum whose limits are not integers")
     if last - first > MAX_STEPS:
         raise UnevaluableError("a sum with too many terms")
     if last < first - 1:

@@ -9,7 +9,7 @@ Invariants:
 Formulas with variables are compared at points (`relay_verl.grading.points`), those at which both sides are real; where
 there are too few, complex values count.
 
-A decimal is the rational number that it spells. It also equals a value that is no decimal if it has at least
+A decimal is the rational number that it spells. It also equals a value that is not a decimal if it has at least
 MIN_ROUNDED_DIGITS digits and is that value rounded, or cut, at its last digit: 0.33333333 is 1/3, and 0.333 is not.
 """
 
@@ -38,7 +38,7 @@ MAX_SPREAD = 4000
 MAX_SPREAD_AT_POINTS = 400
 """The same for formulas with variables: points of which more is asked are left out."""
 MIN_ROUNDED_DIGITS = 8
-"""Least significant digits of a decimal that may stand for a value which is no decimal."""
+"""Least significant digits of a decimal that may stand for a value that is not one."""
 NUM_POINTS_OF_SMOOTH, NUM_POINTS = 3, 30
 """At how many points two formulas must agree: smooth ones, and others."""
 MAX_NUM_MISSES = 40
@@ -194,7 +194,7 @@ def _numbers_in(node: Node) -> list[Fraction]:
 
 
 def _is_rounded(decimal: Node, value: Node) -> bool:
-    """Whether a decimal with enough digits is a value that is no decimal, rounded or cut at the last digit."""
+    """Whether a decimal with enough digits is another value, rounded or cut at the last digit."""
     if not isinstance(decimal, Number) or (decimal.num_digits or 0) < MIN_ROUNDED_DIGITS or isinstance(value, Number):
         return False
     rational = exact(value)

@@ -2,7 +2,7 @@ r"""Names that an answer may choose: the variable of a function that it defines,
 
 - `f(t)=2t+1` is `f(x)=2x+1`, and `y=2x+1` is `f(x)=2x+1`; `g(x)=2x+1` is another function.
 - In `k\pi, k\in\mathbb{Z}` the last item declares k and is not a value; k may then have another letter. Letters that
-  nobody declares are what the question gives.
+  are not declared are what the question gives.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ _SMOOTH_FUNCTIONS = frozenset(["sin", "cos", "tan", "cot", "sec", "csc", "sinh",
 def points(names: Sequence[str], scales: Sequence[int], *, num_points: int) -> Iterator[dict[str, Fraction]]:
     """Dyadic numbers, 0.25 to 4 times a scale, of either sign at every second point; each fourth one has integers.
 
-    With one scale of 1 there are no integers, which would be few.
+    With a single scale all points stay dyadic, since few integers lie below 4.
     """
     for index in range(num_points):
         point = {}

@@ -310,7 +310,7 @@ COMPARISONS: dict[str, list[tuple[str, str, bool]]] = {
         (r"\mathbb{R}\setminus\{3\}", r"x\ne 4", False),
         ("x^2<4", "(-2,2)", False),  # * a question is not its answer
         ("2x<4", "x<2", False),
-        ("x>2, x<3", "(2,3)", False),  # nobody says whether both hold
+        ("x>2, x<3", "(2,3)", False),  # a comma does not say whether both hold
         (r"k\ge 2", r"k\geqslant 2", True),
         (r"a<x<b", "(a,b)", True),
         (r"a<x<b", "(b,a)", False),

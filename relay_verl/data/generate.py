@@ -110,6 +110,7 @@ def plan_warmup_data(config: Any, source: Source, student: str) -> Plan:
     """The data of the call warm-up (3.1): `relay.warmup` says what is drawn, and `student` is the model before it."""
     settings = read_settings(config.relay)
     options = asdict(settings.warmup)
+    options.pop("base_model")  # says which student a recipe is for; `student` is who is asked
     sampling = {"temperature": options.pop("temperature"), "top_p": 1.0, "top_k": -1}
     arguments = options | _limits(config, sampling) | {"written_length": settings.written_length}
     return Plan(

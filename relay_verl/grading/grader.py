@@ -47,7 +47,7 @@ MAX_INLINE_CHARS = 1 << 16
 """Longest response that `grade_async` scans on the event loop (a few milliseconds); longer ones go to its threads."""
 
 Kind = Literal["math", "choice", "text"]
-"""How an answer is judged. Text is for what is no mathematics, such as `yes, no`, which mathematics reads as a list without an order."""
+"""How an answer is judged. Text is for what is not mathematics, such as `yes, no`, which is a list with an order."""
 KINDS: tuple[Kind, ...] = typing.get_args(Kind)
 
 

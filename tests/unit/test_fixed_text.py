@@ -243,8 +243,8 @@ def write_all(world: World, number: int, fixed_command: FixedCommand = "text") -
     """One response under `fixed_N`, and its pieces; `world.log` tells what the engines were asked."""
     world.log, pieces = [], []
     config = replace(world.config, fixed_command=fixed_command, max_calls=None)
-    student = Tape("student", world.student, world.log, world.overrun)
-    teacher = Tape("teacher", world.teacher, world.log)
+    student = Tape("student", world.student, world.log, world.tokenizer, world.overrun)
+    teacher = Tape("teacher", world.teacher, world.log, world.tokenizer)
     stream = RelayDecoder(student, teacher, bpe(), config).stream(world.prompt, policy=make_policy(f"fixed_{number}"))
 
     async def collect() -> None:
@@ -259,7 +259,7 @@ NUMBERS = st.sampled_from([2, 5, 20, 100])
 
 
 @settings(max_examples=150)
-@given(worlds(), NUMBERS)
+@given(worlds("bpe"), NUMBERS)
 def test_every_command_says_the_number_and_nothing_else(world: World, number: int) -> None:
     """No command of another number is ever written while calls are served, and none is written by halves."""
     trajectory, _ = write_all(world, number)
@@ -277,7 +277,7 @@ def test_every_command_says_the_number_and_nothing_else(world: World, number: in
 
 
 @settings(max_examples=150)
-@given(worlds(), NUMBERS)
+@given(worlds("bpe"), NUMBERS)
 def test_the_ids_are_prefixes_of_samples_and_forced_tokens(world: World, number: int) -> None:
     """Invariants 1 and 3: what was sampled stays as sampled, what was forced is marked, the rest is the teacher's."""
     trajectory, pieces = write_all(world, number)
@@ -303,7 +303,7 @@ def test_the_ids_are_prefixes_of_samples_and_forced_tokens(world: World, number:
 
 
 @settings(max_examples=150)
-@given(worlds(), NUMBERS)
+@given(worlds("bpe"), NUMBERS)
 def test_what_each_model_reads(world: World, number: int) -> None:
     """Invariant 2 under the constraint."""
     _, pieces = write_all(world, number)
@@ -332,7 +332,7 @@ def test_what_each_model_reads(world: World, number: int) -> None:
             own += piece.token_ids
 
 
-@given(worlds(), NUMBERS)
+@given(worlds("bpe"), NUMBERS)
 def test_the_releases_way_forces_no_token(world: World, number: int) -> None:
     """`delivered`: all ids are samples, and every call asks for N whatever the student wrote."""
     trajectory, pieces = write_all(world, number, "delivered")
@@ -349,7 +349,7 @@ def test_the_worlds_are_not_idle() -> None:
     tokens = TokenBytes(bpe())
 
     @settings(max_examples=150)
-    @given(worlds(), NUMBERS)
+    @given(worlds("bpe"), NUMBERS)
     def look(world: World, number: int) -> None:
         trajectory, pieces = write_all(world, number)
         forced = [tokens.join(piece.token_ids) for piece in pieces if piece.is_forced]

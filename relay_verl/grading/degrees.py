@@ -99,5 +99,5 @@ def _start_of_base(text: str) -> int:
 
 
 def drop_degrees(text: str) -> str:
-    """The text with the bare numbers of degrees."""
-    return text.replace(DEGREE, "")
+    """The text with the bare numbers of degrees; a blank stays, since a number may follow."""
+    return text.replace(DEGREE, " ")

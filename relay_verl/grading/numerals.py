@@ -28,7 +28,9 @@ _TIMES_TEN = re.compile(r"(?<=[\d.}])\s{0,4}[xX]\s{0,4}(?=10\s{0,2}(?:\^|\*\*))"
 _REPEATING = re.compile(r"(?<![\d.])(\d{1,400})?\.(\d{0,400})\\(?:overline|bar|dot)\s{0,2}\{(\d{1,400})\}")
 _BARE_POINT = re.compile(r"(\d)\.(?![\d.])")
 _MIXED = re.compile(r"(?<![\d.}_^\\A-Za-z)])(\d{1,40})\s{0,4}\\frac\{(\d{1,40})\}\{(\d{1,40})\}(?!\s*[\^])")
-_PLAIN_MIXED = re.compile(r"(?<![\d./}_^\\A-Za-z)])(?<![\d] )(\d{1,40})\s{1,4}(\d{1,40})\s?/\s?(\d{1,40})(?![\d.,]*[\dA-Za-z^(\\/])")
+_PLAIN_MIXED = re.compile(
+    r"(?<![\d./}_^\\A-Za-z)])(?<![\d] )(\d{1,40})\s{1,4}(\d{1,40})\s?/\s?(\d{1,40})(?![\d.,]*[\dA-Za-z^(\\/])"
+)
 _NUMBERS_IN_A_ROW = re.compile(r"(?<=\d)\s+(?=\.?\d)")
 
 

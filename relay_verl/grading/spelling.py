@@ -32,7 +32,7 @@ from relay_verl.grading.numerals import join_thousands, spell_mixed, spell_numbe
 from relay_verl.grading.percentages import spell_percentages
 from relay_verl.grading.python_math import from_python
 from relay_verl.grading.quantities import agree, rescale
-from relay_verl.grading.unit_table import parse_unit
+from relay_verl.grading.unit_table import DEGREES
 from relay_verl.grading.units import Quantity, name_plain_units, take_units_off
 from relay_verl.grading.words import (
     drop_leading_words,
@@ -43,7 +43,6 @@ from relay_verl.grading.words import (
     spell_scales,
 )
 
-DEGREES = parse_unit("degrees")
 PERCENTAGE = re.compile(r"(?P<number>.*\S)\s*\\%\s*", re.DOTALL)
 """A respelled answer that is a percentage: math-verify sees a % only behind the box."""
 

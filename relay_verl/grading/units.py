@@ -13,16 +13,20 @@ What counts as a unit:
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 
 from relay_verl.grading.unit_table import Unit, is_unit_word, parse_unit
 
 _CONTENT = r"(?:[^{}]|\{[^{}]{0,8}\}){1,80}"
-_ATOM = rf"\\(?:text|mathrm|operatorname)\s{{0,4}}\{{({_CONTENT})\}}(?:\s{{0,4}}\^\s{{0,4}}(?:(-?\d)|\{{\s{{0,4}}(-?\d)\s{{0,4}}\}}))?"
+_EXPONENT = r"(?:\s{0,4}\^\s{0,4}(?:(-?\d)|\{\s{0,4}(-?\d)\s{0,4}\}))?"
+_ATOM = rf"\\(?:text|mathrm|operatorname)\s{{0,4}}\{{({_CONTENT})\}}{_EXPONENT}"
 ATOM = re.compile(_ATOM)
 _BETWEEN = re.compile(r"\s{0,4}(?:/|\\cdot(?![A-Za-z])|\*)?\s{0,4}")
-_FRACTION_OF_UNITS = re.compile(rf"\\frac\s{{0,4}}\{{\s{{0,4}}{_ATOM}\s{{0,4}}\}}\s{{0,4}}\{{\s{{0,4}}{_ATOM}\s{{0,4}}\}}")
+_FRACTION_OF_UNITS = re.compile(
+    rf"\\frac\s{{0,4}}\{{\s{{0,4}}{_ATOM}\s{{0,4}}\}}\s{{0,4}}\{{\s{{0,4}}{_ATOM}\s{{0,4}}\}}"
+)
 _MICRO = re.compile(r"\\mu\s{0,4}(\\(?:text|mathrm)\{)(?=(?:m|s|g|A|C|F)\})")
 _ENDS_WITH_WORD = re.compile(r"\\(?:text|mathrm)\{([^{}]{1,60}?)(?:\s{0,4},)?\s{1,4}(and|or)\s{0,4}\}")
 _ENDS_WITH_COMMA = re.compile(r"(\\(?:text|mathrm)\{[^{}]{1,60}?)\s{0,4}([,;])\s{0,4}\}")
@@ -48,8 +52,14 @@ _PLAIN_WORDS = re.compile(
     r"(?=\s{0,4}(?:$|[,;^=)\]\d]|\\(?:text|times|cdot|,|;)))"
 )
 _GLUED_WORD = re.compile(r"(?<![A-Za-z_^{])(\d{1,40}(?:\.\d{1,40})?)([A-Za-z]{2,16})(?![A-Za-z(_])")
-_GLUED = frozenset("cm mph kph kmh kmph hrs hr mins secs sec ft GB MB TB kHz MHz GHz kWh keV MeV GeV".split())
-_PRODUCTS = frozenset("mg ms ns us nm um dm mi ha gm mo cc pc ly au wk".split())  # or are they m times g?
+_GLUED = frozenset((
+    "cm", "mph", "kph", "kmh", "kmph", "hrs", "hr", "mins", "secs", "sec", "ft", "GB", "MB", "TB", "kHz", "MHz",
+    "GHz", "kWh", "keV", "MeV", "GeV",
+))  # fmt: skip
+# Units that may be a product of variables, such as m times g.
+_PRODUCTS = frozenset((
+    "mg", "ms", "ns", "us", "nm", "um", "dm", "mi", "ha", "gm", "mo", "cc", "pc", "ly", "au", "wk",
+))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,7 @@ def _is_plain_unit(word: str) -> bool:
     if is_unit_word(word):
         return len(word) > 1 and word not in _PRODUCTS
     letters = word.lower()
-    is_alphabetical = all(one < next_one for one, next_one in zip(letters, letters[1:], strict=False))
+    is_alphabetical = all(one < following for one, following in itertools.pairwise(letters))
     return len(word) >= 4 and word[1:].islower() and bool(re.search("[aeiouy]", letters)) and not is_alphabetical
 
 
@@ -103,7 +113,7 @@ def take_units_off(text: str) -> tuple[str, list[Quantity]]:
     r"""The text without its units, and what they were.
 
     >>> take_units_off(r"7 \text{ apples}, 8 \text{ pears}")[0], take_units_off(r"4\mathrm{ft}\times 12\mathrm{ft}")[0]
-    ('7 , 8 ', '4 \\times 12 ')
+    ('7  , 8  ', '4 \\times 12 ')
     """
     quantities: list[Quantity] = []
     text = _CURRENCY.sub(lambda sign: _drop_currency(sign, quantities), text)
@@ -131,7 +141,7 @@ def _drop_currency(sign: re.Match[str], quantities: list[Quantity]) -> str:
     unit = parse_unit(_CURRENCY_NAMES.get(symbol, symbol.lower()))
     if unit:
         quantities.append(Quantity("", unit))
-    return " " if sign[3] else ""
+    return " "
 
 
 def _slash(match: re.Match[str]) -> str:
@@ -150,7 +160,7 @@ def _join_compound(match: re.Match[str]) -> str:
     first = units[0]
     assert first is not None
     sizes = [unit.size for unit in units if unit and unit.size is not None and unit.dimension == first.dimension]
-    if len(sizes) == len(units) and all(one > other for one, other in zip(sizes, sizes[1:], strict=False)):
+    if len(sizes) == len(units) and all(one > other for one, other in itertools.pairwise(sizes)):
         terms = [parts[0][0]]
         for (amount, _), size in zip(parts[1:], sizes[1:], strict=True):
             ratio = size / sizes[0]

@@ -386,6 +386,7 @@ SPELLINGS: dict[str, list[tuple[str, str, bool]]] = {
         ("±3", r"\pm 3", True),
         ("x₁+x₂", "x_1+x_2", True),
         ("1–5", "-4", False),
+        ("1–5", "1, 5", False),
         ("x ≤ 2", r"x\ge 2", False),
         ("(1,2)∩(3,4)", r"(1,2)\cup(3,4)", False),
         ("12 ÷ 4", "48", False),
@@ -422,7 +423,6 @@ SPELLINGS: dict[str, list[tuple[str, str, bool]]] = {
     ],
     "left to the parser": [
         ("3,14", "3.14", False),
-        ("0,5", "0.5", False),
         ("57.14", r"\frac{400}{7}", False),
         ("twelve", "13", False),
     ],

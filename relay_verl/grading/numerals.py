@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import re
 
-_THIN_THOUSANDS = re.compile(r"(?<=\d),?(?<!\\)\\[,!:; ](?=\d{3}(?!\d))")  # '1\,234', '1,\!234'
+_THIN_THOUSANDS = re.compile(  # '1\,234', '1,\!234', and behind a point '3.141\,592'
+    r"(?<![\d,^_])(?:\d{1,3}|(?<=\.)\d{3,40})(?:(?:\\[,:; !]|,\\!)\d{3}){1,40}(?!\d)"
+)
 _THOUSANDS = re.compile(  # '13 535', '13~535', "13'535", '1.234.567'
     r"(?<![\d.,^_'A-Za-z}])([1-9]\d{0,2})(?:((?:[ ~]\d{3}){1,12})|((?:'\d{3}){1,12})|((?:\.\d{3}){2,12}))"
     r"(?!\d|'|\s{0,4}(?:/|\\frac)|\s{1,4}\d)"
@@ -40,7 +42,12 @@ def join_thousands(text: str) -> str:
     >>> join_thousands("13 535, 13~535, 5 1234, 3 5"), join_thousands(r"1\,234")
     ('13535, 13535, 5 1234, 3 5', '1234')
     """
-    return _THOUSANDS.sub(lambda number: re.sub(r"\D", "", number[0]), _THIN_THOUSANDS.sub("", text))
+    text = _THIN_THOUSANDS.sub(_join, text)
+    return _THOUSANDS.sub(_join, text)
+
+
+def _join(match: re.Match[str]) -> str:
+    return re.sub(r"\D", "", match[0])
 
 
 def spell_numbers(text: str) -> str:

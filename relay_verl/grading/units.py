@@ -6,8 +6,8 @@ what is left keeps every number, and no two numbers come together. Units in fron
 What counts as a unit:
 - Text in a command such as `\text{}` or `\mathrm{}` that `relay_verl.grading.unit_table` reads as one. Behind an amount
   with a variable, only units of its table count: `n \text{ even}` and `2k \text{ apples}` keep theirs.
-- A plain word behind a blank, from the table (`cm`, `mph`) or of four letters and more (`12 apples`). Letters are
-  variables otherwise: `6m`, `6 m`, `3 mg`, `24 abcd`. Glued to the number, only units that are no plausible product.
+- Plain words behind a blank, from the table (`cm`, `mph`) or in the plural (`12 apples`). Letters are variables
+  otherwise: `6m`, `6 m`, `3 mg`, `24 abcd`. Glued to the number, only units that are no plausible product.
 - Amounts that belong together become one: `5\text{ hours } 20\text{ minutes}` is 5 + 20/60 hours.
 """
 
@@ -46,20 +46,24 @@ _CURRENCY = re.compile(
     r"(?:US\s?)?(\\\$|[€£¥₹])\s{0,4}(?=[\d.(\\+-])|(?<![A-Za-z\\])(USD|EUR|GBP|INR|JPY|Rs)\.?\s{0,4}(?=\d)"
     r"|(?<=[\d}])\s{0,4}(\\\$|[€£¥₹])"
 )
-_CURRENCY_NAMES = {r"\$": "usd", "€": "eur", "£": "gbp", "¥": "yen", "₹": "inr", "Rs": "inr", "JPY": "yen"}
+_CURRENCY_NAMES = {r"\$": "usd", "€": "eur", "£": "pound", "¥": "yen", "₹": "inr", "Rs": "inr", "JPY": "yen"}
 _PLAIN_WORDS = re.compile(
     r"(?<=[\d}%)])(?:\s{1,4}|\\,\s{0,4})((?:[A-Za-z]{2,24}\.?(?:\s{0,2}/\s{0,2}|\s|-)){0,5}[A-Za-z]{1,24}\.?)"
     r"(?=\s{0,4}(?:$|[,;^=)\]\d]|\\(?:text|times|cdot|,|;)))"
 )
+_TIME_OF_DAY = re.compile(r"(:\d\d)\s{0,2}([aApP])\.?\s?[mM]\b\.?")
 _GLUED_WORD = re.compile(r"(?<![A-Za-z_^{])(\d{1,40}(?:\.\d{1,40})?)([A-Za-z]{2,16})(?![A-Za-z(_])")
 _GLUED = frozenset((
-    "cm", "mph", "kph", "kmh", "kmph", "hrs", "hr", "mins", "secs", "sec", "ft", "GB", "MB", "TB", "kHz", "MHz",
-    "GHz", "kWh", "keV", "MeV", "GeV",
+    "cm", "mph", "kph", "kmh", "kmph", "hrs", "hr", "mins", "secs", "sec", "ft", "kHz", "MHz", "GHz", "kWh", "keV",
+    "MeV", "GeV",
 ))  # fmt: skip
 # Units that may be a product of variables, such as m times g.
 _PRODUCTS = frozenset((
-    "mg", "ms", "ns", "us", "nm", "um", "dm", "mi", "ha", "gm", "mo", "cc", "pc", "ly", "au", "wk",
+    "mg", "ms", "ns", "us", "nm", "um", "dm", "mi", "ha", "gm", "mo", "cc", "pc", "ly", "au", "wk", "am", "pm", "AM",
+    "PM", "AU", "MB", "GB", "TB", "KB", "kB", "MJ", "MW", "kN", "kJ", "kV", "kW", "mA", "mV", "eV", "Pa", "Hz",
 ))  # fmt: skip
+_FUNCTIONS = ("sin", "cos", "tan", "sec", "csc", "cot", "arc", "log", "exp", "sqrt", "max", "lim", "gcd", "lcm", "det")
+_IRREGULAR_PLURALS = frozenset(("people", "children", "women", "men", "sheep", "fish", "mice", "feet", "dice", "deer"))
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def name_plain_units(text: str) -> str:
     >>> name_plain_units("12 apples, 3 mg, 5cm"), name_plain_units("6m, 24 abcd")
     ('12\\text{ apples}, 3 mg, 5\\text{cm}', '6m, 24 abcd')
     """
+    text = _TIME_OF_DAY.sub(lambda time: rf"{time[1]}\text{{ {time[2].lower()}m}}", text)
     text = _GLUED_WORD.sub(_name_glued, text)
     return _PLAIN_WORDS.sub(_name_words, text)
 
@@ -89,7 +94,8 @@ def _name_glued(match: re.Match[str]) -> str:
 def _name_words(match: re.Match[str]) -> str:
     words = re.findall(r"[A-Za-z]+", match[1])
     # The first word decides: 'm square' and 'a bc' are products, 'square m' and 'km/h' are not.
-    if not _is_plain_unit(words[0]) or not all(_is_plain_unit(word) or is_unit_word(word) for word in words[1:]):
+    are_units = _is_plain_unit(words[0]) and all(_is_plain_unit(word) or is_unit_word(word) for word in words[1:])
+    if not are_units and not (_is_word(words[-1]) and _is_plural(words[-1]) and min(map(len, words)) > 2):
         return match[0]
     unit = parse_unit(match[1])
     is_followed_by_digit = match.string[match.end() : match.end() + 5].lstrip()[:1].isdigit()  # '5 feet 10 inches'
@@ -99,14 +105,21 @@ def _name_words(match: re.Match[str]) -> str:
 
 
 def _is_plain_unit(word: str) -> bool:
-    """Whether a word cannot be meant as a product of variables."""
-    if word in ("per", "of", "sq", "cu"):
-        return True
-    if is_unit_word(word):
-        return len(word) > 1 and word not in _PRODUCTS
-    letters = word.lower()
-    is_alphabetical = all(one < following for one, following in itertools.pairwise(letters))
-    return len(word) >= 4 and word[1:].islower() and bool(re.search("[aeiouy]", letters)) and not is_alphabetical
+    """Whether a word names a unit and cannot be meant as a product of variables."""
+    return word in ("per", "of", "square", "sq", "cubic", "cu", "squared", "cubed") or (
+        is_unit_word(word) and len(word) > 1 and word not in _PRODUCTS
+    )
+
+
+def _is_word(word: str) -> bool:
+    """Whether letters are a word of English rather than a product: `wxyz`, `abcd`, `sinx`."""
+    is_alphabetical = all(one < following for one, following in itertools.pairwise(word.lower()))
+    looks_like_word = len(word) >= 4 and word[1:].islower() and bool(re.search("[aeiou]", word.lower()))
+    return looks_like_word and not is_alphabetical and not word.lower().startswith(_FUNCTIONS)
+
+
+def _is_plural(word: str) -> bool:
+    return word.endswith("s") or word in _IRREGULAR_PLURALS
 
 
 def take_units_off(text: str) -> tuple[str, list[Quantity]]:

@@ -47,7 +47,7 @@ _SCALE_WORD = re.compile(
     rf"(?<=[\d}}])\s{{0,4}}(?:\\(?:text|mathrm)\{{\s{{0,4}}({'|'.join(_POWERS)})s?\b(?:\s+(?:of\b)?)?|\b({'|'.join(_POWERS)})s?\b)(?=([^{{}}]{{0,40}}\}})?)",
 )
 _NAMES = re.compile(
-    r"(?<![A-Za-z\\])(sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|ln|log|exp|"
+    r"(?<![A-Za-z\\])(sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec(?=\s*[({\\A-Za-z\d])|csc|sinh|cosh|tanh|ln|log|exp|"
     r"pi|theta|alpha|beta|gamma|delta|lambda|omega|sigma|phi)(?![A-Za-z])"
 )
 _GLUED_PI = re.compile(r"(?<=\d)pi(?![A-Za-z])")
@@ -83,7 +83,8 @@ def drop_leading_words(text: str) -> str:
             words, sign = lead[1], lead[2]
             if lead.re is _LEADING_WORDS and lead[3]:
                 words, sign = lead[3], ":"
-            if not _only_announces(words + (sign or "")):
+            is_plain = lead.re is _LEADING_WORDS
+            if not _only_announces(words + (sign or "")) or (is_plain and not _announces_plainly(words, sign)):
                 return text
             text = text[lead.end() :]
         else:
@@ -92,6 +93,12 @@ def drop_leading_words(text: str) -> str:
                 return text
             text = text[sign_only.end() :]
     return text
+
+
+def _announces_plainly(words: str, sign: str | None) -> bool:
+    """Whether plain words are words and no product: `xy = 9` and the ratio `AB: CD` name what they are about."""
+    listed = [word.lower() for word in _WORD.findall(words)]
+    return _FILLER.issuperset(listed) or (sign is None and len(listed) > 2 and listed[-1] in ("is", "are", "equals"))
 
 
 def _only_announces(phrase: str) -> bool:

@@ -14,6 +14,7 @@ _SIZES = re.compile(
     r"|\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|strut|mathstrut|boldmath|bf|it|rm|sf)(?![A-Za-z])"
 )
 _BRACED_FONT = re.compile(r"\{\s{0,4}\\(?:rm|bf|it|sf|tt)\s{1,4}(?=[^{}]{0,80}\})")
+_CURRENCY_TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s{0,4}\{\s{0,4}(\\\$|[€£¥₹])\s{0,4}")
 _WORDS = re.compile(r"\\(?:textbf|textit|textrm|textnormal|texttt|textsf|textup|mbox|hbox|emph)\s{0,4}(?=\{)")
 _BLANKS = re.compile(
     r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z])|enspace(?![A-Za-z])|thinspace(?![A-Za-z])|hspace\*?\{[^{}]{0,20}\})|~"
@@ -64,6 +65,7 @@ def drop_looks(text: str) -> str:
     text = _DOLLAR.sub(" ", text.strip())
     if r"\begin" not in text:  # there, it ends a row
         text = _DOUBLED.sub(r"\\", text)
+    text = _CURRENCY_TEXT.sub(r"\1\\text{", text.replace(r"\textdollar", r"\$ "))
     text = _BRACED_FONT.sub(r"\\mathrm{", text)
     text = _SIZES.sub(lambda size: " " if size[0][-1].isalpha() else "", text)
     text = _WORDS.sub(r"\\text", text)

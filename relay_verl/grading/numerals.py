@@ -26,6 +26,7 @@ _POWER_OF_TEN = re.compile(
     r"\{?([+-]?)(\d{1,6})\}?(?![\d.]*[A-Za-z\d({\\^])(?!\.\d)"
 )
 _NO_POWER_OF_TEN = re.compile(r"(\d)([eE])(?=[+-]?\d)")  # the parser reads '2E+3k' as 2000k
+_UPRIGHT_E = re.compile(r"(?<=\d)\\(?:text|mathrm)\{\s?([eE])\s?\}\s?\{?([+-]?\d{1,6})\}?")  # '1.5\mathrm{e}3'
 _TIMES_TEN = re.compile(r"(?<=[\d.}])\s{0,4}[xX]\s{0,4}(?=10\s{0,2}(?:\^|\*\*))")
 _REPEATING = re.compile(r"(?<![\d.])(\d{1,400})?\.(\d{0,400})\\(?:overline|bar|dot)\s{0,2}\{(\d{1,400})\}")
 _BARE_POINT = re.compile(r"(\d)\.(?![\d.])")
@@ -56,6 +57,7 @@ def spell_numbers(text: str) -> str:
     >>> spell_numbers("4.5e33, 1E-5, 2e-1, 4.5 x 10^33"), spell_numbers("-1./3, 2E+3k")
     ('4.5 \\times 10^{33}, 1 \\times 10^{-5}, 2 e-1, 4.5 \\times 10^33', '-1/3, 2 E+3k')
     """
+    text = _UPRIGHT_E.sub(r"\1\2", text)
     text = _TIMES_TEN.sub(r" \\times ", text)
     text = _POWER_OF_TEN.sub(_power_of_ten, text)
     text = _NO_POWER_OF_TEN.sub(r"\1 \2", text)

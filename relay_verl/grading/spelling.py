@@ -60,7 +60,7 @@ _REWRITES: tuple[Callable[[str], str], ...] = (
     lambda text: outside_text(text, name_primes),
     drop_ordinals,
     spell_scales,
-    lambda text: outside_text(text, spell_numbers),
+    spell_numbers,
     spell_percentages,
     name_plain_units,
     spell_degrees,

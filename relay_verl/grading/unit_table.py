@@ -191,7 +191,7 @@ def parse_unit(text: str) -> Unit | None:
         elif lower in _EXPONENT_WORDS:
             exponent = _EXPONENT_WORDS[lower]
         elif power or lower in _LATER_EXPONENT_WORDS:
-            if not factors or factors[-1][0] is None:  # '5 squared' is 25
+            if not factors or (factors[-1][0] is None and not power):  # '5 squared' is 25
                 return None
             raised = int(power) if power else _LATER_EXPONENT_WORDS[lower]
             factors[-1] = factors[-1][0], factors[-1][1] * raised

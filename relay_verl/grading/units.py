@@ -17,7 +17,7 @@ import itertools
 import re
 from dataclasses import dataclass
 
-from relay_verl.grading.unit_table import Unit, is_unit_word, parse_unit
+from relay_verl.grading.unit_table import Dimension, Unit, is_unit_word, parse_unit
 
 _CONTENT = r"(?:[^{}]|\{[^{}]{0,8}\}){1,80}"
 _EXPONENT = r"(?:\s{0,4}\^\s{0,4}(?:(-?\d)|\{\s{0,4}(-?\d)\s{0,4}\}))?"
@@ -41,6 +41,7 @@ _AFTER_UNIT = re.compile(
 )
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _LETTER = re.compile(r"[A-Za-z]")
+_SEPARATOR = re.compile(r"[,;=<>]|\\text\{[^{}]{0,80}\}")
 _ITEM_CHARS = 200
 _CURRENCY = re.compile(
     r"(?:US\s?)?(\\\$|[€£¥₹])\s{0,4}(?=[\d.(\\+-])|(?<![A-Za-z\\])(USD|EUR|GBP|INR|JPY|Rs)\.?\s{0,4}(?=\d)"
@@ -48,9 +49,10 @@ _CURRENCY = re.compile(
 )
 _CURRENCY_NAMES = {r"\$": "usd", "€": "eur", "£": "pound", "¥": "yen", "₹": "inr", "Rs": "inr", "JPY": "yen"}
 _PLAIN_WORDS = re.compile(
-    r"(?<=[\d}%)])(?:\s{1,4}|\\,\s{0,4})((?:[A-Za-z]{2,24}\.?(?:\s{0,2}/\s{0,2}|\s|-)){0,5}[A-Za-z]{1,24}\.?)"
+    r"(?:(?<=[\d}%)])|(?<=\\pi))(?:\s{1,4}|\\,\s{0,4})((?:[A-Za-z]{2,24}\.?(?:\s{0,2}/\s{0,2}|\s|-)){0,5}[A-Za-z]{1,24}\.?)"
     r"(?=\s{0,4}(?:$|[,;^=)\]\d]|\\(?:text|times|cdot|,|;)))"
 )
+_NUMBER_IN_TEXT = re.compile(r"\\(?:text|mathrm)\{\s{0,4}([-+]?\d{1,40}(?:\.\d{1,40})?)\s{0,4}([A-Za-z][^{}]{0,60})\}")
 _TIME_OF_DAY = re.compile(r"(:\d\d)\s{0,2}([aApP])\.?\s?[mM]\b\.?")
 _GLUED_WORD = re.compile(r"(?<![A-Za-z_^{])(\d{1,40}(?:\.\d{1,40})?)([A-Za-z]{2,16})(?![A-Za-z(_])")
 _GLUED = frozenset((
@@ -80,9 +82,15 @@ def name_plain_units(text: str) -> str:
     >>> name_plain_units("12 apples, 3 mg, 5cm"), name_plain_units("6m, 24 abcd")
     ('12\\text{ apples}, 3 mg, 5\\text{cm}', '6m, 24 abcd')
     """
+    text = _NUMBER_IN_TEXT.sub(_name_rest, text)
     text = _TIME_OF_DAY.sub(lambda time: rf"{time[1]}\text{{ {time[2].lower()}m}}", text)
     text = _GLUED_WORD.sub(_name_glued, text)
     return _PLAIN_WORDS.sub(_name_words, text)
+
+
+def _name_rest(match: re.Match[str]) -> str:
+    r"""`\text{12 cm}^2` is the number 12 and a unit that has its exponent outside."""
+    return rf" {match[1]}\text{{{match[2]}}}" if parse_unit(match[2]) else match[0]
 
 
 def _name_glued(match: re.Match[str]) -> str:
@@ -139,14 +147,26 @@ def take_units_off(text: str) -> tuple[str, list[Quantity]]:
     text = _COMPOUND.sub(_join_compound, text)
     kept: list[str] = []
     position = 0
+    first_units: dict[Dimension, Unit] = {}  # of this item
     for start, end, unit in _runs(text):
         before = text[max(position, start - _ITEM_CHARS) : start].rstrip()
         item = re.split(r"[,;=<>]|\\text\{[^{}]*\}", before)[-1]
+        if _SEPARATOR.search(text, position, start):
+            first_units.clear()
         if unit and _is_amount_of(item, unit) and _AFTER_UNIT.match(text, end):
-            kept += [text[position:start], " "]
+            kept += [text[position:start], _conversion(unit, first_units)]
             quantities.append(Quantity(item.strip(), unit))
             position = end
     return "".join([*kept, text[position:]]), quantities
+
+
+def _conversion(unit: Unit, first_units: dict[Dimension, Unit]) -> str:
+    """What stands for the unit: a blank, or its size in the item's first unit of this kind: `5 km + 300 m` is 5.3."""
+    first = first_units.setdefault(unit.dimension, unit) if unit.is_known else unit
+    if first.size is None or unit.size is None or first.size == unit.size:
+        return " "
+    ratio = unit.size / first.size
+    return rf"\cdot\frac{{{ratio.numerator}}}{{{ratio.denominator}}} "
 
 
 def _drop_currency(sign: re.Match[str], quantities: list[Quantity]) -> str:

@@ -144,7 +144,7 @@ def name_primes(text: str) -> str:
 
 
 def name_membership(text: str) -> str:
-    r"""`t(0,4]` is no function's value: its brackets do not match.
+    r"""`t(0,4]` cannot be a function's value, since its brackets do not match.
 
     >>> name_membership("t(0,4]"), name_membership("f(0,4)")
     ('t\\in (0,4]', 'f(0,4)')

@@ -97,5 +97,5 @@ def _mixed(match: re.Match[str]) -> str:
     if len(whole) == 3 and match.string[match.start() - 1] == "," and match.string[match.start() - 2].isdigit():
         return match[0]  # '1,234\\frac{1}{2}': the end of a longer number
     fraction = rf"\frac{{{numerator}}}{{{denominator}}}"
-    # Nobody writes an improper fraction behind a whole number to add it.
+    # An improper fraction behind a whole number is a factor: mixed numbers have proper ones.
     return f"({whole}+{fraction})" if int(numerator) < int(denominator) else rf"{whole}\cdot {fraction}"

@@ -7,7 +7,7 @@ What counts as a unit:
 - Text in a command such as `\text{}` or `\mathrm{}` that `relay_verl.grading.unit_table` reads as one. Behind an amount
   with a variable, only units of its table count: `n \text{ even}` and `2k \text{ apples}` keep theirs.
 - Plain words behind a blank, from the table (`cm`, `mph`) or in the plural (`12 apples`). Letters are variables
-  otherwise: `6m`, `6 m`, `3 mg`, `24 abcd`. Glued to the number, only units that are no plausible product.
+  otherwise: `6m`, `6 m`, `3 mg`, `24 abcd`. Glued to the number, only units that cannot be meant as a product.
 - Amounts that belong together become one: `5\text{ hours } 20\text{ minutes}` is 5 + 20/60 hours.
 """
 

@@ -15,7 +15,9 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _NUM_ARGUMENTS = {r"\frac": 2, r"\binom": 2, r"\sqrt": 1, "^": 1, "_": 1}
-_FONTS = frozenset(rf"\{name}" for name in ("text", "mathrm", "mathbf", "mathbb", "mathcal", "overline", "operatorname"))
+_FONTS = frozenset(
+    rf"\{name}" for name in ("text", "mathrm", "mathbf", "mathbb", "mathcal", "overline", "operatorname")
+)
 _SYNONYMS = {
     r"\dfrac": r"\frac",
     r"\tfrac": r"\frac",

@@ -3,7 +3,7 @@ r"""Unicode's characters for mathematics, rewritten into ASCII and LaTeX command
 Invariant: each character is rewritten by itself or with its run of superscripts or subscripts, so that two numbers
 that a character separates stay two numbers. Invisible characters are dropped: the reader sees none either.
 
-Departure: an en dash between two digits stays as it is. It may be a range, and the parser then refuses the text.
+Departure: an en dash between two digits is the word `to`. It may be a range, which is not a number.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def to_latex(text: str) -> str:
     text = _SUPERSCRIPTS.sub(lambda run: f"^{{{_plain(run[0])}}}", text)
     text = _SUBSCRIPTS.sub(lambda run: f"_{{{_plain(run[0])}}}", text)
     text = _VULGAR_FRACTION.sub(_vulgar_fraction, text)
-    text = _DASH.sub(lambda dash: "-" if dash[1] is None else dash[0], text)
+    text = _DASH.sub(lambda dash: "-" if dash[1] is None else r" \text{ to } ", text)
     return _NOT_ASCII.sub(_rewrite, text)
 
 
@@ -153,7 +153,9 @@ def _rewrite(match: re.Match[str]) -> str:
     digit = unicodedata.decimal(character, None)  # full-width, Arabic, Devanagari, mathematical bold
     if digit is not None:
         return str(digit)
-    if "\uff01" <= character <= "\uff5e" or "\U0001d400" <= character <= "\U0001d7ff":  # full-width, letters of formulas
+    if (
+        "\uff01" <= character <= "\uff5e" or "\U0001d400" <= character <= "\U0001d7ff"
+    ):  # full-width, letters of formulas
         plain = unicodedata.normalize("NFKC", character)
         return _TABLE.get(plain, plain)
     return " " if character.isspace() else character

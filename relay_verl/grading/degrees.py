@@ -93,11 +93,11 @@ def _start_of_base(text: str) -> int:
     base = _BASE.search(tail)
     start = base.start(1) if base else len(tail)
     if base and "\\" not in base[1] and re.search(r"\\[A-Za-z]*$", tail[: start + 1]):
-        # The letter ends a command, such as the n of \sin: there is no base.
+        # The letter ends a command, such as the n of \sin: nothing has this degree sign.
         return len(text)
     return offset + start
 
 
 def drop_degrees(text: str) -> str:
-    """The text with the bare numbers of degrees."""
-    return text.replace(DEGREE, "")
+    """The text with the bare numbers of degrees; a blank stays, since a number may follow."""
+    return text.replace(DEGREE, " ")

@@ -14,8 +14,11 @@ _SIZES = re.compile(
     r"|\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|strut|mathstrut|boldmath|bf|it|rm|sf)(?![A-Za-z])"
 )
 _BRACED_FONT = re.compile(r"\{\s{0,4}\\(?:rm|bf|it|sf|tt)\s{1,4}(?=[^{}]{0,80}\})")
+_CURRENCY_TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s{0,4}\{\s{0,4}(\\\$|[€£¥₹])\s{0,4}")
 _WORDS = re.compile(r"\\(?:textbf|textit|textrm|textnormal|texttt|textsf|textup|mbox|hbox|emph)\s{0,4}(?=\{)")
-_BLANKS = re.compile(r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z])|enspace(?![A-Za-z])|thinspace(?![A-Za-z])|hspace\*?\{[^{}]{0,20}\})|~")
+_BLANKS = re.compile(
+    r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z])|enspace(?![A-Za-z])|thinspace(?![A-Za-z])|hspace\*?\{[^{}]{0,20}\})|~"
+)
 _BACK_BLANK = re.compile(r"(?<!\\)\\!\s{0,4}")
 _FORMATTED = re.compile(
     r"\\(?:mathbf|boldsymbol|bm|pmb|mathit|mathsf|mathtt|mathrm|mathnormal|text|underline|uline|mathop|operatorname)"
@@ -47,7 +50,9 @@ _SYNONYM_OF = {
     r"\Z": r"\mathbb{Z}",
     r"\Q": r"\mathbb{Q}",
 }
-_COMMAND_SUBSCRIPT = re.compile(r"_\s{0,4}\{\s{0,4}\\([A-Za-z]{2,20})\s{0,4}\}|_\s{0,4}\\(max|min|odot|oplus|infty|sup|inf)(?![A-Za-z])")
+_COMMAND_SUBSCRIPT = re.compile(
+    r"_\s{0,4}\{\s{0,4}\\([A-Za-z]{2,20})\s{0,4}\}|_\s{0,4}\\(max|min|odot|oplus|infty|sup|inf)(?![A-Za-z])"
+)
 _SPACED_INTERVAL = re.compile(r"\s*([a-z])\s{0,4}([(\[][^()\[\],]{1,40},[^()\[\],]{1,40}[)\]])\s*")
 
 
@@ -60,6 +65,7 @@ def drop_looks(text: str) -> str:
     text = _DOLLAR.sub(" ", text.strip())
     if r"\begin" not in text:  # there, it ends a row
         text = _DOUBLED.sub(r"\\", text)
+    text = _CURRENCY_TEXT.sub(r"\1\\text{", text.replace(r"\textdollar", r"\$ "))
     text = _BRACED_FONT.sub(r"\\mathrm{", text)
     text = _SIZES.sub(lambda size: " " if size[0][-1].isalpha() else "", text)
     text = _WORDS.sub(r"\\text", text)
@@ -100,7 +106,9 @@ def _is_number_or_formula(content: str) -> bool:
     inner = re.sub(r"\\(?:mathbf|boldsymbol|mathrm|text)\s{0,4}\{", "{", content)
     has_value = bool(re.search(r"\d|\\(?:frac|dfrac|tfrac|sqrt|pi|infty|times)(?![A-Za-z])", inner))
     words = _WORD_IN_MATH.findall(re.sub(r"\\[A-Za-z]+", " ", inner))
-    return has_value and not _NOT_MATH.search(inner) and not any(word not in ("e", "E", "x", "y", "n") for word in words)
+    return (
+        has_value and not _NOT_MATH.search(inner) and not any(word not in ("e", "E", "x", "y", "n") for word in words)
+    )
 
 
 def _drop_outer_braces(text: str) -> str:
@@ -136,7 +144,7 @@ def name_primes(text: str) -> str:
 
 
 def name_membership(text: str) -> str:
-    r"""`t(0,4]` is no function's value: its brackets do not match.
+    r"""`t(0,4]` cannot be a function's value, since its brackets do not match.
 
     >>> name_membership("t(0,4]"), name_membership("f(0,4)")
     ('t\\in (0,4]', 'f(0,4)')

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import re
 
-_THIN_THOUSANDS = re.compile(r"(?<=\d),?(?<!\\)\\[,!:; ](?=\d{3}(?!\d))")  # '1\,234', '1,\!234'
+_THIN_THOUSANDS = re.compile(  # '1\,234', '1,\!234', and behind a point '3.141\,592'
+    r"(?<![\d,^_])(?:\d{1,3}|(?<=\.)\d{3,40})(?:(?:\\[,:; !]|,\\!)\d{3}){1,40}(?!\d)"
+)
 _THOUSANDS = re.compile(  # '13 535', '13~535', "13'535", '1.234.567'
     r"(?<![\d.,^_'A-Za-z}])([1-9]\d{0,2})(?:((?:[ ~]\d{3}){1,12})|((?:'\d{3}){1,12})|((?:\.\d{3}){2,12}))"
     r"(?!\d|'|\s{0,4}(?:/|\\frac)|\s{1,4}\d)"
@@ -24,11 +26,14 @@ _POWER_OF_TEN = re.compile(
     r"\{?([+-]?)(\d{1,6})\}?(?![\d.]*[A-Za-z\d({\\^])(?!\.\d)"
 )
 _NO_POWER_OF_TEN = re.compile(r"(\d)([eE])(?=[+-]?\d)")  # the parser reads '2E+3k' as 2000k
+_UPRIGHT_E = re.compile(r"(?<=\d)\\(?:text|mathrm)\{\s?([eE])\s?\}\s?\{?([+-]?\d{1,6})\}?")  # '1.5\mathrm{e}3'
 _TIMES_TEN = re.compile(r"(?<=[\d.}])\s{0,4}[xX]\s{0,4}(?=10\s{0,2}(?:\^|\*\*))")
 _REPEATING = re.compile(r"(?<![\d.])(\d{1,400})?\.(\d{0,400})\\(?:overline|bar|dot)\s{0,2}\{(\d{1,400})\}")
 _BARE_POINT = re.compile(r"(\d)\.(?![\d.])")
 _MIXED = re.compile(r"(?<![\d.}_^\\A-Za-z)])(\d{1,40})\s{0,4}\\frac\{(\d{1,40})\}\{(\d{1,40})\}(?!\s*[\^])")
-_PLAIN_MIXED = re.compile(r"(?<![\d./}_^\\A-Za-z)])(?<![\d] )(\d{1,40})\s{1,4}(\d{1,40})\s?/\s?(\d{1,40})(?![\d.,]*[\dA-Za-z^(\\/])")
+_PLAIN_MIXED = re.compile(
+    r"(?<![\d./}_^\\A-Za-z)])(?<![\d] )(\d{1,40})\s{1,4}(\d{1,40})\s?/\s?(\d{1,40})(?![\d.,]*[\dA-Za-z^(\\/])"
+)
 _NUMBERS_IN_A_ROW = re.compile(r"(?<=\d)\s+(?=\.?\d)")
 
 
@@ -38,7 +43,12 @@ def join_thousands(text: str) -> str:
     >>> join_thousands("13 535, 13~535, 5 1234, 3 5"), join_thousands(r"1\,234")
     ('13535, 13535, 5 1234, 3 5', '1234')
     """
-    return _THOUSANDS.sub(lambda number: re.sub(r"\D", "", number[0]), _THIN_THOUSANDS.sub("", text))
+    text = _THIN_THOUSANDS.sub(_join, text)
+    return _THOUSANDS.sub(_join, text)
+
+
+def _join(match: re.Match[str]) -> str:
+    return re.sub(r"\D", "", match[0])
 
 
 def spell_numbers(text: str) -> str:
@@ -47,6 +57,7 @@ def spell_numbers(text: str) -> str:
     >>> spell_numbers("4.5e33, 1E-5, 2e-1, 4.5 x 10^33"), spell_numbers("-1./3, 2E+3k")
     ('4.5 \\times 10^{33}, 1 \\times 10^{-5}, 2 e-1, 4.5 \\times 10^33', '-1/3, 2 E+3k')
     """
+    text = _UPRIGHT_E.sub(r"\1\2", text)
     text = _TIMES_TEN.sub(r" \\times ", text)
     text = _POWER_OF_TEN.sub(_power_of_ten, text)
     text = _NO_POWER_OF_TEN.sub(r"\1 \2", text)
@@ -86,5 +97,5 @@ def _mixed(match: re.Match[str]) -> str:
     if len(whole) == 3 and match.string[match.start() - 1] == "," and match.string[match.start() - 2].isdigit():
         return match[0]  # '1,234\\frac{1}{2}': the end of a longer number
     fraction = rf"\frac{{{numerator}}}{{{denominator}}}"
-    # Nobody writes an improper fraction behind a whole number to add it.
+    # An improper fraction behind a whole number is a factor: mixed numbers have proper ones.
     return f"({whole}+{fraction})" if int(numerator) < int(denominator) else rf"{whole}\cdot {fraction}"

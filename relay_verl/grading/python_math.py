@@ -10,7 +10,9 @@ import re
 _IS_PYTHON = re.compile(r"(?<![A-Za-z])(?:np|numpy|math|sp|sympy)\.(?=[A-Za-z])|\*\*")
 _MODULE = re.compile(r"(?<![A-Za-z])(?:np|numpy|math|sp|sympy)\.([A-Za-z]\w{0,20})")
 _NAMES = {
-    **{name: rf"\{name}" for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "arcsin", "arccos", "arctan", "exp")},
+    **{
+        name: rf"\{name}" for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "arcsin", "arccos", "arctan", "exp")
+    },
     "asin": r"\arcsin",
     "acos": r"\arccos",
     "atan": r"\arctan",

@@ -20,9 +20,8 @@ _LEFT_SIDE = re.compile(r"^.*=")
 def agree(answer: Answer, ground_truth: Answer) -> bool:
     """Whether the two can be equal as far as their units go."""
     ours, theirs = answer[1], ground_truth[1]
-    if len(ours) > 1 or len(theirs) > 1:
-        if not _same_factors(answer, ground_truth):
-            return False
+    if not _same_factors(answer, ground_truth):
+        return False
     if not ours or not theirs:
         return True
     if len(ours) == len(theirs) and len({_key(quantity.unit) for quantity in ours}) > 1:
@@ -58,7 +57,8 @@ def _same_assignment(ours: list[Quantity], theirs: list[Quantity]) -> bool:
     if sorted(map(repr, keys)) != sorted(map(repr, other_keys)):
         return not all(quantity.unit.is_known for quantity in [*ours, *theirs])
     pairs, other_pairs = (
-        [(repr(_key(quantity.unit)), _value(quantity.amount)) for quantity in quantities] for quantities in (ours, theirs)
+        [(repr(_key(quantity.unit)), _value(quantity.amount)) for quantity in quantities]
+        for quantities in (ours, theirs)
     )
     if keys == other_keys:  # the same order: only a change of places among the values is decided here
         values, other_values = [value for _, value in pairs], [value for _, value in other_pairs]

@@ -32,7 +32,7 @@ from relay_verl.grading.numerals import join_thousands, spell_mixed, spell_numbe
 from relay_verl.grading.percentages import spell_percentages
 from relay_verl.grading.python_math import from_python
 from relay_verl.grading.quantities import agree, rescale
-from relay_verl.grading.unit_table import parse_unit
+from relay_verl.grading.unit_table import DEGREES
 from relay_verl.grading.units import Quantity, name_plain_units, take_units_off
 from relay_verl.grading.words import (
     drop_leading_words,
@@ -43,10 +43,10 @@ from relay_verl.grading.words import (
     spell_scales,
 )
 
-DEGREES = parse_unit("degrees")
 PERCENTAGE = re.compile(r"(?P<number>.*\S)\s*\\%\s*", re.DOTALL)
 """A respelled answer that is a percentage: math-verify sees a % only behind the box."""
 
+# The order counts: fonts hide digits, blanks hide thousands, words hide numbers, and units stand behind all of them.
 _REWRITES: tuple[Callable[[str], str], ...] = (
     to_latex,
     from_python,
@@ -61,7 +61,7 @@ _REWRITES: tuple[Callable[[str], str], ...] = (
     lambda text: outside_text(text, name_primes),
     drop_ordinals,
     spell_scales,
-    lambda text: outside_text(text, spell_numbers),
+    spell_numbers,
     spell_percentages,
     name_plain_units,
     spell_degrees,
@@ -89,7 +89,7 @@ def respell_pair(answer: str, ground_truth: str) -> tuple[str, str] | None:
     if not agree((one, one_units), (other, other_units)):
         return None
     one = rescale(one, one_units, other_units)
-    return _finish(one, beside=other, units=other_units), _finish(other, beside=one, units=one_units)
+    return _finish(one, other_text=other, units=other_units), _finish(other, other_text=one, units=one_units)
 
 
 def _start(answer: str) -> tuple[str, list[Quantity]]:
@@ -101,9 +101,9 @@ def _start(answer: str) -> tuple[str, list[Quantity]]:
     return brace_arguments(answer), quantities
 
 
-def _finish(text: str, *, beside: str = "", units: list[Quantity] | None = None) -> str:
+def _finish(text: str, *, other_text: str = "", units: list[Quantity] | None = None) -> str:
     if has_degrees(text):
         names_radians = any(quantity.unit.name in ("rad", "radian") for quantity in units or ())
-        is_radians_there = (has_pi(beside) or names_radians) and not has_degrees(beside) and not has_pi(text)
+        is_radians_there = (has_pi(other_text) or names_radians) and not has_degrees(other_text) and not has_pi(text)
         text = to_radians(text) if is_trigonometric(text) or is_radians_there else drop_degrees(text)
     return spell_mixed(text).strip()

@@ -6,7 +6,7 @@ and numbers are compared as numbers. Order counts: `yes, no` is not `no, yes`. T
 without any text is not, and nothing is equal to it.
 
 Departures: marks and brackets are taken off both sides, in any order, where the official rule allows one of a kind on
-one side; and the answer stands in a `\boxed{}`, so LaTeX around words is taken off on both sides (`\text{yes}`, `50\%`).
+one side; and the answer stands in a `\boxed{}`, so LaTeX around words (`\text{yes}`, `50\%`) is taken off both sides.
 """
 
 from __future__ import annotations

@@ -34,6 +34,9 @@ class Unit:
         return self.size is not None
 
 
+DEGREES = Unit("degree", Fraction(1), (("deg", 1),))
+"""The unit of `90^\\circ`."""
+
 # Names by size, for each dimension. A name of one or two letters, or with a capital, is matched as it is spelled.
 _SIZES: dict[str, dict[str, str]] = {
     "m": {
@@ -108,23 +111,30 @@ _SIZES: dict[str, dict[str, str]] = {
     "am": {"1": "am"},
 }
 # What changes the value or the claim in front of it.
-_NO_UNIT = frozenset(
-    "or and if when where while whenever unless until not no non none never neither nor more less fewer than at least "
-    "most greater smaller bigger larger between within under over above below exactly approximately about around nearly "
-    "almost for with without such that is are be was can cannot may mod modulo base binary octal decimal hexadecimal "
-    "radix ternary remainder times plus minus divided multiplied by factorial choose percent percentage hundred thousand "
-    "million billion trillion dozen half halves third quarter fourth fifth tenth pair couple score twice double triple "
-    "to from then but except excluding including otherwise else only any all every some infinite infinitely many even "
-    "odd prime composite positive negative integer real rational irrational complex natural imaginary power powers "
-    "root true false yes undefined nonnegative non-negative nonzero impossible does do exist exists sin cos tan cot sec "
-    "csc log ln exp lim max gcd lcm sqrt pi alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi "
-    "rho sigma tau upsilon phi chi psi omega infinity inf".split()
-) - {"sec"}
+_NO_UNIT = frozenset((
+    "or", "and", "if", "when", "where", "while", "whenever", "unless", "until", "not", "no", "non", "none",
+    "never", "neither", "nor", "more", "less", "fewer", "than", "at", "least", "most", "greater", "smaller",
+    "bigger", "larger", "between", "within", "under", "over", "above", "below", "exactly", "approximately",
+    "about", "around", "nearly", "almost", "for", "with", "without", "such", "that", "is", "are", "be", "was",
+    "can", "cannot", "may", "mod", "modulo", "base", "binary", "octal", "decimal", "hexadecimal", "radix",
+    "ternary", "remainder", "times", "plus", "minus", "divided", "multiplied", "by", "factorial", "choose",
+    "percent", "percentage", "hundred", "thousand", "million", "billion", "trillion", "dozen", "half", "halves",
+    "third", "quarter", "fourth", "fifth", "tenth", "pair", "couple", "score", "twice", "double", "triple", "to",
+    "from", "then", "but", "except", "excluding", "including", "otherwise", "else", "only", "any", "all", "every",
+    "some", "infinite", "infinitely", "many", "even", "odd", "prime", "composite", "positive", "negative",
+    "integer", "real", "rational", "irrational", "complex", "natural", "imaginary", "power", "powers", "root",
+    "true", "false", "yes", "undefined", "nonnegative", "non-negative", "nonzero", "impossible", "does", "do",
+    "exist", "exists", "sin", "cos", "tan", "cot", "csc", "log", "ln", "exp", "lim", "max", "gcd", "lcm",
+    "sqrt", "pi", "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda",
+    "mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "infinity", "inf",
+))  # fmt: skip
 _LATER_EXPONENT_WORDS = {"squared": 2, "cubed": 3}
 _EXPONENT_WORDS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _SCALES = {"c": "celsius", "celsius": "celsius", "f": "fahrenheit", "fahrenheit": "fahrenheit"}
-_WORD_OR_SIGN = re.compile(r"([^\W\d_]+(?:[-'][^\W\d_]+)*)\.?|\^\s*\{?\s*(-?\d)\s*\}?|(/)|([\s~]+|\\cdot|\\times|\*|·)|(.)")
-_SHORT_WORDS = frozenset("C F H S M".split())  # Celsius or coulomb, Fahrenheit or farad: units, but which?
+_WORD_OR_SIGN = re.compile(
+    r"([^\W\d_]+(?:[-'][^\W\d_]+)*)\.?|\^\s*\{?\s*(-?\d)\s*\}?|(/)|([\s~]+|\\cdot|\\times|\*|·)|(.)"
+)
+_SHORT_WORDS = frozenset(["C", "F", "H", "S", "M"])  # Celsius or coulomb, Fahrenheit or farad: units, but which?
 MAX_WORDS = 6
 _Factor = tuple[Fraction, dict[str, int]]
 """A unit's size and the exponents of its base units."""
@@ -133,9 +143,7 @@ _Factor = tuple[Fraction, dict[str, int]]
 def _table() -> dict[str, _Factor]:
     table = {}
     for dimension, sizes in _SIZES.items():
-        exponents = {
-            base: int(exponent or 1) for base, exponent in re.findall(r"([A-Za-z]+)(-?\d)?", dimension)
-        }
+        exponents = {base: int(exponent or 1) for base, exponent in re.findall(r"([A-Za-z]+)(-?\d)?", dimension)}
         for size, names in sizes.items():
             for name in names.split():
                 table[name] = Fraction(size), exponents
@@ -183,7 +191,7 @@ def parse_unit(text: str) -> Unit | None:
         elif lower in _EXPONENT_WORDS:
             exponent = _EXPONENT_WORDS[lower]
         elif power or lower in _LATER_EXPONENT_WORDS:
-            if not factors or factors[-1][0] is None:  # '5 squared' is 25
+            if not factors or (factors[-1][0] is None and not power):  # '5 squared' is 25
                 return None
             raised = int(power) if power else _LATER_EXPONENT_WORDS[lower]
             factors[-1] = factors[-1][0], factors[-1][1] * raised

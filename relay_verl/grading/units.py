@@ -6,23 +6,27 @@ what is left keeps every number, and no two numbers come together. Units in fron
 What counts as a unit:
 - Text in a command such as `\text{}` or `\mathrm{}` that `relay_verl.grading.unit_table` reads as one. Behind an amount
   with a variable, only units of its table count: `n \text{ even}` and `2k \text{ apples}` keep theirs.
-- A plain word behind a blank, from the table (`cm`, `mph`) or of four letters and more (`12 apples`). Letters are
-  variables otherwise: `6m`, `6 m`, `3 mg`, `24 abcd`. Glued to the number, only units that are no plausible product.
+- Plain words behind a blank, from the table (`cm`, `mph`) or in the plural (`12 apples`). Letters are variables
+  otherwise: `6m`, `6 m`, `3 mg`, `24 abcd`. Glued to the number, only units that cannot be meant as a product.
 - Amounts that belong together become one: `5\text{ hours } 20\text{ minutes}` is 5 + 20/60 hours.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 
-from relay_verl.grading.unit_table import Unit, is_unit_word, parse_unit
+from relay_verl.grading.unit_table import Dimension, Unit, is_unit_word, parse_unit
 
 _CONTENT = r"(?:[^{}]|\{[^{}]{0,8}\}){1,80}"
-_ATOM = rf"\\(?:text|mathrm|operatorname)\s{{0,4}}\{{({_CONTENT})\}}(?:\s{{0,4}}\^\s{{0,4}}(?:(-?\d)|\{{\s{{0,4}}(-?\d)\s{{0,4}}\}}))?"
+_EXPONENT = r"(?:\s{0,4}\^\s{0,4}(?:(-?\d)|\{\s{0,4}(-?\d)\s{0,4}\}))?"
+_ATOM = rf"\\(?:text|mathrm|operatorname)\s{{0,4}}\{{({_CONTENT})\}}{_EXPONENT}"
 ATOM = re.compile(_ATOM)
 _BETWEEN = re.compile(r"\s{0,4}(?:/|\\cdot(?![A-Za-z])|\*)?\s{0,4}")
-_FRACTION_OF_UNITS = re.compile(rf"\\frac\s{{0,4}}\{{\s{{0,4}}{_ATOM}\s{{0,4}}\}}\s{{0,4}}\{{\s{{0,4}}{_ATOM}\s{{0,4}}\}}")
+_FRACTION_OF_UNITS = re.compile(
+    rf"\\frac\s{{0,4}}\{{\s{{0,4}}{_ATOM}\s{{0,4}}\}}\s{{0,4}}\{{\s{{0,4}}{_ATOM}\s{{0,4}}\}}"
+)
 _MICRO = re.compile(r"\\mu\s{0,4}(\\(?:text|mathrm)\{)(?=(?:m|s|g|A|C|F)\})")
 _ENDS_WITH_WORD = re.compile(r"\\(?:text|mathrm)\{([^{}]{1,60}?)(?:\s{0,4},)?\s{1,4}(and|or)\s{0,4}\}")
 _ENDS_WITH_COMMA = re.compile(r"(\\(?:text|mathrm)\{[^{}]{1,60}?)\s{0,4}([,;])\s{0,4}\}")
@@ -37,19 +41,31 @@ _AFTER_UNIT = re.compile(
 )
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _LETTER = re.compile(r"[A-Za-z]")
+_SEPARATOR = re.compile(r"[,;=<>]|\\text\{[^{}]{0,80}\}")
 _ITEM_CHARS = 200
 _CURRENCY = re.compile(
     r"(?:US\s?)?(\\\$|[€£¥₹])\s{0,4}(?=[\d.(\\+-])|(?<![A-Za-z\\])(USD|EUR|GBP|INR|JPY|Rs)\.?\s{0,4}(?=\d)"
     r"|(?<=[\d}])\s{0,4}(\\\$|[€£¥₹])"
 )
-_CURRENCY_NAMES = {r"\$": "usd", "€": "eur", "£": "gbp", "¥": "yen", "₹": "inr", "Rs": "inr", "JPY": "yen"}
+_CURRENCY_NAMES = {r"\$": "usd", "€": "eur", "£": "pound", "¥": "yen", "₹": "inr", "Rs": "inr", "JPY": "yen"}
 _PLAIN_WORDS = re.compile(
-    r"(?<=[\d}%)])(?:\s{1,4}|\\,\s{0,4})((?:[A-Za-z]{2,24}\.?(?:\s{0,2}/\s{0,2}|\s|-)){0,5}[A-Za-z]{1,24}\.?)"
+    r"(?:(?<=[\d}%)])|(?<=\\pi))(?:\s{1,4}|\\,\s{0,4})((?:[A-Za-z]{2,24}\.?(?:\s{0,2}/\s{0,2}|\s|-)){0,5}[A-Za-z]{1,24}\.?)"
     r"(?=\s{0,4}(?:$|[,;^=)\]\d]|\\(?:text|times|cdot|,|;)))"
 )
+_NUMBER_IN_TEXT = re.compile(r"\\(?:text|mathrm)\{\s{0,4}([-+]?\d{1,40}(?:\.\d{1,40})?)\s{0,4}([A-Za-z][^{}]{0,60})\}")
+_TIME_OF_DAY = re.compile(r"(:\d\d)\s{0,2}([aApP])\.?\s?[mM]\b\.?")
 _GLUED_WORD = re.compile(r"(?<![A-Za-z_^{])(\d{1,40}(?:\.\d{1,40})?)([A-Za-z]{2,16})(?![A-Za-z(_])")
-_GLUED = frozenset("cm mph kph kmh kmph hrs hr mins secs sec ft GB MB TB kHz MHz GHz kWh keV MeV GeV".split())
-_PRODUCTS = frozenset("mg ms ns us nm um dm mi ha gm mo cc pc ly au wk".split())  # or are they m times g?
+_GLUED = frozenset((
+    "cm", "mph", "kph", "kmh", "kmph", "hrs", "hr", "mins", "secs", "sec", "ft", "kHz", "MHz", "GHz", "kWh", "keV",
+    "MeV", "GeV",
+))  # fmt: skip
+# Units that may be a product of variables, such as m times g.
+_PRODUCTS = frozenset((
+    "mg", "ms", "ns", "us", "nm", "um", "dm", "mi", "ha", "gm", "mo", "cc", "pc", "ly", "au", "wk", "am", "pm", "AM",
+    "PM", "AU", "MB", "GB", "TB", "KB", "kB", "MJ", "MW", "kN", "kJ", "kV", "kW", "mA", "mV", "eV", "Pa", "Hz",
+))  # fmt: skip
+_FUNCTIONS = ("sin", "cos", "tan", "sec", "csc", "cot", "arc", "log", "exp", "sqrt", "max", "lim", "gcd", "lcm", "det")
+_IRREGULAR_PLURALS = frozenset(("people", "children", "women", "men", "sheep", "fish", "mice", "feet", "dice", "deer"))
 
 
 @dataclass(frozen=True)
@@ -66,8 +82,15 @@ def name_plain_units(text: str) -> str:
     >>> name_plain_units("12 apples, 3 mg, 5cm"), name_plain_units("6m, 24 abcd")
     ('12\\text{ apples}, 3 mg, 5\\text{cm}', '6m, 24 abcd')
     """
+    text = _NUMBER_IN_TEXT.sub(_name_rest, text)
+    text = _TIME_OF_DAY.sub(lambda time: rf"{time[1]}\text{{ {time[2].lower()}m}}", text)
     text = _GLUED_WORD.sub(_name_glued, text)
     return _PLAIN_WORDS.sub(_name_words, text)
+
+
+def _name_rest(match: re.Match[str]) -> str:
+    r"""`\text{12 cm}^2` is the number 12 and a unit that has its exponent outside."""
+    return rf" {match[1]}\text{{{match[2]}}}" if parse_unit(match[2]) else match[0]
 
 
 def _name_glued(match: re.Match[str]) -> str:
@@ -79,7 +102,8 @@ def _name_glued(match: re.Match[str]) -> str:
 def _name_words(match: re.Match[str]) -> str:
     words = re.findall(r"[A-Za-z]+", match[1])
     # The first word decides: 'm square' and 'a bc' are products, 'square m' and 'km/h' are not.
-    if not _is_plain_unit(words[0]) or not all(_is_plain_unit(word) or is_unit_word(word) for word in words[1:]):
+    are_units = _is_plain_unit(words[0]) and all(_is_plain_unit(word) or is_unit_word(word) for word in words[1:])
+    if not are_units and not (_is_word(words[-1]) and _is_plural(words[-1]) and min(map(len, words)) > 2):
         return match[0]
     unit = parse_unit(match[1])
     is_followed_by_digit = match.string[match.end() : match.end() + 5].lstrip()[:1].isdigit()  # '5 feet 10 inches'
@@ -89,21 +113,28 @@ def _name_words(match: re.Match[str]) -> str:
 
 
 def _is_plain_unit(word: str) -> bool:
-    """Whether a word cannot be meant as a product of variables."""
-    if word in ("per", "of", "sq", "cu"):
-        return True
-    if is_unit_word(word):
-        return len(word) > 1 and word not in _PRODUCTS
-    letters = word.lower()
-    is_alphabetical = all(one < next_one for one, next_one in zip(letters, letters[1:], strict=False))
-    return len(word) >= 4 and word[1:].islower() and bool(re.search("[aeiouy]", letters)) and not is_alphabetical
+    """Whether a word names a unit and cannot be meant as a product of variables."""
+    return word in ("per", "of", "square", "sq", "cubic", "cu", "squared", "cubed") or (
+        is_unit_word(word) and len(word) > 1 and word not in _PRODUCTS
+    )
+
+
+def _is_word(word: str) -> bool:
+    """Whether letters are a word of English rather than a product: `wxyz`, `abcd`, `sinx`."""
+    is_alphabetical = all(one < following for one, following in itertools.pairwise(word.lower()))
+    looks_like_word = len(word) >= 4 and word[1:].islower() and bool(re.search("[aeiou]", word.lower()))
+    return looks_like_word and not is_alphabetical and not word.lower().startswith(_FUNCTIONS)
+
+
+def _is_plural(word: str) -> bool:
+    return word.endswith("s") or word in _IRREGULAR_PLURALS
 
 
 def take_units_off(text: str) -> tuple[str, list[Quantity]]:
     r"""The text without its units, and what they were.
 
     >>> take_units_off(r"7 \text{ apples}, 8 \text{ pears}")[0], take_units_off(r"4\mathrm{ft}\times 12\mathrm{ft}")[0]
-    ('7 , 8 ', '4 \\times 12 ')
+    ('7  , 8  ', '4 \\times 12 ')
     """
     quantities: list[Quantity] = []
     text = _CURRENCY.sub(lambda sign: _drop_currency(sign, quantities), text)
@@ -116,14 +147,26 @@ def take_units_off(text: str) -> tuple[str, list[Quantity]]:
     text = _COMPOUND.sub(_join_compound, text)
     kept: list[str] = []
     position = 0
+    first_units: dict[Dimension, Unit] = {}  # of this item
     for start, end, unit in _runs(text):
         before = text[max(position, start - _ITEM_CHARS) : start].rstrip()
         item = re.split(r"[,;=<>]|\\text\{[^{}]*\}", before)[-1]
+        if _SEPARATOR.search(text, position, start):
+            first_units.clear()
         if unit and _is_amount_of(item, unit) and _AFTER_UNIT.match(text, end):
-            kept += [text[position:start], " "]
+            kept += [text[position:start], _conversion(unit, first_units)]
             quantities.append(Quantity(item.strip(), unit))
             position = end
     return "".join([*kept, text[position:]]), quantities
+
+
+def _conversion(unit: Unit, first_units: dict[Dimension, Unit]) -> str:
+    """What stands for the unit: a blank, or its size in the item's first unit of this kind: `5 km + 300 m` is 5.3."""
+    first = first_units.setdefault(unit.dimension, unit) if unit.is_known else unit
+    if first.size is None or unit.size is None or first.size == unit.size:
+        return " "
+    ratio = unit.size / first.size
+    return rf"\cdot\frac{{{ratio.numerator}}}{{{ratio.denominator}}} "
 
 
 def _drop_currency(sign: re.Match[str], quantities: list[Quantity]) -> str:
@@ -131,7 +174,7 @@ def _drop_currency(sign: re.Match[str], quantities: list[Quantity]) -> str:
     unit = parse_unit(_CURRENCY_NAMES.get(symbol, symbol.lower()))
     if unit:
         quantities.append(Quantity("", unit))
-    return " " if sign[3] else ""
+    return " "
 
 
 def _slash(match: re.Match[str]) -> str:
@@ -150,7 +193,7 @@ def _join_compound(match: re.Match[str]) -> str:
     first = units[0]
     assert first is not None
     sizes = [unit.size for unit in units if unit and unit.size is not None and unit.dimension == first.dimension]
-    if len(sizes) == len(units) and all(one > other for one, other in zip(sizes, sizes[1:], strict=False)):
+    if len(sizes) == len(units) and all(one > other for one, other in itertools.pairwise(sizes)):
         terms = [parts[0][0]]
         for (amount, _), size in zip(parts[1:], sizes[1:], strict=True):
             ratio = size / sizes[0]

@@ -11,28 +11,35 @@ from collections.abc import Callable
 
 TEXT = re.compile(r"\\(?:text|mathrm|operatorname)\s{0,4}\{[^{}]*\}")
 _WORD = re.compile(r"[A-Za-z']+")
-_FILLER = frozenset(
-    "the a an our my final correct answer answers ans is are was be value values result results solution solutions "
-    "total sum product number of so thus hence therefore we get have find obtain that this it its equals equal to "
-    "smallest largest minimum maximum minimal maximal least most greatest biggest highest lowest required desired "
-    "area volume length perimeter probability distance time speed cost price amount ratio remainder expected".split()
-)
-_LIMITS = frozenset(
-    "not no non never neither nor isn't aren't wrong incorrect false at than if unless or either between about "
-    "approximately around nearly almost roughly maybe perhaps possibly probably over under above below up down within "
-    "except but and both from option choice any all every cannot can't negative minus opposite reciprocal inverse "
-    "square root cube log half double twice power mod modulo base percent with without exceeds exceed more less".split()
-)
+_FILLER = frozenset((
+    "the", "a", "an", "our", "my", "final", "correct", "answer", "answers", "ans", "is", "are", "was", "be",
+    "value", "values", "result", "results", "solution", "solutions", "total", "sum", "product", "number", "of",
+    "so", "thus", "hence", "therefore", "we", "get", "have", "find", "obtain", "that", "this", "it", "its",
+    "equals", "equal", "to", "smallest", "largest", "minimum", "maximum", "minimal", "maximal", "least", "most",
+    "greatest", "biggest", "highest", "lowest", "required", "desired", "area", "volume", "length", "perimeter",
+    "probability", "distance", "time", "speed", "cost", "price", "amount", "ratio", "remainder", "expected",
+))  # fmt: skip
+_LIMITS = frozenset((
+    "not", "no", "non", "never", "neither", "nor", "isn't", "aren't", "wrong", "incorrect", "false", "at", "than",
+    "if", "unless", "or", "either", "between", "about", "approximately", "around", "nearly", "almost", "roughly",
+    "maybe", "perhaps", "possibly", "probably", "over", "under", "above", "below", "up", "down", "within",
+    "except", "but", "and", "both", "from", "option", "choice", "any", "all", "every", "cannot", "can't",
+    "negative", "minus", "opposite", "reciprocal", "inverse", "square", "root", "cube", "log", "half", "double",
+    "twice", "power", "mod", "modulo", "base", "percent", "with", "without", "exceeds", "exceed", "more", "less",
+))  # fmt: skip
 _MAX_WORDS = 12
 _LEADING_TEXT = re.compile(r"\s*\\(?:text|mathrm)\s{0,4}\{([^{}\d]{1,120})\}\s*(:|=(?!=))?\s*(?=\S)")
-_LEADING_WORDS = re.compile(r"\s*((?:[A-Za-z']{1,24}[ ]{1,3}){0,12}[A-Za-z']{1,24})\s{0,4}(:|=)?\s{1,4}(?=\S)|\s*([A-Za-z]{2,24}(?: [A-Za-z']{1,24}){0,12})\s{0,2}:\s*(?=\S)")
+_LEADING_WORDS = re.compile(
+    r"\s*((?:[A-Za-z']{1,24}[ ]{1,3}){0,12}[A-Za-z']{1,24})\s{0,4}(:|=)?\s{1,4}(?=\S)"
+    r"|\s*([A-Za-z]{2,24}(?: [A-Za-z']{1,24}){0,12})\s{0,2}:\s*(?=\S)"
+)
 _LEADING_SIGN = re.compile(r"\s*(?:\\(?:therefore|implies|Rightarrow|Longrightarrow|approx)(?![A-Za-z])|≈|∴|=(?!=))\s*")
 _TEXT_ALONE = re.compile(r"\s*\\(text|mathrm)\s{0,4}\{([^{}]{1,400})\}\s*\.?\s*")
 _STARTS_WITH_NUMBER = re.compile(r"\s*[-+]?\d")
 _SUFFIX = r"(st|nd|rd|th)"
 _ORDINAL = re.compile(
     rf"(?<![\d.])(\d{{1,40}})\s?(?:\^\s?\{{\s?\\(?:text|mathrm|textsuperscript)\s?\{{\s?{_SUFFIX}\s?\}}\s?\}}"
-    rf"|\^?\s?\\(?:text|mathrm|textsuperscript)\s?\{{\s?{_SUFFIX}\s?\}}|{_SUFFIX}(?![A-Za-z(_^]))"
+    rf"|\^?\s?\\(?:text|mathrm|textsuperscript)\s?\{{\s?{_SUFFIX}\s?\}}|{_SUFFIX}(?![A-Za-z(_^]))(?!\s{{0,4}}[\d{{])"
 )
 _BARE_ORDINAL = re.compile(rf"\s*(\d{{1,40}})\s?\^\s?\{{\s?{_SUFFIX}\s?\}}\s*")
 _POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
@@ -40,7 +47,7 @@ _SCALE_WORD = re.compile(
     rf"(?<=[\d}}])\s{{0,4}}(?:\\(?:text|mathrm)\{{\s{{0,4}}({'|'.join(_POWERS)})s?\b(?:\s+(?:of\b)?)?|\b({'|'.join(_POWERS)})s?\b)(?=([^{{}}]{{0,40}}\}})?)",
 )
 _NAMES = re.compile(
-    r"(?<![A-Za-z\\])(sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|ln|log|exp|"
+    r"(?<![A-Za-z\\])(sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec(?=\s*[({\\A-Za-z\d])|csc|sinh|cosh|tanh|ln|log|exp|"
     r"pi|theta|alpha|beta|gamma|delta|lambda|omega|sigma|phi)(?![A-Za-z])"
 )
 _GLUED_PI = re.compile(r"(?<=\d)pi(?![A-Za-z])")
@@ -60,8 +67,8 @@ def outside_text(text: str, rewrite: Callable[[str], str]) -> str:
 def drop_leading_words(text: str) -> str:
     r"""The text without words that only announce the value.
 
-    >>> drop_leading_words(r"\text{The answer is }9"), drop_leading_words(r"Answer: 9"), drop_leading_words("at least 9")
-    ('9', '9', 'at least 9')
+    >>> drop_leading_words(r"\text{The answer is }9"), drop_leading_words("at least 9")
+    ('9', 'at least 9')
     """
     alone = _TEXT_ALONE.fullmatch(text)
     if alone:  # '\text{Answer: 9}'
@@ -76,7 +83,8 @@ def drop_leading_words(text: str) -> str:
             words, sign = lead[1], lead[2]
             if lead.re is _LEADING_WORDS and lead[3]:
                 words, sign = lead[3], ":"
-            if not _only_announces(words + (sign or "")):
+            is_plain = lead.re is _LEADING_WORDS
+            if not _only_announces(words + (sign or "")) or (is_plain and not _announces_plainly(words, sign)):
                 return text
             text = text[lead.end() :]
         else:
@@ -85,6 +93,12 @@ def drop_leading_words(text: str) -> str:
                 return text
             text = text[sign_only.end() :]
     return text
+
+
+def _announces_plainly(words: str, sign: str | None) -> bool:
+    """Whether plain words are words and no product: `xy = 9` and the ratio `AB: CD` name what they are about."""
+    listed = [word.lower() for word in _WORD.findall(words)]
+    return _FILLER.issuperset(listed) or (sign is None and len(listed) > 2 and listed[-1] in ("is", "are", "equals"))
 
 
 def _only_announces(phrase: str) -> bool:

@@ -205,8 +205,8 @@ def check_teacher_tokens(config: Any) -> str:
         shown = ", ".join(f"{key}={str(value).lower()}" for key, value in given.items())
         fix = " ".join(f"{key}={'null' if off[key] is None else 'false'}" for key in given)
         raise ConfigError(
-            f"relay.train_on_teacher_tokens=true: the student sampled no teacher token, so there is no log-probability "
-            f"of the rollout for {shown}: set {fix}"
+            f"relay.train_on_teacher_tokens=true: the student did not sample the teacher's tokens, so that there are "
+            f"no log-probabilities of the rollout for {shown}: set {fix}"
         )
     return "trained on"
 

@@ -153,7 +153,7 @@ def test_what_would_be_left_out_silently_is_refused(overrides: dict, begins: str
 ACCEPTED = [
     # overrides, how many warnings, why
     (TEACHER_TOKENS, 0, "verl gets no log-probabilities of the rollout"),
-    ({f"{AGENT}.agent_loop_manager_class": None, "relay.max_calls": 0}, 0, "nobody is called"),
+    ({f"{AGENT}.agent_loop_manager_class": None, "relay.max_calls": 0}, 0, "there are no calls"),
     ({f"{SAMPLER}.name": "RelayReplayBufferAsync", "trainer.v1.trainer_mode": "separate_async"}, 0, "the other buffer"),
     ({f"{SAMPLER}.path": None, f"{SAMPLER}.name": None}, 1, "verl's own buffer has no relay metrics"),
     ({f"{SAMPLER}.path": None, "algorithm.filter_groups.enable": True}, 1, "verl's own buffer filters"),

@@ -212,7 +212,7 @@ def test_a_command_within_a_text_has_no_blank_in_front(name: str) -> None:
     assert tokens_of(name).join(encode_within(tokenizer_called(name), format_call(20))) == b"<call>20</call>"
 
 
-def test_an_encoder_that_is_no_more_than_that_is_asked_as_it_is() -> None:
+def test_an_encoder_without_a_decoder_is_asked_directly() -> None:
     class Encoder:
         def encode(self, text: str, *, add_special_tokens: bool) -> list[Any]:
             return [text, add_special_tokens]

@@ -19,6 +19,9 @@ STATUS_TIMEOUT_S = 60.0
 GRACE_S = 5 * STATUS_TIMEOUT_S
 """Seconds the replay buffer waits past a group's time: for its rows, its status, and a worker that has much to do."""
 
+GRADING_S = 600.0
+"""Seconds that grading and judging may take after a response is written, the start of their workers included."""
+
 
 class DeadlineError(TimeoutError):
     """Work took longer than `run_within` gives it."""

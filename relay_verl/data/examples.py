@@ -15,7 +15,7 @@ from relay_verl.data.columns import ANSWERS, IDS, SOLUTIONS, TASKS, first_text, 
 from relay_verl.data.prompts import strip_wrapper
 from relay_verl.data.schema import QUESTION_COLUMNS, plain_answer, question_text, text_id
 from relay_verl.data.truths import Truth, UnusableTruthError, join_parts, parts_of
-from relay_verl.grading import last_boxed
+from relay_verl.grading import boxed_answer
 
 Row = Mapping[str, Any]
 HASHES = "####"
@@ -136,4 +136,4 @@ def _is_row_of_boxes(text: str) -> bool:
 def _solution_answer(solution: str) -> str | None:
     if HASHES in solution:
         return solution.rpartition(HASHES)[2].strip() or None
-    return last_boxed(solution)
+    return boxed_answer(solution, is_truth=True)

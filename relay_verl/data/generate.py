@@ -27,6 +27,7 @@ from relay_verl.data.filter import TeacherFilter
 from relay_verl.data.schema import dataset_schema, iter_rows, parquet_files
 from relay_verl.data.solvability import COLUMN
 from relay_verl.data.warmup_samples import WarmupSampler
+from relay_verl.deadlines import GRADING_S
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.guard import NO_BREAKER
 from relay_verl.jobs import Job, run_job
@@ -102,6 +103,8 @@ class Plan:
             pool.process,
             self.to_records,
             max_concurrency=at_a_time,
+            # each response has its own deadline, and early stopping asks for them one after the other at worst
+            timeout_s=self.num_requests * self.model.timeout_s + GRADING_S,
             summarize=self.summarize,
         )
 
@@ -114,7 +117,7 @@ def plan_warmup_data(config: Any, source: Source, student: str) -> Plan:
     sampling = {"temperature": options.pop("temperature"), "top_p": 1.0, "top_k": -1}
     arguments = options | _limits(config, sampling) | {"written_length": settings.written_length}
     return Plan(
-        model=replace(settings.teacher, path=student, base_url=None, model=None),
+        model=replace(settings.teacher, path=student, base_url=None, model=None, timeout_s=settings.rollout_timeout_s),
         tokenizer_path=student,
         spec={
             "kind": "warmup-data",
@@ -154,7 +157,7 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
     }
     name = teacher.path or f"{teacher.model or ''}@{teacher.base_url}"
     return Plan(
-        model=teacher,
+        model=replace(teacher, timeout_s=settings.rollout_timeout_s),  # a whole response, not a call
         # an endpoint without one of its own has the student's
         tokenizer_path=teacher.own_tokenizer or teacher.path or _students_tokenizer(config),
         spec={

@@ -24,10 +24,10 @@ from relay_verl.evaluation.agreement import Agreement, agreement
 from relay_verl.evaluation.judge import Judge
 from relay_verl.evaluation.records import JudgeText, ResponseRecord, write_records
 from relay_verl.evaluation.results import RESPONSES, VERDICTS, read_result
-from relay_verl.grading import last_boxed
+from relay_verl.grading import boxed_answer
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import Parquet
-from relay_verl.protocol import strip_calls
+from relay_verl.protocol import strip_attempted_calls
 
 _SCHEMA = pa.schema([("is_correct", pa.bool_()), ("reply", pa.string()), ("error", pa.string())])
 
@@ -73,8 +73,8 @@ def _answer_of(record: ResponseRecord) -> str | None:
     Responses graded before the grader took commands out keep the answer that it found with them in place: with a
     command in it, or not the last one where a command stands between `\boxed` and its brace.
     """
-    box = last_boxed(strip_calls(record.text))
-    return record.answer if box == last_boxed(record.text) else box
+    box = boxed_answer(strip_attempted_calls(record.text))
+    return record.answer if box == boxed_answer(record.text) else box
 
 
 async def _ask(judge: Judge, row: dict[str, Any]) -> JudgeText:

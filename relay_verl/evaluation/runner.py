@@ -22,6 +22,7 @@ from typing import Any
 
 from relay_verl.cluster import num_gpus_of, ray_cluster, start_models, template_of
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
+from relay_verl.deadlines import GRADING_S
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.guard import NO_BREAKER
 from relay_verl.evaluation.answerer import Answerer, Rules, to_records
@@ -37,8 +38,6 @@ from relay_verl.policies import make_policy, needs_student, needs_teacher
 
 _UNTRUNCATED: Mapping[str, Any] = {"top_p": 1.0, "top_k": -1}
 """Sampling from the whole distribution, said in full: what is not said an endpoint takes from the model's files."""
-_GRADING_S = 600.0
-"""Seconds that grading and judging may take after a response is written, the start of their workers included."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +236,7 @@ def _make_job(
         exam.judge,
     )
     pool = Pool(make_worker, default_num_workers() if num_workers is None else num_workers, at_a_time)
-    timeout_s = settings.rollout_timeout_s + _GRADING_S
+    timeout_s = settings.rollout_timeout_s + GRADING_S
     return Job(spec, JsonLines(), pool.process, to_records, max_concurrency=at_a_time, timeout_s=timeout_s)
 
 

@@ -20,7 +20,7 @@ from itertools import groupby
 
 from rapidfuzz.distance import LCSseq
 
-from relay_verl.data.spelling import FUNCTIONS
+from relay_verl.data.synonyms import FUNCTIONS
 
 MIN_CLAUSE_WORDS = 6
 """Words that one question has inside the other's text from which on they are an added clause."""

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from relay_verl.data.boilerplate import without_boilerplate, without_format
-from relay_verl.data.words import words_of
+from relay_verl.data.question_words import words_of
 
 _FIGURE = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL | re.IGNORECASE)
 """A figure as Asymptote code, as the MATH dataset has them."""

@@ -4,8 +4,8 @@ Invariant: a question with at least one word overlaps exactly with itself, also 
 Time is linear in the training rows, which may be streamed; memory holds the evaluation questions, and the training
 questions that share a run of words with one.
 
-How two questions are compared. Both are reduced to words (`relay_verl.data.words`). Three looks follow, and the first
-that says yes names the overlap's kind:
+How two questions are compared. Both are reduced to words (`relay_verl.data.question_words`). Three looks follow, and
+the first that says yes names the overlap's kind:
 
 1. `exact`: the words are equal, instructions on the form of the answer aside.
 2. `ngram`: they share runs of 13 words, the length at which GPT-3 (arXiv 2005.14165, appendix C) and many after it look
@@ -38,8 +38,8 @@ from rapidfuzz.distance import LCSseq
 from relay_verl.config import ConfigError
 from relay_verl.data.alignment import align
 from relay_verl.data.compared_question import ComparedQuestion, read_question
+from relay_verl.data.question_words import normalize as normalize
 from relay_verl.data.schema import QUESTION_COLUMNS, is_messages, question_of, row_id
-from relay_verl.data.words import normalize as normalize
 
 Kind = Literal["exact", "ngram", "lcs"]
 """Which look finds an overlap, the surest first."""

@@ -16,7 +16,7 @@ from relay_verl.grading.latex import words
 from relay_verl.grading.lists import is_same_listing, is_same_vector
 from relay_verl.grading.multisets import distinct, is_same_multiset, is_same_sequence
 from relay_verl.grading.naming import with_same_parameters
-from relay_verl.grading.pieces import NotASetError
+from relay_verl.grading.real_pieces import NotASetError
 from relay_verl.grading.realsets import is_same_set
 from relay_verl.grading.relations import is_same_relation
 from relay_verl.grading.values import (

@@ -13,7 +13,7 @@ from mpmath import mp
 from relay_verl.grading.exact import UnevaluableError
 from relay_verl.grading.formula_tree import Call, Name, Node, Number, Product, names_of
 from relay_verl.grading.identity import real_value
-from relay_verl.grading.pieces import (
+from relay_verl.grading.real_pieces import (
     EVERYTHING,
     INFINITY,
     End,

@@ -13,7 +13,7 @@ from relay_verl.grading.formula_tree import Name, Node, Product, difference, nam
 from relay_verl.grading.identity import is_equal, is_proportional, is_zero
 from relay_verl.grading.multisets import Same, is_same_multiset, is_same_sequence
 from relay_verl.grading.naming import with_names_of
-from relay_verl.grading.pieces import NotASetError
+from relay_verl.grading.real_pieces import NotASetError
 from relay_verl.grading.realsets import is_same_set, variable_of
 from relay_verl.grading.values import Alternatives, Conditions, Formula, Relation, Value
 

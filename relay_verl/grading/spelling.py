@@ -14,7 +14,6 @@ Departures, each left to the parser and therefore refused: decimal commas (`3,14
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from relay_verl.grading.arguments import brace_arguments
@@ -42,9 +41,6 @@ from relay_verl.grading.words import (
     outside_text,
     spell_scales,
 )
-
-PERCENTAGE = re.compile(r"(?P<number>.*\S)\s*\\%\s*", re.DOTALL)
-"""A respelled answer that is a percentage: math-verify sees a % only behind the box."""
 
 # The order counts: fonts hide digits, blanks hide thousands, words hide numbers, and units stand behind all of them.
 _REWRITES: tuple[Callable[[str], str], ...] = (

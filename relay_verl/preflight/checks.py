@@ -8,7 +8,7 @@ from __future__ import annotations
 from relay_verl.catalog.choice import check_recipe_choice
 from relay_verl.checkpoints.guard import check_resume
 from relay_verl.config import read_settings
-from relay_verl.preflight.attention import check_attention
+from relay_verl.preflight.attention_checks import check_attention
 from relay_verl.preflight.check import Check
 from relay_verl.preflight.cluster import (
     check_memory,

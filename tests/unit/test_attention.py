@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from relay_verl import attention
 from relay_verl.config import ConfigError
-from relay_verl.preflight import attention as preflight
+from relay_verl.preflight import attention_checks as preflight
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.checks import MACHINE, WARMUP
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_verl.data.boilerplate import without_boilerplate, without_format
-from relay_verl.data.words import normalize, words_of
+from relay_verl.data.question_words import normalize, words_of
 
 SAME = [
     ("$xy + z$", "$x y+z$", "letters of a formula"),

@@ -1,4 +1,4 @@
-r"""The tables of `relay_verl.data.words`: which spellings of LaTeX and Unicode say the same. Pure.
+r"""The tables of `relay_verl.data.question_words`: which spellings of LaTeX and Unicode say the same. Pure.
 
 Each line of a table starts with the word that a question is compared by; its other spellings follow. Names of commands
 are in lower case, so that `\Rightarrow` is `\rightarrow`.

@@ -17,7 +17,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-from relay_verl.data.spelling import (
+from relay_verl.data.synonyms import (
     COMMANDS,
     CONDITIONS,
     DROPPED,

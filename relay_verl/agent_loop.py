@@ -104,12 +104,15 @@ class RelayAgentLoop(AgentLoopBase):
         finally:
             first_version, last_version = self.student.pop_weight_versions(request_id)
         response_ids = trajectory.response_ids
-        mask = [1] * len(response_ids) if self.settings.train_on_teacher_tokens else trajectory.response_mask
+        mask = trajectory.sampled_mask if self.settings.train_on_teacher_tokens else trajectory.response_mask
+        # The teacher's tokens have no log-probability by the student. Masked, the 0.0 in its place reaches nothing;
+        # with a mask of 1 it would be taken for one, so verl is given none (`relay_verl.preflight.wiring` checks this).
+        is_known = bool(sampling.get("logprobs")) and not self.settings.train_on_teacher_tokens
         return trajectory, AgentLoopOutput(
             prompt_ids=prompt_ids,
             response_ids=response_ids,
             response_mask=mask,
-            response_logprobs=trajectory.logprobs if sampling.get("logprobs") else None,
+            response_logprobs=trajectory.logprobs if is_known else None,
             num_turns=1 + len(trajectory.segments),
             metrics=AgentLoopMetrics(generate_sequences=self.loop.time() - started),
             extra_fields={

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from relay_verl.policies import TRAINABLE, FixedLength, Learned, TeacherFree, make_policy, needs_teacher
-from relay_verl.relay_config import OnTeacherFailure, RelayConfig
+from relay_verl.relay_config import FixedCommand, OnTeacherFailure, RelayConfig
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -39,6 +39,12 @@ def _check_weights(weights: tuple[float, ...]) -> tuple[float, ...]:
     if sum(weights) <= 0:
         raise ValueError("at least one weight must be above 0")
     return weights
+
+
+def _check_top_k(top_k: int) -> int:
+    if top_k == 0 or top_k < -1:
+        raise ValueError("at least 1, or -1 for the whole vocabulary")
+    return top_k
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,11 @@ class TeacherSettings:
     """Requests a replica runs at a time."""
     temperature: NonNegative = 0.7
     """Sampling temperature in training; the released service's. Greedy validation makes the teacher greedy too."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the probability that its tokens are sampled from; 1.0 is the released service's. Sent with every
+    request, so that the model's generation_config never decides."""
+    top_k: Annotated[int, Field(strict=True), AfterValidator(_check_top_k)] = -1
+    """How many of the likeliest tokens it samples from; -1, as in the released service, for all. Sent like `top_p`."""
     timeout_s: Positive = 300.0
     """Seconds a call may take, retries included."""
     node_resource: str | None = None
@@ -99,6 +110,12 @@ class TeacherSettings:
         address = self.path or self.model or (self.base_url or "").rstrip("/").removesuffix("/v1")
         return self.name or address.rstrip("/").rsplit("/", 1)[-1]
 
+    def sampling(self, *, greedy: bool = False) -> dict[str, Any]:
+        """Its sampling parameters under vLLM's names, all that a model's generation_config could set otherwise."""
+        if greedy:
+            return {"temperature": 0.0, "top_p": 1.0, "top_k": -1}
+        return {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+
     @property
     def own_tokenizer(self) -> str | None:
         """Folder or hub id of the tokenizer it reads and writes with; None for the student's."""
@@ -131,6 +148,9 @@ class WarmupSettings:
 
     __pydantic_config__ = _STRICT
 
+    base_model: str | None = None
+    """Hub id or folder of the model that the warm-up starts from: the student must have its shape; None checks nothing.
+    """
     num_samples: Count = 1
     """Responses the student samples to each query."""
     num_placements: Count = 1
@@ -173,8 +193,15 @@ class RelaySettings:
     does not say is the default, not `teacher`'s."""
     policy: Annotated[str, AfterValidator(_check_policy)] = "learned"
     """How commands are treated; see `relay_verl.policies`."""
-    max_calls: Annotated[int, Field(ge=0, strict=True)] = 3
-    """Most calls in a response; the released training code allows 3. 0 is plain GRPO."""
+    max_calls: Annotated[int, Field(ge=0, strict=True)] | None = None
+    """Most calls in a response; null, as in the paper, sets no limit but the response's tokens. The released code
+    serves 2 in training and 4 in evaluation (a third or fifth turn ends the response). 0 is plain GRPO."""
+    max_failed_calls: Count = 4
+    """Failed calls after which a response stops asking, so that a dead teacher costs a bounded time (our choice)."""
+    fixed_command: FixedCommand = "text"
+    """What `policy: fixed_N` fixes (5.4). 'text': the written number itself, by constrained decoding, in the warm-up's
+    data, training and evaluation, as the paper says; 'delivered': only the tokens asked for, as the released code does
+    it. See `relay_verl.constraint`."""
     max_tokens_per_call: Count = 4096
     """Most tokens a call delivers; the released code caps n at 4096."""
     reward: RewardSettings = field(default_factory=RewardSettings)
@@ -196,7 +223,12 @@ class RelaySettings:
     @property
     def needs_teacher(self) -> bool:
         """Whether some command may be served."""
-        return self.max_calls > 0 and needs_teacher(self.policy)
+        return self.max_calls != 0 and needs_teacher(self.policy)
+
+    @property
+    def written_length(self) -> int | None:
+        """The number that every command has to say; None where the student chooses it."""
+        return make_policy(self.policy).fixed_length() if self.fixed_command == "text" else None
 
     @property
     def active_teachers(self) -> dict[str, TeacherSettings]:
@@ -237,9 +269,11 @@ class RelaySettings:
             on_teacher_failure=self.on_teacher_failure,
             teacher_timeout_s=teacher.timeout_s,
             student_timeout_s=self.rollout_timeout_s,
-            teacher_sampling={"temperature": 0.0 if greedy else teacher.temperature},
+            teacher_sampling=teacher.sampling(greedy=greedy),
             vocab_size=vocab_size,
             teacher_name=teacher.label if len(self.active_teachers) > 1 else None,
+            max_failed_calls=self.max_failed_calls,
+            fixed_command=self.fixed_command,
         )
 
 
@@ -269,6 +303,12 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
         settings = TypeAdapter(RelaySettings).validate_python(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(item) for item in error.errors())) from None
+    length = make_policy(settings.policy).fixed_length()
+    if length is not None and length > settings.max_tokens_per_call:
+        raise ConfigError(
+            f"relay.policy: {settings.policy}: a call delivers at most relay.max_tokens_per_call="
+            f"{settings.max_tokens_per_call} tokens; raise that, or fix a lower number"
+        )
     _check_teachers(settings)
     return settings
 

@@ -7,11 +7,12 @@ all run this loop.
 Invariants: the student's context is the prompt and all segments, commands included; the teacher's is the same without
 the characters of any command the student wrote, and every token that no command touches keeps its id. A call delivers
 at most min(n, max_tokens_per_call, tokens left). A teacher that fails never hangs the loop. No trajectory waits for
-another.
+another. Tokens that a constraint forces (5.4, `relay_verl.constraint`) are marked and not trained on.
 
 Where the paper is silent:
 1. A command the decoder does not serve (n = 0, past `max_calls`, malformed, failed) stays in the text and the student
-   goes on. A failed call uses up one of `max_calls`, so that a dead teacher costs a bounded time.
+   continues. A failed call uses up one of `max_calls`, and after `max_failed_calls` of them no command is served, so
+   that a dead teacher costs a bounded time.
 2. Text that an engine wrote past a served command is cut after the token that completes it: a prefix of a sample.
 3. Commands in the teacher's own tokens are plain text.
 """
@@ -24,12 +25,14 @@ from dataclasses import replace
 from typing import Any, Literal
 from uuid import uuid4
 
+from relay_verl.constraint import force_command
 from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import EngineError, FinishReason, Generation, TeacherError, TokenEngine
 from relay_verl.policies import Interruption, Learned, Policy
 from relay_verl.protocol import (
     CLOSE,
     MAX_NUM_TOKENS,
+    OPEN,
     Call,
     count_malformed_calls,
     find_calls_in_bytes,
@@ -143,6 +146,7 @@ class Relay:
         self._segments: list[Segment] = []
         self._calls: list[CallRecord] = []
         self._num_attempts = 0
+        self._num_failed = 0
         self._has_failed = False  # a call without a command, which else might come for ever
         self._status = RelayStatus.COMPLETED
         self._error = ""
@@ -162,8 +166,17 @@ class Relay:
                 except EngineError as error:
                     self._status, self._error = RelayStatus.STUDENT_FAILED, str(error)
                     break
+                forced: Generation | None = None
+                if self._is_constrained:
+                    piece, forced = self._constrain(piece)
                 call, piece = self._read(piece)
-                yield self._append("student", piece)
+                if piece.token_ids or forced is None:
+                    yield self._append("student", piece)
+                if forced is not None:
+                    # the decoder writes the rest of the command, as far as the response has room for it
+                    call, piece = self._read(_cut(forced, self._tokens_left, "stop"))
+                    if piece.token_ids:
+                        yield self._append("student", piece, is_forced=True)
                 is_cut = planned is not None and piece.finish_reason == "length" and len(piece.token_ids) == max_tokens
                 if call is None and not is_cut:
                     if piece.finish_reason != "stop":
@@ -195,7 +208,24 @@ class Relay:
     def _is_listening(self) -> bool:
         """Whether the next command would be served."""
         has_teacher = self._teacher is not None and self._policy.allows_calls
-        return has_teacher and self._num_attempts < self._config.max_calls
+        has_calls_left = self._config.max_calls is None or self._num_attempts < self._config.max_calls
+        return has_teacher and has_calls_left and self._num_failed < self._config.max_failed_calls
+
+    @property
+    def _is_constrained(self) -> bool:
+        """Whether the number in the next command is not the student's to write."""
+        is_fixed = self._config.fixed_command == "text" and self._policy.fixed_length() is not None
+        return is_fixed and self._is_listening
+
+    def _constrain(self, piece: Generation) -> tuple[Generation, Generation | None]:
+        """`piece` up to its first `<call>`, and what the constraint puts behind that; None without a `<call>`."""
+        num_tokens = self._policy.fixed_length()
+        assert num_tokens is not None
+        forced = force_command(self._turn_bytes, piece.token_ids, num_tokens, self._decoder.tokens)
+        if forced is None:
+            return piece, None
+        num_kept, token_ids = forced
+        return _cut(piece, num_kept, "stop"), Generation(token_ids, [0.0] * len(token_ids), "stop")
 
     def _seeded(self, sampling: Mapping[str, Any]) -> Mapping[str, Any]:
         """A seed, if there is one, differs from turn to turn, or each turn would repeat the draws of the first."""
@@ -209,7 +239,7 @@ class Relay:
             lambda: self._decoder.student.generate(
                 list(self._context),
                 max_tokens=max_tokens,
-                stop=(CLOSE,) if self._is_listening else (),
+                stop=(OPEN,) if self._is_constrained else (CLOSE,) if self._is_listening else (),
                 sampling=self._seeded(self._sampling),
                 request_id=self._request_id,
             ),
@@ -282,6 +312,7 @@ class Relay:
             )
             answer = self._check_answer(answer, max_tokens)
         except EngineError as error:
+            self._num_failed += 1
             record(CallOutcome.FAILED, latency_s=time.monotonic() - started, error=str(error))
             raise
         record(
@@ -304,8 +335,9 @@ class Relay:
             return _cut(answer, answer.token_ids.index(eos) + 1, "eos")
         return _cut(answer, max_tokens, answer.finish_reason if len(answer.token_ids) <= max_tokens else "length")
 
-    def _append(self, source: Literal["student", "teacher"], piece: Generation) -> Segment:
-        segment = Segment(source, list(piece.token_ids), piece.logprobs)
+    def _append(self, source: Literal["student", "teacher"], piece: Generation, *, is_forced: bool = False) -> Segment:
+        marks = [True] * len(piece.token_ids) if is_forced else None
+        segment = Segment(source, list(piece.token_ids), piece.logprobs, marks)
         last = self._segments[-1] if self._segments else None
         if source == "student":
             self._turn += piece.token_ids
@@ -314,9 +346,7 @@ class Relay:
             self._close_turn()
             self._teacher_context += piece.token_ids
         if last is not None and last.source == source:
-            known = last.logprobs is not None and piece.logprobs is not None
-            logprobs = [*(last.logprobs or ()), *(piece.logprobs or ())] if known else None
-            self._segments[-1] = Segment(source, last.token_ids + segment.token_ids, logprobs)
+            self._segments[-1] = _join(last, segment)
         else:
             self._segments.append(segment)
         self._context += piece.token_ids
@@ -328,6 +358,15 @@ class Relay:
         self._calls += [CallRecord(CallOutcome.MALFORMED)] * num_malformed
         self._teacher_context += strip_call_tokens(self._turn, self._decoder.tokens)
         self._turn, self._turn_bytes = [], b""
+
+
+def _join(one: Segment, other: Segment) -> Segment:
+    """Two segments of one writer as one."""
+    logprobs = None if one.logprobs is None or other.logprobs is None else one.logprobs + other.logprobs
+    is_forced = None
+    if one.is_forced is not None or other.is_forced is not None:
+        is_forced = [mark for part in (one, other) for mark in part.is_forced or [False] * len(part.token_ids)]
+    return Segment(one.source, one.token_ids + other.token_ids, logprobs, is_forced)
 
 
 def _cut(piece: Generation, num_tokens: int, finish_reason: FinishReason) -> Generation:

@@ -1,13 +1,16 @@
 """What a step's groups say about relaying, as metrics for verl's logger. Pure.
 
 One `SampleStats` a sample travels with its group; `relay_metrics` sums up the groups a step trains on.
+
+Invariant: `SampleStats.is_whole` is the only definition of what is trained on; a sample is a row of the batch and
+counts in a mean if and only if it is whole.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -45,6 +48,8 @@ class SampleStats:
     """How its grading ended."""
     teachers: dict[str, int] = field(default_factory=dict)
     """'NAME/calls' and 'NAME/failures': served and failed calls by teacher, where there are several."""
+    is_sole_survivor: bool = False
+    """Whether it is dropped because all other samples of its group failed; see `drop_sole_survivor`."""
 
     @classmethod
     def of(
@@ -72,8 +77,8 @@ class SampleStats:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is trained on."""
-        return self.status == RelayStatus.COMPLETED and self.num_tokens > 0
+        """Whether it is trained on: completed, not empty, and not the only one left of its group."""
+        return self.status == RelayStatus.COMPLETED and self.num_tokens > 0 and not self.is_sole_survivor
 
     def to_dict(self) -> dict[str, object]:
         """Plain data, for a tag."""
@@ -86,16 +91,32 @@ def has_called(trajectory: RelayTrajectory) -> bool:
     return trajectory.num_calls + trajectory.num_failed_calls > 0
 
 
+def drop_sole_survivor(group: Sequence[SampleStats]) -> list[SampleStats]:
+    """The stats of a training group; the only whole sample of several is marked as dropped.
+
+    Alone it has nothing to be compared with: verl's GRPO would take its raw reward as its advantage.
+
+    >>> whole, failed = SampleStats("completed", num_tokens=3), SampleStats("student_failed")
+    >>> [sample.is_whole for sample in drop_sole_survivor([whole, failed])]
+    [False, False]
+    >>> [sample.is_whole for sample in drop_sole_survivor([whole])]
+    [True]
+    """
+    is_single = len(group) > 1 and sum(sample.is_whole for sample in group) == 1
+    return [replace(sample, is_sole_survivor=True) if is_single and sample.is_whole else sample for sample in group]
+
+
 def relay_metrics(groups: Sequence[Sequence[SampleStats]]) -> dict[str, float]:
-    """Metrics of the groups of one step; of a failed sample only status, calls and latencies count.
+    """Metrics of the groups of one step; of a sample that is not trained on only status, calls and latencies count.
 
     call_rate: share of responses that called. call_ratio: mean of rho over responses. num_calls, requested_tokens and
     delivered_tokens: means a response. scenario/...: share of groups. reward/...: mean reward in those groups.
     teacher_latency_s: over served calls, in seconds. teacher_failures, calls/..., status/...: counts.
-    teacher/NAME/calls and failures: counts by teacher, where there are several.
+    teacher/NAME/calls and failures: counts by teacher, where there are several. groups/dropped_single: groups that are
+    not trained on because one sample survived.
     """
     samples = [sample for group in groups for sample in group]
-    whole = [sample for sample in samples if sample.status == RelayStatus.COMPLETED]
+    whole = [sample for sample in samples if sample.is_whole]
     outcomes: Counter[str] = Counter()
     for sample in samples:
         outcomes.update(sample.outcomes)
@@ -106,6 +127,7 @@ def relay_metrics(groups: Sequence[Sequence[SampleStats]]) -> dict[str, float]:
         by_teacher.update(sample.teachers)
     metrics |= {f"relay/teacher/{name}": float(count) for name, count in by_teacher.items()}
     metrics["relay/teacher_failures"] = float(outcomes[CallOutcome.FAILED])
+    metrics["relay/groups/dropped_single"] = float(sum(sample.is_sole_survivor for sample in samples))
     for status in ("timeout", "error", "no_answer"):
         metrics[f"relay/grading/{status}"] = float(sum(sample.grading == status for sample in whole))
     latencies = [latency for sample in samples for latency in sample.latencies_s]
@@ -129,7 +151,7 @@ def _by_scenario(groups: Sequence[Sequence[SampleStats]]) -> dict[str, float]:
     rewards: dict[str, list[float]] = {scenario: [] for scenario in Scenario}
     num_groups: Counter[str] = Counter()
     for group in groups:
-        whole = [sample for sample in group if sample.status == RelayStatus.COMPLETED]
+        whole = [sample for sample in group if sample.is_whole]
         if whole:
             scenario = find_scenario([s.is_correct for s in whole], [s.called for s in whole])
             num_groups[scenario] += 1

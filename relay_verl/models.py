@@ -6,6 +6,9 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from relay_verl.config import TeacherSettings
 from relay_verl.data.files import sha256_of
@@ -17,6 +20,13 @@ _OTHERS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer
 def is_endpoint(address: str) -> bool:
     """Whether this is an endpoint's URL."""
     return address.startswith(("http://", "https://"))
+
+
+def student_of(config: Any) -> str | None:
+    """The student's address in a composed GRPO recipe; where none is given yet, that of the model it is warmed up from,
+    which has the same shape and the same tokenizer."""
+    given = OmegaConf.select(config, "actor_rollout_ref.model.path")
+    return given or OmegaConf.select(config, "relay.warmup.base_model")
 
 
 def model_at(address: str, settings: TeacherSettings, *, model: str | None = None) -> TeacherSettings:

@@ -46,7 +46,7 @@ def _install_after(module: str, installer: str) -> None:
 
 
 def _register() -> None:
-    from relay_verl import cpu, preflight
+    from relay_verl import attention, cpu, preflight
 
     version = importlib.metadata.version("verl")
     if not any(is_tested("verl", version, tested) for tested in TESTED_VERL):
@@ -55,10 +55,14 @@ def _register() -> None:
         from relay_verl.cpu import platform, shims  # noqa: F401 (importing the platform registers it)
 
         shims.apply()
+    attention.register_resolver()
     _check_before("verl.utils.config", "validate_config", preflight.check_training)
     _check_before("verl.utils.device", "auto_set_device", preflight.check_sft_config)
     _install_after("verl.trainer.ppo.v1.trainer_base", "relay_verl.checkpoints.saving")
+    _install_after("verl.utils.checkpoint.checkpoint_handler", "relay_verl.checkpoints.warmup_record")
     _install_after("verl.utils.tracking", "relay_verl.checkpoints.metrics_log")
+    for schedule in ("verl.workers.config.optimizer", "verl.workers.engine.fsdp.transformer_impl"):
+        _install_after(schedule, "relay_verl.linear_schedule")
     _import_after("verl.experimental.agent_loop", "relay_verl.agent_loop")
     _import_after("verl.experimental.reward_loop.reward_manager", "relay_verl.reward_manager")
 

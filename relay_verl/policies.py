@@ -2,8 +2,9 @@
 baselines call by themselves, without a command.
 
     learned         the student decides (paper 2.1)
-    teacher_free    the sampler bans both strings of the command (5.3)
-    fixed_N         the student decides when, and every call asks for N tokens (5.4)
+    teacher_free    the sampler bans the command's usual tokens, and commands are not served (5.3)
+    fixed_N         the student decides when, and every call asks for N tokens (5.4); `RelayConfig.fixed_command` says
+                    whether its command has to say N, too
     random_P        before each token of the student's a call with probability P, its length by the warm-up's law (3.1)
     router_P        a whole query goes to the teacher with probability P, else to the student: the random router
     student_alone   nobody answers commands
@@ -49,6 +50,10 @@ class Policy:
         """Teacher tokens to ask for; 0 leaves the command unserved."""
         return call.num_tokens
 
+    def fixed_length(self) -> int | None:
+        """The one number that every command asks for; None lets the student decide."""
+        return None
+
     def next_interruption(self) -> Interruption | None:
         """The next call without a command; None if there will be none. Asked before each turn of the student's."""
         return None
@@ -71,7 +76,12 @@ class StudentAlone(Policy):
 
 @dataclass(frozen=True)
 class TeacherFree(StudentAlone):
-    """The sampler bans both strings of the command, as in the paper's teacher-free setting (5.3)."""
+    """The sampler bans both strings of the command, as in the paper's teacher-free setting (5.3).
+
+    vLLM bans the token sequences that its tokenizer makes of each string, alone and behind a blank: four sequences, not
+    every way to write the characters (Qwen3 has 92 other tokens that end in `<`). A command that gets through is text:
+    it is not served.
+    """
 
     def student_sampling(self) -> Mapping[str, Any]:
         return {"bad_words": [OPEN, CLOSE]}
@@ -91,6 +101,9 @@ class FixedLength(Policy):
 
     length: int
     """Teacher tokens of every call, at least 1."""
+
+    def fixed_length(self) -> int:
+        return self.length
 
     def num_tokens(self, call: Call) -> int:
         return self.length if call.num_tokens else 0

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+FixedCommand = Literal["text", "delivered"]
+FIXED_COMMAND: tuple[FixedCommand, ...] = ("text", "delivered")
 OnTeacherFailure = Literal["continue", "drop", "fail"]
 ON_TEACHER_FAILURE: tuple[OnTeacherFailure, ...] = ("continue", "drop", "fail")
 
@@ -20,8 +22,9 @@ class RelayConfig:
 
     max_response_tokens: int
     """Most tokens of the response, both writers together."""
-    max_calls: int
-    """Most calls to the teacher in a response; 0 forbids them."""
+    max_calls: int | None
+    """Most calls to the teacher in a response, failed ones included; 0 forbids them, None sets no limit but the
+    response's tokens, as in the paper."""
     max_tokens_per_call: int
     """Most tokens a call delivers, whatever n says."""
     on_teacher_failure: OnTeacherFailure = "continue"
@@ -36,10 +39,18 @@ class RelayConfig:
     """Ids of the teacher at or above this are rubbish; None does not check."""
     teacher_name: str | None = None
     """What call records call the teacher, where there are several."""
+    max_failed_calls: int = 4
+    """Failed calls after which a response stops asking, so that a dead teacher costs a bounded time."""
+    fixed_command: FixedCommand = "delivered"
+    """What a policy with a fixed length fixes (paper 5.4). 'text': the number that the student writes, by constrained
+    decoding; 'delivered': only what the teacher is asked for, whatever the student wrote."""
 
     def __post_init__(self) -> None:
-        for name, least in (("max_response_tokens", 1), ("max_calls", 0), ("max_tokens_per_call", 1)):
+        least_values = {"max_response_tokens": 1, "max_calls": 0, "max_tokens_per_call": 1, "max_failed_calls": 1}
+        for name, least in least_values.items():
             value = getattr(self, name)
+            if name == "max_calls" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}: {value!r} is not an int of at least {least}")
         for name in ("teacher_timeout_s", "student_timeout_s"):
@@ -50,3 +61,5 @@ class RelayConfig:
             raise ValueError(
                 f"on_teacher_failure: {self.on_teacher_failure!r} is not one of {', '.join(ON_TEACHER_FAILURE)}"
             )
+        if self.fixed_command not in FIXED_COMMAND:
+            raise ValueError(f"fixed_command: {self.fixed_command!r} is not one of {', '.join(FIXED_COMMAND)}")

@@ -16,6 +16,7 @@ from verl.experimental.reward_loop.reward_manager import register
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
 from relay_verl.config import RewardSettings, read_settings
+from relay_verl.data.truths import Truth, truth_of
 from relay_verl.grading import Grader, Verdict, kind_of
 from relay_verl.rewards import Sample, rewards_of
 
@@ -29,24 +30,27 @@ class RelayRewardManager(RewardManagerBase):
         self.settings: RewardSettings = read_settings(config.get("relay")).reward
         self.grader = Grader()
 
-    async def grade(self, response_ids: list[int], ground_truth: str, ability: str | None = None) -> Verdict:
-        """Whether a response answers right; `ability` 'choice' is multiple choice, all else is math."""
+    async def grade(self, response_ids: list[int], ground_truth: Truth, ability: str | None = None) -> Verdict:
+        """Whether a response answers right; `ability` is one of `relay_verl.grading.KINDS`, and all else is math."""
         response = self.tokenizer.decode(response_ids, skip_special_tokens=True)
-        return await self.grader.grade_async(response, str(ground_truth), kind_of(ability))
+        return await self.grader.grade_async(response, ground_truth, kind_of(ability))
 
     def score_group(self, samples: Sequence[Sample]) -> list[float]:
         """Rewards of all completed samples of one query, [group]."""
         return rewards_of(samples, self.settings)
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
-        """1[correct] of one sample, in verl's form."""
+        """1[correct] of one sample, in verl's form.
+
+        Raises:
+            UnusableTruthError: the row has no answer, so that any reward would be invented. In local files such rows
+                are found before a training starts.
+        """
         item = data[-1]  # of a multi-sequence output the last sequence counts
         ids = item.batch["responses"]
         num_prompt_tokens = item.batch["prompts"].shape[-1]
         num_valid = int(item.batch["attention_mask"][num_prompt_tokens:].sum())
         fields = item.non_tensor_batch
-        verdict = await self.grade(
-            ids[:num_valid].tolist(), fields["reward_model"]["ground_truth"], fields.get("ability")
-        )
+        verdict = await self.grade(ids[:num_valid].tolist(), truth_of(fields["reward_model"]), fields.get("ability"))
         score = float(verdict.is_correct)
         return {"reward_score": score, "reward_extra_info": {"acc": score}}

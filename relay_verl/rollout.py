@@ -2,7 +2,8 @@
 
 A worker runs all samples of one prompt in one coroutine: it builds the prompt once, lets the samples go on side by side
 without waiting for each other's teacher, grades each as it ends, and rewards the group when the last one has ended. A
-sample that failed leaves no row, and its siblings are rewarded among themselves.
+sample that failed leaves no row, and its siblings are rewarded among themselves; a sample that is the only one left of
+its group leaves none either. A group that does not end in `relay.rollout_timeout_s` is a failed group.
 
 What the groups did travels to the trainer in the tag of the prompt's key (`relay_verl.replay` reads it), with a number
 that is the same whenever this prompt comes up in this step: it orders the batch and, where verl's `full_determinism`
@@ -30,18 +31,17 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from relay_verl.agent_loop import AGENT_NAME, RelayAgentLoop
 from relay_verl.config import read_settings
 from relay_verl.data.seeds import derive_seed
+from relay_verl.data.truths import truth_of
+from relay_verl.deadlines import STATUS_TIMEOUT_S, DeadlineError, run_within
 from relay_verl.engines.base import TeacherError
 from relay_verl.grading import Verdict
-from relay_verl.metrics import SampleStats, has_called
+from relay_verl.metrics import SampleStats, drop_sole_survivor, has_called
 from relay_verl.reservation import nodes_without_teachers
 from relay_verl.samples import SampleLog
 from relay_verl.teacher import start_teachers
 from relay_verl.types import RelayTrajectory
 
 logger = logging.getLogger(__name__)
-
-STATUS_TIMEOUT_S = 60.0
-"""Seconds the transfer queue may take for one prompt's status."""
 
 
 @dataclass(frozen=True)
@@ -88,18 +88,25 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             return
         uid, validate = prompt["uid"], trajectory["validate"]
         partition_id = "val" if validate else "train"
-        tag: dict[str, Any] = {"status": "failure"}
+        tag: dict[str, Any] = {"status": "failure", "relay_needs_teacher": self.settings.needs_teacher}
         try:
             await _put_status(uid, partition_id, {"status": "running"})
             number = self._number(prompt)
-            async with asyncio.timeout(self.settings.rollout_timeout_s):
-                stats, num_rows = await self._run_group(prompt, number, sampling_params, validate)
-            tag = {"status": "finished" if num_rows == len(stats) else "failure"}
+            # Only the sampling may be cut off: a deadline amid the writing would leave rows without their stats.
+            samples = await run_within(
+                self.settings.rollout_timeout_s, self._sample_group(prompt, number, sampling_params, validate)
+            )
+            stats, num_rows = await self._finish_group(prompt, number, samples, validate)
+            tag["status"] = "finished" if num_rows == len(stats) else "failure"
             tag |= {"relay": [sample.to_dict() for sample in stats], "relay_number": number}
         except TeacherError as error:
             tag["relay_fatal"] = str(error)
+        except DeadlineError as error:
+            logger.error("relay.rollout_timeout_s: the group of prompt %s failed: %s", uid, error)
+            tag["relay_failure"] = "timeout"
         except Exception:
             logger.exception("the group of prompt %s failed", uid)
+            tag["relay_failure"] = "error"
         await _put_status(uid, partition_id, tag)
 
     def _number(self, prompt: dict[str, Any]) -> int:
@@ -107,26 +114,43 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         seed, step = self.config.actor_rollout_ref.rollout.seed, prompt.get("global_steps")
         return derive_seed(seed, step, json.dumps(list(prompt["raw_prompt"]), sort_keys=True, default=str))
 
-    async def _run_group(
+    async def _sample_group(
         self, prompt: dict[str, Any], number: int, sampling_params: dict[str, Any], validate: bool
-    ) -> tuple[list[SampleStats], int]:
-        """All samples of one prompt; gives the stats of each and how many rows they became."""
+    ) -> list[_Sample]:
+        """All samples of one prompt, ended; if one raises, the others are cancelled.
+
+        Raises:
+            TeacherError: a sample's, before any other error.
+        """
         rollout = self.config.actor_rollout_ref.rollout
-        fields = {key: value for key, value in prompt.items() if key not in ("agent_name", "__do_sample__")}
-        num_samples = fields.pop("__rollout_n__", rollout.val_kwargs.n if validate else rollout.n)
+        num_samples = prompt.get("__rollout_n__", rollout.val_kwargs.n if validate else rollout.n)
         sampling = dict(sampling_params)
         if not validate and not prompt.get("__do_sample__", True):
             sampling |= {"temperature": 0, "top_p": 1.0, "top_k": -1}
         prompt_ids = await self.agent_loop.build_prompt(prompt["raw_prompt"])
-        samples = await asyncio.gather(
-            *(
-                self._run_sample(prompt_ids, sampling, prompt, derive_seed(number, session_id))
-                for session_id in range(num_samples)
-            )
-        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._run_sample(prompt_ids, sampling, prompt, derive_seed(number, session_id)))
+                    for session_id in range(num_samples)
+                ]
+        except ExceptionGroup as errors:
+            raise (errors.subgroup(TeacherError) or errors).exceptions[0] from None
+        if any(task.cancelled() for task in tasks):  # its CancelledError would end this prompt without a status
+            raise RuntimeError("a sample was cancelled")
+        return [task.result() for task in tasks]
+
+    async def _finish_group(
+        self, prompt: dict[str, Any], number: int, samples: list[_Sample], validate: bool
+    ) -> tuple[list[SampleStats], int]:
+        """Reward a group and hand its rows to the trainer; gives the stats of each sample and the number of rows."""
+        stats = [sample.stats for sample in samples]
+        if not validate:
+            stats = drop_sole_survivor(stats)
+        samples = [replace(sample, stats=its_stats) for sample, its_stats in zip(samples, stats, strict=True)]
         whole = [sample for sample in samples if sample.stats.is_whole]
         rewards = self._rewards(whole, validate)
-        await self._put_rows(whole, rewards, fields, "val" if validate else "train")
+        await self._put_rows(whole, rewards, _fields_of(prompt), "val" if validate else "train")
         if not validate:
             timed = [(s.trajectory, s.verdict, s.output.metrics.generate_sequences) for s in whole]
             await self.sample_log.write(number, prompt, timed)
@@ -144,7 +168,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             seed=seed,
         )
         verdict = await self.reward_manager.grade(
-            output.response_ids, prompt["reward_model"]["ground_truth"], prompt.get("ability")
+            output.response_ids, truth_of(prompt["reward_model"]), prompt.get("ability")
         )
         stats = SampleStats.of(trajectory, is_correct=verdict.is_correct, grading=str(verdict.status))
         return _Sample(trajectory, output, verdict, stats)
@@ -180,9 +204,15 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
                 }
             )
         if keys:
-            await tq.async_kv_batch_put(
-                keys=keys, fields=list_of_dict_to_tensordict(rows), tags=tags, partition_id=partition_id
-            )
+            async with asyncio.timeout(STATUS_TIMEOUT_S):
+                await tq.async_kv_batch_put(
+                    keys=keys, fields=list_of_dict_to_tensordict(rows), tags=tags, partition_id=partition_id
+                )
+
+
+def _fields_of(prompt: dict[str, Any]) -> dict[str, Any]:
+    """The dataset's columns of a prompt, which its rows keep."""
+    return {key: value for key, value in prompt.items() if key not in ("agent_name", "__do_sample__", "__rollout_n__")}
 
 
 async def _put_status(uid: str, partition_id: str, tag: dict[str, Any]) -> None:

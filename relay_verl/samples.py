@@ -15,6 +15,7 @@ from typing import Any
 
 from relay_verl.config import RelaySettings
 from relay_verl.data.prompts import strip_wrapper
+from relay_verl.data.truths import truth_of, truth_text
 from relay_verl.evaluation.records import ResponseRecord, write_records
 from relay_verl.grading import Verdict
 from relay_verl.types import RelayTrajectory
@@ -75,7 +76,7 @@ class SampleLog:
             id=str((prompt.get("extra_info") or {}).get("id", prompt["uid"])),
             sample=sample,
             question=question,
-            ground_truth=str(prompt["reward_model"]["ground_truth"]),
+            ground_truth=truth_text(truth_of(prompt["reward_model"])),
             started_at=time.time() - latency_s,
             latency_s=latency_s,
             decode=lambda ids: self.tokenizer.decode(ids, skip_special_tokens=False),

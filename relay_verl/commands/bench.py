@@ -29,7 +29,10 @@ def rollout(
     from relay_verl.preflight import check_dataset, check_model_path
 
     config = compose(recipe)
-    student = check_model_path("--student", student or config.actor_rollout_ref.model.path)
+    student = student or config.actor_rollout_ref.model.path
+    if not student:
+        raise ConfigError(f"--student: the recipe {recipe} names none while RELAY_STUDENT is not set; give one")
+    check_model_path("--student", student)
     teacher = teacher or read_settings(config.relay).only_teacher.path
     if teacher is None:
         raise ConfigError(f"--teacher: the recipe {recipe} names none; give one")

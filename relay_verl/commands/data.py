@@ -8,15 +8,18 @@ from typing import Annotated
 import typer
 
 from relay_verl.commands.options import Data, Overrides, Recipe, Workers
+from relay_verl.config import ConfigError
 
 app = typer.Typer()
 
 
 @app.command()
 def data(
-    name: Annotated[str, typer.Argument(help="Training dataset, such as dapo-math-17k.")],
+    name: Annotated[str, typer.Argument(help="Training dataset or benchmark, such as dapo-math-17k or math-500.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write; the rows left out are named beside it.")],
-    source: Annotated[Path | None, typer.Option(help="Local copy, a file or a folder; the hub's if not given.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Local copy, a file or a folder, or hub:OWNER/NAME; the hub's own if not given.")
+    ] = None,
     evaluation: Annotated[
         list[Path] | None, typer.Option(help="Evaluation set whose questions must not be trained on; repeatable.")
     ] = None,
@@ -25,11 +28,30 @@ def data(
         float, typer.Option(min=0, max=1, help="Share of the shorter question's runs that makes an overlap.")
     ] = 0.5,
 ) -> None:
-    """Write a training dataset in verl's schema, without repetitions and without questions of evaluation sets."""
+    """Write a dataset in verl's schema: a training set, without repetitions and without questions of evaluation sets,
+    or a benchmark, with all of its questions."""
+    from relay_verl.data.golds import warn_of_unreadable
     from relay_verl.data.prepare import prepare
+    from relay_verl.data.schema import iter_rows
+    from relay_verl.data.sources import SOURCES, parse_source
+    from relay_verl.evaluation.benchmark_file import write_benchmark
+    from relay_verl.evaluation.benchmarks import BENCHMARKS
+    from relay_verl.grading import Grader
 
-    report = prepare(name, out, source=source, evaluation=evaluation or (), ngram=ngram, min_share=min_share)
-    typer.echo(report.summary())
+    copy = None if source is None else parse_source(source)
+    with Grader() as grader:
+        if name.lower() in SOURCES:
+            report = prepare(name, out, source=copy, evaluation=evaluation or (), ngram=ngram, min_share=min_share)
+            typer.echo(report.summary())
+            if unreadable := warn_of_unreadable(out, iter_rows(out), grader.is_readable):
+                typer.echo(unreadable, err=True)
+        elif name.lower() in BENCHMARKS:
+            if evaluation:
+                raise ConfigError(f"--evaluation: {name} is a benchmark, of which no question is left out")
+            typer.echo(write_benchmark(BENCHMARKS[name.lower()], out, copy, is_readable=grader.is_readable))
+        else:
+            known = ", ".join((*SOURCES, *BENCHMARKS))
+            raise ConfigError(f"there is no dataset {name!r}; allowed: {known}")
 
 
 @app.command("warmup-data")
@@ -69,7 +91,10 @@ def filter_(
     from relay_verl.cluster import compose
     from relay_verl.config import read_settings
     from relay_verl.data.generate import Source, generate, plan_filter
+    from relay_verl.data.golds import warn_of_unreadable
     from relay_verl.data.report import report_filter
+    from relay_verl.data.schema import iter_rows
+    from relay_verl.grading import Grader
     from relay_verl.preflight import check_model_path
 
     config = compose(recipe, overrides or ())
@@ -77,5 +102,8 @@ def filter_(
     if teacher.path is not None:
         check_model_path("relay.teacher.path", teacher.path)
     source = Source.scan(data)
+    with Grader() as grader:
+        if unreadable := warn_of_unreadable(data, iter_rows(data), grader.is_readable):
+            typer.echo(unreadable, err=True)
     generate(config, plan_filter(config, source, stop_early=early_stop), source, out, num_workers=num_workers)
     typer.echo(report_filter(out, config))

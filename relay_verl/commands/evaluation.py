@@ -28,14 +28,21 @@ def eval_(
         ),
     ] = ["learned"],  # noqa: B006 (typer copies it)
     row: Annotated[str | None, typer.Option(help="Row of the paper that the student is, such as 1.7b/relay.")] = None,
-    source: Annotated[list[str] | None, typer.Option(help="Local copy of a benchmark, NAME=PATH; repeatable.")] = None,
+    source: Annotated[
+        list[str] | None, typer.Option(help="Copy of a benchmark, NAME=PATH or NAME=hub:ID; repeatable.")
+    ] = None,
     recipe: Recipe = "relay_1.7b",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first questions of each benchmark.")] = None,
     num_samples: Annotated[
         int | None, typer.Option(min=1, help="Responses a question; the benchmark's own number if not given.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0, help="Sampling temperature; the benchmark's own sampling if not given.")
+        float | None,
+        typer.Option(
+            min=0,
+            help="Sampling temperature of whoever writes the responses, without top_p and top_k; the benchmark's own "
+            "sampling if not given.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
     deterministic: Annotated[
@@ -53,12 +60,14 @@ def eval_(
 ) -> None:
     """Measure a student, with a teacher or without, on benchmarks."""
     from relay_verl.cluster import compose
+    from relay_verl.data.golds import warn_of_unreadable
     from relay_verl.evaluation.benchmarks import find_benchmark, load_benchmark, parse_sources
     from relay_verl.evaluation.judge import make_judge
     from relay_verl.evaluation.paper import find_row
     from relay_verl.evaluation.results import read_result
     from relay_verl.evaluation.runner import Condition, Exam, evaluate
     from relay_verl.evaluation.table import summarize, to_markdown
+    from relay_verl.grading import Grader
 
     if row is not None:
         find_row(row)
@@ -72,6 +81,11 @@ def eval_(
         raise ConfigError(f"--source: {', '.join(sorted(stray))} is not among --benchmark {', '.join(benchmark)}")
     config = compose(recipe, overrides or ())
     questions = {each.name: (each, load_benchmark(each, sources.get(each.name), limit=limit)) for each in chosen}
+    with Grader() as grader:
+        for name, (_, loaded) in questions.items():
+            unreadable = warn_of_unreadable(name, loaded.rows, grader.is_readable)
+            for warning in (*loaded.warnings, *filter(None, [unreadable])):
+                typer.echo(warning, err=True)
     if judge is not None:
         asyncio.run(judge.check())
     exam = Exam(questions, num_samples, temperature, seed, deterministic, judge)
@@ -133,15 +147,21 @@ def report(
     metrics: Annotated[
         list[str] | None, typer.Option(help="Log of a training run as LABEL=PATH, for learning curves; repeatable.")
     ] = None,
+    by: Annotated[
+        str,
+        typer.Option(help="Whose verdicts accuracy counts: rule, or judge as in the paper (see `relay-verl judge`)."),
+    ] = "rule",
 ) -> None:
     """Write the paper's tables and figures beside our numbers, with 95% intervals."""
     from relay_verl.evaluation.report import write_report
+    from relay_verl.evaluation.verdicts import parse_verdicts_by
 
+    verdicts_by = parse_verdicts_by(by)
     logs: dict[str, Path] = {}
     for item in metrics or ():
         label, found, path = item.partition("=")
         if not (label and found and path) or label in logs:
             raise ConfigError(f"--metrics: {item!r} is not LABEL=PATH with a label of its own")
         logs[label] = Path(path)
-    typer.echo(write_report(results, out, metrics=logs))
+    typer.echo(write_report(results, out, metrics=logs, by=verdicts_by))
     typer.echo(f"{out / 'report.html'} is the same as one page")

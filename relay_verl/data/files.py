@@ -1,20 +1,33 @@
 """Rows of local files of any dataset: parquet, JSON Lines, JSON and CSV, or a folder of them. Pure.
 
-Invariant: a file that is not what its name says is one line that names it; no row is left out in silence.
+Invariant: a file that is not what its name says is a one-line error that names it; no row is left out in silence.
+
+A `.json` file has one of these shapes (`relay_verl.data.json_shapes`):
+
+    [{...}, {...}]                              a list of rows
+    {...} {...}, a line each                     JSON Lines under another name
+    {"examples": [{...}], "canary": "..."}      rows under one key (the official files of BBEH)
+    {"problem": {"0": ..., "1": ...}, ...}      columns, as pandas writes them
+    {"problem": [..., ...], ...}                columns as lists
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from relay_verl.config import ConfigError
+from relay_verl.data.json_shapes import rows_of_json
 from relay_verl.data.schema import first_line, is_hidden, iter_parquet
+
+_LOST_QUOTE = re.compile(r'(\n),(?=")')
 
 
 def find_files(path: Path) -> list[Path]:
@@ -47,7 +60,7 @@ def iter_file(file: Path) -> Iterator[dict[str, Any]]:
     """
     try:
         yield from READERS[file.suffix.lower()](file)
-    except (OSError, UnicodeError, csv.Error) as error:
+    except (OSError, UnicodeError) as error:
         raise ConfigError(f"{file} cannot be read: {first_line(error)}") from None
 
 
@@ -73,25 +86,62 @@ def _iter_json_lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _iter_json(file: Path) -> Iterator[dict[str, Any]]:
-    """A list of objects; or JSON Lines, which many a `.json` file is."""
-    with open(file, encoding="utf-8-sig") as text:
-        while (first := text.read(1)).isspace():
-            pass
-    if first != "[":
+    """The rows of one JSON value, or of JSON Lines, which many a `.json` file is."""
+    if _has_json_lines(file):
         yield from _iter_json_lines(file)
         return
-    for number, row in enumerate(_parse(file.read_text(encoding="utf-8-sig"), str(file)), start=1):
+    value = _parse(file.read_text(encoding="utf-8-sig"), str(file))
+    for number, row in enumerate(rows_of_json(value, str(file)), start=1):
         yield _check_object(row, f"{file}, row {number}")
+
+
+def _has_json_lines(file: Path) -> bool:
+    """Whether the first line with text is a whole object and another line with text follows; or there is no text."""
+    with open(file, encoding="utf-8-sig") as text:
+        lines = (line for line in text if line.strip())
+        first = next(lines, None)
+        if first is None:
+            return True
+        if not first.lstrip().startswith("{") or next(lines, None) is None:
+            return False
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _iter_csv(file: Path) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    with open(file, encoding="utf-8-sig", newline="") as text:
-        reader = csv.DictReader(text, strict=True)
+    with open(file, encoding="utf-8-sig", newline="") as lines:
+        text = lines.read()
+    try:
+        return iter(_rows_of_csv(text, str(file)))
+    except ConfigError as error:
+        # A field of several lines that lost its closing quote: `..."` + comma became a comma alone. Closing it counts
+        # only if every row of the whole file is then as long as the header.
+        repaired = _LOST_QUOTE.sub(r'\1",', text)
+        if repaired == text:
+            raise
+        try:
+            return iter(_rows_of_csv(repaired, str(file), should_be_full=True))
+        except ConfigError:
+            raise error from None
+
+
+def _rows_of_csv(text: str, place: str, *, should_be_full: bool = False) -> list[dict[str, Any]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    rows = []
+    try:
         for row in reader:
             if None in row:
-                raise ConfigError(f"{file}, line {reader.line_num} has more fields than the header")
-            yield row
+                raise ConfigError(f"{place}, line {reader.line_num} has more fields than the header")
+            if should_be_full and None in row.values():
+                raise ConfigError(f"{place}, line {reader.line_num} has fewer fields than the header")
+            rows.append(row)
+    except csv.Error as error:
+        raise ConfigError(f"{place}, line {reader.line_num} is not CSV: {error}") from None
+    return rows
 
 
 def _parse(text: str, place: str) -> Any:
@@ -103,7 +153,7 @@ def _parse(text: str, place: str) -> Any:
 
 def _check_object(row: object, place: str) -> dict[str, Any]:
     if not isinstance(row, Mapping):
-        raise ConfigError(f"{place} is no object with columns, but {str(row)[:60]!r}")
+        raise ConfigError(f"{place} is not an object with columns, but {str(row)[:60]!r}")
     return dict(row)
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from relay_verl.data.seeds import sample_seed
 from relay_verl.data.solvability import COLUMN, PassCount
+from relay_verl.data.truths import truth_of
 from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import TokenEngine
 from relay_verl.grading import Grader, kind_of
@@ -95,8 +96,7 @@ class TeacherFilter:
             ),
         )
         text = self._tokenizer.decode(generation.token_ids, skip_special_tokens=True)
-        truth = str(row["reward_model"]["ground_truth"])
-        verdict = await self._grader.grade_async(text, truth, kind_of(row.get("ability")))
+        verdict = await self._grader.grade_async(text, truth_of(row["reward_model"]), kind_of(row.get("ability")))
         return verdict.is_correct, len(generation.token_ids)
 
 

@@ -7,6 +7,7 @@ decides their output in the job's spec, so that a stopped job goes on only as th
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from relay_verl.cluster import template_of
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
@@ -25,13 +27,14 @@ from relay_verl.data.filter import TeacherFilter
 from relay_verl.data.schema import dataset_schema, iter_rows, parquet_files
 from relay_verl.data.solvability import COLUMN
 from relay_verl.data.warmup_samples import WarmupSampler
+from relay_verl.deadlines import GRADING_S
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.guard import NO_BREAKER
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import Parquet, Row
 from relay_verl.jobs.pool import Pool, Worker, default_num_workers
 from relay_verl.jobs.store import JobStore
-from relay_verl.models import model_sha256
+from relay_verl.models import model_sha256, student_of
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,12 @@ class Source:
             ConfigError: see `relay_verl.data.schema.iter_rows`.
         """
         num_rows = sum(1 for _ in iter_rows(path))
+        num_read = sum(pq.read_metadata(file).num_rows for file in parquet_files(path))
+        if num_read > num_rows:
+            print(
+                f"{path}: {num_read} rows are {num_rows} queries; copies with the same id and prompt count once",
+                file=sys.stderr,
+            )
         return cls(path, num_rows, dataset_schema(path), [sha256_of(file) for file in parquet_files(path)])
 
     def queries(self) -> Iterator[tuple[str, Row]]:
@@ -80,34 +89,49 @@ class Plan:
     """The output's rows of a query and its result."""
     num_requests: int
     """Responses a query takes at most."""
+    summarize: Callable[[Path], Mapping[str, Any]] | None = None
+    """See `relay_verl.jobs.run.Job.summarize`."""
 
     def job(self, engine: TokenEngine, tokenizer: Any, num_workers: int = 0) -> Job:
         """The job on a running engine; `num_workers` processes in Ray tokenize and grade, 0 for this one."""
         # twice what the engines run at a time, so that they never wait for work
         at_a_time = 2 * self.model.max_num_seqs * self.model.num_replicas // self.num_requests + 1
         pool = Pool(partial(self.make_worker, engine, tokenizer), num_workers, at_a_time)
-        return Job(self.spec, Parquet(self.schema), pool.process, self.to_records, max_concurrency=at_a_time)
+        return Job(
+            self.spec,
+            Parquet(self.schema),
+            pool.process,
+            self.to_records,
+            max_concurrency=at_a_time,
+            # each response has its own deadline, and early stopping asks for them one after the other at worst
+            timeout_s=self.num_requests * self.model.timeout_s + GRADING_S,
+            summarize=self.summarize,
+        )
 
 
 def plan_warmup_data(config: Any, source: Source, student: str) -> Plan:
     """The data of the call warm-up (3.1): `relay.warmup` says what is drawn, and `student` is the model before it."""
     settings = read_settings(config.relay)
     options = asdict(settings.warmup)
-    arguments = options | _limits(config, options.pop("temperature"))
+    options.pop("base_model")  # says which student a recipe is for; `student` is who is asked
+    sampling = {"temperature": options.pop("temperature"), "top_p": 1.0, "top_k": -1}
+    arguments = options | _limits(config, sampling) | {"written_length": settings.written_length}
     return Plan(
-        model=replace(settings.teacher, path=student, base_url=None, model=None),
+        model=replace(settings.teacher, path=student, base_url=None, model=None, timeout_s=settings.rollout_timeout_s),
         tokenizer_path=student,
         spec={
             "kind": "warmup-data",
             "data": source.sha256,
             "student": student,
             "student_sha256": model_sha256(student),
+            "columns": warmup_samples.SCHEMA.names,
             **arguments,
         },
         schema=warmup_samples.SCHEMA,
         make_worker=partial(WarmupSampler, timeout_s=settings.rollout_timeout_s, **arguments),
         to_records=warmup_samples.to_records,
         num_requests=settings.warmup.num_samples,
+        summarize=warmup_samples.summarize,
     )
 
 
@@ -129,13 +153,13 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
         "num_samples": chosen.num_samples,
         "stop_at": chosen.min_pass_rate if stop_early else None,
         "seed": chosen.seed,
-        **_limits(config, teacher.temperature),
+        **_limits(config, teacher.sampling()),
     }
     name = teacher.path or f"{teacher.model or ''}@{teacher.base_url}"
     return Plan(
-        model=teacher,
+        model=replace(teacher, timeout_s=settings.rollout_timeout_s),  # a whole response, not a call
         # an endpoint without one of its own has the student's
-        tokenizer_path=teacher.own_tokenizer or teacher.path or config.actor_rollout_ref.model.path,
+        tokenizer_path=teacher.own_tokenizer or teacher.path or _students_tokenizer(config),
         spec={
             "kind": "filter",
             "data": source.sha256,
@@ -148,6 +172,16 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
         to_records=teacher_filter.to_records,
         num_requests=chosen.num_samples,
     )
+
+
+def _students_tokenizer(config: Any) -> str:
+    """Where the tokenizer is that the student has, or will have."""
+    student = student_of(config)
+    if student is None:
+        raise ConfigError(
+            "actor_rollout_ref.model.path: no student is given, whose tokenizer this needs: set RELAY_STUDENT"
+        )
+    return student
 
 
 def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers: int | None = None) -> dict[str, Any]:
@@ -191,9 +225,9 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
         return asyncio.run(run())
 
 
-def _limits(config: Any, temperature: float) -> dict[str, Any]:
+def _limits(config: Any, sampling: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "max_tokens": int(config.data.max_response_length),
-        "sampling": {"temperature": temperature, "top_p": 1.0, "top_k": -1},
+        "sampling": dict(sampling),
         "template": template_of(config),
     }

@@ -9,7 +9,9 @@ holds the SHA-256 of the other two, is written last.
 A row is dropped if
 - it has no question or no answer, or text that is no Unicode;
 - its answer is one that the grader can match with nothing (see `is_gradable`);
-- a row before it has its id or its question (blanks aside). A copy with another answer says so;
+- a row has its question, blanks aside, and an answer that the grader calls another one: neither can be trusted, and
+  all copies go;
+- a row before it has its id or its question;
 - its question overlaps with an evaluation set (see `relay_verl.data.overlap`).
 """
 
@@ -17,31 +19,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from relay_verl.config import ConfigError
+from relay_verl.data.copies import QuestionCopies
+from relay_verl.data.dropped import DroppedRows, DropReason
 from relay_verl.data.files import find_files, fingerprint, iter_file, sha256_of
-from relay_verl.data.overlap import OverlapIndex
-from relay_verl.data.schema import MAX_NAMED, name_few, to_row, write_parquet
-from relay_verl.data.sources import Example, find_source, iter_examples, load
+from relay_verl.data.overlap import KINDS, OverlapIndex
+from relay_verl.data.schema import name_few, to_row, write_parquet
+from relay_verl.data.sources import Example, HubId, find_source, iter_examples, load, parse_source
+from relay_verl.data.truths import Truth
 from relay_verl.files import replace_file
 from relay_verl.grading import MAX_ANSWER_CHARS, last_boxed
 from relay_verl.versions import versions
-
-
-class DropReason(StrEnum):
-    """Why a row is not written."""
-
-    NO_QUESTION = "no question"
-    NO_ANSWER = "no answer"
-    NO_UNICODE = "text is no Unicode"
-    UNGRADABLE = "answer does not parse"
-    DUPLICATE = "duplicate"
-    OVERLAP = "overlap"
 
 
 @dataclass(frozen=True)
@@ -60,27 +53,37 @@ class PreparedReport:
     """Rows dropped, by reason."""
     first_dropped: dict[str, list[str]]
     """Ids of the first rows dropped, by reason, each id once."""
+    num_contradicted: int = 0
+    """Questions whose copies have different answers."""
+    num_overlaps: dict[str, int] = field(default_factory=dict)
+    """Rows dropped as overlaps, by the look that finds them, the surest first."""
 
     def summary(self) -> str:
         """A few lines for people."""
         lines = [f"{self.name}: {self.num_written} of {self.num_read} rows written to {self.out}"]
         for reason, num in self.num_dropped.items():
-            lines.append(f"  dropped: {num} {reason} ({name_few(self.first_dropped[reason])})")
+            lines.append(f"  dropped: {num} {reason} ({name_few(self.first_dropped[reason])}){self._detail(reason)}")
         return "\n".join(lines)
+
+    def _detail(self, reason: str) -> str:
+        if reason == DropReason.CONTRADICTION:
+            return f": all copies of {self.num_contradicted} questions that have several answers"
+        return f": {_counts(self.num_overlaps)}" if reason == DropReason.OVERLAP else ""
 
 
 def prepare(
     name: str,
     out: Path | str,
     *,
-    source: Path | str | None = None,
+    source: Path | HubId | str | None = None,
     evaluation: Sequence[Path | str] = (),
     ngram: int = 13,
     min_share: float = 0.5,
 ) -> PreparedReport:
     """Write the dataset `name` to the parquet file `out`; shows a progress bar.
 
-    source: a local copy, a file or a folder; the hub's if None. evaluation: files or folders of evaluation sets.
+    source: a local copy, a file or a folder, or another one on the hub; the hub's own if None.
+    evaluation: files or folders of evaluation sets.
     ngram, min_share: see `relay_verl.data.overlap.find_overlaps`.
 
     Raises:
@@ -89,36 +92,65 @@ def prepare(
     from tqdm import tqdm
 
     dataset = find_source(name)
-    out, path = Path(out), None if source is None else Path(source)
+    out, path = Path(out), parse_source(source) if isinstance(source, str) else source
     sets = [Path(file) for file in evaluation]
-    _check_out(out, sets if path is None else [path, *sets])
+    check_out(out, [path, *sets] if isinstance(path, Path) else sets)
     index = OverlapIndex(_evaluation_rows(sets), ngram=ngram, min_share=min_share)
     loaded = load(dataset, path)
     progress = tqdm(iter_examples(dataset, loaded), desc=dataset.name, unit="row", total=loaded.num_rows)
     dropped = DroppedRows()
-    rows: list[dict[str, Any]] = []
-    for example in _distinct(progress, dropped):
-        row = to_row(
-            data_source=dataset.name,
-            question=example.question,
-            ground_truth=example.answer or "",
-            id=example.id,
-            split=dataset.split,
-            index=len(rows),
-        )
-        if overlaps := index.overlaps_of(row):
-            others = [
-                {key: value for key, value in asdict(o).items() if key not in ("id", "question")} for o in overlaps
-            ]
-            dropped.add(example.id, DropReason.OVERLAP, question=example.question, overlaps=others)
+    # All distinct questions come first: a later copy may contradict, and a phrase is common only among many.
+    copies = QuestionCopies()
+    for example in progress:
+        defect = _defect(example)
+        if defect is not None:
+            dropped.add(example.id, defect, answer=example.answer)
         else:
-            rows.append(row)
+            copies.add(example)
+    examples = list(copies.settle(dropped))
+    overlaps = index.overlaps_of(
+        {"problem": example.question, "extra_info": {"id": example.id}} for example in examples
+    )
+    rows: list[dict[str, Any]] = []
+    num_overlaps: Counter[str] = Counter()
+    for position, example in enumerate(examples):
+        if position in overlaps:
+            num_overlaps[min((overlap.kind for overlap in overlaps[position]), key=KINDS.index)] += 1
+            dropped.add(
+                example.id,
+                DropReason.OVERLAP,
+                question=example.question,
+                overlaps=[
+                    {key: value for key, value in asdict(overlap).items() if key not in ("id", "question")}
+                    for overlap in overlaps[position]
+                ],
+            )
+            continue
+        rows.append(
+            to_row(
+                data_source=dataset.name,
+                question=example.question,
+                ground_truth=example.answer or "",
+                id=example.id,
+                split=dataset.split,
+                index=len(rows),
+            )
+        )
     num_read = len(rows) + dropped.num.total()
     if not num_read:
         raise ConfigError(f"{dataset.name}: {path or dataset.hub_id} has no rows")
     if not rows:
         raise ConfigError(f"{dataset.name}: none of {num_read} rows is left; dropped: {_counts(dropped.num)}")
-    report = PreparedReport(dataset.name, out, num_read, len(rows), dict(dropped.num), dropped.first)
+    report = PreparedReport(
+        name=dataset.name,
+        out=out,
+        num_read=num_read,
+        num_written=len(rows),
+        num_dropped=dict(dropped.num),
+        first_dropped=dropped.first,
+        num_contradicted=copies.num_contradicted,
+        num_overlaps={kind: num_overlaps[kind] for kind in KINDS if kind in num_overlaps},
+    )
     evaluation_files = [fingerprint(file) for path in sets for file in find_files(path)]
     options = {"evaluation": evaluation_files, "ngram": ngram, "min_share": min_share}
     _write_all(report, rows, dropped, loaded.origin, options)
@@ -129,57 +161,19 @@ def _counts(num: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in num.items())
 
 
-def is_gradable(answer: str) -> bool:
+def is_gradable(answer: Truth) -> bool:
     r"""Whether the grader can match a response with it: its braces match, it is not too long, and it says something.
+
+    Of several accepted answers, one has to be.
 
     >>> is_gradable(r"\frac{1}{2}"), is_gradable(r"\frac{1}{2"), is_gradable("?")
     (True, False, False)
     """
+    if not isinstance(answer, str):
+        return any(map(is_gradable, answer))
     says_something = any(character.isalnum() or character in "∞∅" for character in answer)
     is_whole = last_boxed(answer) is not None or last_boxed(rf"\boxed{{{answer}}}") == answer.strip()
     return says_something and is_whole and len(answer) <= MAX_ANSWER_CHARS
-
-
-class DroppedRows:
-    """Rows that are not written, and why. Copies that agree in all that is said of them are one line with a count."""
-
-    def __init__(self) -> None:
-        self.num: Counter[str] = Counter()
-        self.first: dict[str, list[str]] = {}
-        self._lines: Counter[str] = Counter()
-
-    def add(self, id: str, reason: DropReason, **details: Any) -> None:
-        """Note a row."""
-        self.num[str(reason)] += 1
-        first = self.first.setdefault(str(reason), [])
-        if len(first) <= MAX_NAMED and id not in first:  # one more than is shown, for the dots behind them
-            first.append(id)
-        self._lines[json.dumps({"id": id, "reason": str(reason), **details})] += 1
-
-    def lines(self) -> Iterator[str]:
-        """JSON objects, in the order of their first rows."""
-        for line, num in self._lines.items():
-            yield f'{line[:-1]}, "num_rows": {num}}}\n'
-
-
-def _distinct(examples: Iterable[Example], dropped: DroppedRows) -> Iterator[Example]:
-    """The examples that are sound and that no example before them repeats; notes the others."""
-    by_question: dict[str, Example] = {}
-    by_id: dict[str, Example] = {}
-    for example in examples:
-        question = " ".join(example.question.split())
-        first = by_id.get(example.id) or by_question.get(question)
-        defect = _defect(example)
-        if defect is not None:
-            dropped.add(example.id, defect, answer=example.answer)
-        elif first is not None:
-            same = "id" if first.id == example.id else "question"
-            is_agreed = first.answer == example.answer
-            conflict = {} if is_agreed else {"answer": example.answer, "first_answer": first.answer}
-            dropped.add(example.id, DropReason.DUPLICATE, same=same, first_id=first.id, **conflict)
-        else:
-            by_question[question] = by_id[example.id] = example
-            yield example
 
 
 def _defect(example: Example) -> DropReason | None:
@@ -195,7 +189,7 @@ def _defect(example: Example) -> DropReason | None:
     return None if is_gradable(example.answer) else DropReason.UNGRADABLE
 
 
-def _check_out(out: Path, inputs: Sequence[Path]) -> None:
+def check_out(out: Path, inputs: Sequence[Path]) -> None:
     """Raises ConfigError if `out` is no name for a parquet file, or would be an input of the next run."""
     if out.suffix != ".parquet" or out.is_dir():
         raise ConfigError(f"{out} is not the name of a parquet file; give one that ends in .parquet")

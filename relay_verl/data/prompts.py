@@ -18,15 +18,63 @@ PROMPT_SUFFIX = "Please reason step by step, and put your final answer within \\
 LETTERS = string.ascii_uppercase
 """Names of options, in order; no question has more options than letters."""
 
+_SOLVE = "Solve the following math problem step by step. The last line of your response should be of the form "
+_REMEMBER = 'Remember to put your answer on its own line after "Answer:"'
+
 WRAPPERS: tuple[tuple[str, str], ...] = (
-    ("", PROMPT_SUFFIX),
+    ("", PROMPT_SUFFIX),  # Qwen2.5-Math, DeepSeek-R1, TTRL and the paper
+    (f"{_SOLVE}Answer: $Answer (without quotes) where $Answer is the answer to the problem.", f"{_REMEMBER}."),  # DAPO
+    # slime's copy of DAPO-Math-17k, with and without what stands behind the question
+    (f"{_SOLVE}Answer: \\boxed{{$Answer}} where $Answer is the answer to the problem.", f"{_REMEMBER}."),
+    (f"{_SOLVE}Answer: \\boxed{{$Answer}} where $Answer is the answer to the problem.", ""),
+    # verl's preprocessing: MATH and DeepScaleR, GSM8K, Geometry3K
+    ("", "Let's think step by step and output the final answer within \\boxed{}."),
+    ("", 'Let\'s think step by step and output the final answer after "####".'),
     (
-        "Solve the following math problem step by step. The last line of your response should be of the form Answer: "
-        "$Answer (without quotes) where $Answer is the answer to the problem.",
-        'Remember to put your answer on its own line after "Answer:".',
+        "",
+        "You FIRST think about the reasoning process as an internal monologue and then provide the final answer. The "
+        "reasoning process MUST BE enclosed within <think> </think> tags. The final answer MUST BE put in \\boxed{}.",
     ),
+    # simple-evals: MATH, and the questions that it shares with lighteval's GPQA
+    (
+        f"{_SOLVE}Answer: $ANSWER (without quotes) where $ANSWER is the answer to the problem.",
+        f"{_REMEMBER}, and you do not need to use a \\boxed command.",
+    ),
+    (
+        "Answer the following multiple choice question. The last line of your response should be of the following "
+        "format: 'Answer: $LETTER' (without quotes) where LETTER is one of ABCD. Think step by step before answering.",
+        "",
+    ),
+    # Inspect
+    (
+        f'{_SOLVE}"ANSWER: $ANSWER" (without quotes) where $ANSWER is the answer to the problem.',
+        'Remember to put your answer on its own line at the end in the form "ANSWER: $ANSWER" (without quotes) where '
+        "$ANSWER is the answer to the problem, and you do not need to use a \\boxed command.\n\nReasoning:",
+    ),
+    # lighteval and Open-R1; then Llama 3's, which search-and-learn has, too
+    (
+        "Solve the following math problem efficiently and clearly. The last line of your response should be of the "
+        "following format: 'Therefore, the final answer is: $\\boxed{ANSWER}$. I hope it is correct' (without quotes) "
+        "where ANSWER is just the final number or expression that solves the problem. Think step by step before "
+        "answering.",
+        "",
+    ),
+    (
+        "Solve the following math problem efficiently and clearly:\n\n- For simple problems (2 steps or fewer):\n"
+        "Provide a concise solution with minimal explanation.\n\n- For complex problems (3 steps or more):\n"
+        "Use this step-by-step format:\n\n## Step 1: [Concise description]\n[Brief explanation and calculations]\n\n"
+        "## Step 2: [Concise description]\n[Brief explanation and calculations]\n\n...\n\nRegardless of the approach, "
+        "always conclude with:\n\nTherefore, the final answer is: $\\boxed{answer}$. I hope it is correct.\n\n"
+        "Where [answer] is just the final number or expression that solves the problem.",
+        "",
+    ),
+    # OpenMathInstruct and NeMo-Skills
+    ("Solve the following math problem. Make sure to put the answer (and only answer) inside \\boxed{}.", ""),
+    ("", "Present the answer in LaTex format: \\boxed{Your answer}"),  # Eurus-2-RL-Data
+    ("Return your final response within \\boxed{}.", ""),  # OpenThoughts
+    ("", "Return your final response within \\boxed{}."),
 )
-"""Known prompts: what stands before the question and what after it. The second is DAPO-Math-17k's."""
+"""Known prompts: what stands before the question and what after it."""
 
 _INSTRUCTION = re.compile(
     r"Solve the following math problem|Answer:\s*\$Answer|Remember to put your answer|final answer (with)?in \\boxed",
@@ -60,17 +108,63 @@ def with_options(question: str, options: Sequence[str]) -> str:
 
 
 def strip_wrapper(text: str) -> str:
-    """The text without the known wrapper around it, and without blanks around; text in no known wrapper is kept.
+    r"""The text without the known wrappers around it, and without blanks around; text in no known wrapper is kept.
+
+    Case and blanks inside an instruction do not matter, nor does its last stop. It must stand alone: at the text's
+    start or end, and on its own line or as its own sentence. A text with several is stripped of all of them, so that
+    `strip_wrapper(strip_wrapper(text)) == strip_wrapper(text)`.
 
     >>> strip_wrapper(wrap("What is 7*8?")), strip_wrapper("What is 7*8?")
     ('What is 7*8?', 'What is 7*8?')
+    >>> strip_wrapper("What is 7*8? Let's think step by step and output the final answer within \\boxed{}.")
+    'What is 7*8?'
     """
     text = text.strip()
-    for before, after in WRAPPERS:
-        # The lengths keep the two ends apart; both together are longer than any text they could share.
-        if len(text) >= len(before) + len(after) and text.startswith(before) and text.endswith(after):
-            return text[len(before) : len(text) - len(after)].strip()
+    while (question := _strip_once(text)) is not None:
+        text = question
     return text
+
+
+def _strip_once(text: str) -> str | None:
+    """What is inside the first wrapper that is around the text; None if none is."""
+    for before, after in _PATTERNS:
+        start, end = 0, len(text)
+        if before is not None:
+            if (match := before.match(text)) is None:
+                continue
+            start = match.end()
+        if after is not None:
+            if (match := after.search(text, start)) is None or not _ends_sentence(text[start : match.start()]):
+                continue
+            end = match.start()
+        return text[start:end].strip()
+    return None
+
+
+def _ends_sentence(question: str) -> bool:
+    """Whether what follows is a sentence of its own, and nothing that the question quotes or introduces."""
+    shown = question.rstrip()
+    is_on_its_own_line = "\n" in question[len(shown) :]
+    is_apart = question != shown or not shown[-1:].isalnum()
+    return not shown or is_on_its_own_line or (is_apart and shown[-1] not in ":\"'`“‘«(")
+
+
+def _pattern_of(instruction: str, *, is_before: bool) -> re.Pattern[str] | None:
+    if not instruction:
+        return None
+    words = map(re.escape, instruction.removesuffix(".").split())
+    spelled = r"\s+".join(words).replace(r"\\boxed", r"\\{1,2}boxed")
+    spelled = spelled.replace("'", "['’]").replace('"', '["“”]')
+    if not is_before:
+        return re.compile(rf"{spelled}\.?\s*\Z", re.IGNORECASE)
+    # Without its stop the sentence may continue, unless the line ends.
+    stop = r"\.(?!\w)" if instruction.endswith(".") else r"(?!\w)"
+    return re.compile(rf"{spelled}(?:{stop}|(?=\s*\n|\s*\Z))", re.IGNORECASE)
+
+
+_PATTERNS = tuple(
+    (_pattern_of(before, is_before=True), _pattern_of(after, is_before=False)) for before, after in WRAPPERS
+)
 
 
 def unwrap(text: str, *, should_have_wrapper: bool) -> str:

@@ -27,15 +27,18 @@ NUM_BINS = 20
 
 def report_warmup(path: Path, config: Any) -> str:
     """Lines on the warm-up data at `path`, and its picture `PATH.png`."""
-    settings = read_settings(config.relay).warmup
-    num_rows = num_finished = 0
+    relay = read_settings(config.relay)
+    settings = relay.warmup
+    num_rows = num_finished = num_broken = 0
     per_row: Counter[int] = Counter()
     asked: Counter[int] = Counter()
     expected: Counter[int] = Counter()  # of `asked`, from the exact law at every command's place
     places, even = np.zeros(NUM_BINS), np.zeros(NUM_BINS)
     laws: dict[int, dict[int, Fraction]] = {}
-    for row in _rows(path, ["num_own_tokens", "calls", "is_finished"]):
+    columns = ["num_own_tokens", "calls", "is_finished", "breaks_box"]
+    for row in _rows(path, columns):
         num_rows += 1
+        num_broken += row["breaks_box"]
         num_finished += row["is_finished"]
         per_row[len(row["calls"])] += 1
         for call in row["calls"]:
@@ -44,7 +47,9 @@ def report_warmup(path: Path, config: Any) -> str:
             bins = np.arange(row["num_own_tokens"]) * NUM_BINS // row["num_own_tokens"]
             places[bins[call["position"]]] += 1
             even += np.bincount(bins, minlength=NUM_BINS) / len(bins)
-            for number, share in laws.setdefault(left, length_law(settings.max_exponent, left)).items():
+            if left not in laws:
+                laws[left] = length_law(settings.max_exponent, left, relay.written_length)
+            for number, share in laws[left].items():
                 expected[number] += float(share)  # type: ignore[assignment]
     figure = Figure(figsize=(13, 3.8), layout="constrained")
     counts, spots, lengths = figure.subplots(1, 3)
@@ -67,8 +72,9 @@ def report_warmup(path: Path, config: Any) -> str:
     figure.suptitle(f"Warm-up data: {num_calls} commands in {num_rows} samples, beside the law they are drawn from")
     _save(figure, path)
     return (
-        f"{path}: {num_rows} samples, {num_calls} commands; {num_rows - num_finished} samples ran into the length "
-        f"limit and are left out of training; picture: {path}.png"
+        f"{path}: {num_rows} samples, {num_calls} commands; in {num_broken} samples a command stands inside the "
+        f"answer's \\boxed{{}}; {num_rows - num_finished} samples ran into the length limit and are left out of "
+        f"training; picture: {path}.png"
     )
 
 

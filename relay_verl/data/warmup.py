@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from relay_verl.protocol import format_call
+from relay_verl.tokenization import encode_within
 
 
 class TextEncoder(Protocol):
@@ -42,13 +43,23 @@ class DrawnCall:
     position: int
     """It stands before this one of the original ids."""
     num_drawn: int
-    """d * 10^k as drawn."""
+    """d * 10^k as drawn, or the fixed number."""
     num_tokens: int
-    """What it asks for: `num_drawn`, clipped to the original ids left after it."""
+    """What it asks for: `num_drawn`, clipped to the original ids left after it; a fixed number is not clipped."""
 
 
-def draw_calls(length: int, rng: np.random.Generator, *, num_calls: int, max_exponent: int = 3) -> list[DrawnCall]:
+def draw_calls(
+    length: int,
+    rng: np.random.Generator,
+    *,
+    num_calls: int,
+    max_exponent: int = 3,
+    written_length: int | None = None,
+) -> list[DrawnCall]:
     """Draw `num_calls` commands for a text of `length` ids, in order: distinct uniform positions, lengths by the law.
+
+    Where `written_length` is given, every command says that number and nothing else (paper 5.4: the command is
+    hard-constrained to a fixed count); it is not clipped, because decoding does not clip it either.
 
     Raises:
         ValueError: more commands than positions, or a negative exponent.
@@ -58,6 +69,8 @@ def draw_calls(length: int, rng: np.random.Generator, *, num_calls: int, max_exp
     if not 0 <= num_calls <= length:
         raise ValueError(f"num_calls must be between 0 and the {length} positions of token_ids, got {num_calls}")
     positions = sorted(rng.choice(length, size=num_calls, replace=False).tolist()) if num_calls else []
+    if written_length is not None:
+        return [DrawnCall(position, written_length, written_length) for position in positions]
     drawn = [draw_num_tokens(rng, max_exponent) for _ in positions]
     return [DrawnCall(p, n, min(n, length - p)) for p, n in zip(positions, drawn, strict=True)]
 
@@ -68,7 +81,7 @@ def place_calls(token_ids: list[int], calls: Iterable[DrawnCall], tokenizer: Tex
     start = 0
     for call in calls:
         result += token_ids[start : call.position]
-        result += tokenizer.encode(format_call(call.num_tokens), add_special_tokens=False)
+        result += encode_within(tokenizer, format_call(call.num_tokens))
         start = call.position
     return result + token_ids[start:]
 
@@ -93,13 +106,18 @@ def insert_calls(
     return place_calls(token_ids, calls, tokenizer)
 
 
-def length_law(max_exponent: int = 3, num_left: int | None = None) -> dict[int, Fraction]:
-    """The exact distribution of what a command asks for, where `num_left` ids are left after it (None: unclipped).
+def length_law(
+    max_exponent: int = 3, num_left: int | None = None, written_length: int | None = None
+) -> dict[int, Fraction]:
+    """The exact distribution of what a command asks for, where `num_left` ids are left after it (None: unclipped), or
+    where every command says `written_length`.
 
     >>> law = length_law(max_exponent=1, num_left=12)
     >>> law[9], law[10], law[12]
     (Fraction(1, 18), Fraction(1, 18), Fraction(4, 9))
     """
+    if written_length is not None:
+        return {written_length: Fraction(1)}
     law: dict[int, Fraction] = {}
     for digit, exponent in product(range(1, 10), range(max_exponent + 1)):
         number = digit * 10**exponent

@@ -35,6 +35,7 @@ class WarmupDataset(Dataset):
         self, parquet_files: Any, tokenizer: Any, config: Any, processor: Any = None, max_samples: int = -1, **_: Any
     ):
         files = [parquet_files] if isinstance(parquet_files, str) else list(parquet_files)
+        self.files = files
         if config.truncation not in ("right", "error"):
             raise ConfigError(f"data.truncation={config.truncation}: allowed: right, error")
         rows = pa.concat_tables([_read(Path(name).expanduser()) for name in files])

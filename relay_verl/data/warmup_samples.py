@@ -3,6 +3,13 @@
 A row is exact token ids, prompt and response, and a loss mask that is 1 on the response. Nothing is decoded and encoded
 again: taking the commands out gives what the student sampled. A response that ran into the length limit is marked, and
 `relay_verl.data.warmup_dataset` leaves it out: it would teach the student not to end.
+
+Positions are uniform (3.1), so some commands stand inside the answer's `\\boxed{...}`. Such a row stays, because the
+law of the paper says so; `breaks_box` marks it and the manifest counts it.
+
+Where the number is fixed (`relay.policy=fixed_N`, `relay.fixed_command=text`) every command says N. The loss covers the
+whole command there, too: decoding forces the number later, but a student that has learned it as text can also be run
+with `relay.fixed_command=delivered`.
 """
 
 from __future__ import annotations
@@ -10,17 +17,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from relay_verl.data.seeds import derive_seed, sample_seed
-from relay_verl.data.warmup import draw_calls, place_calls
+from relay_verl.data.warmup import DrawnCall, draw_calls, place_calls
 from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import TokenEngine
+from relay_verl.grading.answers import last_boxed
 from relay_verl.jobs.formats import Row
-from relay_verl.tokenization import chat_ids
+from relay_verl.tokenization import TokenBytes, chat_ids
 
 SCHEMA = pa.schema(
     [
@@ -37,6 +48,7 @@ SCHEMA = pa.schema(
             pa.list_(pa.struct([(name, pa.int32()) for name in ("position", "num_drawn", "num_tokens")])),
         ),
         ("is_finished", pa.bool_()),
+        ("breaks_box", pa.bool_()),
     ]
 )
 
@@ -56,6 +68,7 @@ class WarmupSampler:
         seed: of all samples and places; None for fresh ones.
         template: arguments of the chat template.
         timeout_s: seconds a response may take.
+        written_length: the number that every command says; None draws it by the law of lengths.
     """
 
     def __init__(
@@ -72,6 +85,7 @@ class WarmupSampler:
         seed: int | None,
         template: Mapping[str, Any],
         timeout_s: float = 3600.0,
+        written_length: int | None = None,
     ):
         self._student = student
         self._tokenizer = tokenizer
@@ -84,6 +98,8 @@ class WarmupSampler:
         self._seed = seed
         self._template = template
         self._timeout_s = timeout_s
+        self._written_length = written_length
+        self._tokens = TokenBytes(tokenizer)
 
     async def process(self, row: Row) -> list[Row]:
         """All rows of one query.
@@ -114,7 +130,13 @@ class WarmupSampler:
         seed = fresh if self._seed is None else derive_seed(self._seed, key, sample, placement)
         rng = np.random.default_rng(seed)
         num_calls = int(rng.choice(len(self._call_probabilities), p=self._call_probabilities))
-        calls = draw_calls(len(own), rng, num_calls=min(num_calls, len(own)), max_exponent=self._max_exponent)
+        calls = draw_calls(
+            len(own),
+            rng,
+            num_calls=min(num_calls, len(own)),
+            max_exponent=self._max_exponent,
+            written_length=self._written_length,
+        )
         response = place_calls(own, calls, self._tokenizer)
         return {
             "id": key,
@@ -127,7 +149,37 @@ class WarmupSampler:
             "num_own_tokens": len(own),
             "calls": [asdict(call) for call in calls],
             "is_finished": is_finished,
+            "breaks_box": breaks_box(own, calls, self._tokens),
         }
+
+
+def breaks_box(own: list[int], calls: Sequence[DrawnCall], tokens: TokenBytes) -> bool:
+    r"""Whether a command stands inside the answer's box: between the backslash of the last `\boxed{...}` and its brace.
+
+    Args:
+        own: the response without commands, [num_own_tokens].
+        calls: the commands, in order.
+        tokens: the tokenizer's view of its ids as bytes.
+    """
+    marked, start = b"", 0
+    for call in calls:
+        # a byte that no box has stands for the command, so that an answer with it in it is another answer
+        marked += tokens.join(own[start : call.position]) + b"\0"
+        start = call.position
+    marked += tokens.join(own[start:])
+    return bool(calls) and last_boxed(marked.decode("latin-1")) != last_boxed(tokens.join(own).decode("latin-1"))
+
+
+def summarize(path: Path) -> dict[str, int]:
+    """The numbers that the manifest gives of the whole output at `path`."""
+    rows = pq.read_table(path, columns=["calls", "is_finished", "breaks_box"])
+    num_calls = pc.list_value_length(rows["calls"])
+    return {
+        "num_rows": len(rows),
+        "num_finished": pc.sum(rows["is_finished"]).as_py() or 0,
+        "num_with_commands": pc.sum(pc.greater(num_calls, 0)).as_py() or 0,
+        "num_boxes_broken": pc.sum(rows["breaks_box"]).as_py() or 0,
+    }
 
 
 def to_records(row: Row, result: list[Row]) -> list[Row]:

@@ -9,6 +9,19 @@ from typing import Any, Literal, Protocol
 FinishReason = Literal["stop", "length", "eos"]
 
 
+NEUTRAL_SAMPLING: Mapping[str, Any] = {
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+"""Plain sampling from the model's distribution, under vLLM's names. An adapter sends all of these with every request,
+so that a server's own defaults (a model's generation_config, a rollout's repetition_penalty) never decide."""
+
+
 class EngineError(RuntimeError):
     """An engine could not answer: it is down, slow, or its answer makes no sense."""
 
@@ -49,7 +62,8 @@ class TokenEngine(Protocol):
             prompt_ids: the context, [prompt_length].
             max_tokens: most tokens to write, at least 1.
             stop: strings that end the generation once written.
-            sampling: parameters under vLLM's names (temperature, top_p, bad_words, logprobs ...).
+            sampling: parameters under vLLM's names (temperature, top_p, bad_words, logprobs ...); what it leaves out is
+                NEUTRAL_SAMPLING's.
             request_id: equal for all turns of one trajectory, so that a replica's prefix cache serves them.
 
         Raises:

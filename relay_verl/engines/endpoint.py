@@ -7,10 +7,14 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relay_verl.engines.base import EngineError, Generation
+from relay_verl.engines.base import NEUTRAL_SAMPLING, EngineError, Generation
 
 # Parameters of vLLM's server that the OpenAI API does not know travel in the request's extra body.
 _OPENAI_PARAMETERS = {"temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"}
+
+CONNECT_TIMEOUT_S = 30.0
+"""Most seconds until a connection stands: a host that drops packets must not hold a request for as long as a whole
+response may take."""
 
 # What reading an answer that is none raises: a web page, other JSON, a list without choices.
 _NO_ANSWER = (AttributeError, IndexError, KeyError, TypeError, ValueError)
@@ -49,12 +53,13 @@ class EndpointEngine:
     @property
     def _client(self) -> Any:
         """The client of the running event loop: its connections belong to one loop."""
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, Timeout
 
         loop, client = self._client_of_loop
         if loop is not asyncio.get_running_loop():
             key = os.environ.get(self._api_key_env) or "none"
-            client = AsyncOpenAI(base_url=self.base_url, api_key=key, timeout=self._timeout_s, max_retries=0)
+            timeout = Timeout(self._timeout_s, connect=min(self._timeout_s, CONNECT_TIMEOUT_S))
+            client = AsyncOpenAI(base_url=self.base_url, api_key=key, timeout=timeout, max_retries=0)
             self._client_of_loop = (asyncio.get_running_loop(), client)
         return client
 
@@ -89,8 +94,9 @@ class EndpointEngine:
         import openai
 
         wants_logprobs = bool(sampling.get("logprobs"))
-        known = {key: value for key, value in sampling.items() if key in _OPENAI_PARAMETERS}
-        extra = {key: value for key, value in sampling.items() if key not in {*_OPENAI_PARAMETERS, "logprobs"}}
+        complete = {**NEUTRAL_SAMPLING, **sampling}
+        known = {key: value for key, value in complete.items() if key in _OPENAI_PARAMETERS}
+        extra = {key: value for key, value in complete.items() if key not in {*_OPENAI_PARAMETERS, "logprobs"}}
         try:
             completion = await self._client.completions.create(
                 model=self._model or await self.model(),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from relay_verl.engines.base import EngineError, Generation
-from relay_verl.tokenization import TokenBytes
+from relay_verl.tokenization import TokenBytes, encode_within
 
 Script = str | list[int] | Exception
 
@@ -79,4 +79,4 @@ class ScriptedEngine:
     def _ids(self, item: Script) -> list[int]:
         if isinstance(item, Exception):
             raise item if isinstance(item, EngineError) else EngineError(str(item)) from item
-        return list(item) if isinstance(item, list) else self._tokenizer.encode(item, add_special_tokens=False)
+        return list(item) if isinstance(item, list) else encode_within(self._tokenizer, item)

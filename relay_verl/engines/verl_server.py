@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relay_verl.engines.base import EngineError, FinishReason, Generation
+from relay_verl.engines.base import NEUTRAL_SAMPLING, EngineError, FinishReason, Generation
 from relay_verl.tokenization import TokenBytes
 
 
@@ -38,7 +38,7 @@ class VerlServerEngine:
         request_id: str | None = None,
     ) -> Generation:
         """See `TokenEngine.generate`."""
-        params: dict[str, Any] = {**sampling, "max_tokens": max_tokens}
+        params: dict[str, Any] = {**NEUTRAL_SAMPLING, **sampling, "max_tokens": max_tokens}
         if stop:
             params |= {"stop": list(stop), "include_stop_str_in_output": True}
         output = await self.client.generate(request_id, prompt_ids=prompt_ids, sampling_params=params)

@@ -1,26 +1,33 @@
 """Answers one question once: the decoder of training under a policy, the grader, and a judge if there is one.
 
-Invariant: a record is of what was asked. A student or a teacher that fails ends the attempt with an EngineError; it
-never becomes a response that the other one wrote alone.
+Invariants:
+
+- A record is of what was asked. A student or a teacher that fails ends the attempt with an EngineError; it never
+  becomes a response that the other one wrote alone.
+- Whoever writes a whole response writes it under the benchmark's sampling and has `relay.rollout_timeout_s` for it, so
+  that the teacher alone and the random router are measured as the students they are compared with (paper 4.2, Table 1,
+  Figure 1). A teacher that answers calls keeps `relay.teacher`'s sampling and deadline, and is greedy with the student.
+- The grader and the judge read the response without its commands.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from relay_verl.config import RelaySettings
 from relay_verl.data.prompts import strip_wrapper
 from relay_verl.data.seeds import derive_seed, sample_seed
+from relay_verl.data.truths import truth_of, truth_text
 from relay_verl.decoder import RelayDecoder
 from relay_verl.engines.base import EngineError, TokenEngine
 from relay_verl.evaluation.judge import Judge
 from relay_verl.evaluation.records import ResponseRecord
 from relay_verl.grading import Grader, kind_of
 from relay_verl.jobs.formats import Row
-from relay_verl.policies import make_policy
+from relay_verl.policies import TeacherAlone, make_policy
 from relay_verl.tokenization import chat_ids
 from relay_verl.types import RelayStatus, RelayTrajectory
 
@@ -66,16 +73,17 @@ class Answerer:
         writer = student or teacher
         assert writer is not None
         settings = replace(rules.settings, on_teacher_failure="fail")
-        # greedy for pass@1, sampled where a benchmark says so; the teacher follows the student
-        self._decoders = {
-            is_greedy: RelayDecoder(
-                writer,
-                teacher,
-                tokenizer,
-                settings.decoder_config(rules.max_tokens, greedy=is_greedy, vocab_size=len(tokenizer)),
-            )
+        # greedy for pass@1, sampled where a benchmark says so; a teacher that answers calls follows the student
+        configs = {
+            is_greedy: settings.decoder_config(rules.max_tokens, greedy=is_greedy, vocab_size=len(tokenizer))
             for is_greedy in (True, False)
         }
+        # a teacher that writes the whole response is one more student: nothing of `relay.teacher` bounds it
+        whole = replace(configs[False], teacher_sampling={}, teacher_timeout_s=settings.rollout_timeout_s)
+        self._decoders = {
+            is_greedy: RelayDecoder(writer, teacher, tokenizer, config) for is_greedy, config in configs.items()
+        }
+        self._teacher_alone = RelayDecoder(writer, teacher, tokenizer, whole)
         self._tokenizer = tokenizer
         self._rules = rules
         self._judge = judge
@@ -103,17 +111,21 @@ class Answerer:
                 prompt_ids, [], RelayStatus.STUDENT_FAILED, error="the prompt fills the context"
             )
         else:
-            trajectory = await self._decoders[is_greedy].run(
+            # one object a response: the router draws here who writes it
+            policy = make_policy(rules.policy, derive_seed(rules.seed, "policy", *name))
+            is_teachers = isinstance(policy, TeacherAlone)
+            decoder = self._teacher_alone if is_teachers else self._decoders[is_greedy]
+            trajectory = await decoder.run(
                 prompt_ids,
                 sampling={**sampling, **seeds[0]},
-                teacher_sampling=seeds[1],
-                policy=make_policy(rules.policy, derive_seed(rules.seed, "policy", *name)),
+                teacher_sampling={**sampling, **seeds[1]} if is_teachers else seeds[1],
+                policy=policy,
                 max_response_tokens=room,
             )
             if trajectory.status is not RelayStatus.COMPLETED:
                 raise EngineError(trajectory.error)
         latency_s = time.monotonic() - started
-        truth, question = str(row["reward_model"]["ground_truth"]), strip_wrapper(row["prompt"][-1]["content"])
+        truth, question = truth_of(row["reward_model"]), strip_wrapper(row["prompt"][-1]["content"])
         text = self._tokenizer.decode(trajectory.response_ids, skip_special_tokens=True)
         verdict = await self._grader.grade_async(text, truth, kind_of(row.get("ability")))
         record = ResponseRecord.of(
@@ -124,13 +136,20 @@ class Answerer:
             id=id,
             sample=sample,
             question=question,
-            ground_truth=truth,
-            judge=await self._judge.judge(question, verdict.answer, truth) if self._judge else None,
+            ground_truth=truth_text(truth),
+            task=task_of(row),
+            judge=await self._judge.judge(question, verdict.answer, truth_text(truth)) if self._judge else None,
             started_at=started_at,
             latency_s=latency_s,
             decode=lambda ids: self._tokenizer.decode(ids, skip_special_tokens=False),
         )
-        return asdict(record)
+        return record.to_dict()
+
+
+def task_of(row: Row) -> str | None:
+    """The task of a benchmark that a row belongs to, at `extra_info.task`; None if it does not say."""
+    task = (row.get("extra_info") or {}).get("task")
+    return None if task in (None, "") else str(task)
 
 
 def to_records(query: Row, record: Row) -> list[Row]:

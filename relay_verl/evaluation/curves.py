@@ -67,7 +67,7 @@ _LINE_STYLES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (1, 1.3)))
 _GREY = "#5f6570"
 
 PANELS = (
-    Panel("Accuracy", "right answers (%)", (Series("relay/accuracy", "accuracy", _BLUE),), True, True),
+    Panel("Accuracy", "right answers by rule (%)", (Series("relay/accuracy", "accuracy", _BLUE),), True, True),
     Panel("Call rate", "responses that call (%)", (Series("relay/call_rate", "call rate", _VERMILION),), True, True),
     Panel("Call ratio", "teacher's share of tokens (%)", (Series("relay/call_ratio", "call ratio", _PURPLE),), True),
     Panel(

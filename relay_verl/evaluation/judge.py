@@ -7,7 +7,8 @@ Invariant: `Judge.judge` returns a JudgeText within its deadline whatever the en
 our objects, texts and files.
 
 Right and wrong answers are judged alike: nothing here knows the rule's verdict (the authors' release asks about wrong
-ones only). An answer that says nothing is wrong without being asked.
+ones only). An answer that says nothing, or a response without a box, is wrong without being asked about: a departure,
+see `relay_verl.evaluation.verdicts`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from relay_verl.config import ConfigError
 from relay_verl.engines.base import EngineError
 from relay_verl.engines.breaker import Breaker
 from relay_verl.evaluation.judge_prompt import MESSAGE, RULES, as_utf8, make_messages, read_verdict, says_something
-from relay_verl.evaluation.records import JudgeText
+from relay_verl.evaluation.records import UNCLEAR_REPLY, JudgeText
 
 API_KEY_ENV = "RELAY_JUDGE_API_KEY"
 """Environment variable that holds the endpoint's key, if it wants one."""
@@ -117,19 +118,15 @@ class Judge:
     def spec(self) -> dict[str, Any]:
         """What decides its verdicts, as JSON, for a manifest."""
         prompt = hashlib.sha256(f"{RULES}\0{MESSAGE}".encode()).hexdigest()
-        return {
-            "base_url": self.base_url,
-            "model": self.model,
-            "temperature": self._temperature,
-            "prompt_sha256": prompt,
-        }
+        where = {"base_url": self.base_url, "model": self.model}
+        return {**where, "temperature": self._temperature, "prompt_sha256": prompt}
 
     async def judge(self, question: str, answer: str | None, ground_truth: str) -> JudgeText:
         """Whether `answer` means the same as `ground_truth`. Never raises for what the endpoint does, and never hangs.
 
         Args:
             question: as text.
-            answer: the response's final answer, of which MAX_ANSWER_CHARS are shown; None if there is none.
+            answer: the final answer without commands, of which MAX_ANSWER_CHARS are shown; None if there is none.
             ground_truth: the right answer.
         """
         try:
@@ -148,7 +145,7 @@ class Judge:
         with self._breaker.calling():
             reply = await self._try(question, answer, ground_truth)
         verdict = read_verdict(reply)
-        error = "" if verdict is not None else "the reply is neither Yes nor No"
+        error = "" if verdict is not None else UNCLEAR_REPLY
         return {"is_correct": verdict, "reply": reply[-MAX_REPLY_CHARS:], "error": error}
 
     async def check(self) -> None:
@@ -200,7 +197,11 @@ class Judge:
         body = bytearray()
         try:
             async with self._client.chat.completions.with_streaming_response.create(
-                model=self.model, messages=messages, temperature=self._temperature, max_tokens=MAX_REPLY_TOKENS
+                model=self.model,
+                messages=messages,
+                temperature=self._temperature,
+                top_p=1.0,  # or the file of a model that vLLM serves decides; the API has no word for top_k
+                max_tokens=MAX_REPLY_TOKENS,
             ) as response:
                 async for chunk in response.iter_bytes():
                     body += chunk

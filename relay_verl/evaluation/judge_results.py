@@ -5,7 +5,8 @@
     FOLDER/responses.jsonl                   gets the verdicts once all are in
 
 Invariant: responses.jsonl is the old one or has all verdicts; nothing else of a response changes. What decides is the
-responses without their verdicts, so that the same judge on the same folder has nothing left to do.
+responses without their verdicts, so that the same judge on the same folder has nothing left to do. The judge is given
+the answer without commands, also of responses that were graded with them.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ import pyarrow.parquet as pq
 from relay_verl.evaluation.agreement import Agreement, agreement
 from relay_verl.evaluation.judge import Judge
 from relay_verl.evaluation.records import JudgeText, ResponseRecord, write_records
-from relay_verl.evaluation.results import RESPONSES, read_result
+from relay_verl.evaluation.results import RESPONSES, VERDICTS, read_result
+from relay_verl.grading import boxed_answer
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import Parquet
-
-VERDICTS = "verdicts.parquet"
+from relay_verl.protocol import strip_attempted_calls
 
 _SCHEMA = pa.schema([("is_correct", pa.bool_()), ("reply", pa.string()), ("error", pa.string())])
 
@@ -46,8 +47,10 @@ async def judge_results(folder: Path, judge: Judge, max_concurrency: int = 32) -
         JobError: replies are missing, or the folder's verdicts are by another judge; what is finished is saved.
     """
     records = [replace(record, judge=None) for record in read_result(folder).records]
+    # with the answers as the judge reads them: verdicts on an answer with a command in it are another job's
+    asked = [replace(record, answer=_answer_of(record)) for record in records]
     job = Job(
-        spec={"kind": "judge", "judge": judge.spec, "responses_sha256": _hash(records)},
+        spec={"kind": "judge", "judge": judge.spec, "responses_sha256": _hash(asked)},
         format=Parquet(_SCHEMA),
         process=lambda row: _ask(judge, row),
         to_records=lambda row, verdict: [verdict],
@@ -55,13 +58,23 @@ async def judge_results(folder: Path, judge: Judge, max_concurrency: int = 32) -
     )
     queries = (
         (str(i), {"question": r.question, "answer": r.answer, "ground_truth": r.ground_truth})
-        for i, r in enumerate(records)
+        for i, r in enumerate(asked)
     )
     await run_job(job, queries, len(records), folder / VERDICTS)
     verdicts: list[JudgeText] = pq.read_table(folder / VERDICTS).to_pylist()
     judged = [replace(record, judge=verdict) for record, verdict in zip(records, verdicts, strict=True)]
     write_records(folder / RESPONSES, judged)
     return agreement(judged)
+
+
+def _answer_of(record: ResponseRecord) -> str | None:
+    r"""The answer without commands.
+
+    Responses graded before the grader took commands out keep the answer that it found with them in place: with a
+    command in it, or not the last one where a command stands between `\boxed` and its brace.
+    """
+    box = boxed_answer(strip_attempted_calls(record.text))
+    return record.answer if box == boxed_answer(record.text) else box
 
 
 async def _ask(judge: Judge, row: dict[str, Any]) -> JudgeText:

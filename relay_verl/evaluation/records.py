@@ -16,13 +16,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from relay_verl.files import replace_file
 from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory
+
+UNCLEAR_REPLY = "the reply is neither Yes nor No"
+"""Why there is no verdict where the judge replied; any other reason means that it was not heard."""
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -120,6 +123,9 @@ class ResponseRecord:
     """When the response began, in seconds since 1970."""
     latency_s: float
     """Seconds from the prompt to the end of the response."""
+    task: str | None = None
+    """Which of its benchmark's tasks the question belongs to, such as BBEH's 'boardgame qa'; None if it has none. Files
+    written before there was this field read as None."""
 
     @classmethod
     def of(
@@ -137,6 +143,7 @@ class ResponseRecord:
         decode: Callable[[list[int]], str],
         sample: int = 0,
         judge: JudgeText | None = None,
+        task: str | None = None,
     ) -> ResponseRecord:
         """The record of a trajectory; `decode` turns one segment's token ids into text."""
         return cls(
@@ -174,6 +181,7 @@ class ResponseRecord:
             num_calls=trajectory.num_calls,
             started_at=float(started_at),
             latency_s=float(latency_s),
+            task=task,
         )
 
     @property
@@ -201,13 +209,20 @@ class ResponseRecord:
         """Whether the response is whole."""
         return self.status == RelayStatus.COMPLETED
 
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON's types. Without a task there is no key `task`: an old record stays byte for byte."""
+        fields = asdict(self)
+        if self.task is None:
+            del fields["task"]
+        return fields
+
     def to_json(self) -> str:
         """One line of ASCII JSON, without the line break.
 
         Raises:
             ValueError: a number is NaN or infinite.
         """
-        return json.dumps(asdict(self), allow_nan=False)
+        return json.dumps(self.to_dict(), allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str | bytes) -> ResponseRecord:

@@ -2,6 +2,7 @@
 
     FOLDER/responses.jsonl                  a `ResponseRecord` a line: benchmark by benchmark, question by question
     FOLDER/responses.jsonl.manifest.json    {"job": all that decides the responses, ...}; without it the run is not over
+    FOLDER/verdicts.parquet                 with its manifest, if `relay-verl judge` judged them afterwards
 
 Invariant: what `read_result` gives is whole: as many records as the manifest says.
 """
@@ -19,6 +20,7 @@ from relay_verl.evaluation.records import ResponseRecord, read_records
 
 RESPONSES = "responses.jsonl"
 MANIFEST = f"{RESPONSES}.manifest.json"
+VERDICTS = "verdicts.parquet"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,22 @@ class Result:
     def row(self) -> str | None:
         """The trained row it measures, such as '1.7b/relay' (see `relay_verl.evaluation.paper`); None if not said."""
         return self.job.get("row")
+
+    @property
+    def judge(self) -> Mapping[str, Any] | None:
+        """What decides the LLM judge's verdicts on these responses (`Judge.spec`); None if it is not known.
+
+        Raises:
+            ConfigError: the manifest of the verdicts is damaged.
+        """
+        manifest = self.folder / f"{VERDICTS}.manifest.json"
+        if not manifest.exists():
+            return self.job.get("judge")
+        try:
+            spec: Mapping[str, Any] | None = json.loads(manifest.read_bytes())["job"]["judge"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{manifest} is damaged: {type(error).__name__}: {error}") from None
+        return spec
 
     @property
     def policy(self) -> str:

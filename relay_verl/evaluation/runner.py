@@ -3,6 +3,9 @@
 The engines are verl's replicas in Ray, as in training, or endpoints; each model is started once and serves every
 condition. A condition is a long job of its own: its results folder appears when it is whole, and a run that was killed
 goes on where it ended. Greedy pass@1, or avg@k where a benchmark says so (paper 4.2).
+
+A response may take `relay.rollout_timeout_s`, whoever writes it and wherever the model runs: the deadlines of calls
+(`relay.teacher.timeout_s`) bound calls alone.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import Any
 
 from relay_verl.cluster import num_gpus_of, ray_cluster, start_models, template_of
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
+from relay_verl.deadlines import GRADING_S
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.guard import NO_BREAKER
 from relay_verl.evaluation.answerer import Answerer, Rules, to_records
@@ -31,6 +35,9 @@ from relay_verl.jobs.pool import Pool, default_num_workers
 from relay_verl.jobs.store import JobStore
 from relay_verl.models import is_endpoint, model_at, model_sha256
 from relay_verl.policies import make_policy, needs_student, needs_teacher
+
+_UNTRUNCATED: Mapping[str, Any] = {"top_p": 1.0, "top_k": -1}
+"""Sampling from the whole distribution, said in full: what is not said an endpoint takes from the model's files."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Exam:
     num_samples: int | None = None
     """Responses a question; each benchmark's own number if None."""
     temperature: float | None = None
-    """Sampling temperature; each benchmark's own sampling if None."""
+    """Sampling temperature, with neither top_p nor top_k; each benchmark's own sampling if None."""
     seed: int = 0
     """Of all that is drawn."""
     is_deterministic: bool = False
@@ -93,7 +100,10 @@ class Exam:
     def sampling(self, name: str) -> tuple[int, dict[str, Any]]:
         """Responses a question of this benchmark, and their sampling under vLLM's names."""
         benchmark = self.benchmarks[name][0]
-        sampling = dict(benchmark.sampling) if self.temperature is None else {"temperature": self.temperature}
+        if self.temperature is None:
+            sampling = dict(benchmark.sampling)
+        else:  # greedy needs no more
+            sampling = {"temperature": self.temperature, **(_UNTRUNCATED if self.temperature > 0 else {})}
         return self.num_samples or benchmark.num_samples, sampling
 
     def queries(self) -> Iterator[tuple[str, Row]]:
@@ -167,7 +177,8 @@ def evaluate(
     if not open_jobs:
         return
     tokenizer = _load_tokenizer(config, [c for c, _ in open_jobs], tokenizer_path)
-    settings = read_settings(config.relay).teacher
+    relay = read_settings(config.relay)
+    settings = replace(relay.teacher, breaker_threshold=NO_BREAKER, timeout_s=relay.rollout_timeout_s)
     models: dict[str, TeacherSettings] = {}
     for condition, _ in open_jobs:
         student, teacher = condition.models
@@ -178,7 +189,6 @@ def evaluate(
                 settings, num_replicas=student_replicas, tensor_parallel_size=1, api_key_env="RELAY_STUDENT_API_KEY"
             )
             models[student] = model_at(student, alone, model=endpoint_models.get(student))
-    models = {address: replace(model, breaker_threshold=NO_BREAKER) for address, model in models.items()}
 
     async def run() -> None:
         engines = await start_models(config, models, tokenizer)
@@ -204,10 +214,11 @@ def _make_job(
     num_workers: int | None,
 ) -> Job:
     student, teacher = condition.models
+    settings = read_settings(config.relay)
     rules = Rules(
         condition=condition.name,
         policy=condition.policy,
-        settings=read_settings(config.relay),
+        settings=settings,
         max_tokens=int(config.data.max_response_length),
         max_context=config.actor_rollout_ref.rollout.max_model_len,
         template=template_of(config),
@@ -225,7 +236,8 @@ def _make_job(
         exam.judge,
     )
     pool = Pool(make_worker, default_num_workers() if num_workers is None else num_workers, at_a_time)
-    return Job(spec, JsonLines(), pool.process, to_records, max_concurrency=at_a_time)
+    timeout_s = settings.rollout_timeout_s + GRADING_S
+    return Job(spec, JsonLines(), pool.process, to_records, max_concurrency=at_a_time, timeout_s=timeout_s)
 
 
 def _describe(
@@ -254,7 +266,10 @@ def _describe(
             "max_calls": settings.max_calls,
             "max_tokens_per_call": settings.max_tokens_per_call,
         },
-        "teacher_temperature": settings.teacher.temperature,
+        # under another policy it decides nothing
+        "fixed_command": settings.fixed_command if condition.policy.startswith("fixed_") else None,
+        # of calls, unless the student is greedy; who writes whole responses has the benchmark's
+        "teacher_sampling": dict(settings.decoder_config(1, greedy=False, vocab_size=None).teacher_sampling),
         "template": template_of(config),
         "rollout_sha256": hashlib.sha256(json.dumps(rollout, sort_keys=True, default=str).encode()).hexdigest(),
     }

@@ -1,11 +1,12 @@
-"""Estimates with 95% intervals from the records of evaluations, and what the teacher cost.
+"""Estimates with 95% intervals from the records of evaluations.
 
 Every measure here is a ratio of two sums over questions: right samples over samples, teacher tokens over tokens. That
 makes one bootstrap serve all of them:
 
-- a resample draws whole questions, so that the samples of one question stay together, and draws within each benchmark;
-- a measure is the mean of its benchmarks' ratios (accuracy, paper 4.1), or one ratio of all sums (the pooled call
-  ratio, "of the total generated tokens");
+- a resample draws whole questions, so that the samples of one question stay together, and draws within each benchmark
+  (for BBEH's harmonic mean within each task);
+- a measure is the mean of its benchmarks' ratios (accuracy, paper 4.2; the average call ratio), or one ratio of all
+  sums (the pooled call ratio), or the adjusted harmonic mean of its tasks' ratios (BBEH);
 - two measures over the same questions are resampled together: the paired bootstrap of their difference.
 
 Over several training seeds their spread takes the place of the bootstrap: Student's t interval for a mean, Welch's
@@ -16,15 +17,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cache
 from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 
+from relay_verl.evaluation.harmonic import adjusted_harmonic_mean
 from relay_verl.evaluation.records import ResponseRecord
-from relay_verl.types import CallOutcome
 
 NUM_RESAMPLES = 10_000
 LEVEL = 0.95
@@ -45,14 +47,25 @@ class Estimate:
     """What the interval is over."""
 
 
+class Average(StrEnum):
+    """How the strata of a measure become one number."""
+
+    MEAN = "mean"
+    """The mean of their ratios."""
+    POOLED = "pooled"
+    """One ratio of all sums."""
+    HARMONIC = "harmonic"
+    """The adjusted harmonic mean of their ratios (`relay_verl.evaluation.harmonic`)."""
+
+
 @dataclass(frozen=True)
 class Measure:
     """A ratio of sums over the questions of some benchmarks, for one or several seeds."""
 
     strata: tuple[np.ndarray, ...]
-    """One array a benchmark: [num_questions, num_seeds, 2], numerator and denominator."""
-    is_pooled: bool = False
-    """True: one ratio of all sums. False: the mean of the benchmarks' ratios."""
+    """One array a benchmark or task: [num_questions, num_seeds, 2], numerator and denominator."""
+    average: Average = Average.MEAN
+    """How they become one number."""
     questions: tuple[tuple[str, ...], ...] = ()
     """Ids of each stratum's questions, in its order; () if nobody needs them."""
 
@@ -76,10 +89,11 @@ class Measure:
         return self._ratio(np.stack(sums, axis=1).reshape(num_resamples, len(sums), self.num_seeds, 2))
 
     def _ratio(self, sums: np.ndarray) -> np.ndarray:  # [..., num_strata, num_seeds, 2] -> [..., num_seeds]
-        if self.is_pooled:
+        if self.average is Average.POOLED:
             sums = sums.sum(axis=-3, keepdims=True)
         over, under = sums[..., 0], sums[..., 1]
-        return np.divide(over, under, out=np.zeros_like(over), where=under > 0).mean(axis=-2)
+        ratios = np.divide(over, under, out=np.zeros_like(over), where=under > 0)
+        return adjusted_harmonic_mean(ratios, axis=-2) if self.average is Average.HARMONIC else ratios.mean(axis=-2)
 
 
 Counts = Callable[[ResponseRecord], tuple[float, float]]
@@ -96,48 +110,86 @@ def call_rate(seeds: Sequence[Records], benchmarks: Sequence[str]) -> Measure:
     return measure(seeds, benchmarks, lambda record: (record.has_called, 1))
 
 
-def call_ratio(seeds: Sequence[Records], benchmarks: Sequence[str]) -> Measure:
-    """All teacher tokens over all response tokens (micro)."""
-    return measure(seeds, benchmarks, lambda record: (record.num_teacher_tokens, record.num_tokens), is_pooled=True)
+def has_tasks(records: Records, benchmark: str) -> bool:
+    """Whether there are responses on the benchmark and all of them say which task of it they belong to."""
+    tasks = [record.task for record in records if record.benchmark == benchmark]
+    return bool(tasks) and None not in tasks
+
+
+def harmonic_accuracy(seeds: Sequence[Records], benchmark: str) -> Measure:
+    """The adjusted harmonic mean of the accuracies of a benchmark's tasks, which all seeds' records name."""
+    of_benchmark = [[record for record in records if record.benchmark == benchmark] for records in seeds]
+    tasks = sorted({str(record.task) for records in of_benchmark for record in records})
+    return measure(
+        of_benchmark,
+        tasks,
+        lambda record: (record.is_correct, 1),
+        average=Average.HARMONIC,
+        stratum_of=lambda record: str(record.task),
+    )
+
+
+def average_call_ratio(seeds: Sequence[Records], benchmarks: Sequence[str]) -> Measure:
+    """Teacher tokens over response tokens of each benchmark, averaged over benchmarks: the tables' "Avg. Call Ratio".
+
+    The paper does not define its column. Within a benchmark it speaks of the share "of the total generated tokens" (1),
+    and the release prints one such ratio a dataset.
+    """
+    return measure(seeds, benchmarks, lambda record: (record.num_teacher_tokens, record.num_tokens))
+
+
+def pooled_call_ratio(seeds: Sequence[Records], benchmarks: Sequence[str]) -> Measure:
+    """All teacher tokens over all response tokens, all benchmarks together: the longest responses weigh most."""
+    return replace(average_call_ratio(seeds, benchmarks), average=Average.POOLED)
 
 
 def mean_call_ratio(seeds: Sequence[Records], benchmarks: Sequence[str]) -> Measure:
-    """Mean of rho over responses (macro), which the reward charges."""
-    return measure(seeds, benchmarks, lambda record: (record.call_ratio, 1), is_pooled=True)
+    """Mean of rho over responses, which the reward charges."""
+    return measure(seeds, benchmarks, lambda record: (record.call_ratio, 1), average=Average.POOLED)
 
 
-def measure(seeds: Sequence[Records], benchmarks: Sequence[str], counts: Counts, *, is_pooled: bool = False) -> Measure:
+def measure(
+    seeds: Sequence[Records],
+    strata: Sequence[str],
+    counts: Counts,
+    *,
+    average: Average = Average.MEAN,
+    stratum_of: Callable[[ResponseRecord], str] = lambda record: record.benchmark,
+) -> Measure:
     """The measure that `counts` says.
 
     Args:
         seeds: one sequence of records a training seed, all over the same questions.
-        benchmarks: data sources to count; the others are left out.
+        strata: benchmarks, or tasks, to count; the others are left out.
         counts: what a response adds to the two sums.
-        is_pooled: see `Measure`.
+        average: see `Measure`.
+        stratum_of: which of them a response belongs to.
 
     Raises:
-        ValueError: no seed, no benchmark, or a benchmark that a seed has no questions or other questions of.
+        ValueError: no seed, no stratum, or a stratum that a seed has no questions or other questions of.
     """
-    if not seeds or not benchmarks:
+    if not seeds or not strata:
         raise ValueError("a measure needs records and benchmarks")
-    strata, questions = [], []
-    for benchmark in benchmarks:
-        of_seeds = [_sum_by_question(records, benchmark, counts) for records in seeds]
+    arrays, questions = [], []
+    for stratum in strata:
+        of_seeds = [
+            _sum_by_question((record for record in records if stratum_of(record) == stratum), counts)
+            for records in seeds
+        ]
         ids = sorted(of_seeds[0])
         if not ids or any(sums.keys() != of_seeds[0].keys() for sums in of_seeds):
-            raise ValueError(f"{benchmark}: not the same questions in all records, or none")
-        strata.append(np.array([[sums[id] for sums in of_seeds] for id in ids], dtype=float))
+            raise ValueError(f"{stratum}: not the same questions in all records, or none")
+        arrays.append(np.array([[sums[id] for sums in of_seeds] for id in ids], dtype=float))
         questions.append(tuple(ids))
-    return Measure(tuple(strata), is_pooled, tuple(questions))
+    return Measure(tuple(arrays), average, tuple(questions))
 
 
-def _sum_by_question(records: Records, benchmark: str, counts: Counts) -> dict[str, tuple[float, float]]:
+def _sum_by_question(records: Iterable[ResponseRecord], counts: Counts) -> dict[str, tuple[float, float]]:
     sums: dict[str, tuple[float, float]] = {}
     for record in records:
-        if record.benchmark == benchmark:
-            over, under = counts(record)
-            old_over, old_under = sums.get(record.id, (0.0, 0.0))
-            sums[record.id] = (old_over + over, old_under + under)
+        over, under = counts(record)
+        old_over, old_under = sums.get(record.id, (0.0, 0.0))
+        sums[record.id] = (old_over + over, old_under + under)
     return sums
 
 
@@ -172,7 +224,7 @@ def difference(of: Measure, to: Measure, *, seed: int = 0) -> Estimate:
         reach *= math.hypot(error, other_error)
         return Estimate(mean, mean - reach, mean + reach, num_seeds, "seeds")
     pairs = zip(of.strata, to.strata, strict=True)
-    both = Measure(tuple(np.concatenate(pair, axis=1) for pair in pairs), of.is_pooled)
+    both = Measure(tuple(np.concatenate(pair, axis=1) for pair in pairs), of.average)
     resampled = both.resample(np.random.default_rng(seed))
     low, high = _percentiles(resampled[:, : len(values)].mean(axis=1) - resampled[:, len(values) :].mean(axis=1))
     return Estimate(mean, low, high, num_seeds, "questions")
@@ -224,77 +276,3 @@ def _resample_sums(rows: np.ndarray, rng: np.random.Generator, num_resamples: in
         for i, column in enumerate(columns):
             sums[start : start + len(drawn), i] = column.take(drawn).sum(axis=1)
     return sums
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What some responses took. Tokens, seconds and calls of all of them together unless said otherwise."""
-
-    num_responses: int
-    num_tokens: int
-    """Tokens of the responses, both writers together."""
-    num_calls: int
-    """Served calls."""
-    num_requested: int
-    """Tokens that the served calls asked for."""
-    num_delivered: int
-    """Tokens that the teacher wrote."""
-    num_context: int
-    """Tokens that the teacher was given to read."""
-    num_cached: int | None
-    """Those of them in its prefix cache; None if some engine did not say."""
-    wall_s: float
-    """Seconds in which some response was under way; a pause between two parts of a run does not count."""
-    p50_s: float
-    """Median latency of a response."""
-    p95_s: float
-    """95th percentile of it."""
-
-    @property
-    def num_prefilled(self) -> int | None:
-        """Tokens that the teacher had to read anew; None if it did not say."""
-        return None if self.num_cached is None else self.num_context - self.num_cached
-
-    @property
-    def tokens_per_s(self) -> float:
-        """Response tokens a second of wall time; 0.0 if no time passed."""
-        return self.num_tokens / self.wall_s if self.wall_s else 0.0
-
-
-def cost(records: Records) -> Cost:
-    """What these responses of one run took.
-
-    Raises:
-        ValueError: no records.
-    """
-    if not records:
-        raise ValueError("no records, no cost")
-    served = [call for record in records for call in record.calls if call["outcome"] == CallOutcome.SERVED]
-    cached = [call["num_cached"] for call in served]
-    known = [num for num in cached if num is not None]
-    p50, p95 = np.quantile([record.latency_s for record in records], [0.5, 0.95])
-    return Cost(
-        num_responses=len(records),
-        num_tokens=sum(record.num_tokens for record in records),
-        num_calls=sum(record.num_calls for record in records),
-        num_requested=sum(record.num_requested_tokens for record in records),
-        num_delivered=sum(record.num_teacher_tokens for record in records),
-        num_context=sum(call["num_context"] for call in served),
-        num_cached=sum(known) if len(known) == len(cached) else None,
-        wall_s=union_length((record.started_at, record.started_at + record.latency_s) for record in records),
-        p50_s=float(p50),
-        p95_s=float(p95),
-    )
-
-
-def union_length(intervals: Iterable[tuple[float, float]]) -> float:
-    """Length that the intervals cover together.
-
-    >>> union_length([(0, 2), (1, 3), (10, 11)])
-    4.0
-    """
-    length, end = 0.0, -math.inf
-    for start, stop in sorted(intervals):
-        length += max(0.0, stop - max(start, end))
-        end = max(end, stop)
-    return length

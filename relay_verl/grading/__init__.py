@@ -1,6 +1,6 @@
 """Is this answer right? `grade` judges a response by rule; see `relay_verl.grading.grader`."""
 
-from relay_verl.grading.answers import last_boxed
+from relay_verl.grading.answers import boxed_answer, last_boxed
 from relay_verl.grading.grader import (
     KINDS,
     MAX_ANSWER_CHARS,
@@ -20,6 +20,7 @@ __all__ = [
     "Kind",
     "Verdict",
     "VerdictStatus",
+    "boxed_answer",
     "grade",
     "grade_async",
     "kind_of",

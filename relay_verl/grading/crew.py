@@ -116,7 +116,7 @@ def _worker_env() -> dict[str, str]:
     """What the worker needs to start and nothing else, so that no credential is in reach of an answer."""
     passed = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "PYTHONHOME")
     env = {name: value for name, value in os.environ.items() if name in passed or name.startswith("LC_")}
-    # The parent may have found this package, or math-verify, through sys.path alone.
+    # The parent may have found this package, or mpmath, through sys.path alone.
     search_path = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]
     package_root = str(Path(__file__).resolve().parent.parent.parent)
     env["PYTHONPATH"] = os.pathsep.join([*search_path, package_root])

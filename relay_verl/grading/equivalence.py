@@ -1,40 +1,47 @@
-r"""Are two mathematical answers equal? Runs in the worker process only: it can take forever.
+r"""Are two mathematical answers equal? Runs in the worker process only: it can take long.
 
-Departures from a plain `math_verify.verify(parse(ground_truth), parse(response))`, each a row in the tests:
-1. math-verify's own timeouts are off: they need signals in the main thread, and score 0 when they fire.
-2. Both sides are put in a box before they are parsed. Bare, `3\sqrt{2}` is read as 3 and `2\frac{1}{2}` as 1/2.
-3. Only the box is read. Else `\boxed{??? $5$}`, which does not parse, is searched for a number and counts as 5.
-4. Spellings that math-verify does not read are rewritten first: see `relay_verl.grading.spelling`.
+An answer is respelled (`spelling`), read (`structure`) and compared (`compare`). What cannot be read is
+right in its own spelling only, blanks and looks apart. The rules are in the room's README.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-from relay_verl.grading.spelling import PERCENTAGE, respell
+from relay_verl.grading.compare import is_right
+from relay_verl.grading.latex import UnreadableError, plain, tokenize
+from relay_verl.grading.spelling import respell, respell_pair
+from relay_verl.grading.structure import read
 
 
 def is_equivalent(answer: str, ground_truth: str) -> bool:
-    r"""Whether two answers, given without their boxes, are mathematically equal. Can take forever.
+    r"""Whether two answers, given without their boxes, are mathematically equal. Can take long.
 
     >>> is_equivalent(r"\sqrt{18}", r"3\sqrt{2}"), is_equivalent("3 or 5", "5")
     (True, False)
     """
-    from math_verify import verify  # half a second of sympy that the asker's process has no use for
-
-    return verify(_parse(ground_truth), _parse(answer), allow_set_relation_comp=True, timeout_seconds=None)
-
-
-def _parse(answer: str) -> list[Any]:
-    from math_verify import LatexExtractionConfig, parse
-
-    answer = respell(answer)
-    percentage = PERCENTAGE.fullmatch(answer)
-    boxed = rf"$\boxed{{{percentage['number']}}}$\%" if percentage else rf"\boxed{{{answer}}}"
-    box_only = LatexExtractionConfig(try_extract_without_anchor=False, boxed_match_priority=0)
-    return parse(boxed, [box_only], parsing_timeout=None)
+    pair = respell_pair(answer, ground_truth)
+    if pair is None:  # their units differ
+        return False
+    try:
+        return is_right(read(pair[0]), read(pair[1]))
+    except UnreadableError:
+        return _spelling(pair[0]) == _spelling(pair[1]) is not None
 
 
 def is_readable(answer: str) -> bool:
-    """Whether an answer, given without its box, parses, so that another spelling of it can be judged equal."""
-    return any(not isinstance(reading, str) for reading in _parse(answer))
+    r"""Whether an answer is read as mathematics or words; as a truth, other spellings of it are then right, too.
+
+    >>> is_readable(r"\frac{1}{2}"), is_readable(r"1,2,\ldots,9")
+    (True, False)
+    """
+    try:
+        read(respell(answer))
+    except UnreadableError:
+        return False
+    return True
+
+
+def _spelling(answer: str) -> str | None:
+    try:
+        return plain(tokenize(answer)) or None
+    except UnreadableError:
+        return None

@@ -9,6 +9,7 @@ asyncio, in a fork or a Ray actor, and one answer's fate never touches the next 
 How an answer is found, in time linear in the response:
 - The response is read without its commands, well-formed or not: a command never changes a verdict, wherever it stands.
 - It is the content of the last complete, non-empty `\boxed{...}` with balanced braces (`\{` and `\}` are not braces).
+  Boxes at the end that only a comma, `and` or `or` joins are one list, on both sides.
 - Math or text without a box is `no_answer`: stray numbers are not graded.
 - Multiple choice without a box may say "answer is (B)" or "Answer: B"; the last one counts.
 
@@ -16,7 +17,7 @@ How it is judged:
 - Choice letters, equal texts and plain integers are decided right here; plain text is, too, in
   `relay_verl.grading.text`.
 - Everything else goes to `relay_verl.grading.math_worker`, a subprocess with a limit of processor time. It is a process
-  since math-verify's own timeouts use signals: they score 0 outside the main thread, and cannot stop every operation.
+  since a comparison can take long, and a signal cannot stop every operation nor reach another thread.
 - An answer above MAX_ANSWER_CHARS is wrong and is sent nowhere.
 - Of several accepted answers one must be right.
 """
@@ -33,7 +34,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from relay_verl.grading.answers import choice_letter, last_boxed, stated_choice, trim
+from relay_verl.grading.answers import boxed_answer, choice_letter, stated_choice, trim
 from relay_verl.grading.crew import WorkerCrew, WorkerLostError
 from relay_verl.grading.text import is_same_text
 from relay_verl.protocol import strip_attempted_calls
@@ -46,7 +47,7 @@ MAX_INLINE_CHARS = 1 << 16
 """Longest response that `grade_async` scans on the event loop (a few milliseconds); longer ones go to its threads."""
 
 Kind = Literal["math", "choice", "text"]
-"""How an answer is judged. Text is for what is no mathematics, such as `yes, no`, which math-verify reads as a set."""
+"""How an answer is judged. Text is for what is not mathematics, such as `yes, no`, which is a list with an order."""
 KINDS: tuple[Kind, ...] = typing.get_args(Kind)
 
 
@@ -91,8 +92,8 @@ def _decide_here(response: object, ground_truth: object, kind: Kind) -> Verdict 
     if kind not in KINDS:
         return _error(f"kind must be one of {', '.join(map(repr, KINDS))}, not {kind!r}")
     response = strip_attempted_calls(response)
-    answer = last_boxed(response)
-    truth = last_boxed(ground_truth) or ground_truth
+    answer = boxed_answer(response)
+    truth = boxed_answer(ground_truth, is_truth=True) or ground_truth
     if kind == "choice":
         true_letter = choice_letter(truth)
         if true_letter is None:
@@ -181,7 +182,7 @@ class Grader:
         """Whether a mathematical truth parses; if not, only an answer of the very same spelling is right. None if the
         worker could not say."""
         try:
-            truth = trim(last_boxed(ground_truth) or ground_truth)
+            truth = trim(boxed_answer(ground_truth, is_truth=True) or ground_truth)
             is_plain = _INTEGER.fullmatch(truth) is not None
             return is_plain or self._crew().ask("is_readable", [truth], self._timeout_s)
         except (TimeoutError, WorkerLostError, OSError):

@@ -13,7 +13,7 @@ verdict does not depend on what else the machine does.
     worker  {"is_started": true}                                                  the question is read
     worker  {"result": true, "should_retire": false}                              or {"error": "..."}
 
-`should_retire` asks for a fresh process: sympy and antlr keep caches that only grow.
+`should_retire` asks for a fresh process, which bounds whatever the libraries keep.
 The process ends when its stdin does, or when its parent is another process than at the start.
 """
 
@@ -52,7 +52,7 @@ _WARM_UP = (
     (r"\binom{5}{2}+3!", "15"),
     (r"50\%", "0.4"),
 )
-"""A pair for each part of the libraries that is slow the first time: intervals, sets, solving, matrices, functions."""
+"""A pair for each part that is slow the first time: intervals, sets, equations, matrices, functions."""
 
 
 def serve(questions: BinaryIO, replies: BinaryIO) -> None:

@@ -1,10 +1,12 @@
 r"""Are two answers the same text? For benchmarks whose answers are words, letters and lists, not mathematics. Pure.
 
 The rules are those of BIG-Bench Extra Hard's own evaluation (google-deepmind/bbeh, `evaluate.py`): case, bold, blanks
-behind commas, a closing stop, apostrophes, brackets around the whole and a question mark behind it do not count, `(b)`
-is `b`, and numbers are compared as numbers. Order counts: `yes, no` is not `no, yes`.
+behind commas, closing stops and question marks, apostrophes, and brackets around the whole do not count, `(b)` is `b`,
+and numbers are compared as numbers. Order counts: `yes, no` is not `no, yes`. The empty list `[]` is an answer; a truth
+without any text is not, and nothing is equal to it.
 
-Departure: the answer stands in a `\boxed{}`, so LaTeX around words is taken off on both sides (`\text{yes}`, `50\%`).
+Departures: marks and brackets are taken off both sides, in any order, where the official rule allows one of a kind on
+one side; and the answer stands in a `\boxed{}`, so LaTeX around words (`\text{yes}`, `50\%`) is taken off both sides.
 """
 
 from __future__ import annotations
@@ -32,11 +34,18 @@ def _normalize(text: str) -> str:
     if len(text) > 1 and text.startswith("$") and text.endswith("$"):
         text = text[1:-1]
     text = " ".join(text.replace("**", "").replace("'", "").lower().split())
-    text = re.sub(r"\s*,\s*", ",", text).removesuffix(".").removesuffix("?").strip()
-    if bracketed := _BRACKETED.fullmatch(text):
-        text = bracketed[1].strip()
+    text = _drop_marks(re.sub(r" ?, ?", ",", text))
     letter = _LETTER.fullmatch(text)
     return letter[1] if letter else text
+
+
+def _drop_marks(text: str) -> str:
+    """The text without what closes or surrounds it, as long as some text is left: `[He cried.]` is `He cried`."""
+    text = text.strip()
+    inner = text.rstrip(".? ")
+    if bracketed := _BRACKETED.fullmatch(inner):
+        inner = bracketed[1].strip().rstrip(".? ") or "[]"
+    return inner or re.sub(r"\s", "", text)
 
 
 def _is_same_number(one: str, other: str) -> bool:

@@ -43,6 +43,8 @@ class Job:
     """Queries under way at a time."""
     timeout_s: float = 3600.0
     """Seconds a query may take."""
+    summarize: Callable[[Path], Mapping[str, Any]] | None = None
+    """Numbers on the whole output, which the manifest gets as its `summary`; None leaves it without."""
     max_failures: int = 32
     """Failures in a row after which the job stops: the engine looks dead."""
 
@@ -91,6 +93,7 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
                 "seconds": round(time.monotonic() - started, 1),
                 "versions": versions(),
             },
+            job.summarize,
         )
     return store.finished_manifest() or {}
 

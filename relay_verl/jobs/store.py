@@ -19,7 +19,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +147,18 @@ class JobStore:
             self._format.write(path, records, fingerprint(shard.keys))
         self._journal(index).unlink(missing_ok=True)
 
-    def assemble(self, num_shards: int, manifest: Mapping[str, Any]) -> None:
+    def assemble(
+        self,
+        num_shards: int,
+        manifest: Mapping[str, Any],
+        summarize: Callable[[Path], Mapping[str, Any]] | None = None,
+    ) -> None:
         """Write the output and its manifest from the finished shards, and remove the working folder."""
         with self._writing():
             with replacing(self.out) as path:
                 self._format.join((self._path(index) for index in range(num_shards)), path)
-            text = json.dumps({"job": self._spec, **manifest}, indent=2)
+            summary = {} if summarize is None else {"summary": dict(summarize(self.out))}
+            text = json.dumps({"job": self._spec, **manifest, **summary}, indent=2)
             replace_file(self.manifest, f"{text}\n".encode())
         shutil.rmtree(self.work)
 

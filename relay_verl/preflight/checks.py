@@ -8,6 +8,7 @@ from __future__ import annotations
 from relay_verl.catalog.choice import check_recipe_choice
 from relay_verl.checkpoints.guard import check_resume
 from relay_verl.config import read_settings
+from relay_verl.preflight.attention_checks import check_attention
 from relay_verl.preflight.check import Check
 from relay_verl.preflight.cluster import (
     check_memory,
@@ -38,6 +39,16 @@ from relay_verl.preflight.recipe import (
     check_settings,
     check_sft_platform,
 )
+from relay_verl.preflight.student import check_student_given, check_student_size, check_warmed_up
+from relay_verl.preflight.wiring import (
+    check_agent_loop,
+    check_dataset_class,
+    check_groups,
+    check_replay_buffer,
+    check_reward_manager,
+    check_teacher_tokens,
+    check_trainer,
+)
 
 INSTALLATION = (
     Check("Python", check_python),
@@ -51,9 +62,17 @@ RECIPE = (
     Check("recipe", check_recipe_was_found),
     Check("recipe's own keys", check_recipe_choice),
     Check("relay settings", check_settings),
+    Check("student given", check_student_given, after=("relay settings",)),
+    Check("student's size", check_student_size, after=("student given",)),
     Check("platform", check_platform),
+    Check("trainer", check_trainer),
+    Check("agent loop", check_agent_loop, after=("relay settings",)),
+    Check("reward manager", check_reward_manager),
+    Check("replay buffer", check_replay_buffer, after=("relay settings",)),
+    Check("teacher's tokens", check_teacher_tokens, after=("relay settings",)),
     Check("batch sizes", check_batch_sizes),
     Check("micro-batches", check_micro_batch_sizes, after=("batch sizes",)),
+    Check("groups", check_groups, after=("relay settings", "batch sizes")),
     Check(
         "GPUs declared",
         lambda config: check_declared_gpus(config, read_settings(config.relay)),
@@ -67,7 +86,13 @@ RECIPE = (
         lambda config: check_data_sources(config, read_settings(config.relay)),
         after=("relay settings", "training data", "validation data"),
     ),
-    Check("student", lambda config: check_model("actor_rollout_ref.model.path", config.actor_rollout_ref.model.path)),
+    Check("dataset class", check_dataset_class),
+    Check(
+        "student",
+        lambda config: check_model("actor_rollout_ref.model.path", config.actor_rollout_ref.model.path),
+        after=("student given",),
+    ),
+    Check("student's warm-up", check_warmed_up, after=("student",)),
     Check("teacher", check_teacher_models, after=("relay settings",)),
     Check("tokenizers", check_tokenizers, after=("relay settings", "student", "teacher")),
     Check("checkpoint", check_resume, after=("training data", "student", "teacher")),
@@ -76,9 +101,10 @@ RECIPE = (
 
 MACHINE = (
     Check("vLLM", check_engine, after=("platform",)),
+    Check("attention", check_attention, after=("platform",)),
     Check("loggers", check_loggers, after=("packages",)),
     Check("ports", check_ports),
-    Check("disk", check_disk),
+    Check("disk", check_disk, after=("student",)),
 )
 """Of the same, about where it starts."""
 
@@ -97,6 +123,7 @@ WARMUP = (
     Check("platform", check_sft_platform),
     Check("student", lambda config: check_model("model.path", config.model.path)),
     Check("warm-up's data", check_warmup_data),
+    Check("attention", check_attention, after=("platform",)),
 )
 """Of the composed config of a warm-up recipe, for verl's SFT trainer."""
 

@@ -16,7 +16,7 @@ from relay_verl import cpu
 from relay_verl.catalog.recipe import recipe_names
 from relay_verl.config import ConfigError
 from relay_verl.preflight.check import Doubt
-from relay_verl.versions import PYTHONS, TESTED, find_version, is_tested
+from relay_verl.versions import INSTALL, PYTHONS, TESTED, find_version, is_tested
 
 _MODULES = {"vemlp_wandb": "volcengine_ml_platform", "tracking": "wandb", "console": "", "file": ""}
 """What a logger of verl's imports, where that is not called like the logger."""
@@ -36,7 +36,7 @@ def check_packages() -> str:
     extra = "cpu" if on_cpu else "gpu"
     found = {name: find_version(name) for name in TESTED[extra]}
     if missing := [name for name, version in found.items() if version is None]:
-        raise ConfigError(f"{', '.join(missing)}: not installed; pip install 'relay-verl[{extra}]'")
+        raise ConfigError(f"{', '.join(missing)}: not installed; {INSTALL[extra]}")
     doubts = [
         f"{name} {version} (tested: {TESTED[extra][name]})"
         for name, version in found.items()
@@ -96,7 +96,7 @@ def check_engine(config: Any) -> str:
     version, extra = find_version(wanted), "cpu" if cpu.is_chosen() else "gpu"
     if version is None:
         has = f", but {other} {find_version(other)}, which is for another platform" if find_version(other) else ""
-        raise ConfigError(f"{wanted} is not installed{has}; pip install 'relay-verl[{extra}]'")
+        raise ConfigError(f"{wanted} is not installed{has}; {INSTALL[extra]}")
     return f"{wanted} {version}"
 
 

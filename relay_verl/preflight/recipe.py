@@ -28,7 +28,8 @@ def check_settings(config: Any) -> str:
     if not settings.needs_teacher:
         return "no calls"
     teachers = ", ".join(str(teacher.path or teacher.base_url) for teacher in settings.active_teachers.values())
-    return f"{settings.policy}, at most {settings.max_calls} calls of {teachers}"
+    limit = "any number of" if settings.max_calls is None else f"at most {settings.max_calls}"
+    return f"{settings.policy}, {limit} calls of {teachers}"
 
 
 def check_platform(config: Any) -> None:

@@ -95,6 +95,27 @@ async def _relay(loop: RelayAgentLoop, prompt_ids: list[int], sampling: dict[str
     return (await loop.relay(prompt_ids, sampling, **values))[0]
 
 
+@pytest.mark.parametrize("trains_on_teacher_tokens", [False, True])
+def test_forced_tokens_are_in_the_row_and_not_trained_on(trains_on_teacher_tokens: bool) -> None:
+    """Also with the released code's option, which trains on what the teacher sampled: no model sampled these."""
+    ours = tokenizer(BPE_WORDS, "<U>")
+    overrides = ["relay.policy=fixed_3", f"relay.train_on_teacher_tokens={str(trains_on_teacher_tokens).lower()}"]
+    loop = make_loop({"teacher": ScriptedEngine(ours, lambda context: "near")}, ours, *overrides)
+    asked = {"prompt_ids": [1], "sampling": {"temperature": 1.0}, "messages": CHAT}
+
+    async def run() -> Any:
+        return await loop.relay(**asked)
+
+    trajectory, output = asyncio.run(run())
+    pieces = TokenBytes(ours)
+    text = pieces.join(output.response_ids)
+    assert text == b"so <call>3</call>neaok<|end|>", "the student would have written 4"
+    assert output.response_ids == trajectory.response_ids
+    trained = b"".join(pieces.to_bytes(i) for i, m in zip(output.response_ids, output.response_mask, strict=True) if m)
+    assert trained == (b"so <call>neaok<|end|>" if trains_on_teacher_tokens else b"so <call>ok<|end|>")
+    assert output.num_turns == 1 + 3, "a forced piece does not count as a turn"
+
+
 def test_several_endpoints_start_by_name(fake_vllm: Any) -> None:
     teachers = [{"base_url": fake_vllm.url, "name": name, "num_retries": 0} for name in ("a", "b")]
     off = {"base_url": fake_vllm.url, "name": "off", "weight": 0}

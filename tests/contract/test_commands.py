@@ -8,7 +8,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "examples").rglob("README.md"))]
-STARTS = ("make ", "relay-verl", "python ", "pip ", "ray ", "torchrun ", "kubectl ", "RECIPE=", "cd ", "export ")
+STARTS = ("make ", "relay-verl", "python ", "pip ", "uv ", "ray ", "torchrun ", "kubectl ", "RECIPE=", "cd ", "export ")
 
 RUN_BY = {
     "make test": ".ci/run",
@@ -40,7 +40,9 @@ NOT_RUN = {
     "make quickstart": "16 minutes; the end-to-end tests run its parts",
     "make tables": "hours; its parts are the quickstart's",
     "relay-verl bench": "minutes of timing, which a test has no use for; the README has what it printed",
-    "pip install -e '.[gpu]'": "there is no GPU; verl's own extra is taken as it is",
+    "pip install -e '.[gpu]'": "there is no GPU; tests/contract/test_install.py resolves it",
+    "uv pip install --torch-backend=cpu -e '.[cpu]'": "gigabytes; tests/contract/test_install.py resolves it",
+    "pip install flash-attn --no-build-isolation": "its build needs CUDA's compiler",
     "pip install 'relay-verl[wandb]'": "the package is on no index; the extra is one line of setup.cfg",
     "RECIPE=relay_1.7b sbatch": "there is no SLURM; bash parses the script",
     "ray start": "starts a node of a cluster; local_cluster.py starts such nodes through Ray itself",

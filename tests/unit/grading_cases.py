@@ -358,6 +358,20 @@ CASES: list[GradingCase] = [
         ],
     ),
     *_boxed(
+        "once misjudged",
+        [
+            (r"5\text{ cm}", r"5\text{ m}", False, "units that both sides name count"),
+            (r"1\text{ m}", r"100\text{ cm}", True, "and are converted"),
+            (r"\{1,2\}", "(1,2)", False, "a set is not a pair"),
+            (r"\{x \mid x>0\}", r"(0,\infty)", True, "a set builder"),
+            (r"x \ge 1 \text{ and } x < 2", "[1,2)", True, "two conditions"),
+            ("101_2", "101_3", False, "the base counts"),
+            ("0.3", "0.30000001", False, "decimals are compared exactly"),
+            ("1=2", "2", False, "an equation that is not true"),
+            ("i^2", "-1", True, "i is the imaginary unit"),
+        ],
+    ),
+    *_boxed(
         "hedging and rubbish",
         [
             ("3 or 5", "5", False, "hedging between two answers"),
@@ -400,8 +414,18 @@ CASES: list[GradingCase] = [
             (r"\boxed{4} = \boxed{4}", "4", True, "4", "twice the same"),
             (r"First $\boxed{1/2}$, so $\boxed{\frac{1}{3}}$.", r"\frac{1}{3}", True, r"\frac{1}{3}", "two fractions"),
             (r"First $\boxed{1/2}$, so $\boxed{\frac{1}{3}}$.", "0.5", False, r"\frac{1}{3}", "a step in a box"),
-            (r"$\boxed{3}$ or $\boxed{5}$", "3", False, "5", "hedging between two boxes"),
-            (r"$\boxed{1}$ and $\boxed{2}$", "1,2", False, "2", "boxes are not joined, by rule: the last one is whole"),
+            (r"$\boxed{3}$ or $\boxed{5}$", "3", False, r"3 \text{ or } 5", "hedging between two boxes"),
+            (r"$\boxed{3}$ or $\boxed{5}$", "5", False, r"3 \text{ or } 5", "also where the last one is right"),
+            (r"$\boxed{1}$ and $\boxed{2}$", "1,2", True, "1, 2", "a box for each solution"),
+            (r"$\boxed{1}$ and $\boxed{2}$", "2", False, "1, 2", "two solutions are not the one"),
+            (r"$\boxed{1}$ and $\boxed{2}$", "1,3", False, "1, 2", "another solution"),
+            (
+                r"\boxed{0.5} or \boxed{\frac{1}{2}}",
+                "0.5",
+                True,
+                r"0.5 \text{ or } \frac{1}{2}",
+                "two spellings of one",
+            ),
             (r"\boxed{x = \boxed{4}}", "4", True, "4", "of nested boxes the one that starts last"),
             (r"\boxed{4 = \boxed{5}}", "4", False, "5", "and not the one around it"),
         ],
@@ -506,15 +530,6 @@ CASES: list[GradingCase] = [
 KNOWN_MISJUDGED: list[GradingCase] = _boxed(
     "known misjudged",
     [
-        (r"5\text{ cm}", r"5\text{ m}", False, "units are dropped on both sides, not compared"),
-        (r"1\text{ m}", r"100\text{ cm}", True, "nor are they converted"),
-        (r"\{1,2\}", "(1,2)", False, "math-verify lets a set stand for a pair"),
-        (r"\{x \mid x>0\}", r"(0,\infty)", True, "math-verify reads no set-builder notation"),
-        (r"x \ge 1 \text{ and } x < 2", "[1,2)", True, "math-verify reads two conditions as two answers"),
-        ("101_2", "101_3", False, "math-verify drops the base"),
-        ("0.3", "0.30000001", False, "math-verify compares six decimals"),
-        ("1=2", "2", False, "math-verify takes an equation's right side, true or not"),
-        ("i^2", "-1", True, "math-verify takes i for a variable"),
         ("twelve", "12", True, "numbers are not read from words"),
     ],
 )

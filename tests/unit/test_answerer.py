@@ -1,6 +1,7 @@
 """One question answered once, over scripted engines; killed runs and the command line are tested elsewhere."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -9,12 +10,12 @@ from relay_verl.config import read_settings
 from relay_verl.data.schema import to_row
 from relay_verl.engines import EngineError, ScriptedEngine
 from relay_verl.evaluation.answerer import Answerer, Rules
-from relay_verl.evaluation.records import ResponseRecord
+from relay_verl.evaluation.records import JudgeText, ResponseRecord
 
 from .generators_for_tests import ChatTokenizer
 
 TOKENIZER = ChatTokenizer()
-GREEDY, SAMPLED = {"temperature": 0.0}, {"temperature": 0.7, "top_p": 0.8}
+GREEDY, SAMPLED = {"temperature": 0.0}, {"temperature": 0.7, "top_p": 0.8, "top_k": 20}
 
 
 class Noting(ScriptedEngine):
@@ -62,6 +63,114 @@ def test_the_teacher_is_greedy_where_the_student_is_and_samples_have_seeds_of_th
     assert seeds[0] == [None, None], "greedy needs none"
     assert seeds[1] != seeds[2] == seeds[3]
     assert seeds[2][0] != seeds[2][1]
+
+
+STUDENT, TEACHER = "student", "teacher"
+WRITERS = [
+    # policy, whose sampling is the benchmark's, who is asked
+    ("student_alone", {STUDENT}, {STUDENT}),
+    ("router_0", {STUDENT}, {STUDENT}),
+    ("teacher_alone", {TEACHER}, {TEACHER}),
+    ("router_1", {TEACHER}, {TEACHER}),
+    ("learned", {STUDENT}, {STUDENT, TEACHER}),
+    ("fixed_2", {STUDENT}, {STUDENT, TEACHER}),
+    ("random_1", {STUDENT}, {TEACHER}),  # a call before the first token of the student's, which ends the response
+    ("teacher_free", {STUDENT}, {STUDENT}),
+]
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED, {"temperature": 0.9}], ids=["greedy", "avg@k", "temperature"])
+@pytest.mark.parametrize(("policy", "writes_all", "is_asked"), WRITERS, ids=[case[0] for case in WRITERS])
+def test_whoever_writes_a_whole_response_has_the_benchmarks_sampling(
+    policy: str, writes_all: set[str], is_asked: set[str], sampling: dict[str, Any]
+) -> None:
+    engines = {
+        STUDENT: Noting(TOKENIZER, ["<call>2</call>", "\\boxed{56}"]),
+        TEACHER: Noting(TOKENIZER, lambda _: "56" + TOKENIZER.decode([TOKENIZER.eos_token_id])),
+    }
+    ask(engines[STUDENT], engines[TEACHER], rules(policy), sampling=sampling)
+    assert {name for name, engine in engines.items() if engine.asked} == is_asked
+    for name in is_asked:
+        for asked in engines[name].asked:
+            kept = {key: value for key, value in asked["sampling"].items() if key not in ("seed", "bad_words")}
+            if name in writes_all:
+                assert kept == sampling, "nothing of relay.teacher's is left in it"
+            else:
+                assert kept["temperature"] == (0.0 if sampling == GREEDY else 0.5), "relay.teacher's"
+                assert kept.get("top_p", 1.0) == 1.0
+                assert kept.get("top_k", -1) == -1
+            assert ("seed" in asked["sampling"]) == (sampling != GREEDY)
+
+
+class Slow(ScriptedEngine):
+    """Takes its time for each request."""
+
+    def __init__(self, script: list[str], delay_s: float):
+        super().__init__(TOKENIZER, script, delay_s=delay_s)
+
+
+@pytest.mark.parametrize("policy", ["teacher_alone", "router_1", "learned", "random_1"])
+def test_a_whole_response_of_the_teachers_has_the_students_time(policy: str) -> None:
+    """The deadline of a call bounds calls alone; a teacher that answers calls keeps it."""
+    settings = read_settings(
+        {"teacher": {"path": "x", "timeout_s": 0.05}, "rollout_timeout_s": 60.0, "max_tokens_per_call": 4}
+    )
+    student, teacher = ScriptedEngine(TOKENIZER, ["<call>2</call>", "no"]), Slow(["\\boxed{56}"], delay_s=1.0)
+    if policy in ("learned", "random_1"):
+        with pytest.raises(EngineError, match=r"no answer within 0\.05 s"):
+            ask(student, teacher, rules(policy, settings=settings))
+    else:
+        assert ask(None, teacher, rules(policy, settings=settings)).is_correct
+
+
+def test_a_whole_response_of_the_teachers_ends_at_the_students_deadline() -> None:
+    settings = read_settings({"teacher": {"path": "x"}, "rollout_timeout_s": 0.05})
+    with pytest.raises(EngineError, match=r"no answer within 0\.05 s"):
+        ask(None, Slow(["\\boxed{56}"], delay_s=30.0), rules("teacher_alone", settings=settings))
+
+
+class Believer:
+    """A judge that notes what it is asked about."""
+
+    def __init__(self) -> None:
+        self.answers: list[str | None] = []
+
+    async def judge(self, question: str, answer: str | None, ground_truth: str) -> JudgeText:
+        self.answers.append(answer)
+        return {"is_correct": answer is not None, "reply": "", "error": ""}
+
+
+COMMANDS_IN_BOXES = [
+    (["\\boxed{<call>1</call>", "6}"], "in front of the answer"),
+    (["\\boxed{5<call>1</call>", "}"], "inside the answer"),
+    (["\\boxed<call>1</call>", "56}"], "between the box and its brace"),
+    (["\\bo<call>1</call>", "ed{56}"], "inside the word"),
+    (["\\boxed{1} \\boxed<call>1</call>", "56}"], "behind another box"),
+    (["\\boxed{56<call>0</call>}"], "a command that is not served"),
+]
+
+
+@pytest.mark.parametrize(("turns", "where"), COMMANDS_IN_BOXES, ids=[case[1] for case in COMMANDS_IN_BOXES])
+def test_grader_and_judge_read_the_answer_without_commands(turns: list[str], where: str) -> None:
+    missing = {"in front of the answer": "5", "inside the answer": "6", "inside the word": "x"}
+    student, teacher = Noting(TOKENIZER, turns), Noting(TOKENIZER, [missing.get(where, "{")])
+    judge = Believer()
+    row = to_row(data_source="tiny/mul", question="7*8?", ground_truth="56", id="q")
+    answerer = Answerer(student, teacher, TOKENIZER, rules(), judge)  # type: ignore[arg-type]
+    made = ResponseRecord(**asyncio.run(answerer.process({"row": row, "sample": 0, "sampling": GREEDY})))
+    assert "<call>" in made.text
+    assert (made.is_correct, made.answer, judge.answers) == (True, "56", ["56"])
+
+
+@pytest.mark.parametrize(
+    ("extra", "task"), [({"task": "boardgame qa"}, "boardgame qa"), ({}, None), ({"task": ""}, None)]
+)
+def test_a_record_names_its_question_s_task(extra: dict[str, str], task: str | None) -> None:
+    row = to_row(data_source="bbeh", question="7*8?", ground_truth="56", id="q", **extra)
+    answerer = Answerer(ScriptedEngine(TOKENIZER, ["\\boxed{56}"]), None, TOKENIZER, rules("student_alone"))
+    made = asyncio.run(answerer.process({"row": row, "sample": 0, "sampling": GREEDY}))
+    assert ResponseRecord(**made).task == task
+    assert made == json.loads(ResponseRecord(**made).to_json()), "a line of the file is the record"
 
 
 def test_a_model_that_fails_leaves_no_record() -> None:

@@ -69,6 +69,25 @@ HUB: dict[str, list[Row]] = {
         {"uuid": "ab2", "question": "1-1?", "options": OPTIONS[:4], "answer": "zero", "answer_letter": "A",
          "discipline": "Science", "field": "f", "subfield": "s", "difficulty": "easy", "is_calculation": True},
     ],
+    "gsm8k-platinum": [
+        {"question": "Hens?", "answer": "4 + 3 = <<4+3=7>>7 hens.\n#### 7", "cleaning_status": "verified"},
+        {"question": "Cows?", "answer": "1,000 + 200\n#### 1,200", "cleaning_status": "revised"},
+    ],
+    "gpqa-diamond": [
+        {"Record ID": "rec1", "Question": "Which particle?", "Correct Answer": "a muon\n",
+         "Incorrect Answer 1": "a quark", "Incorrect Answer 2": "a pion", "Incorrect Answer 3": "a kaon",
+         "Explanation": "e", "Subdomain": "Physics"},
+        {"Record ID": "rec2", "Question": "How many?", "Correct Answer": "12", "Incorrect Answer 1": "4",
+         "Incorrect Answer 2": "8", "Incorrect Answer 3": "16", "Explanation": "e", "Subdomain": "Chemistry"},
+    ],
+    "aime-2026": [
+        {"problem_idx": 1, "answer": 277, "problem": "How far?"},
+        {"problem_idx": 2, "answer": 62, "problem": "How few?"},
+    ],
+    "hmmt": [
+        {"problem_idx": 1, "answer": "103", "problem_type": ["Number Theory"], "problem": "Sum of divisors?"},
+        {"problem_idx": 2, "answer": r"1-\frac{2}{\pi}", "problem_type": ["Geometry"], "problem": "Which area?"},
+    ],
     "tiny": [
         to_row(data_source="tiny/add", question="7+8", ground_truth="15", id="add-0", split="test"),
         to_row(data_source="tiny/mul", question="7*8", ground_truth="56", id="mul-0", split="test"),
@@ -109,6 +128,9 @@ GRADED: list[tuple[str, int, str, str, str]] = [
     ("mmlu-pro", 1, r"The answer is (C).", r"\boxed{2}", "a letter without a box"),
     ("supergpqa", 0, r"\boxed{I. eight}", r"\boxed{H}", "a letter and its option"),
     ("supergpqa", 1, r"\boxed{\text{A}}", r"\boxed{\text{B}}", "a letter in LaTeX"),
+    ("gsm8k-platinum", 1, r"\boxed{1200}", r"\boxed{200}", "as GSM8K"),
+    ("aime-2026", 0, r"\boxed{277}", r"\boxed{27}", "a number, not a text"),
+    ("hmmt", 1, r"\boxed{\frac{\pi-2}{\pi}}", r"\boxed{\frac{2}{\pi}}", "an expression"),
     ("tiny", 1, r"\boxed{56}", r"\boxed{15}", "the tiny world"),
 ]  # fmt: skip
 
@@ -148,16 +170,17 @@ def message_of(action: Callable[[], object]) -> str:
 
 def test_the_papers_benchmarks_in_the_order_of_its_tables() -> None:
     assert [benchmark.title for benchmark in BENCHMARKS.values()] == [
-        "Minerva", "MATH500", "GSM8K", "Olympiad", "AIME25", "AIME24", "BBEH", "MMLU-Pro", "SuperGPQA", "tiny world",
+        "Minerva", "MATH500", "GSM8K", "Olympiad", "AIME25", "AIME24", "BBEH", "MMLU-Pro", "SuperGPQA",
+        "GSM8K-Platinum", "GPQA-Diamond", "AIME26", "HMMT25", "tiny world",
     ]  # fmt: skip
     assert set(BENCHMARKS) == set(HUB)
 
 
 def test_pass_at_1_is_greedy_and_avg_at_32_is_not() -> None:
     for name, benchmark in BENCHMARKS.items():
-        is_aime = name.startswith("aime")
-        assert benchmark.num_samples == (32 if is_aime else 1)
-        assert (benchmark.sampling["temperature"] > 0) == is_aime  # 32 greedy samples would be one
+        is_small = name.startswith(("aime", "hmmt"))
+        assert benchmark.num_samples == (32 if is_small else 1)
+        assert (benchmark.sampling["temperature"] > 0) == is_small  # 32 greedy samples would be one
 
 
 def test_names() -> None:
@@ -315,25 +338,26 @@ def test_equal_questions_without_ids_stay_apart(tmp_path: Path) -> None:
 # ---- what cannot be loaded ----
 
 BAD_ROWS: list[tuple[str, list[Row], list[str], str]] = [
-    ("gsm8k", [{"q": "Eggs?", "a": "18"}], ["row 1", "columns q, a", "question and answer", "data_source and prompt"],
+    ("gsm8k", [{"q": "Eggs?", "a": "18"}], ["row 1", "columns q, a", "question", "answer", "data_source, prompt"],
      "missing columns"),
-    ("gsm8k", [*HUB["gsm8k"], {"question": "Hens?"}], ["row 3", "columns question", "question and answer"],
+    ("gsm8k", [*HUB["gsm8k"], {"question": "Hens?"}], ["row 3", "columns question;", "question", "answer"],
      "a column that a later row lacks"),
     ("gsm8k", [{"question": "Eggs?", "answer": "Many.\n#### "}], ["row 1", "no answer"], "nothing behind the hashes"),
     ("gsm8k", [{"question": " ", "answer": "#### 1"}], ["row 1 has no question"], "a blank question"),
-    ("math-500", [{**HUB["math-500"][0], "answer": None}], ["row 1", "test/precalculus/807.json", "no answer"],
-     "no answer beside a solution"),
+    ("math-500", [{**HUB["math-500"][0], "answer": None, "solution": "It is 2."}],
+     ["row 1", "test/precalculus/807.json", "no answer"], "no answer and a solution without a box"),
     ("minerva", [{"problem": "Which?", "solution": "It is 2."}], ["row 1", "no answer"], "a solution without a box"),
     ("olympiadbench", [{**HUB["olympiadbench"][0], "final_answer": []}], ["row 1", "'1606'", "no answer"],
      "an empty list of answers"),
     ("mmlu-pro", [{**HUB["mmlu-pro"][1], "answer": "D"}], ["row 1", "'71'", "no answer"], "a letter without an option"),
     ("mmlu-pro", [{**HUB["mmlu-pro"][1], "options": "A) 1 B) 2"}], ["row 1", "no answer"], "options as one text"),
     ("supergpqa", [{**HUB["supergpqa"][0], "question": None}], ["row 1 has no question"], "options without a question"),
-    ("aime-2025", [*HUB["aime-2025"], HUB["aime-2025"][0]], ["aime-2025", "1 ids occur more than once: '0'"],
-     "an id of the dataset's own twice"),
+    ("aime-2025", [*HUB["aime-2025"], {**HUB["aime-2025"][0], "problem": "Else?"}],
+     ["aime-2025", "1 ids occur more than once", "'0'"], "an id of the dataset's own twice"),
     ("tiny", [{**HUB["tiny"][0], "reward_model": {"ground_truth": " "}}], ["row 1", "'add-0'", "no answer"],
      "verl's schema without an answer"),
-    ("tiny", [{**HUB["tiny"][0], "prompt": "7+8"}], ["row 1", "no list of messages"], "verl's schema, a bare prompt"),
+    ("tiny", [{**HUB["tiny"][0], "prompt": [{"role": "user"}]}], ["row 1", "not a list of messages"],
+     "verl's schema, a message without content"),
     ("bbeh", [], ["bbeh", "rows.jsonl has no rows"], "an empty file"),
 ]  # fmt: skip
 

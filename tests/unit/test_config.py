@@ -44,8 +44,11 @@ BAD_VALUES = [
     ("max_calls", -1, "greater than or equal to 0", "negative"),
     ("max_calls", 1.5, "integer", "half a call"),
     ("max_calls", "three", "integer", "a word"),
-    ("max_calls", None, "integer", "nothing"),
     ("max_calls", True, "integer", "yes is no number"),
+    ("max_failed_calls", 0, "greater than or equal to 1", "a dead teacher must be met to be known"),
+    ("max_failed_calls", None, "integer", "a dead teacher would cost an unbounded time"),
+    ("fixed_command", "written", "'text' or 'delivered'", "unknown"),
+    ("fixed_command", None, "'text' or 'delivered'", "nothing"),
     ("max_tokens_per_call", 0, "greater than or equal to 1", "calls are forbidden by max_calls"),
     ("max_tokens_per_call", -5, "greater than or equal to 1", "negative"),
     ("on_teacher_failure", "ignore", "'continue', 'drop' or 'fail'", "unknown"),
@@ -75,6 +78,12 @@ BAD_VALUES = [
     ("teacher.temperature", -0.1, "greater than or equal to 0", "negative"),
     ("teacher.temperature", NAN, "finite", "not a number"),
     ("teacher.temperature", INF, "finite", "uniform noise"),
+    ("teacher.top_p", 0, "greater than 0", "nothing to sample from"),
+    ("teacher.top_p", 1.1, "less than or equal to 1", "more than there is"),
+    ("teacher.top_p", NAN, "1", "not a number"),
+    ("teacher.top_k", 0, "at least 1, or -1", "nothing to sample from"),
+    ("teacher.top_k", -2, "at least 1, or -1", "negative"),
+    ("teacher.top_k", 1.5, "integer", "half a token"),
     ("teacher.timeout_s", 0, "greater than 0", "no time"),
     ("teacher.timeout_s", INF, "finite", "for ever"),
     ("teacher.timeout_s", "soon", "number", "a word"),
@@ -234,6 +243,8 @@ def test_what_a_teacher_is_called(teacher: dict, label: str) -> None:
 NEEDS = [
     # node, needs a teacher, why
     ({}, True, "the defaults call"),
+    ({"max_calls": None}, True, "without a limit"),
+    ({"policy": "fixed_20"}, True, "a fixed length"),
     ({"max_calls": 0}, False, "plain GRPO"),
     ({"policy": "teacher_free"}, False, "the sampler bans commands"),
     ({"policy": "teacher_free", "max_calls": 0}, False, "both"),
@@ -281,20 +292,51 @@ def test_settings_are_values() -> None:
 def test_decoder_config() -> None:
     settings = read_settings(
         {
-            "teacher": {"path": "big", "timeout_s": 7, "temperature": 0.3},
+            "teacher": {"path": "big", "timeout_s": 7, "temperature": 0.3, "top_p": 0.9, "top_k": 5},
             "max_calls": 2,
             "max_tokens_per_call": 64,
             "on_teacher_failure": "drop",
             "rollout_timeout_s": 90,
+            "max_failed_calls": 5,
         }
     )
     limits = settings.decoder_config(128, greedy=False, vocab_size=1000)
     assert (limits.max_response_tokens, limits.max_calls, limits.max_tokens_per_call) == (128, 2, 64)
     assert (limits.on_teacher_failure, limits.teacher_timeout_s, limits.student_timeout_s) == ("drop", 7.0, 90.0)
-    assert limits.teacher_sampling == {"temperature": 0.3}
+    assert limits.teacher_sampling == {"temperature": 0.3, "top_p": 0.9, "top_k": 5}
+    assert (limits.max_failed_calls, limits.fixed_command) == (5, "text")
     assert limits.vocab_size == 1000
     greedy = settings.decoder_config(128, greedy=True, vocab_size=None)
-    assert greedy.teacher_sampling == {"temperature": 0.0}, "greedy validation makes the teacher greedy too"
+    assert greedy.teacher_sampling == {"temperature": 0.0, "top_p": 1.0, "top_k": -1}, (
+        "greedy validation makes the teacher greedy too"
+    )
+
+
+def test_by_default_calls_have_no_limit_but_the_response() -> None:
+    settings = read_settings({"teacher": TEACHER})
+    assert (settings.max_calls, settings.needs_teacher) == (None, True)
+    assert settings.decoder_config(128, greedy=False, vocab_size=None).max_calls is None
+
+
+def test_a_fixed_length_that_no_call_could_deliver_is_refused() -> None:
+    for policy, limit in (("fixed_5000", 4096), ("fixed_7", 6)):
+        with pytest.raises(ConfigError, match=rf"^relay\.policy: {policy}: .*relay\.max_tokens_per_call={limit} "):
+            read_settings({"policy": policy, "max_tokens_per_call": limit, "teacher": TEACHER})
+    assert read_settings({"policy": "fixed_6", "max_tokens_per_call": 6, "teacher": TEACHER}).written_length == 6
+
+
+WRITTEN = [
+    # node, the number that every command says, why
+    ({}, None, "the student chooses"),
+    ({"policy": "fixed_20"}, 20, "the paper (5.4)"),
+    ({"policy": "fixed_20", "fixed_command": "delivered"}, None, "the release fixes what is delivered"),
+    ({"policy": "teacher_free"}, None, "no command at all"),
+]
+
+
+@pytest.mark.parametrize(("node", "number", "why"), WRITTEN)
+def test_what_commands_have_to_say(node: dict, number: int | None, why: str) -> None:
+    assert read_settings({**node, "teacher": TEACHER}).written_length == number, why
 
 
 # ---- written once ----

@@ -123,7 +123,6 @@ BAD_WRAPPERS = [
     (f"{BEFORE}\n\nWhat is 7*8?", False, "half a wrapper around a bare question"),
     (f"What is 7*8?\n\n{AFTER}", False, "the other half"),
     (f"{BEFORE.replace('step by step', 'fast')}\n\nWhat is 7*8?\n\n{AFTER}", True, "other words in it"),
-    (f"{BEFORE}\n\n{wrap('What is 7*8?')}\n\n{AFTER}", True, "two wrappers"),
 ]
 
 
@@ -183,11 +182,20 @@ def changed(number: int, **columns: Any) -> list[dict[str, Any]]:
 BAD_ROWS = [
     (changed(1, reward_model={"style": "rule", "ground_truth": None}), ["row 2", "'q1'", "no answer"], "no answer"),
     (changed(2, reward_model={"style": "rule", "ground_truth": " "}), ["row 3", "'q2'", "' '"], "a blank answer"),
-    (changed(0, reward_model=None), ["row 1", "'q0'", "None"], "no reward model"),
+    (changed(0, reward_model=None), ["row 1", "'q0'", "null"], "no reward model"),
     ([r | {"prompt": "7*8?"} for r in example_rows()], ["row 1", "list of messages", "7*8?"], "a bare prompt"),
     ([r | {"prompt": [{"role": "user"}]} for r in example_rows()], ["row 1", "messages"], "a message without content"),
     (changed(1, prompt=[]), ["row 2", "messages"], "no messages"),
-    (example_rows(6) + example_rows(5), ["5 ids", "'q0', 'q1', 'q2', ..."], "the same rows twice"),
+    (
+        example_rows(6) + [r | {"prompt": [{"role": "user", "content": "?"}]} for r in example_rows(5)],
+        ["5 ids", "'q0', 'q1', 'q2', ..."],
+        "other prompts under the same ids",
+    ),
+    (
+        [*example_rows(1), example_rows(1)[0] | {"reward_model": {"style": "rule", "ground_truth": "2"}}],
+        ["1 ids", "'q0'"],
+        "two answers to one query",
+    ),
 ]
 
 
@@ -311,7 +319,7 @@ def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
 
 
 BAD_SOURCES = [
-    ("rows.jsonl", '{"question": "7*8?", "answer": "56"}\n', ["question, answer", "prompt and solution"], "columns"),
+    ("rows.jsonl", '{"q": "7*8?", "a": "56"}\n', ["columns q, a", "question", "prompt", "solution"], "columns"),
     ("rows.jsonl", '{"prompt": "7*8?", "solution": "56"}\n{"prom', ["rows.jsonl, line 2", "JSON"], "cut short"),
     ("rows.jsonl", "[1]\n", ["line 1", "[1]"], "no object"),
     ("rows.jsonl", "", ["rows.jsonl has no rows"], "an empty file"),
@@ -322,8 +330,8 @@ BAD_SOURCES = [
     ("rows.csv", 'prompt,solution\n"7*8?,56\n', ["rows.csv"], "an open quote"),
     ("rows.parquet", "text", ["rows.parquet", "parquet"], "no parquet"),
     ("rows.txt", "text", [".txt", ".parquet, .jsonl, .json, .csv"], "another kind of file"),
-    ("rows.jsonl", json.dumps(hub_row("a", "q", "1") | {"prompt": [{"role": "user", "content": "Do: 7*8?"}]}),
-     ["row 1", "'Do: 7*8?'"], "an unknown wrapper"),
+    ("rows.jsonl", json.dumps(processed_row("a", f"Fast! {BEFORE} 7*8?", "1")),
+     ["row 1", "'Fast! Solve"], "an unknown wrapper"),
 ]  # fmt: skip
 
 
@@ -402,19 +410,54 @@ def test_a_sound_copy_behind_a_spoiled_one_is_kept(tmp_path: Path) -> None:
     assert (report.num_written, report.num_dropped) == (1, {"no answer": 1})
 
 
-def test_copies_that_disagree_say_so(tmp_path: Path) -> None:
-    _, lines = run(tmp_path, [hub_row("a", "7+1?", "8"), hub_row("b", "7+1?", "9")])
+def test_copies_that_disagree_are_all_dropped(tmp_path: Path) -> None:
+    rows = [
+        hub_row("a", "7+1?", "8"),
+        hub_row("b", "7+1?", "9"),
+        hub_row("c", "7+2?", "9"),
+        hub_row("d", "7 + 3?", "10"),
+        hub_row("e", "7+1?", "8"),
+        hub_row("d", "7  +  3?", "11"),
+    ]
+    report, lines = run(tmp_path, rows)
+    assert [row["extra_info"]["id"] for row in read_rows(report.out)] == ["c"]
+    assert (report.num_dropped, report.num_contradicted) == ({"contradiction": 5}, 2)
+    assert [(line["id"], line["answer"], line["answers"], line["first_id"]) for line in lines] == [
+        ("a", "8", ["8", "9"], "a"),
+        ("b", "9", ["8", "9"], "a"),
+        ("e", "8", ["8", "9"], "a"),
+        ("d", "10", ["10", "11"], "d"),
+        ("d", "11", ["10", "11"], "d"),
+    ]
+    manifest = json.loads(report.out.with_name("train.parquet.manifest.json").read_text())
+    assert (manifest["num_dropped"], manifest["num_contradicted"]) == ({"contradiction": 5}, 2)
+    assert "5 contradiction ('a', 'b', 'e', ...): all copies of 2 questions" in report.summary()
+
+
+AGREEING = [("0.5", "1/2"), ("0.5", "\\frac{1}{2}"), ("12", "12.0"), ("$12$", "12")]
+
+
+@pytest.mark.parametrize(("answer", "other"), AGREEING)
+def test_copies_whose_answers_are_spelled_otherwise_agree(tmp_path: Path, answer: str, other: str) -> None:
+    report, lines = run(tmp_path, [hub_row("a", "7+1?", answer), hub_row("b", "7+1?", other)])
+    assert (report.num_written, report.num_dropped, report.num_contradicted) == (1, {"duplicate": 1}, 0)
     assert lines == [
         {
             "id": "b",
             "reason": "duplicate",
             "same": "question",
             "first_id": "a",
-            "answer": "9",
-            "first_answer": "8",
+            "answer": other,
+            "first_answer": answer,
             "num_rows": 1,
         }
     ]
+
+
+def test_an_id_that_another_question_has_says_nothing_about_its_answer(tmp_path: Path) -> None:
+    report, lines = run(tmp_path, [hub_row("a", "7+1?", "8"), hub_row("a", "7+2?", "9")])
+    assert (report.num_written, report.num_dropped) == (1, {"duplicate": 1})
+    assert [(line["same"], line["answer"], line["first_answer"]) for line in lines] == [("id", "9", "8")]
 
 
 ANSWERS = ["56", "-3", "0.5", r"\frac{1}{2}", r"\left(1,2\right]", r"x^2+1", r"\text{north}", "∞", r"\boxed{5}", "B"]
@@ -442,6 +485,20 @@ def test_questions_of_evaluation_sets_are_left_out(tmp_path: Path) -> None:
     assert [line["id"] for line in lines] == ["a", "d"]
     assert lines[0]["overlaps"] == [{"benchmark": str(sets[0]), "benchmark_id": "v1", "kind": "exact", "share": 1.0}]
     assert (lines[1]["overlaps"][0]["benchmark_id"], lines[1]["overlaps"][0]["kind"]) == ("p1", "ngram")
+    manifest = json.loads(report.out.with_name("train.parquet.manifest.json").read_text())
+    assert manifest["num_overlaps"] == report.num_overlaps == {"exact": 1, "ngram": 1}
+    assert "2 overlap ('a', 'd'): 1 exact, 1 ngram" in report.summary()
+
+
+def test_each_look_is_named(tmp_path: Path) -> None:
+    long = "A train leaves the station at noon and runs at 60 miles per hour until it meets the other one. When is it?"
+    near = long.replace("noon", "night").replace("until it meets", "till it meets")
+    write_source(tmp_path / "p.jsonl", [{"problem": long, "id": 1}])
+    write_source(tmp_path / "q.jsonl", [{"problem": near, "id": 2}])
+    sets = [tmp_path / "p.jsonl", tmp_path / "q.jsonl"]
+    report, lines = run(tmp_path, [hub_row("a", long, "9"), hub_row("b", "7*8?", "9")], evaluation=sets)
+    assert [overlap["kind"] for overlap in lines[0]["overlaps"]] == ["exact", "lcs"]
+    assert report.num_overlaps == {"exact": 1}  # a row counts once, for the surest
 
 
 def test_the_manifest_adds_up(tmp_path: Path) -> None:

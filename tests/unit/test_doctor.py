@@ -16,7 +16,7 @@ from relay_verl.preflight.placement import Node, check_room, replica_groups
 from relay_verl.preflight.probe import fault_of
 from relay_verl.preflight.recipe import check_replica_gpus
 from relay_verl.ray_start import explain, start_ray
-from relay_verl.versions import TESTED, is_tested
+from relay_verl.versions import INSTALL, TESTED, is_tested
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,7 +114,7 @@ def test_a_package_of_another_version_is_a_doubt_and_a_missing_one_a_failure(mon
     assert "verl " not in found
     monkeypatch.setitem(TESTED["cpu"], "no-such-package", "1.0")
     line = one_line(installation.check_packages)
-    assert line == "no-such-package: not installed; pip install 'relay-verl[cpu]'"
+    assert line == f"no-such-package: not installed; {INSTALL['cpu']}"
 
 
 LOGGERS = [

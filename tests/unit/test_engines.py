@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from relay_verl.config import TeacherSettings
 from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines import EndpointEngine, EngineError, Generation, GuardedEngine, ScriptedEngine
+from relay_verl.engines.base import NEUTRAL_SAMPLING
+from relay_verl.engines.endpoint import CONNECT_TIMEOUT_S
 from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.types import RelayStatus
 
@@ -142,6 +145,10 @@ async def test_endpoint_request(fake_vllm: Any, monkeypatch: pytest.MonkeyPatch)
         "temperature": 0.7,
         "top_p": 0.9,
         "top_k": 5,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
         "bad_words": ["<call>"],
         "return_token_ids": True,
         "include_stop_str_in_output": True,
@@ -151,7 +158,38 @@ async def test_endpoint_request(fake_vllm: Any, monkeypatch: pytest.MonkeyPatch)
     body = fake_vllm.requests[-1][2]
     assert body.get("stop") is None
     assert body.get("logprobs") is None
-    assert "temperature" not in body
+    assert {key: body[key] for key in NEUTRAL_SAMPLING} == NEUTRAL_SAMPLING, "nothing is left to the server to decide"
+
+
+CALLERS = [
+    # what a caller says, what it must be sampled with, why
+    (TeacherSettings(path="x").sampling(), {"temperature": 0.7, "top_p": 1.0, "top_k": -1}, "a teacher in training"),
+    (TeacherSettings(path="x").sampling(greedy=True), {"temperature": 0.0, "top_p": 1.0}, "a greedy teacher"),
+    (TeacherSettings(path="x", top_p=0.95, top_k=20).sampling(), {"top_p": 0.95, "top_k": 20}, "as the recipe says"),
+    ({"temperature": 0.0}, {"temperature": 0.0, "top_p": 1.0, "top_k": -1}, "a greedy student at an endpoint"),
+    ({"temperature": 0.7, "top_p": 0.8, "top_k": 20}, {"top_p": 0.8, "top_k": 20, "min_p": 0.0}, "a sampled one"),
+    ({"temperature": 0.3}, {"temperature": 0.3, "top_p": 1.0, "top_k": -1}, "`relay-verl eval --temperature`"),
+    ({"temperature": 1.0, "seed": 5}, {"temperature": 1.0, "seed": 5, "top_k": -1}, "a benchmark"),
+    ({}, {"temperature": 1.0, "top_p": 1.0, "top_k": -1}, "a caller without a wish"),
+]
+
+
+@pytest.mark.parametrize(("sampling", "expected", "why"), CALLERS, ids=[case[-1] for case in CALLERS])
+async def test_a_servers_generation_config_decides_nothing(
+    sampling: dict, expected: dict, why: str, fake_vllm: Any
+) -> None:
+    """vLLM's server fills what a request leaves out from the model's generation_config (Qwen3's has top_p 0.95 and
+    top_k 20), verl's from the rollout's config. An endpoint and a replica are sent the same, and all of it. What vLLM
+    makes of it is in tests/contract/test_verl.py."""
+    fake_vllm.routes["/v1/completions"] = completion()
+    await EndpointEngine(fake_vllm.url, "big").generate([1], max_tokens=2, sampling=sampling)
+    body = fake_vllm.requests[-1][2]
+    client = FakeClient(output([1]))
+    await VerlServerEngine(client, bpe()).generate([1], max_tokens=2, sampling=sampling)
+    sent = client.requests[0][2]
+    for request in (body, sent):
+        assert {key: request[key] for key in expected} == expected, why
+    assert {key: body[key] for key in NEUTRAL_SAMPLING} == {key: sent[key] for key in NEUTRAL_SAMPLING}
 
 
 BAD_ANSWERS = [
@@ -217,6 +255,12 @@ async def test_endpoint_that_is_slow_is_an_engine_error(fake_vllm: Any) -> None:
     fake_vllm.routes["/v1/completions"] = slow
     with pytest.raises(EngineError, match="Timeout"):
         await EndpointEngine(fake_vllm.url, "big", timeout_s=0.05).generate([1], max_tokens=1)
+
+
+@pytest.mark.parametrize(("timeout_s", "connect_s"), [(7200.0, CONNECT_TIMEOUT_S), (0.05, 0.05)])
+async def test_a_connection_does_not_get_a_responses_time(timeout_s: float, connect_s: float) -> None:
+    timeout = EndpointEngine("http://127.0.0.1:9/v1", timeout_s=timeout_s)._client.timeout
+    assert (timeout.read, timeout.connect) == (timeout_s, connect_s)
 
 
 TOKENIZE_CASES = [
@@ -494,11 +538,21 @@ async def test_verl_request() -> None:
     generation = await engine.generate([9], max_tokens=5, stop=STOP, sampling=sampling, request_id="r")
     assert generation.logprobs == [-0.5, -1.0]
     assert client.requests == [
-        ("r", [9], {**sampling, "max_tokens": 5, "stop": ["</call>"], "include_stop_str_in_output": True})
+        (
+            "r",
+            [9],
+            {
+                **NEUTRAL_SAMPLING,
+                **sampling,
+                "max_tokens": 5,
+                "stop": ["</call>"],
+                "include_stop_str_in_output": True,
+            },
+        )
     ]
     assert sampling == {"temperature": 1.0, "logprobs": True}, "the caller's own"
     await engine.generate([9], max_tokens=5)
-    assert client.requests[1] == (None, [9], {"max_tokens": 5})
+    assert client.requests[1] == (None, [9], {**NEUTRAL_SAMPLING, "max_tokens": 5})
 
 
 async def test_verl_request_that_was_aborted_is_an_engine_error() -> None:

@@ -80,6 +80,14 @@ def test_round_trip_of_hostile_text(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["records.jsonl"]  # no temporary file stays behind
 
 
+def test_a_record_without_a_task_is_what_it_was_before_there_were_tasks() -> None:
+    assert "task" not in json.loads(record().to_json())
+    assert ResponseRecord.from_json(record().to_json()) == record()
+    of_bbeh = record(task="boardgame qa")
+    assert json.loads(of_bbeh.to_json())["task"] == "boardgame qa"
+    assert ResponseRecord.from_json(of_bbeh.to_json()) == of_bbeh
+
+
 def test_nan_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     write_records(path, [record()])
@@ -148,6 +156,10 @@ def test_summary_computed_by_hand() -> None:
     assert relay.overall_call_rate == 0.75
     assert relay.call_ratio == pytest.approx((0.2 + 0.5 + 0.0 + 0.0) / 4)
     assert relay.pooled_call_ratio == pytest.approx((2 + 15) / (10 + 30 + 10 + 10))
+    assert relay.average_call_ratio == relay.pooled_call_ratio, "one benchmark"
+    two = summarize([*three_conditions()[5:9], alone(condition="relay", benchmark="tiny/add")])[0]
+    assert two.average_call_ratio == pytest.approx((17 / 60 + 0) / 2)
+    assert two.pooled_call_ratio == pytest.approx(17 / 70)
 
 
 def test_empty_responses_have_a_call_ratio_of_zero() -> None:
@@ -165,20 +177,22 @@ def test_markdown() -> None:
     header, rule, of_student, relay, of_teacher = cells_of(markdown)
     assert header == [
         "condition",
-        "add accuracy (%)",
-        "mul accuracy (%)",
-        "average accuracy (%)",
+        "add accuracy by rule (%)",
+        "mul avg@1/4 accuracy by rule (%)",
+        "average accuracy by rule (%)",
         "add call rate (%)",
         "mul call rate (%)",
-        "mean call ratio (%)",
+        "average call ratio (%)",
         "pooled call ratio (%)",
+        "mean call ratio (%)",
         "responses",
         "not completed",
     ]
     assert rule[0].startswith(":-") and all(cell.endswith("-:") for cell in rule[1:])
-    assert of_student == ["student alone", "100.0", "25.0", "62.5", "0.0", "0.0", "0.00", "0.00", "5", "0"]
-    assert relay == ["RelayLLM", "–", "75.0", "75.0", "–", "75.0", "17.50", "28.33", "4", "1"]
-    assert of_teacher == ["teacher alone", "–", "100.0", "100.0", "–", "0.0", "0.00", "0.00", "1", "0"]
+    assert of_student == ["student alone", "100.0", "25.0", "62.5", "0.0", "0.0", "0.00", "0.00", "0.00", "5", "0"]
+    # an average over fewer benchmarks is not one to compare
+    assert relay == ["RelayLLM", "–", "75.0", "–", "–", "75.0", "–", "28.33", "17.50", "4", "1"]
+    assert of_teacher == ["teacher alone", "–", "100.0", "–", "–", "0.0", "–", "0.00", "0.00", "1", "0"]
     assert len({len(line) for line in markdown.splitlines()}) == 1  # aligned as text, too
 
 
@@ -187,12 +201,34 @@ def test_markdown_of_hostile_names_stays_a_table() -> None:
     assert row[0] == "a\\|b c"
     assert header == [
         "condition",
-        "tiny/mul accuracy (%)",
+        "tiny/mul accuracy by rule (%)",
         "tiny/mul call rate (%)",
-        "mean call ratio (%)",
         "pooled call ratio (%)",
+        "mean call ratio (%)",
         "responses",
     ]  # one benchmark needs no average; all are completed
+
+
+def test_accuracy_by_judge_is_shown_where_every_response_has_its_verdict() -> None:
+    says = {"reply": "", "error": ""}
+    judged = [record(id=str(i), judge={"is_correct": i > 0, **says}) for i in range(4)]
+    header, _, row = cells_of(to_markdown(summarize(judged)))
+    cells = dict(zip(header, row, strict=True))
+    assert cells["tiny/mul accuracy by rule (%)"] == "100.0"
+    assert cells["tiny/mul accuracy by judge (%)"] == "75.0"
+    for unheard in (record(id="5"), record(id="5", judge={"is_correct": None, **says})):
+        assert not any("judge" in cell for cell in cells_of(to_markdown(summarize([*judged, unheard])))[0])
+    assert not any("judge" in cell for cell in cells_of(to_markdown(summarize([record(benchmark="bbeh")])))[0])
+
+
+def test_bbeh_shows_its_official_score_where_tasks_are_known() -> None:
+    records = [alone(benchmark="bbeh", id=str(i), task="ab"[i % 2], is_correct=i % 2 == 0) for i in range(4)]
+    header, _, row = cells_of(to_markdown(summarize(records)))
+    cells = dict(zip(header, row, strict=True))
+    assert cells["bbeh accuracy by rule (%)"] == "50.0"
+    assert cells["bbeh harmonic mean accuracy by rule (%)"] == "2.0"  # 2 / (1/101 + 1/1)
+    without = cells_of(to_markdown(summarize([*records, alone(benchmark="bbeh", id="9")])))[0]
+    assert not any("harmonic" in cell for cell in without)
 
 
 def test_gap_recovered() -> None:

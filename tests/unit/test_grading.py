@@ -41,7 +41,8 @@ from relay_verl.grading import (
 from .grading_cases import CASES, HOSTILE_CASES, KNOWN_MISJUDGED, GradingCase
 
 ROOT = Path(grading.__file__).resolve().parent.parent.parent
-HANGS = r"\boxed{9^{9^{9^9}}}"
+HANGS = r"\boxed{\sum_{k=1}^{24000}(\frac{k}{3})!}"
+"""Takes 45 seconds on a core that is not busy."""
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_verdict(patient: Grader, case: GradingCase) -> None:
     verdict = patient.grade(case.response, case.ground_truth, case.kind)
     assert verdict == Verdict(case.is_correct, answer, status), case.why
     if case.kind == "math":
-        assert last_boxed(case.response) == case.answer, case.why
+        assert answers.boxed_answer(case.response) == case.answer, case.why
 
 
 @pytest.mark.parametrize("case", KNOWN_MISJUDGED, ids=ids(KNOWN_MISJUDGED))
@@ -242,7 +243,7 @@ def test_hostile_answers_end_and_leave_the_grader_usable(hasty: Grader, answer: 
 
 def test_a_timeout_is_a_status_and_the_next_answer_is_graded() -> None:
     with Grader(timeout_s=1.5, num_workers=1) as grader:
-        assert grader.grade(HANGS, "7") == Verdict(False, r"9^{9^{9^9}}", VerdictStatus.TIMEOUT)
+        assert grader.grade(HANGS, "7") == Verdict(False, last_boxed(HANGS), VerdictStatus.TIMEOUT)
         assert worker_pids(grader) == []
         assert grader.grade(r"\boxed{0.5}", "1/2").is_correct
 
@@ -269,7 +270,7 @@ def test_a_worker_killed_at_work_is_an_error_and_the_next_answer_is_graded(patie
     time.sleep(0.3)
     os.kill(worker_pids(patient)[0], signal.SIGKILL)
     thread.join(timeout=5.0)
-    assert verdicts == [Verdict(False, r"9^{9^{9^9}}", VerdictStatus.ERROR)]
+    assert verdicts == [Verdict(False, last_boxed(HANGS), VerdictStatus.ERROR)]
     assert patient.grade(r"\boxed{0.5}", "1/2").is_correct
 
 
@@ -494,12 +495,10 @@ def test_no_worker_outlives_its_parent(last_words: str, why: str, tmp_path: Path
 
 
 def test_the_worker_searches_its_parents_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "math_verify.py").write_text(
-        "LatexExtractionConfig = dict\ndef parse(*_, **__): pass\ndef verify(*_, **__): return True\n"
-    )
+    (tmp_path / "mpmath.py").write_text("raise ImportError('not the one that is installed')\n")
     monkeypatch.syspath_prepend(tmp_path)
     with Grader() as grader:
-        assert grader.grade(r"\boxed{x}", "y").is_correct
+        assert grader.grade(r"\boxed{x}", "y").status == VerdictStatus.ERROR
 
 
 def test_the_worker_sees_no_secret(patient: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -535,7 +534,7 @@ def test_settings_must_be_positive(setting: str) -> None:
 
 
 def test_importing_the_grader_loads_no_sympy() -> None:
-    code = "import sys, relay_verl.grading; sys.exit(not {'sympy', 'torch', 'math_verify'}.isdisjoint(sys.modules))"
+    code = "import sys, relay_verl.grading; sys.exit(not {'sympy', 'torch', 'mpmath'}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, timeout=60).returncode == 0
 
 

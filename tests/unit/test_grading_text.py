@@ -20,6 +20,16 @@ SAME = [
     (r"\textbf{(C)}", "(C)", "LaTeX around a letter"),
     (r"50\%", "50%", "an escaped sign"),
     ("$17$", "17", "dollars around the whole"),
+    ("[]", "[]", "the empty list"),
+    ("[ ]", "[]", "the empty list with a blank"),
+    (r"\text{[]}", "[]", "the empty list as text"),
+    ("[He cried.]", "He cried.", "a stop inside brackets"),
+    ("He cried.", "[He cried.]", "a stop inside the truth's brackets"),
+    ("[He cried].", "He cried.", "a stop behind brackets"),
+    ("Why??", "why?", "a question mark behind another"),
+    ("He cried.?", "He cried.", "a question mark behind a stop"),
+    ("He cried..", "He cried.", "a stop behind another"),
+    ("[friday,thursday]?", "[friday, thursday]", "a question mark behind brackets"),
 ]
 DIFFERENT = [
     ("no, yes, yes", "yes, no, yes", "order counts: math-verify compares sets"),
@@ -31,6 +41,10 @@ DIFFERENT = [
     ("proved", "disproved", "a part of the truth"),
     ("nan", "(A)", "what float reads as no number"),
     (r"\text{}", "unknown", "nothing inside LaTeX"),
+    ("[]", "unknown", "the empty list for a word"),
+    ("unknown", "[]", "a word for the empty list"),
+    ("[0]", "[]", "a list of zero"),
+    ("...", "?", "marks alone are compared as they are"),
 ]
 
 
@@ -44,6 +58,17 @@ def test_the_same_text(answer: str, truth: str, why: str) -> None:
 def test_another_text(answer: str, truth: str, why: str) -> None:
     verdict = grade(rf"\boxed{{{answer}}}", truth, "text")
     assert (verdict.is_correct, verdict.status) == (False, VerdictStatus.GRADED)
+
+
+def bbeh_targets() -> list[str]:
+    """Targets in the spellings that the benchmark's files have, one of each kind, and the empty list."""
+    return ["[emma, lily]", "unanswerable", "07-27-2002", "[]", "[friday, thursday]", "(A)", "yes, no, unknown", "0.5"]
+
+
+@pytest.mark.parametrize("target", bbeh_targets())
+def test_a_target_is_right_against_itself(target: str) -> None:
+    assert grade(rf"\boxed{{{target}}}", target, "text").is_correct
+    assert grade(rf"\boxed{{\text{{{target}.}}}}", target, "text").is_correct
 
 
 def test_text_without_a_box_is_no_answer() -> None:

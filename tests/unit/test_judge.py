@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import hashlib
 import json
 import math
 import pickle
@@ -11,19 +12,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay_verl.config import ConfigError
 from relay_verl.evaluation.agreement import agreement
 from relay_verl.evaluation.judge import API_KEY_ENV, MAX_BODY_BYTES, MAX_REPLY_CHARS, Judge, make_judge
 from relay_verl.evaluation.judge_prompt import make_messages, read_verdict, says_something
-from relay_verl.evaluation.judge_results import VERDICTS, judge_results
+from relay_verl.evaluation.judge_results import _answer_of, judge_results
 from relay_verl.evaluation.records import JudgeText, ResponseRecord, read_records, write_records
-from relay_verl.evaluation.results import MANIFEST, RESPONSES
-from relay_verl.grading import MAX_ANSWER_CHARS
+from relay_verl.evaluation.results import MANIFEST, RESPONSES, VERDICTS
+from relay_verl.grading import MAX_ANSWER_CHARS, last_boxed
 from relay_verl.jobs import JobError
 
-from .records_for_tests import record
+from .records_for_tests import record, student
 
 CHAT = "/v1/chat/completions"
 KEY = "sk-very-secret-7f3a"
@@ -649,6 +654,62 @@ async def test_a_folder_s_judging_goes_on_where_it_stopped(fake_vllm: Any, tmp_p
     await judge_results(tmp_path, make(fake_vllm))
     assert len(fake_vllm.requests) - num_before == 3, "the others are not asked again"
     assert all(r.judge is not None for r in read_records(tmp_path / RESPONSES))
+
+
+STORED = [
+    # the response as stored, the answer found with its commands in place, what the judge is to read
+    (r"\boxed{<call>5</call>56}", "<call>5</call>56", "56"),
+    (r"\boxed<call>5</call>{56}", None, "56"),
+    (r"\boxed{1} so \boxed<call>5</call>{56}", "1", "56"),
+    (r"<call>5</call>\boxed{56}", "56", "56"),
+    (r"\boxed{56}", "56", "56"),
+    ("the answer is (B)", "B", "B"),
+    (r"<call>5</call>\boxed{(B) fish}", "B", "B"),
+]
+
+
+async def test_stored_answers_are_judged_without_their_commands(fake_vllm: Any, tmp_path: Path) -> None:
+    fake_vllm.routes[CHAT] = compares
+    records = [record(id=str(i), segments=[student(text)], answer=answer) for i, (text, answer, _) in enumerate(STORED)]
+    write_folder(tmp_path, records)
+    await judge_results(tmp_path, make(fake_vllm), max_concurrency=1)
+    asked = [quoted(body, "answer") for _, _, body in fake_vllm.requests]
+    assert asked == [wanted for _, _, wanted in STORED]
+    written = read_records(tmp_path / RESPONSES)
+    assert [dataclasses.replace(r, judge=None) for r in written] == records, "nothing else changes"
+
+
+@given(
+    pieces=st.lists(st.sampled_from([r"\boxed", "{", "}", "56", "7", " so ", "\\"]), min_size=1, max_size=12),
+    inserted=st.lists(
+        st.tuples(st.integers(0, 60), st.sampled_from(["<call>5</call>", "<call> 0 </call>"])), max_size=4
+    ),
+)
+def test_commands_anywhere_leave_the_answer_to_judge(pieces: list[str], inserted: list[tuple[int, str]]) -> None:
+    plain = "".join(pieces)
+    text = plain
+    for place, command in sorted(inserted, reverse=True):  # from the end, so that none lands inside another
+        text = text[:place] + command + text[place:]
+    stored = record(segments=[student(text)], answer=last_boxed(text))
+    assert _answer_of(stored) == last_boxed(plain)
+
+
+async def test_verdicts_on_an_answer_with_a_command_are_not_kept(fake_vllm: Any, tmp_path: Path) -> None:
+    """What an earlier version judged with the command in the answer is another job; without commands it is the same."""
+    fake_vllm.routes[CHAT] = compares
+    for name, text, answer in (("with", *STORED[0][:2]), ("without", *STORED[4][:2])):
+        folder = tmp_path / name
+        records = [record(segments=[student(text)], answer=answer)]
+        write_folder(folder, records)
+        as_they_are = hashlib.sha256(f"{records[0].to_json()}\n".encode()).hexdigest()  # how it was hashed then
+        spec = {"kind": "judge", "judge": make(fake_vllm).spec, "responses_sha256": as_they_are}
+        verdicts = pa.table({"is_correct": [False], "reply": ["No"], "error": [""]})
+        pq.write_table(verdicts, folder / VERDICTS)
+        (folder / f"{VERDICTS}.manifest.json").write_text(json.dumps({"job": spec}))
+    with pytest.raises(JobError, match="another job: responses_sha256 is"):
+        await judge_results(tmp_path / "with", make(fake_vllm))
+    assert (await judge_results(tmp_path / "without", make(fake_vllm))).num_rule_only == 1
+    assert not fake_vllm.requests
 
 
 async def test_another_judge_does_not_go_on_with_it(fake_vllm: Any, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """What a step's groups say about relaying."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from relay_verl.metrics import SampleStats, has_called, relay_metrics
+from relay_verl.metrics import SampleStats, drop_sole_survivor, has_called, relay_metrics
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
 
 
@@ -166,5 +167,37 @@ def test_every_metric_is_a_float_for_the_logger() -> None:
     assert all(name.startswith("relay/") for name in metrics)
 
 
-def test_an_empty_response_has_no_ratio() -> None:
-    assert relay_metrics([[SampleStats("completed")]])["relay/call_ratio"] == 0.0
+EMPTY = SampleStats("completed", is_correct=True, reward=9.0)
+SOLE = replace(SOLVED_ALONE, is_sole_survivor=True)
+
+
+@pytest.mark.parametrize("other", [EMPTY, SOLE])
+def test_what_is_not_a_row_of_the_batch_is_in_no_mean(other: SampleStats) -> None:
+    """`is_whole` is what the worker makes rows by: neither an empty response that completed nor a survivor has one."""
+    assert not other.is_whole
+    rows = [SOLVED_ALONE, WRONG_ALONE]
+    with_other, without = relay_metrics([[*rows, other]]), relay_metrics([rows])
+    differing = {name for name in with_other if with_other[name] != without.get(name)}
+    assert differing <= {"relay/status/completed", "relay/groups/dropped_single"}
+    alone = relay_metrics([[other]])
+    assert not {name for name in alone if name.startswith(("relay/accuracy", "relay/call_r", "relay/scenario"))}
+
+
+SURVIVORS = [
+    # group, which are whole afterwards, why
+    ([SOLVED_ALONE, LOST], [False, False], "the only one left"),
+    ([LOST, EMPTY, WRONG_ALONE], [False, False, False], "an empty one is not left"),
+    ([SOLVED_ALONE, WRONG_ALONE, LOST], [True, True, False], "two are left"),
+    ([SOLVED_ALONE], [True], "there was only one"),
+    ([LOST, LOST], [False, False], "none is left"),
+    ([], [], "an empty group"),
+]
+
+
+@pytest.mark.parametrize(("group", "whole", "why"), SURVIVORS, ids=[why for *_, why in SURVIVORS])
+def test_the_only_survivor_of_a_group_is_dropped(group: list[SampleStats], whole: list[bool], why: str) -> None:
+    dropped = drop_sole_survivor(group)
+    assert [sample.is_whole for sample in dropped] == whole, why
+    is_dropped = sum(whole) != sum(sample.is_whole for sample in group)
+    assert relay_metrics([dropped])["relay/groups/dropped_single"] == float(is_dropped)
+    assert drop_sole_survivor(dropped) == dropped, "a second look changes nothing"

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_verl.config import ConfigError
-from relay_verl.data.overlap import MAX_QUESTIONS_PER_NGRAM, Overlap, find_overlaps, normalize
+from relay_verl.data.alignment import align
+from relay_verl.data.overlap import (
+    MAX_EVALUATION_QUESTIONS,
+    MAX_TRAINING_QUESTIONS,
+    Overlap,
+    find_overlaps,
+    normalize,
+)
+from relay_verl.data.prompts import WRAPPERS
 from relay_verl.data.schema import to_row
 
 TRAIN = (
@@ -29,11 +37,25 @@ EXACT = [
     ("What is 7*8?", "what  IS\n7 * 8", "case, blanks and the question mark"),
     (r"Find $\left(\dfrac{1}{2}\right)^{2}$.", r"Find \( ( \frac{1}{2} )^2 \)", "LaTeX's sizes and delimiters"),
     (r"If $x\,=\,3$,\quad find $x$", "If $x=3$ find $x$", "LaTeX's blanks"),
-    ("Find the ﬁrst x²", "Find the first x2", "ligatures and exponents in Unicode"),
+    ("Find the ﬁrst x²", "Find the first x^2", "ligatures and exponents in Unicode"),
     ("Compute 5−3", "Compute 5-3", "the minus sign"),
     (r"The \textbf{area} of it", "The area of it", "fonts"),
     ("Compute 2x", "Compute 2 x", "a number before a letter"),
     ("STRASSE 1", "straße 1", "case beyond one letter"),
+    (
+        "Positive integers $x, y, z$ satisfy $xy + z = 160$. Compute the smallest possible value of $x + yz$.",
+        "Positive integers $x, y, z$ satisfy $x y+z=160$. Compute the smallest possible value of $x+y z$.",
+        "letters of formulas apart",
+    ),
+    ("Simplify $\\sqrt{242}$. Express your answer in simplest radical form.", "Simplify $√242$", "an answer's form"),
+    *(
+        (
+            "Simplify $\\sqrt{242}$.",
+            "\n".join(filter(None, (before, "Simplify $\\sqrt{242}$.", after))),
+            f"wrapper {number}",
+        )
+        for number, (before, after) in enumerate(WRAPPERS)
+    ),
 ]
 
 
@@ -52,6 +74,9 @@ DIFFERENT = [
     ("求一个数的平方", "求一个数的立方", "two of seven characters"),
     ("Find 5!", "Find 5", "a factorial"),
     ("? ...", "!?", "no word to compare"),
+    ("Find $x/y$", "Find $xy$", "a bar"),
+    ("If $a=3$ and $b=4$, find $a+b$", "If $a=3$ and $b=4$, find $b+a+b$", "what is asked for"),
+    ("Find the sum of three integers", "Find the sum of four integers", "a numeral in letters"),
 ]
 
 
@@ -60,44 +85,107 @@ def test_short_questions_that_differ(question: str, evaluation: str, why: str) -
     assert overlaps(question, evaluation) == []
 
 
-NGRAM = [  # TRAIN has 25 words, so 13 runs
-    (f"{TRAIN} Explain why.", 1.0, "words added behind"),
-    (f"Consider this. {TRAIN}", 1.0, "words added in front"),
-    (TRAIN.replace("How many are left", "Find their number"), 9 / 12, "another ending"),
-    (TRAIN.replace("Friday", "Sunday"), 8 / 13, "one word near the end: the runs before it are shared"),
-    (TRAIN.replace("Monday", "Sunday"), None, "one word in the middle breaks most runs"),
-    (" ".join(TRAIN.split()[:13]), 1.0, "the shorter question is a part of it"),
-    (" ".join(TRAIN.split()[:12]), None, "12 words, which are compared exactly only"),
-    (" ".join(reversed(TRAIN.split())), None, "the same words in another order"),
+SHARED = [  # TRAIN has 25 words, so 13 runs
+    (f"{TRAIN} Explain why.", "ngram", 1.0, "words added behind"),
+    (f"Consider this. {TRAIN}", "ngram", 1.0, "words added in front"),
+    (f"{TRAIN} Please provide the answer when n = 3.", "ngram", 1.0, "numbers in what is added"),
+    (TRAIN.replace("How many are left", "Find their number"), "ngram", 9 / 12, "another ending"),
+    (TRAIN.replace("Friday", "Sunday"), "ngram", 8 / 13, "one word near the end: the runs before it are shared"),
+    (TRAIN.replace("Monday", "Sunday"), "lcs", 48 / 50, "one word in the middle breaks most runs"),
+    (TRAIN.replace("at the market", "in the shop"), "lcs", 46 / 50, "several words in the middle"),
+    (TRAIN.replace("Monday and", "Monday, a day of rain and wind, and"), "lcs", 1.0, "a clause in the middle"),
+    (TRAIN.replace("25", "26"), None, 0, "the same template with another number"),
+    (TRAIN.replace("9 of", "nine of"), "exact", 1.0, "a number that is written out"),
+    (TRAIN.replace("9 of", "eight of"), None, 0, "another one that is written out"),
+    (" ".join(TRAIN.split()[:13]), "ngram", 1.0, "the shorter question is a part of it"),
+    (" ".join(TRAIN.split()[:12]), None, 0, "12 words, which are compared exactly only"),
+    (" ".join(reversed(TRAIN.split())), None, 0, "the same words in another order"),
 ]
 
 
-@pytest.mark.parametrize(("evaluation", "share", "why"), NGRAM, ids=[case[2] for case in NGRAM])
-def test_shared_runs(evaluation: str, share: float | None, why: str) -> None:
-    found = overlaps(TRAIN, evaluation)
-    assert [o.kind for o in found] == ["ngram"] * (share is not None)
-    assert share is None or found[0].share == pytest.approx(share)
+@pytest.mark.parametrize(("evaluation", "kind", "share", "why"), SHARED, ids=[case[3] for case in SHARED])
+def test_questions_that_share_most_words(evaluation: str, kind: str | None, share: float, why: str) -> None:
+    for training, other in ((TRAIN, evaluation), (evaluation, TRAIN)):
+        reported = overlaps(training, other)
+        assert [o.kind for o in reported] == ([kind] if kind else [])
+        assert not kind or reported[0].share == pytest.approx(share)
 
 
-def test_a_phrase_that_many_questions_have_is_not_enough() -> None:
-    phrase = "The answer is m over n where m and n are relatively prime positive integers, find m plus n"
+HYPERBOLA = "hyperbola {} can be written as $\\frac{{(x-h)^2}}{{a^2}} - \\frac{{(y-k)^2}}{{b^2}} = 1$. Find $h+k+a+b$."
+FORMULA = "Let $z$ be a complex number such that $z^4 {} z^2 + 1 = 0$ and its real part is {} positive. Find ${}z$."
+DIFFERENT_PROBLEMS = [
+    (FORMULA.format("+", "", r"\sin "), FORMULA.format("-", "", r"\sin "), "another operator"),
+    (FORMULA.format("+", "", r"\sin "), FORMULA.format("+", "", r"\cos "), "another function"),
+    (
+        "Determine the number of ways to arrange the letters of the word TARTAR.",
+        "Determine the number of ways to arrange the letters of the word ELLIPSE.",
+        "one word of few",
+    ),
+    (
+        "The repeating decimal $2.0151515\\ldots$ can be expressed as $\\frac{m}{n}$, where $m$ and $n$ are relatively "
+        "prime positive integers. Find $m + n$.",
+        "Eight circles of radius $34$ are sequentially tangent, and two of the circles are tangent to $AB$ and $BC$ of "
+        "triangle $ABC$, respectively. The inradius of triangle $ABC$ can be expressed as $\\tfrac{m}{n}$, where $m$ "
+        "and $n$ are relatively prime positive integers. Find $m+n$.",
+        "boilerplate of a short question",
+    ),
+    (
+        "How far is it from the school to the house of the girl? Express your answer as a common fraction in lowest "
+        "terms. Write your answer as a decimal rounded to the nearest hundredth.",
+        "What does the boy pay? Express your answer as a common fraction in lowest terms. Write your answer as a "
+        "decimal rounded to the nearest hundredth.",
+        "boilerplate on the answer's form",
+    ),
+    (
+        f"The equation of the {HYPERBOLA.format('shown below')} [asy] draw((-1,0)--(1,0)); [/asy]",
+        "Let $F_1=(10,2)$ and $F_2=(-16,2)$. Then the set of points $P$ such that $|PF_1 - PF_2| = 24$ form a "
+        f"hyperbola. The equation of this {HYPERBOLA.format('')}",
+        "the text that goes with a figure",
+    ),
+]
+
+
+@pytest.mark.parametrize(("training", "evaluation", "why"), DIFFERENT_PROBLEMS, ids=[c[2] for c in DIFFERENT_PROBLEMS])
+def test_other_problems_that_share_many_words(training: str, evaluation: str, why: str) -> None:
+    assert overlaps(training, evaluation) == overlaps(evaluation, training) == []
+
+
+def many_questions(num: int, phrase: str) -> list[str]:
+    """Questions that have nothing in common but the phrase."""
     rng = random.Random(0)
-    questions = [" ".join(str(rng.randrange(10**6)) for _ in range(30)) + " " + phrase for _ in range(2)]
-    assert overlaps(questions[0], questions[1]) == []
-    assert len(overlaps(questions[0], questions[1], min_share=0.1)) == 1
+    return [" ".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=30)) + f" {phrase}" for _ in range(num)]
 
 
-def test_instructions_of_a_benchmark_do_not_count() -> None:
-    frame = "Read the following problem with care and reply with one letter out of A to J and nothing else at all."
-    many = [f"{frame} Question {n}?" for n in range(MAX_QUESTIONS_PER_NGRAM + 1)]
-    assert overlaps(f"{frame} Another one?", *many[:10])  # few have it: as far as one can tell, their text
-    assert overlaps(f"{frame} Another one?", *many) == []
-    assert [o.kind for o in overlaps(many[3], *many)] == ["exact"]
+FRAME = "read the following problem with care and reply with one letter out of all those given and nothing else at all"
+
+
+def test_a_phrase_of_several_evaluation_questions_does_not_count() -> None:
+    questions = many_questions(MAX_EVALUATION_QUESTIONS + 1, FRAME)
+    training = f"Which animal barks: {FRAME}"
+    assert overlaps(training, *questions[:-1], min_share=0.1)
+    assert overlaps(training, *questions, min_share=0.1) == []
+    assert [o.kind for o in overlaps(questions[3], *questions)] == ["exact"]
+
+
+def test_a_phrase_of_many_training_questions_does_not_count() -> None:
+    questions = many_questions(MAX_TRAINING_QUESTIONS + 1, FRAME)
+    evaluation = {"set": [{"problem": f"Which animal barks: {FRAME}"}]}
+    few = find_overlaps([row(question, str(n)) for n, question in enumerate(questions[:-1])], evaluation)
+    many = find_overlaps([row(question, str(n)) for n, question in enumerate(questions)], evaluation)
+    assert (len(few), len(many)) == (MAX_TRAINING_QUESTIONS, 0)
 
 
 def test_a_set_that_lists_each_question_many_times() -> None:
-    found = overlaps(f"{TRAIN} Explain why.", *[TRAIN] * (MAX_QUESTIONS_PER_NGRAM + 1))
+    found = overlaps(f"{TRAIN} Explain why.", *[TRAIN] * (MAX_EVALUATION_QUESTIONS + 1))
     assert [(o.kind, o.benchmark_id) for o in found] == [("ngram", "row 1")]
+
+
+def test_a_question_that_many_sets_have_is_named_in_each() -> None:
+    sets = {f"set {n}": [{"problem": TRAIN, "id": n}] for n in range(MAX_EVALUATION_QUESTIONS + 1)}
+    reported = find_overlaps([row(f"{TRAIN} Explain why.")], sets)
+    assert [(o.kind, o.benchmark, o.benchmark_id) for o in reported] == [
+        ("ngram", name, str(rows[0]["id"])) for name, rows in sets.items()
+    ]
 
 
 def test_the_best_of_each_set_is_named() -> None:
@@ -154,6 +242,16 @@ def test_a_question_overlaps_with_itself_in_other_case_and_blanks(question: str,
     other = "".join(c.swapcase() if rng.random() < 0.5 else c for c in question)
     other = "".join(c + " " * rng.randrange(3) if c.isspace() else c for c in f" {other} ")
     assert [o.kind for o in overlaps(question, other)] == ["exact"]
+
+
+WORDS = st.lists(st.sampled_from(["let", "x", "y", "+", "=", "1", "2", "sin", "find", "the", "sum"]), max_size=30)
+
+
+@given(WORDS, WORDS)
+def test_an_alignment_is_symmetric_and_full_with_itself(first: list[str], second: list[str]) -> None:
+    assert align(first, first).is_same_formula and align(first, first).share == (1.0 if first else 0.0)
+    assert 0 <= align(first, second).share <= 1
+    assert (align(first, second).share == 1) >= (first == second != [])
 
 
 @given(QUESTIONS, st.lists(QUESTIONS, max_size=3))

@@ -1,5 +1,6 @@
 """Checks before a model loads: every mistake is one line that names the key, the value and what is allowed."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -191,7 +192,7 @@ def test_a_dataset_as_it_should_be(tmp_path: Path) -> None:
     check_dataset(data(asked, prompt_key="question"), "train_files")
     check_dataset(data("hdfs://cluster/a.parquet"), "train_files")
     check_dataset(data(None), "train_files")
-    (tmp_path / "a.jsonl").write_text("{}\n")
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": PROMPT[0], "reward_model": ANSWER[0]}) + "\n")
     check_dataset(data(str(tmp_path / "a.jsonl")), "train_files")
 
 
@@ -572,7 +573,7 @@ def sft(tmp_path: Path, student: str) -> Any:
     return OmegaConf.create(
         {
             "data": {"train_files": data, "custom_cls": {"name": "WarmupDataset"}},
-            "model": {"path": student},
+            "model": {"path": student, "override_config": {"attn_implementation": "sdpa"}},
             "trainer": {"device": "cuda"},
         }
     )

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from relay_verl.cli import app
 from relay_verl.config import ConfigError
-from relay_verl.evaluation.paper import paper
+from relay_verl.evaluation.paper import find_row, paper
 from relay_verl.evaluation.records import ResponseRecord, write_records
 from relay_verl.evaluation.report import write_report
 from relay_verl.evaluation.report.comparison import NOT_MEASURED
@@ -22,7 +23,8 @@ from relay_verl.evaluation.report.drawing import draw, standalone
 from relay_verl.evaluation.report.figures import router_figure
 from relay_verl.evaluation.report.groups import Groups, group_results
 from relay_verl.evaluation.report.random_router import RouterComparison, our_comparison, paper_comparison, router_table
-from relay_verl.evaluation.report.tables import paper_tables, teachers_lines, tiny_tables
+from relay_verl.evaluation.report.tables import paper_tables, teachers_lines, teachers_table, tiny_tables
+from relay_verl.evaluation.report.write import make_document
 from relay_verl.evaluation.results import MANIFEST, RESPONSES, Result, find_results, read_result
 from relay_verl.evaluation.statistics import Estimate
 
@@ -208,17 +210,114 @@ def test_ours_stands_beside_the_papers(tmp_path: Path) -> None:
     tables = {(table.title, i): table for i, table in enumerate(paper_tables(read(tmp_path)))}
     one = next(table for (title, _), table in tables.items() if title.startswith("Table 1: Qwen3-1.7B"))
     relay = row_of(one, "RelayLLM (Difficulty-Aware)")
-    assert relay["paper"] == ("43.75", "81.40", "86.28", "55.70", "12.71", "17.29", "49.52", "1.07")
-    assert relay["ours, 3 seeds"] == (*["60.00"] * 7, "2.00")
+    assert relay["paper"] == ("43.75", "81.40", "86.28", "55.70", "12.71", "17.29", "49.52", "1.07", "–")
+    assert relay["ours, 3 seeds"] == (*["60.00"] * 7, "2.00", "2.00")
     assert relay["95% interval"][0] == "35.16–84.84"  # t of 2 degrees times 0.1 / sqrt(3)
     assert relay["95% interval"][-1] == "2.00–2.00"
-    assert relay["difference"] == ("+16.25", "-21.40", "-26.28", "+4.30", "+47.29", "+42.71", "+10.48", "+0.93")
+    assert relay["difference"] == ("+16.25", "-21.40", "-26.28", "+4.30", "+47.29", "+42.71", "+10.48", "+0.93", "")
     grpo = row_of(one, "GRPO")
-    assert grpo["ours"] == ("40.00", *[NOT_MEASURED] * 6, "–")
-    assert grpo["difference"] == ("+4.34", *[""] * 7)
+    assert grpo["ours"] == ("40.00", *[NOT_MEASURED] * 6, "–", "–")
+    assert grpo["difference"] == ("+4.34", *[""] * 8)
     four = next(table for (title, _), table in tables.items() if title.startswith("Table 4"))
     assert row_of(four, "RelayLLM (Difficulty-Aware), w/o Teacher")["ours"] == ("40.00", "40.00")
     assert row_of(four, "RelayLLM (Simple), w/o Teacher") == {"paper": ("61.12", "13.13"), "ours": (NOT_MEASURED,)}
+
+
+def tokens_of(benchmark: str, teacher: int, total: int, **changes: Any) -> ResponseRecord:
+    """A response of `total` tokens, `teacher` of them the teacher's."""
+    facts: dict[str, Any] = {"benchmark": benchmark, "num_tokens": total, "num_teacher_tokens": teacher}
+    return record(id="0", question="q", calls=[call("served", teacher, teacher)], **{**facts, **changes})
+
+
+def test_the_papers_call_ratio_is_the_mean_over_benchmarks_and_the_pooled_one_stands_next_to_it(tmp_path: Path) -> None:
+    math = paper().groups["average"]
+    records = [tokens_of(name, 0, 100) for name in math[:4]] + [tokens_of(name, 60, 1000) for name in math[4:]]
+    for method in ("relay", "no_filter", "fixed_20"):
+        policy = "fixed_20" if method == "fixed_20" else "learned"
+        make(tmp_path / method, f"1.7b/{method}", policy=policy, records=records, benchmarks=math, teacher="Qwen3-8B")
+    groups = read(tmp_path)
+    average, pooled = f"{100 * (2 * 0.06) / 6:.2f}", f"{100 * 120 / 2400:.2f}"
+    tables = {table.title.partition(":")[0]: table for table in paper_tables(groups) if "0.6B" not in table.title}
+    tables["Figure 3"] = teachers_table(groups, "1.7b", "t")
+    rows = {"Table 1": "relay", "Table 3": "no_filter", "Table 5": "fixed_20", "Table 6": "fixed_20"}
+    for name, table in tables.items():
+        if name in ("Table 2", "Table 4"):
+            assert "Avg. call ratio" not in table.head
+            continue
+        assert table.head[-2:] == ("Avg. call ratio", "Pooled call ratio"), name
+        assert "averaged over benchmarks" in table.note, name
+        label = find_row(f"1.7b/{rows[name]}").title if name in rows else "Qwen3-8B"
+        lines = row_of(table, label)
+        assert lines["ours"][-2:] == (average, pooled), name
+        if name in rows:
+            printed = paper().find(name, f"1.7b/{rows[name]}")["call_ratio"]
+            assert lines["paper"][-2:] == (f"{printed:.2f}", "–"), "the paper's stands over the average"
+            assert lines["difference"][-2:] == (f"{float(average) - printed:+.2f}", "")
+            assert all(lines["95% interval"][-2:]), "both have an interval"
+    compared = our_comparison(read(*made_with_ends(tmp_path, math)), "1.7b")
+    assert compared is not None and f"{100 * compared.ratio:.2f}" == average, "Figure 1 counts as the paper's column"
+
+
+def made_with_ends(folder: Path, math: tuple[str, ...]) -> list[Path]:
+    """The folder with both ends of the random router's line."""
+    ends = [("1.7b/base", "student_alone"), ("8b/teacher", "teacher_alone")]
+    for row, policy in ends:
+        records = [alone(benchmark=name, id="0", question="q") for name in math]
+        make(folder / policy, row, policy=policy, records=records, benchmarks=math)
+    return [folder]
+
+
+def test_avg_at_k_says_its_k(tmp_path: Path) -> None:
+    math = paper().groups["average"]
+
+    def write(num_samples: int) -> Groups:
+        records = [
+            record(benchmark=name, id="0", question="q", sample=sample)
+            for name in math
+            for sample in range(num_samples if name.startswith("aime") else 1)
+        ]
+        folder = tmp_path / f"{num_samples}"
+        return read(make(folder, "1.7b/relay", records=records, benchmarks=math, teacher="Qwen3-8B"))
+
+    as_the_papers, fewer = (paper_tables(write(num_samples)) for num_samples in (32, 4))
+    ones = [next(t for t in tables if t.title.startswith("Table 1: Qwen3-1.7B")) for tables in (as_the_papers, fewer)]
+    assert all(table.head[6:8] == ("AIME25 avg@32", "AIME24 avg@32") for table in ones)
+    assert "avg@" not in ones[0].note
+    assert "Ours on AIME25 is avg@4, not avg@32." in ones[1].note
+    three = next(table for table in fewer if table.title.startswith("Table 3"))
+    assert "Ours on AIME24 is avg@4, not avg@32." in three.note, "also where AIME is only in the average"
+
+
+def test_bbeh_has_its_official_score_where_tasks_are_known(tmp_path: Path) -> None:
+    facts: dict[str, Any] = {"benchmark": "bbeh", "question": "q"}
+    records = [alone(id=str(i), task="ab"[i % 2], is_correct=i % 2 == 0, **facts) for i in range(8)]
+    of_tasks = read(make(tmp_path / "tasks", "1.7b/relay", records=records, benchmarks=("bbeh",)))
+    table = next(t for t in paper_tables(of_tasks) if t.title.startswith("Table 2: Qwen3-1.7B"))
+    assert table.head[2:] == ("BBEH", "BBEH harmonic mean", "MMLU-Pro", "SuperGPQA")
+    lines = row_of(table, "RelayLLM (Difficulty-Aware)")
+    assert lines["ours"] == ("50.00", "1.98", NOT_MEASURED, NOT_MEASURED)  # 2 / (1/101 + 1/1)
+    assert lines["paper"] == ("12.46", "–", "59.03", "29.93")
+    assert "over 2 of its 23 tasks" in table.note
+    unknown = [replace(one, task=None) for one in records]
+    without = read(make(tmp_path / "none", "1.7b/relay", records=unknown, benchmarks=("bbeh",)))
+    tables = [t for t in paper_tables(without) if t.title.startswith("Table 2")]
+    assert all(t.head[2:] == ("BBEH", "MMLU-Pro", "SuperGPQA") for t in tables)
+
+
+def test_the_teacher_of_the_tables_answered_the_same_as_the_students(tmp_path: Path) -> None:
+    math = paper().groups["average"]
+    greedy, sampled = ({"sha256": "a", "sampling": {"temperature": value}} for value in (0.0, 0.7))
+    make(tmp_path / "relay", "1.7b/relay", benchmarks=math)
+    make(tmp_path / "0.6b", "0.6b/relay", num_questions=9, benchmarks=math)
+    assert read(tmp_path), "students of two sizes are not in one table"
+    for name, facts in (("relay", greedy), ("teacher", sampled)):
+        row, policy = ("1.7b/relay", "learned") if name == "relay" else ("8b/teacher", "teacher_alone")
+        folder = make(tmp_path / name, row, policy=policy, benchmarks=math)
+        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest["job"]["benchmarks"] = dict.fromkeys(math, facts)
+        (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match=r"8b/teacher: benchmarks\.minerva\.sampling\.temperature differs"):
+        read(tmp_path / "relay", tmp_path / "teacher")
 
 
 def make_tiny_world(folder: Path) -> Groups:
@@ -316,9 +415,9 @@ def test_tiny_tables(tmp_path: Path) -> None:
     tables = tiny_tables(make_tiny_world(tmp_path))
     assert len(tables) == 5
     relay = row_of(tables[0], "RelayLLM (Difficulty-Aware)")
-    assert relay["ours, 3 seeds"] == ("70.00", "70.00", "70.00", "70.00", "100.00", "11.00")
+    assert relay["ours, 3 seeds"] == ("70.00", "70.00", "70.00", "70.00", "100.00", "11.00", "11.00")
     assert "difference" not in relay and "paper" not in relay
-    assert row_of(tables[0], "teacher alone")["ours"] == ("100.00",) * 4 + ("–", "–")
+    assert row_of(tables[0], "teacher alone")["ours"] == ("100.00",) * 4 + ("–", "–", "–")
     assert row_of(tables[-1], "none") == {"ours": (NOT_MEASURED,)}
 
 
@@ -510,6 +609,81 @@ def test_the_judges_table(tmp_path: Path) -> None:
     assert judge_table(read(tmp_path / "not")) is None
 
 
+def judged(folder: Path, row: str, verdicts: list[bool | None], *, model: str = "gpt-4o-mini", **changes: Any) -> Path:
+    """Results that are all right by rule, with a judge's verdicts; None where it was not heard."""
+    says = {"reply": "", "error": ""}
+    records = [
+        record(benchmark=name, id=str(i), question="q", judge={"is_correct": verdict, **says})
+        for name in TINY
+        for i, verdict in enumerate(verdicts)
+    ]
+    return make(folder, row, records=records, judge={"model": model, "base_url": str(folder)}, **changes)
+
+
+def report_on(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(app, ["report", *map(str, arguments)])
+
+
+def test_a_report_by_judge(tmp_path: Path) -> None:
+    judged(tmp_path / "results", "tiny/relay", [True, True, True, False])
+    by_rule, by_judge = (
+        report_on(tmp_path / "results", "--out", tmp_path / by, "--by", by).output for by in ("rule", "judge")
+    )
+    assert re.search(r"\| ours +\| +100\.00 \|", by_rule) and "Accuracy is by rule" in by_rule
+    assert "--by judge" in by_rule, "the paper's metric is there for the asking"
+    assert re.search(r"\| ours +\| +75\.00 \| +75\.00 \| +75\.00 \| +75\.00 \|", by_judge)
+    assert "Accuracy is by the LLM judge gpt-4o-mini" in by_judge and "Accuracy is by rule" not in by_judge
+    assert "0 have no answer" in by_judge
+    for text in (by_rule, by_judge):
+        assert re.search(r"\| tiny/relay, with teacher \| +12 \| +100\.00 \| +75\.00 \|", text), "both, side by side"
+
+
+def test_every_table_and_picture_on_accuracy_says_whose_verdicts_count(tmp_path: Path) -> None:
+    make_tiny_world(tmp_path)
+    math = paper().groups["average"]
+    make(tmp_path / "math", "1.7b/relay", benchmarks=math, tokens=2, teacher="Qwen3-8B")
+    document = make_document(read(tmp_path))
+    sections = {section.title: section for section in document.sections}
+    for title in ("Tables of the paper", "Qwen3-1.7B", "Tiny world"):
+        assert sections[title].blocks
+        for block in sections[title].blocks:
+            assert "Accuracy: ours is by rule" in block.note or "Accuracy is by rule." in block.note, block.title
+    assert "GPT-4o-mini" in sections["Tables of the paper"].blocks[0].note
+
+
+UNJUDGED = [
+    ([True, None, False], "3 of 9 responses", "a judge that was not heard"),
+    (None, "30 of 30 responses", "no judge was asked"),
+]
+
+
+@pytest.mark.parametrize(("verdicts", "count", "why"), UNJUDGED, ids=[case[2] for case in UNJUDGED])
+def test_by_judge_without_verdicts_is_a_one_line_error(
+    verdicts: list[bool | None] | None, count: str, why: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "results"
+    judged(folder, "tiny/relay", verdicts) if verdicts else make(folder, "tiny/relay")
+    done = report_on(folder, "--out", tmp_path / "out", "--by", "judge")
+    assert isinstance(done.exception, ConfigError)
+    line = str(done.exception)
+    assert line.startswith(f"--by judge: {count} in {folder} ") and "\n" not in line
+    assert not (tmp_path / "out").exists()
+    assert report_on(folder, "--out", tmp_path / "out").exit_code == 0, "by rule is the default"
+
+
+def test_two_judges_are_not_mixed(tmp_path: Path) -> None:
+    judged(tmp_path / "a", "tiny/relay", [True, False])
+    judged(tmp_path / "b", "tiny/grpo", [True, False])
+    words = [alone(benchmark="mmlu-pro", id=str(i)) for i in range(3)]
+    make(tmp_path / "words", "1.7b/relay", records=words, benchmarks=("mmlu-pro",))
+    done = report_on(tmp_path, "--out", tmp_path / "out", "--by", "judge")
+    assert done.exit_code == 0, "only the address differs, and letters need no judge"
+    judged(tmp_path / "b", "tiny/grpo", [True, False], model="other")
+    done = report_on(tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out", "--by", "judge")
+    assert re.search(r"--by judge: judge\.model differs between .*/a and .*/b", str(done.exception))
+    assert report_on(tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out").exit_code == 0
+
+
 def test_the_command(tmp_path: Path) -> None:
     make(tmp_path / "results", "tiny/relay", tokens=3)
     out = tmp_path / "out"
@@ -520,6 +694,7 @@ def test_the_command(tmp_path: Path) -> None:
 
 BAD_COMMANDS = [
     (["--metrics", "relay"], r"--metrics: 'relay' is not LABEL=PATH", "no path"),
+    (["--by", "gpt"], r"--by: 'gpt' is not one of rule, judge", "an unknown judge"),
     (["--metrics", "a=none.jsonl"], r"--metrics: .*none\.jsonl", "no such log"),
 ]
 

@@ -73,8 +73,8 @@ def test_each_teacher_has_its_own_limits() -> None:
     big, coder = (
         settings.decoder_config(64, greedy=False, vocab_size=None, teacher=t) for t in settings.active_teachers.values()
     )
-    assert (big.teacher_sampling, big.teacher_timeout_s) == ({"temperature": 0.2}, 5.0)
-    assert (coder.teacher_sampling, coder.teacher_timeout_s) == ({"temperature": 0.9}, 60.0)
+    assert (big.teacher_sampling["temperature"], big.teacher_timeout_s) == (0.2, 5.0)
+    assert (coder.teacher_sampling["temperature"], coder.teacher_timeout_s) == (0.9, 60.0)
     assert (big.teacher_name, coder.teacher_name) == ("big", "coder")
     alone = read_settings({"teacher": {"path": "models/big"}})
     assert alone.decoder_config(64, greedy=False, vocab_size=None).teacher_name is None, "there is nobody to tell apart"

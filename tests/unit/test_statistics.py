@@ -7,18 +7,21 @@ import numpy as np
 import pytest
 
 from relay_verl.evaluation import statistics
+from relay_verl.evaluation.consumption import cost, union_length
 from relay_verl.evaluation.records import ResponseRecord
 from relay_verl.evaluation.statistics import (
+    Average,
     Measure,
     accuracy,
+    average_call_ratio,
     call_rate,
-    call_ratio,
-    cost,
     difference,
     estimate,
+    harmonic_accuracy,
+    has_tasks,
     mean_call_ratio,
+    pooled_call_ratio,
     t_quantile,
-    union_length,
 )
 
 from .records_for_tests import alone, call, record
@@ -46,15 +49,46 @@ def test_measures_by_hand() -> None:
     both = ["tiny/mul", "tiny/add"]
     assert accuracy([records], both).of_seeds() == pytest.approx([(1 / 2 + 3 / 4) / 2])  # the mean of benchmarks
     assert call_rate([records], both).of_seeds() == pytest.approx([(1 + 0) / 2])
-    assert call_ratio([records], both).of_seeds() == pytest.approx([17 / 80])  # all tokens together
+    assert pooled_call_ratio([records], both).of_seeds() == pytest.approx([17 / 80])  # all tokens together
+    assert average_call_ratio([records], both).of_seeds() == pytest.approx([(17 / 40 + 0) / 2])  # each benchmark alike
     assert mean_call_ratio([records], both).of_seeds() == pytest.approx([(0.2 + 0.5) / 6])
-    assert call_ratio([records], ["tiny/mul"]).of_seeds() == pytest.approx([17 / 40])
+    for ratio in (average_call_ratio, pooled_call_ratio):
+        assert ratio([records], ["tiny/mul"]).of_seeds() == pytest.approx([17 / 40]), "one benchmark: the same"
 
 
 def test_empty_responses_have_a_ratio_of_zero() -> None:
-    measured = call_ratio([[alone(num_tokens=0)]], ["tiny/mul"])
+    measured = pooled_call_ratio([[alone(num_tokens=0)]], ["tiny/mul"])
     assert measured.of_seeds() == [0.0]
     assert estimate(measured).value == 0.0
+
+
+def of_task(task: str | None, right: list[bool]) -> list[ResponseRecord]:
+    """BBEH's questions of one task."""
+    return [
+        alone(benchmark="bbeh", task=task, id=f"{task}{number}", is_correct=is_correct)
+        for number, is_correct in enumerate(right)
+    ]
+
+
+def test_the_harmonic_mean_of_tasks_by_hand() -> None:
+    records = [*of_task("a", [True] * 3 + [False]), *of_task("b", [False] * 9), *answers("tiny/mul", [True])]
+    measured = harmonic_accuracy([records], "bbeh")
+    assert measured.of_seeds() == pytest.approx([2 / (1 / 0.76 + 1 / 0.01)])  # 75% and 0%, each 1% higher
+    assert [len(stratum) for stratum in measured.strata] == [4, 9], "resampled within each task"
+    made = estimate(measured)
+    assert made.low < made.value < made.high
+    assert has_tasks(records, "bbeh")
+    assert not has_tasks(records, "tiny/mul")
+    assert not has_tasks([*records, *of_task(None, [True])], "bbeh"), "one of them does not say"
+    with pytest.raises(ValueError, match="b: not the same questions in all records"):
+        harmonic_accuracy([records, of_task("a", [True] * 4)], "bbeh")
+
+
+def test_a_difference_of_harmonic_means() -> None:
+    one, other = ([*of_task("a", [True, right]), *of_task("b", [True, False])] for right in (True, False))
+    apart = difference(harmonic_accuracy([one], "bbeh"), harmonic_accuracy([other], "bbeh"))
+    assert apart.value == pytest.approx(2 / (1 / 1.01 + 1 / 0.51) - 0.51)
+    assert apart.low <= apart.value <= apart.high
 
 
 def test_questions_that_differ_are_refused() -> None:
@@ -116,7 +150,7 @@ def test_coverage_of_a_ratio() -> None:
         tokens = rng.integers(50, 400, size=100).astype(float)
         share = rng.beta(1, 9, size=100)
         pairs = np.stack([share * tokens, tokens], axis=-1)[:, None]
-        resampled = np.quantile(Measure((pairs,), is_pooled=True).resample(rng, 1000), [0.025, 0.975])
+        resampled = np.quantile(Measure((pairs,), average=Average.POOLED).resample(rng, 1000), [0.025, 0.975])
         hits += resampled[0] <= 0.1 <= resampled[1]
     assert 0.88 <= hits / 200 <= 0.985
 

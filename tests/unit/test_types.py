@@ -42,6 +42,20 @@ def test_the_example() -> None:
     assert EXAMPLE.call_ratio == pytest.approx(3 / 7)
 
 
+def test_forced_tokens_are_the_students_and_not_trained_on() -> None:
+    whole = trajectory(
+        Segment("student", [10, 11, 12], [-0.1, 0.0, 0.0], [False, True, True]),
+        Segment("teacher", [20]),
+        Segment("student", [13], [-0.4]),
+    )
+    assert whole.response_ids == [10, 11, 12, 20, 13]
+    assert whole.response_mask == [1, 0, 0, 0, 1]
+    assert whole.sampled_mask == [1, 0, 0, 1, 1]
+    assert whole.logprobs == [-0.1, 0.0, 0.0, 0.0, -0.4]
+    assert (whole.num_teacher_tokens, whole.call_ratio) == (1, 1 / 5), "they count in the response's length"
+    assert [segment.num_forced_tokens for segment in whole.segments] == [2, 0, 0]
+
+
 def test_an_empty_response() -> None:
     empty = trajectory()
     assert (empty.response_ids, empty.response_mask, empty.logprobs) == ([], [], [])

@@ -160,6 +160,21 @@ def test_taking_the_commands_out_gives_the_original(
     assert all(1 <= n <= length - p for p, n in commands)
 
 
+def test_a_fixed_number_is_said_everywhere_and_not_clipped() -> None:
+    """5.4: decoding does not clip it either, so a command near the end looks like any other."""
+    rng = np.random.default_rng(5)
+    for num_calls in (0, 1, 3):
+        calls = draw_calls(30, rng, num_calls=num_calls, written_length=20)
+        assert [(call.num_drawn, call.num_tokens) for call in calls] == [(20, 20)] * num_calls
+        assert len({call.position for call in calls}) == num_calls
+    assert length_law(3, 5, written_length=20) == {20: 1}
+
+
+def test_places_of_commands_do_not_depend_on_what_they_say() -> None:
+    drawn = [draw_calls(50, np.random.default_rng(6), num_calls=3, written_length=n) for n in (None, 20, 500)]
+    assert len({tuple(call.position for call in calls) for calls in drawn}) == 1
+
+
 def test_same_seed_gives_same_result() -> None:
     first, second = (insert_calls([OWN] * 30, TOKENIZER, np.random.default_rng(7), num_calls=3) for _ in range(2))
     assert first == second

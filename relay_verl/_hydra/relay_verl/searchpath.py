@@ -1,7 +1,7 @@
 """Lets every Hydra app find our recipes: `+recipe=relay_1.7b` from any directory.
 
-Hydra imports this at the start of every app, so it imports Hydra alone. The recipes are found as a folder, not as
-`pkg://`, which Hydra cannot read from an editable install of a folder of YAML files.
+Hydra imports this at the start of every app, so it imports Hydra and OmegaConf alone. The recipes are found as a
+folder, not as `pkg://`, which Hydra cannot read from an editable install of a folder of YAML files.
 """
 
 import sys
@@ -11,6 +11,8 @@ from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+from relay_verl.attention import register_resolver
 
 
 def recipes_folder() -> Path:
@@ -49,8 +51,9 @@ def refuse_two_recipes(arguments: Sequence[str]) -> None:
 
 
 class RelaySearchPathPlugin(SearchPathPlugin):
-    """Appends the folder of recipes to the search path."""
+    """Appends the folder of recipes to the search path, and lets OmegaConf resolve what they write."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        register_resolver()
         refuse_two_recipes(sys.argv[1:])
         search_path.append(provider="relay_verl", path=f"file://{recipes_folder()}")

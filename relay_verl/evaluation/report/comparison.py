@@ -1,6 +1,11 @@
 """Tables of the paper's numbers beside ours: the number, its 95% interval, the difference (Tables 1 to 6, Figure 3).
 
 Where the paper has no numbers, as for the tiny world, the same tables hold ours alone.
+
+Two call ratios stand side by side, because the paper does not define its "Avg. Call Ratio". The one that is compared
+with the paper's number, 'call_ratio', is the mean over benchmarks of the teacher's share of the tokens, as the column's
+name says and as the "Average" before it is taken; 'pooled_call_ratio' is the share in all tokens together ("of the
+total generated tokens", 1), in which AIME's 1,920 long responses outweigh the 2,766 others.
 """
 
 from __future__ import annotations
@@ -9,16 +14,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from relay_verl.evaluation.harmonic import HARMONIC_BENCHMARKS
 from relay_verl.evaluation.paper import find_row, paper
 from relay_verl.evaluation.report.document import Table
 from relay_verl.evaluation.report.groups import ALONE, TEACHER_ALONE, TEACHER_FREE, Group, Groups
-from relay_verl.evaluation.statistics import Estimate, Measure, accuracy, call_rate, call_ratio, estimate
+from relay_verl.evaluation.statistics import (
+    Estimate,
+    Measure,
+    accuracy,
+    average_call_ratio,
+    call_rate,
+    estimate,
+    harmonic_accuracy,
+    has_tasks,
+    pooled_call_ratio,
+)
 
 NOT_MEASURED = "not measured"
 NONE = "–"
-_RATES = {"call_ratio": call_ratio, "call_rate": call_rate}
+HARMONIC = " harmonic mean"
+"""Behind a benchmark's name: the measure of its official score."""
+RATIOS = ("call_ratio", "pooled_call_ratio")
+"""Both call ratios, the paper's first."""
+_RATES = {"call_ratio": average_call_ratio, "pooled_call_ratio": pooled_call_ratio, "call_rate": call_rate}
 _NAMES = {"average": "Average", "tiny": "Average", "easy": "Easy", "hard": "Hard"} | {
-    "call_ratio": "Call ratio",
+    "call_ratio": "Avg. call ratio",
+    "pooled_call_ratio": "Pooled call ratio",
     "call_rate": "Call rate",
 }
 
@@ -28,9 +49,13 @@ def measure_of(group: Group, measure: str) -> Measure | None:
 
     Args:
         group: the results.
-        measure: a benchmark, a mean of benchmarks, 'call_ratio' or 'call_rate'; the latter are over the benchmarks of
-            Table 1, or of the tiny world.
+        measure: a benchmark, a mean of benchmarks, a benchmark's name with HARMONIC behind it, 'call_ratio',
+            'pooled_call_ratio' or 'call_rate'; the last three are over the benchmarks of Table 1, or of the tiny world.
     """
+    if measure.endswith(HARMONIC):
+        name = measure.removesuffix(HARMONIC)
+        is_known = name in HARMONIC_BENCHMARKS and all(has_tasks(records, name) for records in group.records)
+        return harmonic_accuracy(group.records, name) if is_known else None
     benchmarks = paper().groups.get(measure, (measure,))
     if measure in _RATES:
         benchmarks = paper().groups["tiny" if group.size == "tiny" else "average"]
@@ -75,13 +100,34 @@ def compare(title: str, lines: Sequence[Line], measures: Sequence[str], *, note:
     for line in lines:
         made = _cells(line, measures)
         rows += [(line.label if number == 0 else "", *cells) for number, cells in enumerate(made)]
-    head = ("", "", *(name_of(measure) for measure in measures))
-    return Table(title, head, tuple(rows), num_labels=2, note=note)
+    head = ("", "", *(f"{name_of(measure)}{_avg_at(measure)}" for measure in measures))
+    notes = (note, *_other_samples(lines, measures))
+    return Table(title, head, tuple(rows), num_labels=2, note=" ".join(filter(None, notes)))
 
 
 def name_of(measure: str) -> str:
     """What tables call a measure or a benchmark."""
+    if measure.endswith(HARMONIC):
+        return f"{name_of(measure.removesuffix(HARMONIC))}{HARMONIC}"
     return _NAMES.get(measure) or (paper().benchmarks[measure].title if measure in paper().benchmarks else measure)
+
+
+def _avg_at(measure: str) -> str:
+    """' avg@k' where the paper has k responses to each question of the benchmark."""
+    num_samples = paper().benchmarks[measure].num_samples if measure in paper().benchmarks else 1
+    return f" avg@{num_samples}" if num_samples > 1 else ""
+
+
+def _other_samples(lines: Sequence[Line], measures: Sequence[str]) -> list[str]:
+    """Which of the benchmarks we measured with another number of responses a question than the paper."""
+    notes = []
+    benchmarks = dict.fromkeys(name for measure in measures for name in paper().groups.get(measure, (measure,)))
+    for name in benchmarks:
+        numbers = {line.ours.num_samples[name] for line in lines if line.ours and name in line.ours.num_samples}
+        expected = paper().benchmarks[name].num_samples if name in paper().benchmarks else 1
+        if others := sorted(numbers - {expected}):
+            notes.append(f"Ours on {name_of(name)} is avg@{'/'.join(map(str, others))}, not avg@{expected}.")
+    return notes
 
 
 def _cells(line: Line, measures: Sequence[str]) -> list[tuple[str, ...]]:

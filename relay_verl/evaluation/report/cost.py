@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from relay_verl.evaluation.agreement import agreement
+from relay_verl.evaluation.consumption import cost
 from relay_verl.evaluation.report.comparison import NONE, can_call
 from relay_verl.evaluation.report.document import Table
 from relay_verl.evaluation.report.groups import Group, Groups
-from relay_verl.evaluation.statistics import call_ratio, cost, mean_call_ratio
+from relay_verl.evaluation.statistics import average_call_ratio, mean_call_ratio, pooled_call_ratio
 
 
 def calls_table(groups: Groups) -> Table:
@@ -18,9 +19,9 @@ def calls_table(groups: Groups) -> Table:
         "",
         "seeds",
         "responses",
+        "average",
         "pooled",
         "mean",
-        "average",
         "calls",
         "requested",
         "delivered",
@@ -29,9 +30,10 @@ def calls_table(groups: Groups) -> Table:
     )
     rows = tuple((group.title, *_calls_cells(group)) for group in groups.groups)
     note = (
-        "Call ratio in percent: all tokens of the teacher over all tokens (pooled), mean of rho over responses (mean), "
-        "mean over benchmarks of the pooled one (average). Then, a response: calls served, tokens they requested, "
-        "tokens delivered, tokens the teacher was given to read, and those of them that no cache held. Mean over seeds."
+        "Call ratio in percent: the teacher's tokens over all tokens of each benchmark, averaged over benchmarks "
+        "(average), the same over the tokens of all benchmarks together (pooled), mean of rho over responses (mean). "
+        "Then, a response: calls served, tokens they requested, tokens delivered, tokens the teacher was given to "
+        "read, and those of them that no cache held. Mean over seeds."
     )
     return Table("Calls", (*head, "cached"), rows, note=note)
 
@@ -41,10 +43,8 @@ def _calls_cells(group: Group) -> list[str]:
     num = costs[0].num_responses
     ratios = [NONE] * 3
     if can_call(group):
-        by_benchmark = [call_ratio(group.records, [name]).value for name in group.benchmarks]
-        measures = (call_ratio, mean_call_ratio)
+        measures = (average_call_ratio, pooled_call_ratio, mean_call_ratio)
         ratios = [f"{100 * measure(group.records, group.benchmarks).value:.2f}" for measure in measures]
-        ratios.append(f"{100 * fmean(by_benchmark):.2f}")
     each: list[Sequence[int | None]] = [
         [one.num_calls for one in costs],
         [one.num_requested for one in costs],
@@ -91,7 +91,7 @@ def judge_table(groups: Groups) -> Table | None:
     """Accuracy by rule and by LLM judge, for groups that have the judge's verdicts; None if none has."""
     rows = []
     for group in groups.groups:
-        records = [record for of_seed in group.records for record in of_seed]
+        records = [record for of_seed in group.raw_records for record in of_seed]
         if any(record.judge is not None for record in records):
             made = agreement(records)
             shares = (made.rule_accuracy, made.judge_accuracy, made.share)
@@ -99,5 +99,8 @@ def judge_table(groups: Groups) -> Table | None:
             kappa = f"{made.kappa:.3f}" if made.kappa == made.kappa else NONE
             rows.append((group.title, f"{made.num_compared:,}", *cells, kappa, f"{made.num_no_verdict:,}"))
     head = ("", "responses compared", "right by rule (%)", "right by judge (%)", "same verdict (%)", "kappa")
-    note = "Over responses that both judged, not averaged over benchmarks."
+    note = (
+        "Over responses that both judged, not averaged over benchmarks. A response without an answer is wrong for the "
+        "judge, which is not asked about it."
+    )
     return Table("Rule and LLM judge", (*head, "no verdict"), tuple(rows), note=note) if rows else None

@@ -14,12 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from relay_verl.evaluation.paper import find_row, paper
-from relay_verl.evaluation.report.comparison import Line, can_call, estimate_of, name_of
+from relay_verl.evaluation.report.comparison import Line, can_call, estimate_of, measure_of, name_of
 from relay_verl.evaluation.report.document import Picture
 from relay_verl.evaluation.report.drawing import BLUE, CARD, COLOURS, INK, SOFT, draw, dress
 from relay_verl.evaluation.report.groups import TEACHER_ALONE, Group, Groups
 from relay_verl.evaluation.report.random_router import our_comparison, paper_comparison
-from relay_verl.evaluation.statistics import Estimate, call_rate, call_ratio, estimate
+from relay_verl.evaluation.statistics import Estimate, call_rate, estimate
 from relay_verl.types import CallOutcome
 
 _MARKERS = "osD^vP*X<>h"
@@ -46,7 +46,7 @@ def router_figure(groups: Groups, size: str) -> Picture | None:
 
     def paint(figure: Figure) -> None:
         axis = figure.subplots()
-        dress(axis, x="teacher's share of the tokens (%), linear below 1", y="average accuracy (%)")
+        dress(axis, x="average call ratio (%), linear below 1", y="average accuracy (%)")
         shares = np.concatenate([np.linspace(0, 1, 20), np.geomspace(1, 100, 60)])
         for name, compared, colour in (
             ("paper", paper_comparison(size), SOFT),
@@ -229,10 +229,11 @@ def _served(group: Group) -> np.ndarray:
 
 
 def _share_of(group: Group) -> float:
-    """The teacher's share of the tokens in percent."""
+    """The teacher's share of the tokens in percent, averaged over benchmarks as the accuracy is."""
     if group.policy == TEACHER_ALONE or group.method == "teacher":
         return 100.0
-    return 100 * call_ratio(group.records, group.benchmarks).value if can_call(group) else 0.0
+    measured = measure_of(group, "call_ratio")
+    return 100 * measured.value if measured else 0.0
 
 
 def _error_bar(axis: Axes, x: float, made: Estimate, **style: Any) -> None:

@@ -10,18 +10,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 from relay_verl.config import ConfigError
 from relay_verl.evaluation.paper import find_row, paper
 from relay_verl.evaluation.records import ResponseRecord
 from relay_verl.evaluation.results import Result
+from relay_verl.evaluation.verdicts import VerdictsBy, check_verdicts, is_for_judge, take_verdicts
 
 ALONE = "student_alone"
 TEACHER_ALONE = "teacher_alone"
 TEACHER_FREE = "teacher_free"
 _WITHOUT_TEACHER = (ALONE, TEACHER_ALONE, TEACHER_FREE)
 """Policies under which no teacher answers a call, whatever the results name."""
+_TEACHER_SIZE = "8b"
+"""Size of the paper's teacher, whose row is compared with the students'."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +40,8 @@ class Group:
     """Name of the teacher that answered; None if there was none."""
     seeds: tuple[tuple[Result, ...], ...]
     """The results of each training seed; more than one where a student's benchmarks lie in several folders."""
+    by: VerdictsBy = VerdictsBy.RULE
+    """Whose verdicts count."""
 
     @property
     def size(self) -> str | None:
@@ -49,8 +55,19 @@ class Group:
 
     @cached_property
     def records(self) -> tuple[Sequence[ResponseRecord], ...]:
-        """The records of each seed."""
+        """The records of each seed, right or wrong by `by`."""
+        return tuple(take_verdicts(records, self.by) for records in self.raw_records)
+
+    @property
+    def raw_records(self) -> tuple[Sequence[ResponseRecord], ...]:
+        """The records of each seed as they were written: right or wrong by rule, and the judge's verdict apart."""
         return tuple([record for result in results for record in result.records] for results in self.seeds)
+
+    @cached_property
+    def num_samples(self) -> Mapping[str, int]:
+        """Responses to each question, by benchmark."""
+        counts = Counter((record.benchmark, record.id) for record in self.records[0])
+        return {benchmark: number for (benchmark, _), number in counts.items()}
 
     @cached_property
     def benchmarks(self) -> tuple[str, ...]:
@@ -87,6 +104,10 @@ class Groups:
 
     groups: tuple[Group, ...]
     """In the order of the paper's rows; those without a row last."""
+    by: VerdictsBy = VerdictsBy.RULE
+    """Whose verdicts count."""
+    judge: str | None = None
+    """Name of the judge, by which alone they were judged; None if it is not known."""
 
     def find(self, row: str, policy: str | None = None, teacher: str | None = None) -> Group | None:
         """The group of a row; None if it was not measured.
@@ -121,13 +142,15 @@ class Groups:
         return papers[0] if papers else max(names, key=lambda name: names[name], default=None)
 
 
-def group_results(results: Sequence[Result]) -> Groups:
-    """Put results together.
+def group_results(results: Sequence[Result], by: VerdictsBy = VerdictsBy.RULE) -> Groups:
+    """Put results together; `by` says whose verdicts count.
 
     Raises:
         ConfigError: an unknown row; results of one row with other benchmarks, limits or questions, or twice the same
-            student. Says which field differs and in which folders.
+            student; by judge, responses without a verdict, or another judge. Says which field differs and in which
+            folders.
     """
+    check_verdicts(results, by)
     keyed: dict[tuple[str | None, ...], dict[tuple[str, str], list[Result]]] = {}
     for result in results:
         _check_row(result)
@@ -140,13 +163,23 @@ def group_results(results: Sequence[Result]) -> Groups:
             _check_apart(results_of_one)
         seeds = tuple(tuple(of_one) for of_one in students.values())
         one = seeds[0][0]
-        group = Group(one.row, one.policy, _teacher_of(one), seeds)
+        group = Group(one.row, one.policy, _teacher_of(one), seeds, by)
         _check_alike(group)
         groups.append(group)
     _check_questions(results)
     order = {name: number for number, name in enumerate(paper().rows)}
     groups.sort(key=lambda group: (order.get(group.row or "", len(order)), group.policy, group.teacher or ""))
-    return Groups(tuple(groups))
+    return Groups(tuple(groups), by, _common_judge(results) if by is VerdictsBy.JUDGE else None)
+
+
+def _common_judge(results: Sequence[Result]) -> str | None:
+    """The name of the judge of all results that a judge decides on. Where it can be reached makes no difference."""
+    judged = [result for result in results if any(map(is_for_judge, _benchmarks_of(result)))]
+    specs = [{key: value for key, value in (one.judge or {}).items() if key != "base_url"} for one in judged]
+    for result, spec in zip(judged, specs, strict=True):
+        if where := _first_difference(specs[0], spec, "judge"):
+            raise ConfigError(f"--by judge: {where} differs between {judged[0].folder} and {result.folder}")
+    return specs[0].get("model") if specs else None
 
 
 def _teacher_of(result: Result) -> str | None:
@@ -191,12 +224,13 @@ def _check_alike(group: Group) -> None:
 
 
 def _check_questions(results: Sequence[Result]) -> None:
-    """Results of one size have the same questions, samples and sampling of a benchmark."""
+    """Results of one size have the same questions, samples and sampling of a benchmark; so has the teacher that stands
+    in the tables of every size."""
     seen: dict[tuple[str, str], tuple[Result, frozenset[tuple[str, str]], Mapping[str, int]]] = {}
     settings: dict[tuple[str, str], tuple[Result, Any]] = {}
-    for result in results:
-        size = (result.row or "").partition("/")[0]
-        if not size:
+    sizes = dict.fromkeys((result.row or "").partition("/")[0] for result in results)
+    for result, size in product(results, filter(None, sizes)):
+        if (result.row or "").partition("/")[0] not in (size, *(() if size == "tiny" else (_TEACHER_SIZE,))):
             continue
         for name, facts in (result.job.get("benchmarks") or {}).items():
             other, known = settings.setdefault((size, name), (result, facts))

@@ -93,7 +93,7 @@ def router_table(groups: Groups, size: str, title: str) -> Table:
         "student alone, accuracy (%)": [_percent(c.student) if c else None for c in columns.values()],
         "relay, accuracy (%)": [_percent(c.relay) if c else None for c in columns.values()],
         "teacher alone, accuracy (%)": [_percent(c.teacher) if c else None for c in columns.values()],
-        "relay, call ratio (%)": [_percent(c.ratio) if c else None for c in columns.values()],
+        "relay, average call ratio (%)": [_percent(c.ratio) if c else None for c in columns.values()],
         "router with as large a share, accuracy (%)": [
             _percent(c.router_at(c.ratio)) if c else None for c in columns.values()
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from relay_verl.config import ConfigError
@@ -17,21 +18,26 @@ from relay_verl.evaluation.report.groups import Groups, group_results
 from relay_verl.evaluation.report.random_router import router_table
 from relay_verl.evaluation.report.tables import paper_tables, teachers_lines, teachers_table, tiny_tables
 from relay_verl.evaluation.results import find_results, read_result
+from relay_verl.evaluation.verdicts import VerdictsBy, has_unclear_reply, is_for_judge, verdict_of
 from relay_verl.files import replace_file
 
 
-def write_report(folders: Sequence[Path], out: Path, *, metrics: Mapping[str, Path] = {}) -> str:
+def write_report(
+    folders: Sequence[Path], out: Path, *, metrics: Mapping[str, Path] = {}, by: VerdictsBy = VerdictsBy.RULE
+) -> str:
     """Write the report on all results at or below `folders`; returns the text of `report.md`.
 
     Args:
         folders: results folders of `relay-verl eval`, or folders of them.
         out: the report's folder; it is made.
         metrics: logs of training runs by label, for the learning curves.
+        by: whose verdicts count.
 
     Raises:
-        ConfigError: no results, results that cannot stand in one row, or a log that cannot be read.
+        ConfigError: no results, results that cannot stand in one row, responses without a verdict, or a log that cannot
+            be read.
     """
-    groups = group_results([read_result(folder) for folder in find_results(folders)])
+    groups = group_results([read_result(folder) for folder in find_results(folders)], by)
     document = make_document(groups)
     if metrics:
         document = _add_curves(document, metrics, out)
@@ -58,13 +64,14 @@ def make_document(groups: Groups) -> Document:
     num_responses = sum(len(records) for group in groups.groups for records in group.records)
     note = (
         f"{num_responses:,} responses of {num_seeds} evaluations, beside the numbers of RelayLLM (arXiv 2601.05167). "
-        "Intervals are 95%: over training seeds (Student's t) where several differ, else over questions (bootstrap)."
+        "Intervals are 95%: over training seeds (Student's t) where several differ, else over questions (bootstrap). "
+        f"{_tell_verdicts(groups)}"
     )
     return Document("Report", note, tuple(section for section in sections if section.blocks))
 
 
 def _paper_section(groups: Groups) -> Section:
-    return Section("Tables of the paper", paper_tables(groups))
+    return _captioned(Section("Tables of the paper", paper_tables(groups)), groups)
 
 
 def _size_section(groups: Groups, size: str) -> Section:
@@ -80,7 +87,7 @@ def _size_section(groups: Groups, size: str) -> Section:
         ]
     if groups.of_size(size):
         blocks += [directions_table(groups, size), benchmarks_figure(groups, size), calls_figure(groups, size)]
-    return Section(title, tuple(block for block in blocks if block))
+    return _captioned(Section(title, tuple(block for block in blocks if block)), groups)
 
 
 def _tiny_section(groups: Groups) -> Section:
@@ -94,7 +101,39 @@ def _tiny_section(groups: Groups) -> Section:
         calls_figure(groups, "tiny"),
     ]
     note = "The paper has no numbers for it; what can be compared is the direction of each claim."
-    return Section("Tiny world", tuple(block for block in blocks if block), note)
+    return _captioned(Section("Tiny world", tuple(block for block in blocks if block), note), groups, has_paper=False)
+
+
+def _captioned(section: Section, groups: Groups, *, has_paper: bool = True) -> Section:
+    """The section with whose verdicts count under each of its tables and pictures, which may be shown alone."""
+    by_judge = f"by {_name_judge(groups)}, and by rule where answers are letters or words"
+    ours = by_judge if groups.by is VerdictsBy.JUDGE else "by rule"
+    caption = f"Accuracy is {ours}."
+    if has_paper:
+        caption = f"Accuracy: ours is {ours}; the paper's, on mathematics, by the LLM judge GPT-4o-mini (4.2, C.2)."
+    blocks = tuple(replace(block, note=f"{block.note} {caption}".strip()) for block in section.blocks)
+    return replace(section, blocks=blocks)
+
+
+def _name_judge(groups: Groups) -> str:
+    return f"the LLM judge {groups.judge}" if groups.judge else "an LLM judge"
+
+
+def _tell_verdicts(groups: Groups) -> str:
+    """Whose verdicts accuracy counts, and what by judge is not one."""
+    records = [record for group in groups.groups for of_seed in group.raw_records for record in of_seed]
+    if groups.by is VerdictsBy.RULE:
+        is_judged = bool(records) and all(verdict_of(record, VerdictsBy.JUDGE) is not None for record in records)
+        hint = "; every response has a judge's verdict, too: --by judge counts those, as the paper does"
+        return f"Accuracy is by rule{hint if is_judged and any(record.judge for record in records) else ''}."
+    records = [record for record in records if is_for_judge(record.benchmark)]
+    num_without = sum(record.answer is None for record in records)
+    num_unclear = sum(map(has_unclear_reply, records))
+    return (
+        f"Accuracy is by {_name_judge(groups)}, and by rule where answers are letters or words, as on MMLU-Pro and "
+        f"BBEH. Of {len(records):,} responses for the judge {num_without:,} have no answer and are wrong without "
+        f"being asked about; {num_unclear:,} replies that are neither Yes nor No count as wrong."
+    )
 
 
 def _discrepancies() -> Section:

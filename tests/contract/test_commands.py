@@ -1,6 +1,8 @@
 """Every command that a README names is run by a test, or stands here with the reason why it cannot be."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,9 @@ RUN_BY = {
     "python examples/tiny/stage_one.py": "tests/e2e/conftest.py",
     "python examples/cluster/local_cluster.py": "tests/e2e/test_training.py",
     "python tests/grading_agreement.py": "tests/unit/test_grading.py",
+    "python tests/grading_mutations.py": "tests/unit/test_grading_compare.py",
+    "python tests/overlap_agreement.py": "tests/unit/test_overlap_pairs.py",
+    "python examples/tiny/tables.py --help": "tests/contract/test_commands.py",
     "pip install --no-deps --target dist/plugin .": "tests/conftest.py",
     "ray job submit": "tests/e2e/test_training.py",
     "relay-verl bench eval": "tests/e2e/test_eval.py",
@@ -97,6 +102,13 @@ def test_the_versions_can_be_printed() -> None:
     assert "verl" in printed.output
 
 
+def test_the_tables_say_which_sets_they_train() -> None:
+    program = [sys.executable, str(ROOT / "examples" / "tiny" / "tables.py"), "--help"]
+    printed = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    assert printed.returncode == 0, printed.stderr
+    assert {"--rows", "--seeds"} <= set(re.findall(r"--[a-z]+", printed.stdout))
+
+
 def test_the_cluster_files_name_recipes_and_keys_that_compose() -> None:
     """KubeRay's entry point is composed as it stands; the runtime environment names the packages of an installation."""
     from relay_verl.cluster import compose_overrides
@@ -124,8 +136,6 @@ def test_the_cluster_files_name_recipes_and_keys_that_compose() -> None:
 
 
 def test_the_slurm_script_is_one_that_bash_reads() -> None:
-    import subprocess
-
     script = ROOT / "examples" / "cluster" / "slurm.sbatch"
     subprocess.run(["bash", "-n", str(script)], check=True)
     assert "relay.teacher.node_resource=teacher" in script.read_text()

@@ -1,6 +1,8 @@
 """The comparison of mathematical answers: kinds of answers, properties, and the labelled tables of two libraries."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -207,3 +209,13 @@ BOUNDED = [
 def test_evaluation_is_bounded(grader: Grader, answer: str, why: str) -> None:
     verdict = grader.grade(rf"\boxed{{{answer}}}", "7")
     assert (verdict.is_correct, verdict.status) == (False, VerdictStatus.GRADED), why
+
+
+def test_the_mutations_program_prints_its_table(tmp_path: Path) -> None:
+    """One truth that is read and one that is not; each number of the first is changed by one."""
+    truths = tmp_path / "truths.jsonl"
+    truths.write_text('{"truth": "\\\\frac{3}{7}"}\n{"truth": "1,2,\\\\ldots,9"}\n')
+    program = [sys.executable, str(Path(__file__).parents[1] / "grading_mutations.py"), f"small={truths}:truth"]
+    table = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert table.returncode == 0, table.stderr
+    assert "| small | 2 | 1 | 0 | 0 | 5 | 0 |" in table.stdout

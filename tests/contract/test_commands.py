@@ -31,6 +31,7 @@ RUN_BY = {
     "relay-verl export": "tests/unit/test_export.py",
     "relay-verl filter": "tests/e2e/test_generators.py",
     "relay-verl judge": "tests/unit/test_judge.py",
+    "relay-verl models": "tests/unit/test_weights.py",
     "relay-verl recipes": "tests/unit/test_catalog.py",
     "relay-verl report": "tests/unit/test_report.py",
     "relay-verl trace": "tests/unit/test_trace.py",

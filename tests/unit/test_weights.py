@@ -4,13 +4,16 @@ import hashlib
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter, quantize
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from typer.testing import CliRunner
 
+from relay_verl.cli import app
 from relay_verl.config import ConfigError
 from relay_verl.weights import PackagedModel, find_model, get_model, model_names
 from relay_verl.weights.catalog import PackagedModel as Model
@@ -295,3 +298,17 @@ def test_the_catalog_names_its_models() -> None:
         assert sum(size for size, _ in model.parts) == model.num_bytes
     with pytest.raises(ConfigError, match=r"'gpt-5': allowed: qwen2\.5-coder-0\.5b-instruct, "):
         find_model("gpt-5")
+
+
+def test_the_commands(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`relay-verl models list` and `get`; only the folder's path is on standard output."""
+    listed = CliRunner().invoke(app, ["models", "list"])
+    assert listed.output.split() == model_names()
+    monkeypatch.setattr("relay_verl.weights.find_model", lambda name: registry.model)
+    monkeypatch.setattr("relay_verl.weights.get.get_model", partial(get_model, fetch=registry.fetch))
+    folder = tmp_path / "model"
+    fetched = CliRunner().invoke(app, ["models", "get", "tiny", "--from", "packages", "--out", str(folder)])
+    assert fetched.exit_code == 0, fetched.output
+    assert fetched.stdout.splitlines()[-1] == str(folder)
+    refused = CliRunner().invoke(app, ["models", "get", "tiny", "--from", "floppy"])
+    assert isinstance(refused.exception, ConfigError) and "--from: 'floppy'" in str(refused.exception)

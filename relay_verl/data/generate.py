@@ -93,6 +93,7 @@ def plan_warmup_data(config: Any, source: Source, student: str) -> Plan:
     """The data of the call warm-up (3.1): `relay.warmup` says what is drawn, and `student` is the model before it."""
     settings = read_settings(config.relay)
     options = asdict(settings.warmup)
+    options.pop("base_model")  # what GRPO compares its student with: nothing is drawn by it
     arguments = options | _limits(config, options.pop("temperature"))
     return Plan(
         model=replace(settings.teacher, path=student, base_url=None, model=None),

@@ -153,7 +153,9 @@ class _RelaySampling:
         self._sampled_partitions.add(partition_id)
         if is_first and self._needs_teacher and samples and not any(sample.called for sample in samples):
             what = "the first validation" if partition_id == "val" else "the first training batch"
-            hint = " (greedy validation may call less than training does)" if partition_id == "val" else ""
+            hint = (
+                " (greedy responses may not call yet; the first training batch tells)" if partition_id == "val" else ""
+            )
             print(
                 f"relay_verl: warning: none of the {len(samples)} responses of {what} called the teacher{hint}; check "
                 "that actor_rollout_ref.model.path (RELAY_STUDENT) is the student that the warm-up left, and that "

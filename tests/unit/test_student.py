@@ -15,10 +15,14 @@ from relay_verl.checkpoints import warmup_record
 from relay_verl.checkpoints.card import card
 from relay_verl.checkpoints.warmup_record import WARMUP_FILE, says_warmed_up
 from relay_verl.config import ConfigError
+from relay_verl.data.generate import plan_warmup_data
 from relay_verl.data.warmup_dataset import WarmupDataset
+from relay_verl.engines import ScriptedEngine
 from relay_verl.models import student_of
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.student import check_student_given, check_student_size, check_warmed_up
+
+from .tokenizers_for_tests import bpe
 
 SIZES = {
     "1.7B": {"num_hidden_layers": 28, "hidden_size": 2048, "intermediate_size": 6144},
@@ -123,6 +127,18 @@ def test_an_export_of_ours_needs_no_further_warm_up(tmp_path: Path) -> None:
         assert not says_warmed_up(Path(path)), text
     readme.write_text(card(None, None, name="mine", dtype="bfloat16"))
     assert says_warmed_up(Path(path))
+
+
+def test_the_base_model_changes_nothing_of_the_warm_ups_data(tmp_path: Path) -> None:
+    """A job that was started before resumes, and its sampler takes what is left."""
+    relay = {"teacher": {"path": "big"}}
+    node = OmegaConf.create({"relay": relay, "data": {"max_response_length": 8, "apply_chat_template_kwargs": {}}})
+    source = SimpleNamespace(sha256="0")
+    without = plan_warmup_data(node, source, "student")  # type: ignore[arg-type]
+    node.relay.warmup = {"base_model": "Qwen/Qwen3-0.6B"}
+    plan = plan_warmup_data(node, source, "student")  # type: ignore[arg-type]
+    assert plan.spec == without.spec
+    plan.make_worker(ScriptedEngine(bpe(), []), bpe())
 
 
 # ---- what the SFT trainer leaves ----

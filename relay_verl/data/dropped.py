@@ -19,7 +19,7 @@ class DropReason(StrEnum):
 
     NO_QUESTION = "no question"
     NO_ANSWER = "no answer"
-    NO_UNICODE = "text is no Unicode"
+    NO_UNICODE = "text is not Unicode"
     UNGRADABLE = "answer does not parse"
     CONTRADICTION = "contradiction"
     DUPLICATE = "duplicate"

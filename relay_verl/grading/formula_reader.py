@@ -13,6 +13,7 @@ What is read (the room's README has the reasons):
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from fractions import Fraction
 
 from relay_verl.grading.formula_tree import (
@@ -45,7 +46,7 @@ _CLOSERS = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\
 _STARTS_NO_FACTOR = frozenset([r"\rfloor", r"\rceil", r"\choose", r"\over"])
 
 
-class FormulaReader(NameReader):
+class FormulaReader(NameReader, ABC):
     """Recursive descent; `command_reader` has the commands."""
 
     def __init__(self, tokens: list[Token]) -> None:
@@ -237,11 +238,13 @@ class FormulaReader(NameReader):
             return self.name(f"<{text}>")
         return self.name(text)
 
+    @abstractmethod
     def command(self) -> Node:
-        raise NotImplementedError
+        """Read the command at the position."""
 
+    @abstractmethod
     def function(self, name: str) -> Node:
-        raise NotImplementedError
+        """Read the arguments of a function whose name was taken."""
 
 
 def number(text: str) -> Number:

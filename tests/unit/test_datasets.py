@@ -402,7 +402,7 @@ def test_text_that_is_no_unicode_is_dropped(tmp_path: Path) -> None:
     source = tmp_path / "rows.jsonl"
     source.write_text(json.dumps(hub_row("d", "7\ud800?", "8")) + "\n" + json.dumps(hub_row("e", "7+1?", "8")))
     report = prepare("dapo-math-17k", tmp_path / "train.parquet", source=source)
-    assert (report.num_written, report.num_dropped) == (1, {"text is no Unicode": 1})
+    assert (report.num_written, report.num_dropped) == (1, {"text is not Unicode": 1})
 
 
 def test_a_sound_copy_behind_a_spoiled_one_is_kept(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from relay_verl.ending import line_of
 
 PAGE = (
     "Task was killed due to the node running low on memory.\nMemory on the node (IP: 10.0.0.7, ID: ab12) where the "
-    "task (actor ID: cd34, name=CpuVLLMHttpServer.__init__, pid=77) was running was 22.51GB / 23.45GB (0.96), which exceeds "
+    "task (actor ID: cd34, name=CpuVLLMHttpServer, pid=77) was running was 22.51GB / 23.45GB (0.96), which exceeds "
     "the memory usage threshold of 0.95. Ray killed this worker (ID: ef56) because it was the most recently scheduled "
     "task; to see more information about memory usage on this node, use `ray logs raylet.out -ip 10.0.0.7`."
 )

@@ -7,7 +7,7 @@ import re
 import sys
 from typing import Any
 
-_MEMORY_ON_NODE = re.compile(r"Memory on the node .*? was ([\d.]+ ?GB) / ([\d.]+ ?GB)")
+_MEMORY_ON_NODE = re.compile(r"Memory on the node .*? was ([\d.]+) ?GB(?: used)? / ([\d.]+) ?GB")
 
 
 def install() -> None:
@@ -44,7 +44,7 @@ def line_of(error: BaseException) -> str | None:
     # An actor that Ray ends for its memory is reported as dead, with the memory monitor's text as the reason.
     used = _MEMORY_ON_NODE.search(str(error)) if isinstance(error, (OutOfMemoryError, RayActorError)) else None
     if used or isinstance(error, OutOfMemoryError):
-        figures = f" ({used[1]} of {used[2]} were in use)" if used else ""
+        figures = f" ({used[1]} of {used[2]} GB were in use)" if used else ""
         return (
             f"out of memory: Ray ended a worker because its node was full{figures}: use smaller models, fewer "
             "replicas, or a machine with more memory; `relay-verl doctor` estimates what a recipe takes"

@@ -6,11 +6,9 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from relay_verl.config import ConfigError
 from relay_verl.ending import line_of
 
-PAGE = (
-    "Task was killed due to the node running low on memory.\nMemory on the node (IP: 10.0.0.7, ID: ab12) where the "
-    "task (actor ID: cd34, name=CpuVLLMHttpServer, pid=77) was running was 22.51GB / 23.45GB (0.96), which exceeds "
-    "the memory usage threshold of 0.95. Ray killed this worker (ID: ef56) because it was the most recently scheduled "
-    "task; to see more information about memory usage on this node, use `ray logs raylet.out -ip 10.0.0.7`."
+PAGE = (  # as Ray 2.60 writes it
+    "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, ID: ab12) was "
+    "22.51GB used / 23.45GB limit (0.960000)\nTop 10 memory users:\nPID MEM(GB) COMMAND\n77 8.80 ray::CpuVLLMHttpServer"
 )
 
 
@@ -18,7 +16,7 @@ PAGE = (
 def test_full_memory_is_a_line_with_its_figures(kind: object) -> None:
     line = line_of(kind(PAGE))  # type: ignore[operator]
     assert line is not None and "\n" not in line
-    assert "22.51GB of 23.45GB" in line and "out of memory" in line
+    assert "22.51 of 23.45 GB" in line and "out of memory" in line
 
 
 def test_full_memory_without_figures_is_a_line_too() -> None:

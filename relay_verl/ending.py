@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from typing import Any
+
+_MEMORY_ON_NODE = re.compile(r"Memory on the node .*? was ([\d.]+) ?GB(?: used)? / ([\d.]+) ?GB")
 
 
 def install() -> None:
@@ -32,9 +35,18 @@ def install() -> None:
 
 
 def line_of(error: BaseException) -> str | None:
-    """What an error of ours says, also one that comes from a Ray worker; None for anybody else's."""
-    from ray.exceptions import RayTaskError
+    """What an error of ours says, also one that comes from a Ray worker, and what Ray's pages on full memory mean; None
+    for all other errors."""
+    from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
     while isinstance(error, RayTaskError) and error.cause is not error:
         error = error.cause
+    # An actor that Ray ends for its memory is reported as dead, with the memory monitor's text as the reason.
+    used = _MEMORY_ON_NODE.search(str(error)) if isinstance(error, (OutOfMemoryError, RayActorError)) else None
+    if used or isinstance(error, OutOfMemoryError):
+        figures = f" ({used[1]} of {used[2]} GB were in use)" if used else ""
+        return (
+            f"out of memory: Ray ended a worker because its node was full{figures}: use smaller models, fewer "
+            "replicas, or a machine with more memory; `relay-verl doctor` estimates what a recipe takes"
+        )
     return str(error) if type(error).__module__.partition(".")[0] == "relay_verl" else None

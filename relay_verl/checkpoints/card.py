@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.checkpoints.record import CheckpointRecord
+from relay_verl.checkpoints.scale import Scale
 from relay_verl.config import ConfigError
 from relay_verl.files import replace_file
 
@@ -19,17 +20,37 @@ STUDENT, TEACHER = "actor_rollout_ref.model.path", "relay.teacher.path"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def write_card(folder: Path, record: CheckpointRecord | None, metrics: Path | None, *, name: str, dtype: str) -> None:
+def write_card(
+    folder: Path,
+    record: CheckpointRecord | None,
+    metrics: Path | None,
+    *,
+    name: str,
+    dtype: str,
+    lora: Scale | None = None,
+    is_adapter: bool = False,
+) -> None:
     """Write the card of the model in `folder`. `metrics` is verl's metrics file, if there is one.
 
     Raises:
         ConfigError: the metrics file cannot be read.
     """
-    replace_file(folder / CARD_FILE, card(record, metrics, name=name, dtype=dtype).encode())
+    text = card(record, metrics, name=name, dtype=dtype, lora=lora, is_adapter=is_adapter)
+    replace_file(folder / CARD_FILE, text.encode())
 
 
-def card(record: CheckpointRecord | None, metrics: Path | None, *, name: str, dtype: str) -> str:
+def card(
+    record: CheckpointRecord | None,
+    metrics: Path | None,
+    *,
+    name: str,
+    dtype: str,
+    lora: Scale | None = None,
+    is_adapter: bool = False,
+) -> str:
     """The card's text. Of a path on this machine it has the last part alone.
+
+    `lora` is the scale of a student under LoRA, whose adapter is merged into the base or, `is_adapter`, all there is.
 
     Raises:
         ConfigError: the metrics file cannot be read.
@@ -41,15 +62,18 @@ def card(record: CheckpointRecord | None, metrics: Path | None, *, name: str, dt
     of_training = {**(record.metrics if record else {}), **_with_prefix(logged, "relay/")}
     data = ModelCardData(
         base_model=_hub_id(config.get(STUDENT)),
-        library_name="transformers",
+        library_name="peft" if is_adapter else "transformers",
         pipeline_tag="text-generation",
-        tags=[TAG, "verl", "grpo", "arxiv:2601.05167"],
+        tags=[TAG, "verl", "grpo", *(["lora"] if lora else []), "arxiv:2601.05167"],
     )
     made = ModelCard.from_template(
         data,
         template_path=str(Path(__file__).with_name("card.md")),
         name=name,
         dtype=dtype,
+        lora=lora,
+        is_adapter=is_adapter,
+        base=_shown(STUDENT, config.get(STUDENT)),
         record=record,
         teacher=_shown(TEACHER, config.get(TEACHER)),
         settings={

@@ -82,6 +82,7 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
         "actor_rollout_ref.rollout.enable_prefix_caching",
         "actor_rollout_ref.rollout.tensor_model_parallel_size",
         "actor_rollout_ref.rollout.checkpoint_engine.*",
+        "actor_rollout_ref.model.lora.merge",
         "relay.*num_replicas",
         "relay.*node_resource",
         "relay.*tensor_parallel_size",

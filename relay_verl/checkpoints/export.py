@@ -2,6 +2,8 @@
 
 Invariants: the folder appears whole or not at all; its weights are those that the rollout engine sampled with in
 training (the 32-bit weights in the engine's type). No pickle is run: torch reads tensors alone.
+
+Of a student under LoRA the adapter is merged into its base, or kept as a PEFT adapter folder.
 """
 
 from __future__ import annotations
@@ -12,29 +14,34 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from relay_verl.checkpoints.card import CARD_FILE, write_card
+from relay_verl.checkpoints.adapter import Base
+from relay_verl.checkpoints.card import CARD_FILE, STUDENT, write_card
 from relay_verl.checkpoints.guard import choose_checkpoint
 from relay_verl.checkpoints.integrity import find_damage, step_of
 from relay_verl.checkpoints.record import CheckpointRecord, model_identity, read_checkpoint, read_run
+from relay_verl.checkpoints.scale import read_scale
 from relay_verl.config import ConfigError
 
 NOT_THIS = "{out} is there already and is not this export; give another folder or remove it"
 
 
-def export(checkpoint: Path, out: Path, *, dtype: str = "auto", metrics: Path | None = None) -> Path:
+def export(
+    checkpoint: Path, out: Path, *, dtype: str = "auto", metrics: Path | None = None, keep_adapter: bool = False
+) -> Path:
     """Write the student in `checkpoint` to the Hugging Face folder `out`; gives the `global_step_N` folder it is from.
 
     `checkpoint` is a `global_step_N` folder, its `actor` folder, or a run's folder: there the one that the run would
     resume at. `metrics` is verl's metrics file (logger `file`); of it the card has the checkpoint's step. `out` may be
     there if it is this export already.
 
-    `dtype` is 'auto', the rollout engine's, or torch's name of a type.
+    `dtype` is 'auto', the rollout engine's, or torch's name of a type. `keep_adapter` writes the LoRA adapter alone.
 
     Raises:
-        ConfigError: no whole checkpoint there, one that verl's FSDP merger does not read, another `out`, or no room.
+        ConfigError: no whole checkpoint there, one that verl's FSDP merger does not read, another `out`, no room, or no
+            adapter to keep.
     """
     out = out.expanduser().absolute()
-    if out.exists() and not (out / "config.json").is_file():
+    if out.exists() and not (out / ("adapter_config.json" if keep_adapter else "config.json")).is_file():
         raise ConfigError(NOT_THIS.format(out=out))
     step_folder = find_checkpoint(checkpoint)
     record = read_checkpoint(step_folder)
@@ -46,8 +53,9 @@ def export(checkpoint: Path, out: Path, *, dtype: str = "auto", metrics: Path | 
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        _merge(step_folder / "actor", temporary, wanted)
-        write_card(temporary, record, metrics, name=out.name, dtype=wanted)
+        _merge(step_folder / "actor", temporary, wanted, _base_of(record), keep_adapter)
+        scale = read_scale(step_folder / "actor")
+        write_card(temporary, record, metrics, name=out.name, dtype=wanted, lora=scale, is_adapter=keep_adapter)
         if out.exists():
             _check_same(out, temporary)
             shutil.copy2(temporary / CARD_FILE, out / CARD_FILE)
@@ -86,12 +94,18 @@ def _dtype_of(record: CheckpointRecord | None) -> str:
     return "float32" if name == "float32" else "bfloat16"
 
 
+def _base_of(record: CheckpointRecord | None) -> Base:
+    """The model that the training began with."""
+    address = record.run.config.get(STUDENT) if record else None
+    return Base(address, record.run.models.get(STUDENT) if record else None)
+
+
 def _check_same(out: Path, made: Path) -> None:
     if model_identity(str(out)) != model_identity(str(made)):
         raise ConfigError(NOT_THIS.format(out=out))
 
 
-def _merge(actor: Path, out: Path, dtype: str) -> None:
+def _merge(actor: Path, out: Path, dtype: str, base: Base, keep_adapter: bool) -> None:
     from verl.model_merger.base_model_merger import ModelMergerConfig
 
     from relay_verl.checkpoints.merger import DtypeMerger
@@ -106,4 +120,4 @@ def _merge(actor: Path, out: Path, dtype: str) -> None:
         target_dir=str(out),
     )
     with redirect_stdout(sys.stderr):  # what it prints on the way
-        DtypeMerger(config, dtype).merge_and_save()
+        DtypeMerger(config, dtype, base, keep_adapter=keep_adapter).merge_and_save()

@@ -1,6 +1,7 @@
-"""verl's FSDP merger, which keeps the type that it is told and unpickles nothing but tensors.
+"""verl's FSDP merger, which keeps the type that it is told, unpickles nothing but tensors, and knows what LoRA trained.
 
-verl's own casts all weights to bfloat16 and loads with `weights_only=False`. Remove this when it does neither.
+verl's own casts all weights to bfloat16, loads with `weights_only=False`, and writes the base model without its adapter,
+which it leaves in a folder of its own. Remove this when it does none of these.
 """
 
 from __future__ import annotations
@@ -15,16 +16,23 @@ from transformers import AutoConfig
 from verl.model_merger.base_model_merger import ModelMergerConfig
 from verl.model_merger.fsdp_model_merger import FSDPModelMerger, merge_non_dtensor_shards
 
+from verl.utils import hf_tokenizer
+
+from relay_verl.checkpoints.adapter import Base, has_adapter, to_peft, write_adapter
 from relay_verl.config import ConfigError
+
+NO_ADAPTER = "{actor} was trained without LoRA, so that there is no adapter to keep: leave --keep-adapter out"
 
 
 class DtypeMerger(FSDPModelMerger):
     """Merges the shards of pure FSDP, of one or two mesh dimensions, into weights of one type."""
 
-    def __init__(self, config: ModelMergerConfig, dtype: str):
-        """`dtype` is torch's name of a floating type."""
+    def __init__(self, config: ModelMergerConfig, dtype: str, base: Base, *, keep_adapter: bool = False):
+        """`dtype` is torch's name of a floating type; `base` and `keep_adapter` are about a student under LoRA."""
         super().__init__(config)
         self._dtype = getattr(torch, dtype)
+        self._base = base
+        self._keep_adapter = keep_adapter
 
     def _load(self, world_size: int, rank: int) -> dict[str, Any]:
         file = Path(self.config.local_dir) / f"model_world_size_{world_size}_rank_{rank}.pt"
@@ -40,6 +48,7 @@ class DtypeMerger(FSDPModelMerger):
         self, world_size: int, total_shards: int, mesh_shape: tuple[int, ...], mesh_dim_names: tuple[str, ...]
     ) -> dict[str, Any]:
         shards = [self._load(world_size, rank) for rank in range(total_shards)]
+        is_lora = has_adapter(shards[0])  # then the type is chosen after the sum
         merged = {}
         for key in list(shards[0]):
             pieces = [shard.pop(key) for shard in shards]
@@ -48,11 +57,27 @@ class DtypeMerger(FSDPModelMerger):
                 whole = self._merge_by_placement([piece._local_tensor for piece in pieces], placement)
             else:
                 whole = merge_non_dtensor_shards(key, pieces)
-            merged[key] = whole.to(self._dtype) if whole.is_floating_point() else whole
+            merged[key] = whole if is_lora else self._cast(whole)
         return merged
 
+    def _cast(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.to(self._dtype) if weight.is_floating_point() else weight
+
     def save_hf_model_and_tokenizer(self, state_dict: dict[str, Any]) -> None:
-        """verl's, and the type in the configuration, where verl leaves bfloat16."""
+        """verl's, with the adapter merged or apart, and the type in the configuration, where verl leaves bfloat16."""
+        actor = Path(self.config.local_dir)
+        if has_adapter(state_dict):
+            peft_model = to_peft(
+                state_dict, actor, self._base, self.get_transformers_auto_model_class(), self.model_config
+            )
+            if self._keep_adapter:
+                write_adapter(peft_model, Path(self.config.target_dir), self._dtype)
+                hf_tokenizer(self.hf_model_config_path).save_pretrained(self.config.target_dir)
+                return
+            merged = peft_model.merge_and_unload().state_dict()
+            state_dict = {name: self._cast(weight) for name, weight in merged.items()}
+        elif self._keep_adapter:
+            raise ConfigError(NO_ADAPTER.format(actor=actor))
         super().save_hf_model_and_tokenizer(state_dict)
         config = AutoConfig.from_pretrained(self.config.target_dir)
         config.dtype = self._dtype

@@ -27,7 +27,8 @@ RUN_FILE = "relay_run.json"
 CHECKPOINT_FILE = "relay_checkpoint.json"
 HIDDEN = "(hidden)"
 _SECRET = re.compile(r"api_?key$|token$|secret|passw|credential|private_key", re.IGNORECASE)
-_MODEL = re.compile(r"actor_rollout_ref\.model\.path|relay\.(.+\.)?path")
+_MODEL = re.compile(r"actor_rollout_ref\.model\.(path|lora_adapter_path)|relay\.(.+\.)?path")
+_IDENTIFYING = ("config.json", "tokenizer.json", "adapter_config.json")
 _ENDS_BYTES = 1 << 20
 
 
@@ -120,7 +121,7 @@ def model_identity(address: str) -> str | None:
         return None
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if file.suffix not in (".safetensors", ".bin") and file.name not in ("config.json", "tokenizer.json"):
+        if file.suffix not in (".safetensors", ".bin") and file.name not in _IDENTIFYING:
             continue
         try:
             with open(file, "rb") as content:

@@ -27,11 +27,15 @@ def export_(
         Path | None,
         typer.Option(help="verl's metrics file (logger `file`), for the card: the step and its validation."),
     ] = None,
+    keep_adapter: Annotated[
+        bool,
+        typer.Option("--keep-adapter", help="Of a student under LoRA, write the PEFT adapter instead of merging it."),
+    ] = False,
 ) -> None:
     """Turn a checkpoint into a Hugging Face folder that vLLM, transformers and `relay-verl eval` load."""
     from relay_verl.checkpoints.export import export
 
     if dtype not in DTYPES:
         raise ConfigError(f"--dtype {dtype}: allowed: {', '.join(DTYPES)}")
-    source = export(checkpoint, out, dtype=dtype, metrics=metrics)
+    source = export(checkpoint, out, dtype=dtype, metrics=metrics, keep_adapter=keep_adapter)
     typer.echo(f"{out} is {source}")

@@ -26,6 +26,7 @@ def apply() -> None:
     _deduplicate_process_group_backend()
     _never_pin_memory()
     _use_cpu_replica()
+    _send_lora_weights_unrounded()
 
 
 def _train_with_the_engine_for_cuda() -> None:
@@ -104,3 +105,17 @@ def _use_cpu_replica() -> None:
         replica.RolloutReplicaRegistry.register("vllm", load)
 
     register_post_import_hook(patch, "verl.workers.rollout.replica")
+
+
+def _send_lora_weights_unrounded() -> None:
+    """verl rounds the sum of base and LoRA weights to bfloat16 before it sends them; engines on CPU have 32 bits.
+
+    Remove together with `relay_verl.cpu.lora_weights`, when verl sends them in the type that it trains in.
+    """
+
+    def patch(engine_module: Any) -> None:
+        from relay_verl.cpu.lora_weights import install
+
+        install(engine_module)
+
+    register_post_import_hook(patch, "verl.workers.engine.fsdp.transformer_impl")

@@ -1,0 +1,41 @@
+"""Rank and alpha of the LoRA adapter in a checkpoint, as verl's FSDP trainers write them down."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from relay_verl.config import ConfigError
+
+META_FILE = "lora_train_meta.json"
+"""verl's, in the actor's folder."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much an adapter adds: alpha / rank times the product of its two matrices."""
+
+    rank: int
+    """Columns of B and rows of A."""
+    alpha: int
+    """The numerator."""
+
+
+def read_scale(actor: Path) -> Scale | None:
+    """Rank and alpha of the checkpoint in an actor's folder; None if it was trained without LoRA.
+
+    Raises:
+        ConfigError: the file that says so cannot be read.
+    """
+    file = actor / META_FILE
+    if not file.exists():
+        return None
+    try:
+        meta = json.loads(file.read_bytes())
+        scale = Scale(int(meta["r"]), int(meta["lora_alpha"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file} does not say r and lora_alpha of the adapter ({type(error).__name__})") from None
+    if scale.rank < 1 or scale.alpha < 1:
+        raise ConfigError(f"{file}: r={scale.rank} and lora_alpha={scale.alpha}, expected at least 1 each")
+    return scale

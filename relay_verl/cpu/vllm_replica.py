@@ -17,6 +17,8 @@ import torch
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
+from relay_verl.cpu.threads import engine_environment
+
 _DISPATCH = "dispatch_cpu_unquantized_gemm"
 _USERS = (
     "vllm.model_executor.layers.utils",
@@ -45,6 +47,7 @@ class CpuVLLMHttpServer(vLLMHttpServer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        os.environ.update(engine_environment(os.environ))  # before vLLM starts its workers, which inherit it
         os.environ.pop("VLLM_BATCH_INVARIANT", None)  # verl sets it for `full_determinism`; its kernels are for GPUs
 
     def _get_worker_extension_cls(self) -> str:

@@ -4,8 +4,7 @@ The engines are verl's replicas in Ray, as in training, or endpoints; each model
 condition. A condition is a long job of its own: its results folder appears when it is whole, and a run that was killed
 goes on where it ended. Greedy pass@1, or avg@k where a benchmark says so (paper 4.2).
 
-A response may take `relay.rollout_timeout_s`, whoever writes it and wherever the model runs: the deadlines of calls
-(`relay.teacher.timeout_s`) bound calls alone.
+A response may take `relay.rollout_timeout_s`, whoever writes it; `relay.teacher.timeout_s` bounds calls alone.
 """
 
 from __future__ import annotations
@@ -213,7 +212,9 @@ def evaluate(
     if exam.is_deterministic:
         config.actor_rollout_ref.rollout.enable_prefix_caching = False
     num_gpus = num_gpus_of(models.values())
-    with ray_cluster(config, num_gpus) if num_gpus or num_workers else nullcontext():
+    turns = [[models[name] for name in condition.models if name] for condition, _ in open_jobs]
+    cluster = partial(ray_cluster, turns=turns, is_deterministic=exam.is_deterministic)
+    with cluster(config, num_gpus) if num_gpus or num_workers else nullcontext():
         asyncio.run(run())
 
 

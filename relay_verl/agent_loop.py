@@ -18,6 +18,7 @@ from relay_verl.policies import make_policy
 from relay_verl.routing import pick_teacher
 from relay_verl.teacher import load_tokenizer
 from relay_verl.types import RelayStatus, RelayTrajectory
+from relay_verl.vocabulary import Vocabulary, read_vocabulary
 
 AGENT_NAME = "relay_agent"
 
@@ -32,13 +33,25 @@ class RelayAgentLoop(AgentLoopBase):
 
     Args:
         teachers: who answers calls, by label; without any every command stays unserved.
+        vocabulary: the student's; read from its folder if None.
     """
 
-    def __init__(self, *args: Any, teachers: Mapping[str, TokenEngine] = {}, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        teachers: Mapping[str, TokenEngine] = {},
+        vocabulary: Vocabulary | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
         self.settings = read_settings(self.config.get("relay"))
         self.policy = make_policy(self.settings.policy)
-        self.student = VerlServerEngine(self.server_manager, self.tokenizer, tracks_versions=True)
+        model = self.config.actor_rollout_ref.model
+        trusts = model.get("trust_remote_code", False)
+        self.vocabulary = vocabulary or read_vocabulary(model.path, self.tokenizer, trust_remote_code=trusts)
+        self.student = VerlServerEngine(
+            self.server_manager, self.tokenizer, tracks_versions=True, end_ids=self.vocabulary.end_ids
+        )
         self._teachers = list(self.settings.active_teachers.values())
         engines = teachers if self.settings.needs_teacher else {}
         self._decoders = {
@@ -48,16 +61,23 @@ class RelayAgentLoop(AgentLoopBase):
         }
         template = dict(self.apply_chat_template_kwargs)
         self._bridges = {
-            teacher.label: TextBridge(
-                engines[teacher.label], load_tokenizer(teacher, self.tokenizer), self.tokenizer, template
-            )
+            teacher.label: self._make_bridge(teacher, engines[teacher.label], template)
             for teacher in self._teachers
             if teacher.own_tokenizer and teacher.label in engines
         }
 
+    def _make_bridge(self, teacher: TeacherSettings, engine: TokenEngine, template: Mapping[str, Any]) -> TextBridge:
+        theirs = load_tokenizer(teacher, self.tokenizer)
+        ends = read_vocabulary(teacher.path or teacher.own_tokenizer, theirs).end_ids
+        return TextBridge(engine, theirs, self.tokenizer, template, ends)
+
     def _make_decoder(self, teacher: TeacherSettings, engine: TokenEngine | None, greedy: bool) -> RelayDecoder:
         limits = self.settings.decoder_config(
-            self.rollout_config.response_length, greedy=greedy, vocab_size=len(self.tokenizer), teacher=teacher
+            self.rollout_config.response_length,
+            greedy=greedy,
+            vocab_size=self.vocabulary.size,
+            teacher=teacher,
+            end_ids=self.vocabulary.end_ids,
         )
         return RelayDecoder(self.student, engine, self.tokenizer, limits)
 

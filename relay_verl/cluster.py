@@ -59,6 +59,32 @@ def template_of(config: Any) -> dict[str, Any]:
     return OmegaConf.to_container(template, resolve=True) if OmegaConf.is_config(template) else dict(template)  # type: ignore[return-value]
 
 
+def tokenizer_at(config: Any, path: str) -> Any:
+    """The tokenizer at `path` as training loads the student's, so that one row is one prompt wherever it is asked: with
+    the recipe's own chat template (`actor_rollout_ref.model.custom_chat_template`) if it has one.
+
+    Raises:
+        ConfigError: no response could end, or no question be put to it.
+    """
+    from verl.utils import hf_tokenizer
+
+    model = config.actor_rollout_ref.model
+    tokenizer = hf_tokenizer(path, trust_remote_code=model.get("trust_remote_code", False))
+    own_template = model.get("custom_chat_template")
+    if own_template is not None:
+        tokenizer.chat_template = own_template
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"{path}: its tokenizer has no end-of-sequence token; no response could end")
+    if not tokenizer.chat_template:
+        raise ConfigError(f"{path}: its tokenizer has no chat template; a question cannot be put to it")
+    return tokenizer
+
+
+def tokenizer_path_of(config: Any, model: str) -> str:
+    """Where training reads the tokenizer of the student at `model`."""
+    return config.actor_rollout_ref.model.get("tokenizer_path") or model
+
+
 @contextmanager
 def ray_cluster(config: Any, num_gpus: int) -> Iterator[None]:
     """Ray as the recipe starts it, with room for `num_gpus` replicas on a machine without GPUs; a cluster that is there

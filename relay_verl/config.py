@@ -258,9 +258,10 @@ class RelaySettings:
         greedy: bool,
         vocab_size: int | None,
         teacher: TeacherSettings | None = None,
+        end_ids: frozenset[int] = frozenset(),
     ) -> RelayConfig:
         """The limits of one response of at most `max_response_tokens` tokens, answered by `teacher`; `self.teacher` if
-        None."""
+        None. `vocab_size` and `end_ids` are the student's (`relay_verl.vocabulary`)."""
         teacher = teacher or self.teacher
         return RelayConfig(
             max_response_tokens=max_response_tokens,
@@ -271,6 +272,7 @@ class RelaySettings:
             student_timeout_s=self.rollout_timeout_s,
             teacher_sampling=teacher.sampling(greedy=greedy),
             vocab_size=vocab_size,
+            end_ids=end_ids,
             teacher_name=teacher.label if len(self.active_teachers) > 1 else None,
             max_failed_calls=self.max_failed_calls,
             fixed_command=self.fixed_command,

@@ -39,7 +39,7 @@ from relay_verl.protocol import (
     strip_call_tokens,
 )
 from relay_verl.relay_config import RelayConfig
-from relay_verl.tokenization import TokenBytes
+from relay_verl.tokenization import TokenBytes, end_ids_of
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
 
 __all__ = ["Relay", "RelayConfig", "RelayDecoder"]
@@ -58,6 +58,7 @@ class RelayDecoder:
         self.tokenizer = tokenizer
         self.config = config
         self.tokens = TokenBytes(tokenizer)
+        self.end_ids = end_ids_of(tokenizer, config.end_ids)
 
     async def run(
         self,
@@ -246,10 +247,12 @@ class Relay:
         )
         if not piece.token_ids and piece.finish_reason == "stop":
             raise EngineError("the student's engine wrote nothing and did not end")
-        reason: FinishReason = piece.finish_reason
-        if reason == "stop" and piece.token_ids[-1] == self._decoder.tokenizer.eos_token_id:
-            reason = "eos"
-        return _cut(piece, max_tokens, reason)
+        self._check_ids("student", piece)
+        # an engine that does not know all of the model's ends writes past one, or says that it was stopped
+        num_tokens = self._length_up_to_end(piece.token_ids[:max_tokens])
+        if num_tokens is not None:
+            return _cut(piece, num_tokens, "eos")
+        return _cut(piece, max_tokens, piece.finish_reason)
 
     def _read(self, piece: Generation) -> tuple[Call | None, Generation]:
         """The first command in `piece` to be served, and `piece` cut after it; commands passed over are recorded."""
@@ -325,15 +328,27 @@ class Relay:
 
     def _check_answer(self, answer: Generation, max_tokens: int) -> Generation:
         """`answer` cut to `max_tokens` and after its EOS, or EngineError if it cannot be text."""
-        for token_id in answer.token_ids:
-            if self._config.vocab_size is not None and token_id >= self._config.vocab_size:
-                raise EngineError(f"the teacher answered {token_id}, which is no token id of this vocabulary")
+        self._check_ids("teacher", answer)
         if not answer.token_ids:
             raise EngineError("the teacher answered with no token")
-        eos = self._decoder.tokenizer.eos_token_id
-        if eos in answer.token_ids[:max_tokens]:
-            return _cut(answer, answer.token_ids.index(eos) + 1, "eos")
+        num_tokens = self._length_up_to_end(answer.token_ids[:max_tokens])
+        if num_tokens is not None:
+            return _cut(answer, num_tokens, "eos")
         return _cut(answer, max_tokens, answer.finish_reason if len(answer.token_ids) <= max_tokens else "length")
+
+    def _check_ids(self, who: str, piece: Generation) -> None:
+        """Raise EngineError on an id that the student has no embedding for. One without text is an id like others:
+        it is a padding row of the embedding."""
+        size = self._config.vocab_size
+        if size is not None and max(piece.token_ids, default=0) >= size:
+            raise EngineError(
+                f"the {who} answered {max(piece.token_ids)}, but the student's vocabulary has {size} token ids"
+            )
+
+    def _length_up_to_end(self, token_ids: list[int]) -> int | None:
+        """How many of the ids come up to the first one that ends a response, with it; None if none does."""
+        ends = self._decoder.end_ids
+        return next((count for count, token_id in enumerate(token_ids, start=1) if token_id in ends), None)
 
     def _append(self, source: Literal["student", "teacher"], piece: Generation, *, is_forced: bool = False) -> Segment:
         marks = [True] * len(piece.token_ids) if is_forced else None

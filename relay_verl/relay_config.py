@@ -36,11 +36,14 @@ class RelayConfig:
     teacher_sampling: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0.7})
     """The teacher's sampling parameters; the released service samples at 0.7."""
     vocab_size: int | None = None
-    """Ids of the teacher at or above this are rubbish; None does not check."""
+    """Rows of the student's embedding: it cannot read ids at or above this, and an answer with one is rubbish. Not the
+    number of the tokenizer's tokens, which is lower where the embedding is padded. None does not check."""
     teacher_name: str | None = None
     """What call records call the teacher, where there are several."""
     max_failed_calls: int = 4
     """Failed calls after which a response stops asking, so that a dead teacher costs a bounded time."""
+    end_ids: frozenset[int] = frozenset()
+    """Ids that end a response, with the tokenizer's end-of-sequence token, which always does."""
     fixed_command: FixedCommand = "delivered"
     """What a policy with a fixed length fixes (paper 5.4). 'text': the number that the student writes, by constrained
     decoding; 'delivered': only what the teacher is asked for, whatever the student wrote."""

@@ -40,6 +40,7 @@ from relay_verl.reservation import nodes_without_teachers
 from relay_verl.samples import SampleLog
 from relay_verl.teacher import start_teachers
 from relay_verl.types import RelayTrajectory
+from relay_verl.vocabulary import vocabulary_of
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             data_config=DictConfigWrap(config.data),
             hf_model_type=self.hf_model_type,
             teachers=teacher_client or {},
+            vocabulary=vocabulary_of(self.model_config.hf_config, self.model_config.generation_config, self.tokenizer),
         )
         self.sample_log = SampleLog.of(config, self.settings, self.tokenizer)
 

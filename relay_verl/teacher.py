@@ -17,6 +17,7 @@ from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.engines.guard import GuardedEngine
 from relay_verl.reservation import find_reserved, reserve, start_in
+from relay_verl.vocabulary import read_vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +178,9 @@ async def start_replicas(
     nodes = [find_reserved(settings, rank, gpus_per_node, name=name) for rank in range(settings.num_replicas)]
     await asyncio.gather(*(start_in(replica, groups) for replica, groups in zip(replicas, nodes, strict=True)))
     balancer = get_router_handle(servers={replica.server_address: replica.server_handle for replica in replicas})
-    return VerlServerEngine(LLMServerClient(config=config, load_balancer_handle=balancer), tokenizer), replicas
+    client = LLMServerClient(config=config, load_balancer_handle=balancer)
+    ends = read_vocabulary(path, tokenizer, trust_remote_code=model.trust_remote_code).end_ids
+    return VerlServerEngine(client, tokenizer, end_ids=ends), replicas
 
 
 def _guard(engine: TokenEngine, settings: TeacherSettings) -> GuardedEngine:

@@ -50,6 +50,13 @@ def chat_ids(tokenizer: Any, messages: Iterable[Mapping[str, Any]], template: Ma
     return list(ids)
 
 
+def end_ids_of(tokenizer: Tokenizer, others: Iterable[int] = ()) -> frozenset[int]:
+    """The ids that end a response: the tokenizer's end-of-sequence token and others, such as those that the model's
+    generation config lists."""
+    own = tokenizer.eos_token_id
+    return frozenset([*others, *(() if own is None else (own,))])
+
+
 class Kind(StrEnum):
     """How a vocabulary writes bytes."""
 
@@ -75,7 +82,8 @@ class TokenBytes:
         self._known: dict[int, bytes] = {}
 
     def to_bytes(self, token_id: int) -> bytes:
-        """The bytes of one token."""
+        """The bytes of one token; none for an id that the tokenizer does not name, such as a padding row of the model's
+        embedding."""
         piece = self._known.get(token_id)
         if piece is None:
             piece = self._known[token_id] = self._read(token_id)
@@ -145,8 +153,15 @@ class TokenBytes:
         return ids
 
     def _read(self, token_id: int) -> bytes:
+        try:
+            return self._read_named(token_id)
+        except (IndexError, KeyError, OverflowError):  # how tokenizers answer to an id that they do not have
+            return b""
+
+    def _read_named(self, token_id: int) -> bytes:
         if self._kind is Kind.PLAIN:
-            return self._tokenizer.decode([token_id], skip_special_tokens=False).encode("utf-8")
+            text: str | None = self._tokenizer.decode([token_id], skip_special_tokens=False)
+            return (text or "").encode("utf-8")
         if self._kind is Kind.MISTRAL_COMMON:
             if not 0 <= token_id < len(self._tokenizer):
                 return b""

@@ -11,9 +11,8 @@ import os
 import time
 from pathlib import Path
 
-from stage_one import build_pair, warm_up_and_filter
-from tables import tiny_exam
-from train import train
+from stage_one import build_pair, variables, warm_up_and_filter
+from tables import seeded, tiny_exam
 
 from relay_verl.cluster import compose
 from relay_verl.evaluation.curves import plot_curves
@@ -21,6 +20,7 @@ from relay_verl.evaluation.page import write_page
 from relay_verl.evaluation.results import read_result
 from relay_verl.evaluation.runner import Condition, evaluate
 from relay_verl.evaluation.table import gap_recovered, summarize, to_markdown
+from relay_verl.pipeline import train
 
 BENCHMARKS = {"tiny/add": "'+' (student's)", "tiny/mul": "'*' (teacher's)", "tiny/hash": "'#' (nobody's)"}
 
@@ -41,8 +41,8 @@ def main() -> None:
     print("2/4 stage one: the student's warm-up, and the teacher's filter")
     warm_up_and_filter(pair)
     print("3/4 training: verl's GRPO trainer, +recipe=relay_tiny")
-    steps = [f"trainer.total_training_steps={options.steps}"]
-    run = train("relay_tiny", pair, out / "train", seed=options.seed, overrides=steps)
+    overrides = [*seeded(options.seed), f"trainer.total_training_steps={options.steps}"]
+    run = train("relay_tiny", out / "train", overrides=overrides, variables=variables(pair))
     print("4/4 evaluation on questions the training never saw")
     teacher, results = str(pair / "teacher"), out / "results"
     conditions = [

@@ -11,73 +11,50 @@ A second run goes on where a stopped one ended.
 
 import argparse
 import json
-import os
-import shutil
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from relay_verl.pipeline import relay_verl, run, warm_up
+
 EXAMPLES = Path(__file__).parent
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""Two stages run side by side."""
 
 
-def run(command: Sequence[str], pair: Path, variables: Mapping[str, str] = {}, *, log: Path | None = None) -> None:
-    """Run a command on the tiny world in `pair`, with further environment `variables`.
-
-    Raises:
-        SystemExit: it failed; names its log.
-    """
-    environment = os.environ | {"VERL_PLATFORM": "cpu", "RELAY_TINY_DIR": str(pair.resolve()), "HF_HUB_OFFLINE": "1"}
-    environment = {"OMP_NUM_THREADS": "1"} | environment | dict(variables)
-    with open(log or os.devnull, "w") as file:
-        output = file if log else None
-        done = subprocess.run(command, env=environment, stdout=output, stderr=output and subprocess.STDOUT, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command[:4])} ended with code {done.returncode}" + (f"; its log is {log}" if log else ""))
-
-
-def relay_verl(*arguments: str) -> list[str]:
-    """The command line of `relay-verl`."""
-    return [sys.executable, "-m", "relay_verl", *arguments]
+def variables(pair: Path) -> dict[str, str]:
+    """The environment of the tiny world in `pair`."""
+    return {"VERL_PLATFORM": "cpu", "RELAY_TINY_DIR": str(pair.resolve()), "HF_HUB_OFFLINE": "1"}
 
 
 def build_pair(pair: Path, *options: str) -> None:
     """The models and questions, unless they are there."""
-    run([sys.executable, str(EXAMPLES / "pretrain.py"), "--out", str(pair), *options], pair)
+    run([sys.executable, str(EXAMPLES / "pretrain.py"), "--out", str(pair), *options], variables(pair) | ONE_THREAD)
 
 
-def warm_up(pair: Path) -> None:
+def make_warm_student(pair: Path) -> None:
     """The student that writes commands, unless it is there."""
     student, warm = pair / "student", pair / "student_warm"
     if (warm / "config.json").is_file():
         return
     data, questions = pair / "warmup.parquet", pair / "questions.parquet"
     command = relay_verl("warmup-data", "--recipe", "relay_tiny", "--student", str(student))
-    run([*command, "--data", str(questions), "--out", str(data)], pair)
-    checkpoints = pair / "warmup"
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    trainer = ["torch.distributed.run", "--standalone", "--nproc_per_node=1", "-m", "verl.trainer.sft_trainer"]
-    options = ["+recipe=warmup_tiny", f"trainer.default_local_dir={checkpoints}", f"hydra.run.dir={pair}/hydra"]
-    print("student_warm: verl's SFT trainer")
-    metrics = {"VERL_FILE_LOGGER_PATH": str(pair / "warmup.metrics.jsonl")}
-    run([sys.executable, "-m", *trainer, *options], pair, metrics, log=pair / "warmup.log")
-    [exported] = checkpoints.glob("global_step_*/huggingface")
-    exported.rename(warm)
-    shutil.rmtree(checkpoints)
+    run([*command, "--data", str(questions), "--out", str(data)], variables(pair) | ONE_THREAD)
+    warm_up("warmup_tiny", warm, pair / "warmup", variables=variables(pair) | ONE_THREAD)
 
 
 def filter_questions(pair: Path) -> None:
     """The questions with the teacher's pass counts."""
     questions, out = pair / "questions.parquet", pair / "train.parquet"
-    run(relay_verl("filter", "--recipe", "relay_tiny", "--data", str(questions), "--out", str(out)), pair)
+    command = relay_verl("filter", "--recipe", "relay_tiny", "--data", str(questions), "--out", str(out))
+    run(command, variables(pair) | ONE_THREAD)
 
 
 def warm_up_and_filter(pair: Path) -> None:
     """All that GRPO starts from, unless it is there. The two need nothing of each other and run side by side: much of
     either is waiting for an engine to start."""
     with ThreadPoolExecutor(2) as pool:
-        for work in [pool.submit(step, pair) for step in (warm_up, filter_questions)]:
+        for work in [pool.submit(step, pair) for step in (make_warm_student, filter_questions)]:
             work.result()
 
 

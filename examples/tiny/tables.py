@@ -17,14 +17,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from stage_one import build_pair, warm_up_and_filter
-from train import Run, train
+from stage_one import build_pair, variables, warm_up_and_filter
 
 from relay_verl.cluster import compose
 from relay_verl.evaluation.benchmarks import find_benchmark, load_benchmark
 from relay_verl.evaluation.paper import rows
 from relay_verl.evaluation.report import write_report
 from relay_verl.evaluation.runner import Condition, Exam, evaluate
+from relay_verl.pipeline import Run, train
 
 RECIPES = {row.method: row.recipe for row in rows() if row.size == "tiny" and row.recipe}
 """The recipe of each row that is trained."""
@@ -81,7 +81,12 @@ def train_all(rows: Sequence[str], seeds: int, pair: Path, out: Path) -> None:
     """Train every row in every seed, unless it is there."""
     for seed in range(1, seeds + 1):
         for row in rows:
-            train(RECIPES[row], pair, out / f"{row}-{seed}", seed=seed)
+            train(RECIPES[row], out / f"{row}-{seed}", overrides=seeded(seed), variables=variables(pair))
+
+
+def seeded(seed: int) -> list[str]:
+    """The overrides that give a training run its seed."""
+    return [f"data.seed={seed}", f"actor_rollout_ref.rollout.seed={seed}"]
 
 
 def main() -> None:

@@ -18,7 +18,14 @@ from typing import Any
 
 from relay_verl.bench.rollout import run_in_lockstep
 from relay_verl.bench.timing import Way, time_rounds, to_markdown
-from relay_verl.cluster import num_gpus_of, ray_cluster, start_models, template_of
+from relay_verl.cluster import (
+    num_gpus_of,
+    ray_cluster,
+    start_models,
+    template_of,
+    tokenizer_at,
+    tokenizer_path_of,
+)
 from relay_verl.config import read_settings
 from relay_verl.data.truths import truth_of
 from relay_verl.decoder import RelayDecoder
@@ -30,14 +37,14 @@ from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines
 from relay_verl.models import model_at
 from relay_verl.tokenization import chat_ids
+from relay_verl.vocabulary import read_vocabulary
 
 
 def bench_eval(config: Any, student: str, teacher: str, exam: Exam, rounds: int) -> str:
     """Start both models and time the three ways on the exam; gives the table and how far the ways agree."""
-    from verl.utils import hf_tokenizer
-
     settings = read_settings(config.relay)
-    tokenizer = hf_tokenizer(student, trust_remote_code=config.actor_rollout_ref.model.trust_remote_code)
+    tokenizer = tokenizer_at(config, tokenizer_path_of(config, student))
+    vocabulary = read_vocabulary(student, tokenizer)
     models = {address: model_at(address, settings.teacher) for address in (student, teacher)}
     max_tokens = int(config.data.max_response_length)
     max_context = config.actor_rollout_ref.rollout.max_model_len
@@ -47,7 +54,7 @@ def bench_eval(config: Any, student: str, teacher: str, exam: Exam, rounds: int)
 
     async def run(folder: Path) -> str:
         engines = await start_models(config, models, tokenizer)
-        answerer = Answerer(engines[student], engines[teacher], tokenizer, rules)
+        answerer = Answerer(engines[student], engines[teacher], tokenizer, rules, vocabulary=vocabulary)
 
         def job(name: str, at_a_time: int) -> Way:
             async def work() -> list[int]:
@@ -65,7 +72,9 @@ def bench_eval(config: Any, student: str, teacher: str, exam: Exam, rounds: int)
                 engines[student],
                 engines[teacher],
                 tokenizer,
-                settings.decoder_config(max_tokens, greedy=True, vocab_size=len(tokenizer)),
+                settings.decoder_config(
+                    max_tokens, greedy=True, vocab_size=vocabulary.size, end_ids=vocabulary.end_ids
+                ),
             )
             prompts = [chat_ids(tokenizer, query["row"]["prompt"], rules.template) for _, query in queries]
             relays = [decoder.stream(ids, sampling={"temperature": 0.0}) for ids in prompts]

@@ -35,9 +35,7 @@ def bench_filter(config: Any, source: Source, rounds: int) -> str:
     Raises:
         ConfigError: the recipe's teacher is no model that can be started here.
     """
-    from verl.utils import hf_tokenizer
-
-    from relay_verl.cluster import ray_cluster
+    from relay_verl.cluster import ray_cluster, tokenizer_at
     from relay_verl.teacher import start_teacher
 
     settings = read_settings(config.relay)
@@ -45,7 +43,7 @@ def bench_filter(config: Any, source: Source, rounds: int) -> str:
     path = teacher.path
     if path is None:
         raise ConfigError("relay.teacher.path: the benchmark starts the teacher itself; give a model")
-    tokenizer = hf_tokenizer(path, trust_remote_code=config.actor_rollout_ref.model.trust_remote_code)
+    tokenizer = tokenizer_at(config, path)
     verdicts: dict[str, list[bool | None]] = {}
 
     async def run(folder: Path, offline: Way) -> str:

@@ -19,6 +19,7 @@ from relay_verl.bench.timing import time_rounds, to_markdown
 from relay_verl.decoder import Relay, RelayDecoder
 from relay_verl.tokenization import chat_ids
 from relay_verl.types import RelayTrajectory
+from relay_verl.vocabulary import read_vocabulary
 
 
 async def run_in_lockstep(relays: Sequence[Relay]) -> list[RelayTrajectory]:
@@ -32,13 +33,12 @@ async def run_in_lockstep(relays: Sequence[Relay]) -> list[RelayTrajectory]:
 
 def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mapping[str, Any]], rounds: int) -> str:
     """Start both models and time the three ways on `rows`; gives the table and what the rounds did."""
-    from verl.utils import hf_tokenizer
-
-    from relay_verl.cluster import ray_cluster, start_models, template_of
+    from relay_verl.cluster import ray_cluster, start_models, template_of, tokenizer_at, tokenizer_path_of
     from relay_verl.config import read_settings
     from relay_verl.models import model_at
 
-    tokenizer = hf_tokenizer(student, trust_remote_code=config.actor_rollout_ref.model.trust_remote_code)
+    tokenizer = tokenizer_at(config, tokenizer_path_of(config, student))
+    vocabulary = read_vocabulary(student, tokenizer)
 
     async def run() -> str:
         settings = read_settings(config.relay)
@@ -49,7 +49,12 @@ def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mappin
             engines[student],
             engines[teacher],
             tokenizer,
-            settings.decoder_config(config.data.max_response_length, greedy=True, vocab_size=len(tokenizer)),
+            settings.decoder_config(
+                config.data.max_response_length,
+                greedy=True,
+                vocab_size=vocabulary.size,
+                end_ids=vocabulary.end_ids,
+            ),
         )
         single_turn = _single_turn_loop(config, engines[student], tokenizer)
         template = template_of(config)

@@ -1,8 +1,8 @@
 """verl's vLLM replica on vLLM's CPU build, so that weight updates reach the engine.
 
 vLLM's CPU linear layers repack their weights after loading: an update then fails, and a repacked tied `lm_head` would
-go stale in silence. The worker extension keeps every linear layer plain. Remove when vLLM's CPU layers reload weights
-in place, or offer a switch against repacking.
+go stale in silence. In the student's engine during training the worker extension keeps every linear layer plain, which
+is slower. Remove when vLLM's CPU layers reload weights in place, or offer a switch against repacking.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import torch
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
+RECEIVES_WEIGHTS = "dummy"
+"""verl's `load_format` of an engine whose weights are sent to it; the teacher and all of evaluation read theirs."""
 _DISPATCH = "dispatch_cpu_unquantized_gemm"
 _USERS = (
     "vllm.model_executor.layers.utils",
@@ -41,13 +43,15 @@ class CpuWorkerExtension(vLLMColocateWorkerExtension):
 
 
 class CpuVLLMHttpServer(vLLMHttpServer):
-    """verl's server with that extension."""
+    """verl's server with that extension, where weights are to come from a trainer."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         os.environ.pop("VLLM_BATCH_INVARIANT", None)  # verl sets it for `full_determinism`; its kernels are for GPUs
 
     def _get_worker_extension_cls(self) -> str:
+        if self.config.load_format != RECEIVES_WEIGHTS:
+            return str(super()._get_worker_extension_cls())
         return f"{CpuWorkerExtension.__module__}.{CpuWorkerExtension.__qualname__}"
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from relay_verl.cluster import template_of
+from relay_verl.cluster import template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.data import filter as teacher_filter
 from relay_verl.data import warmup_samples
@@ -118,7 +118,7 @@ def plan_warmup_data(config: Any, source: Source, student: str) -> Plan:
     arguments = options | _limits(config, sampling) | {"written_length": settings.written_length}
     return Plan(
         model=replace(settings.teacher, path=student, base_url=None, model=None, timeout_s=settings.rollout_timeout_s),
-        tokenizer_path=student,
+        tokenizer_path=tokenizer_path_of(config, student),
         spec={
             "kind": "warmup-data",
             "data": source.sha256,
@@ -181,7 +181,7 @@ def _students_tokenizer(config: Any) -> str:
         raise ConfigError(
             "actor_rollout_ref.model.path: no student is given, whose tokenizer this needs: set RELAY_STUDENT"
         )
-    return student
+    return tokenizer_path_of(config, student)
 
 
 def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers: int | None = None) -> dict[str, Any]:
@@ -195,11 +195,9 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
         num_workers: processes that tokenize and grade; by default one for each node of a cluster that has several.
 
     Raises:
-        ConfigError: the model has no end-of-sequence token, or cannot start.
+        ConfigError: the tokenizer has no end-of-sequence token or no chat template, or the model cannot start.
         JobError: the job cannot go on; what is finished is saved.
     """
-    from verl.utils import hf_tokenizer
-
     from relay_verl.cluster import ray_cluster
     from relay_verl.teacher import start_teacher
 
@@ -207,10 +205,7 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
     if finished is not None:
         print(f"{out} is there already")
         return finished
-    trusts = config.actor_rollout_ref.model.get("trust_remote_code", False)
-    tokenizer = hf_tokenizer(plan.tokenizer_path, trust_remote_code=trusts)
-    if tokenizer.eos_token_id is None:
-        raise ConfigError(f"{plan.tokenizer_path}: its tokenizer has no end-of-sequence token; no response could end")
+    tokenizer = tokenizer_at(config, plan.tokenizer_path)
 
     async def run() -> dict[str, Any]:
         group = await start_teacher(config, replace(plan.model, breaker_threshold=NO_BREAKER), tokenizer)

@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any
 
 from relay_verl.engines.base import FinishReason, Generation, TokenEngine
-from relay_verl.tokenization import TokenBytes, chat_ids
+from relay_verl.tokenization import TokenBytes, chat_ids, end_ids_of
 
 
 class TextBridge:
@@ -30,10 +30,19 @@ class TextBridge:
         theirs: the teacher's tokenizer; it has a chat template.
         ours: the student's tokenizer.
         template: further arguments of the chat template.
+        end_ids: what else than the end-of-sequence token of `theirs` ends the teacher's text.
     """
 
-    def __init__(self, engine: TokenEngine, theirs: Any, ours: Any, template: Mapping[str, Any] = {}):
+    def __init__(
+        self,
+        engine: TokenEngine,
+        theirs: Any,
+        ours: Any,
+        template: Mapping[str, Any] = {},
+        end_ids: frozenset[int] = frozenset(),
+    ):
         self.engine = engine
+        self.end_ids = end_ids_of(theirs, end_ids)
         self.theirs = _Text(theirs)
         self.ours = _Text(ours)
         self.template = template
@@ -81,8 +90,9 @@ class BridgedTeacher:
             request_id=request_id,
         )
         ids, reason = answer.token_ids, answer.finish_reason
-        if theirs.eos_token_id in ids:
-            ids, reason = ids[: ids.index(theirs.eos_token_id)], "eos"
+        ends = [position for position, token_id in enumerate(ids) if token_id in self._bridge.end_ids]
+        if ends:
+            ids, reason = ids[: ends[0]], "eos"
         delivered = ours.encode(theirs.decode([i for i in ids if i not in theirs.special]))
         if reason == "eos":
             delivered.append(ours.eos_token_id)

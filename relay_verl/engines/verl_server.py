@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from relay_verl.engines.base import NEUTRAL_SAMPLING, EngineError, FinishReason, Generation
-from relay_verl.tokenization import TokenBytes
+from relay_verl.tokenization import TokenBytes, end_ids_of
 
 
 class VerlServerEngine:
@@ -19,11 +19,14 @@ class VerlServerEngine:
         client: verl's client.
         tokenizer: the models' tokenizer.
         tracks_versions: remember which weight versions wrote for each request, until `pop_weight_versions`.
+        end_ids: what else than the tokenizer's end-of-sequence token ends a response (`relay_verl.vocabulary`).
     """
 
-    def __init__(self, client: Any, tokenizer: Any, *, tracks_versions: bool = False):
+    def __init__(
+        self, client: Any, tokenizer: Any, *, tracks_versions: bool = False, end_ids: frozenset[int] = frozenset()
+    ):
         self.client = client
-        self._tokenizer = tokenizer
+        self._end_ids = end_ids_of(tokenizer, end_ids)
         self._tokens = TokenBytes(tokenizer)
         self._tracks_versions = tracks_versions
         self._versions: dict[str, list[int]] = {}
@@ -57,7 +60,7 @@ class VerlServerEngine:
         return (min(versions), max(versions)) if versions else (None, None)
 
     def _finish_reason(self, token_ids: list[int], max_tokens: int, stop: Sequence[str]) -> FinishReason:
-        if token_ids and token_ids[-1] == self._tokenizer.eos_token_id:
+        if token_ids and token_ids[-1] in self._end_ids:
             return "eos"
         longest = max((len(string.encode()) for string in stop), default=0)
         tail = b""

@@ -30,6 +30,7 @@ from relay_verl.jobs.formats import Row
 from relay_verl.policies import TeacherAlone, make_policy
 from relay_verl.tokenization import chat_ids
 from relay_verl.types import RelayStatus, RelayTrajectory
+from relay_verl.vocabulary import Vocabulary, read_vocabulary
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Answerer:
         tokenizer: both models'.
         rules: under which rules.
         judge: gives a second verdict on every response.
+        vocabulary: that of the model that writes; of unknown size if None.
     """
 
     def __init__(
@@ -69,13 +71,17 @@ class Answerer:
         tokenizer: Any,
         rules: Rules,
         judge: Judge | None = None,
+        vocabulary: Vocabulary | None = None,
     ):
+        vocabulary = vocabulary or read_vocabulary(None, tokenizer)
         writer = student or teacher
         assert writer is not None
         settings = replace(rules.settings, on_teacher_failure="fail")
         # greedy for pass@1, sampled where a benchmark says so; a teacher that answers calls follows the student
         configs = {
-            is_greedy: settings.decoder_config(rules.max_tokens, greedy=is_greedy, vocab_size=len(tokenizer))
+            is_greedy: settings.decoder_config(
+                rules.max_tokens, greedy=is_greedy, vocab_size=vocabulary.size, end_ids=vocabulary.end_ids
+            )
             for is_greedy in (True, False)
         }
         # a teacher that writes the whole response is one more student: nothing of `relay.teacher` bounds it

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -20,7 +21,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from relay_verl.cluster import num_gpus_of, ray_cluster, start_models, template_of
+from relay_verl.cluster import (
+    num_gpus_of,
+    ray_cluster,
+    start_models,
+    template_of,
+    tokenizer_at,
+    tokenizer_path_of,
+)
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.deadlines import GRADING_S
 from relay_verl.engines.base import TokenEngine
@@ -35,6 +43,7 @@ from relay_verl.jobs.pool import Pool, default_num_workers
 from relay_verl.jobs.store import JobStore
 from relay_verl.models import is_endpoint, model_at, model_sha256
 from relay_verl.policies import make_policy, needs_student, needs_teacher
+from relay_verl.vocabulary import Vocabulary, read_vocabulary
 
 _UNTRUNCATED: Mapping[str, Any] = {"top_p": 1.0, "top_k": -1}
 """Sampling from the whole distribution, said in full: what is not said an endpoint takes from the model's files."""
@@ -176,7 +185,7 @@ def evaluate(
             print(f"{condition.out} is there already")
     if not open_jobs:
         return
-    tokenizer = _load_tokenizer(config, [c for c, _ in open_jobs], tokenizer_path)
+    tokenizer, tokenizer_path = _load_tokenizer(config, [c for c, _ in open_jobs], tokenizer_path)
     relay = read_settings(config.relay)
     settings = replace(relay.teacher, breaker_threshold=NO_BREAKER, timeout_s=relay.rollout_timeout_s)
     models: dict[str, TeacherSettings] = {}
@@ -193,7 +202,12 @@ def evaluate(
     async def run() -> None:
         engines = await start_models(config, models, tokenizer)
         for condition, spec in open_jobs:
-            job = _make_job(config, condition, spec, exam, engines, tokenizer, models, num_workers)
+            writer = condition.models[0] or condition.models[1]
+            # an endpoint does not say how large its vocabulary is: the model whose tokenizer it has does
+            model_path = tokenizer_path if writer is None or is_endpoint(writer) else writer
+            trusts = config.actor_rollout_ref.model.get("trust_remote_code", False)
+            vocabulary = read_vocabulary(model_path, tokenizer, trust_remote_code=trusts)
+            job = _make_job(config, condition, spec, exam, engines, tokenizer, vocabulary, models, num_workers)
             await run_job(job, exam.queries(), exam.num_queries, condition.out / RESPONSES)
 
     if exam.is_deterministic:
@@ -210,6 +224,7 @@ def _make_job(
     exam: Exam,
     engines: Mapping[str, TokenEngine],
     tokenizer: Any,
+    vocabulary: Vocabulary,
     models: Mapping[str, TeacherSettings],
     num_workers: int | None,
 ) -> Job:
@@ -234,6 +249,7 @@ def _make_job(
         tokenizer,
         rules,
         exam.judge,
+        vocabulary,
     )
     pool = Pool(make_worker, default_num_workers() if num_workers is None else num_workers, at_a_time)
     timeout_s = settings.rollout_timeout_s + GRADING_S
@@ -275,25 +291,24 @@ def _describe(
     }
 
 
-def _load_tokenizer(config: Any, conditions: Sequence[Condition], path: str | None) -> Any:
-    """The tokenizer of all these models, which must be one."""
+def _load_tokenizer(config: Any, conditions: Sequence[Condition], path: str | None) -> tuple[Any, str]:
+    """The tokenizer of all these models, which must be one, and where it is from."""
     from verl.utils import hf_tokenizer
 
     from relay_verl.preflight import check_model_path, compare_tokenizers
+    from relay_verl.preflight.models import compare_prompts
 
     addresses = dict.fromkeys(model for condition in conditions for model in condition.models if model)
     paths = [check_model_path("--student, --teacher", address) for address in addresses if not is_endpoint(address)]
-    path = path or (paths[0] if paths else None)
+    path = path or (tokenizer_path_of(config, paths[0]) if paths else None)
     if path is None:
         raise ConfigError("--tokenizer: all models are endpoints; name the model whose tokenizer they have")
     trusts = config.actor_rollout_ref.model.get("trust_remote_code", False)
-    tokenizer = hf_tokenizer(path, trust_remote_code=trusts)
-    if tokenizer.eos_token_id is None:
-        raise ConfigError(f"{path}: its tokenizer has no end-of-sequence token; no response could end")
-    if not tokenizer.chat_template:
-        raise ConfigError(f"{path}: its tokenizer has no chat template; a question cannot be put to it")
+    tokenizer = tokenizer_at(config, path)
     for other in paths:
-        difference = compare_tokenizers(tokenizer, hf_tokenizer(other, trust_remote_code=trusts))
-        if difference:
+        others = hf_tokenizer(other, trust_remote_code=trusts)
+        if difference := compare_tokenizers(tokenizer, others):
             raise ConfigError(f"{path} and {other} differ in their tokenizers: {difference}")
-    return tokenizer
+        if difference := compare_prompts(tokenizer, others, template_of(config)):
+            print(f"warning: {path} and {other}: {difference}; all read that of {path}", file=sys.stderr)
+    return tokenizer, path

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from relay_verl.cluster import template_of
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
+from relay_verl.data.prompts import wrap
 from relay_verl.engines.base import EngineError
 from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.preflight.check import Doubt
+from relay_verl.tokenization import chat_ids
 
 ENDPOINT_DEADLINE_S = 20.0
 HUB_DEADLINE_S = 10.0
@@ -71,9 +75,24 @@ def check_on_hub(key: str, name: str) -> str:
     return "on the hub"
 
 
-def check_teacher(key: str, teacher: TeacherSettings, student_path: str) -> str:
-    """The teacher of the recipe's `key` is there and reads the student's token ids, or stands behind a text bridge, and
-    the text says what that costs."""
+def check_teacher(
+    key: str,
+    teacher: TeacherSettings,
+    student_path: str,
+    *,
+    template: Mapping[str, Any] = {},
+    own_template: str | None = None,
+) -> str:
+    """The teacher of the recipe's `key` is there and reads the student's token ids, or stands behind a text bridge; the
+    text says what that costs, or where the prompt that it reads is not its own.
+
+    Args:
+        key: of the recipe.
+        teacher: who answers calls.
+        student_path: folder or hub id of the student.
+        template: further arguments of the chat templates.
+        own_template: the recipe's own chat template for the student.
+    """
     cost = ""
     address = teacher.path or teacher.base_url
     name = f"{key}.path: {address}" if teacher.path is not None else f"{key}.base_url: {address}"
@@ -88,14 +107,20 @@ def check_teacher(key: str, teacher: TeacherSettings, student_path: str) -> str:
         readers_path, reader = f"the student {student_path}", student
     difference = ""
     if teacher.path is not None and reader is student:
-        difference = compare_tokenizers(student, read_tokenizer(f"{key}.path", teacher.path))
+        theirs = read_tokenizer(f"{key}.path", teacher.path)
+        student.chat_template = own_template or student.chat_template
+        difference = compare_tokenizers(student, theirs)
+        if not difference and (prompts := compare_prompts(student, theirs, template)):
+            cost = (
+                f"{name} and {readers_path}: {prompts}; a call reads the student's, `relay-verl filter` the teacher's"
+            )
     elif teacher.base_url is not None:
         try:
-            theirs = asyncio.run(_tokenize_at_endpoint(teacher))
+            ids = asyncio.run(_tokenize_at_endpoint(teacher))
         except (EngineError, TimeoutError) as error:
             raise ConfigError(f"{name} does not answer: {error or 'no answer in time'}") from None
         ours = reader.encode(PROBE, add_special_tokens=False)
-        difference = "" if theirs in (None, ours) else f"{PROBE!r} is {ours} and {theirs}"
+        difference = "" if ids in (None, ours) else f"{PROBE!r} is {ours} and {ids}"
     if difference:
         advice = "" if teacher.text_bridge else f"; {key}.text_bridge=true passes text between them"
         raise ConfigError(f"{name} and {readers_path} differ in their tokenizers: {difference}{advice}")
@@ -151,12 +176,39 @@ def check_tokenizers(config: Any) -> str | None:
     settings = read_settings(config.relay)
     if not settings.needs_teacher:
         return "only the student's"
+    model = config.actor_rollout_ref.model
     doubts = [
         doubt
         for key, teacher in settings.active_teachers.items()
-        if (doubt := check_teacher(key, teacher, config.actor_rollout_ref.model.path))
+        if (
+            doubt := check_teacher(
+                key, teacher, model.path, template=template_of(config), own_template=model.get("custom_chat_template")
+            )
+        )
     ]
     return Doubt("; ".join(doubts)) if doubts else "the teacher reads the student's token ids"
+
+
+def compare_prompts(one: Any, other: Any, template: Mapping[str, Any]) -> str:
+    """How the prompts differ that two tokenizers' chat templates write for one question, such as in a default system
+    prompt; empty if they do not, or if one has no template.
+
+    Args:
+        one, other: with the same vocabulary.
+        template: further arguments of the templates.
+    """
+    if not (one.chat_template and other.chat_template):
+        return ""
+    messages = [{"role": "user", "content": wrap("What is 7*8?")}]
+    texts = []
+    for tokenizer in (one, other):
+        texts.append(tokenizer.decode(chat_ids(tokenizer, messages, template), skip_special_tokens=False))
+    if texts[0] == texts[1]:
+        return ""
+    shorter = min(map(len, texts))
+    start = next((i for i in range(shorter) if texts[0][i] != texts[1][i]), shorter)
+    ours, theirs = (text[start : start + 60] for text in texts)
+    return f"their chat templates write other prompts for one question, with {ours!r} and {theirs!r} in one place"
 
 
 async def _tokenize_at_endpoint(teacher: TeacherSettings) -> list[int] | None:

@@ -1,10 +1,12 @@
-"""Train a recipe of the tiny world with verl's own trainer, as the command line does, and show how far it is.
+"""Train a recipe with verl's own trainer, as the command line does, and show how far it is.
 
-    VERL_PLATFORM=cpu RELAY_TINY_DIR=... python -m verl.trainer.main_ppo +recipe=relay_tiny
+    python -m verl.trainer.main_ppo +recipe=relay_tiny
 
 `train` runs that command in a process of its own with a log, a metrics file, a page of samples and a folder for the
-trained student. It skips it when that folder is already there; a run that was stopped goes on at its last checkpoint.
+trained student. It skips it when that folder is already there; a run that was stopped starts at its last checkpoint.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -12,25 +14,27 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from relay_verl.checkpoints.export import export
 from relay_verl.cluster import compose
 from relay_verl.evaluation.trace import write_trace
+from relay_verl.pipeline.processes import StageError, failure
 
 POLL_S = 1.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where a training run leaves its things."""
+    """Where a training run leaves its files."""
 
     folder: Path
-    """Everything of the run."""
+    """All of them."""
 
     @property
     def metrics(self) -> Path:
@@ -48,11 +52,17 @@ class Run:
         return self.folder / "student"
 
 
-def train(recipe: str, pair: Path, folder: Path, *, seed: int = 1, overrides: Sequence[str] = ()) -> Run:
-    """Train `recipe` on the models and data in `pair`.
+def train(recipe: str, folder: Path, *, overrides: Sequence[str] = (), variables: Mapping[str, str] = {}) -> Run:
+    """Train `recipe` in `folder`.
+
+    Args:
+        recipe: its name.
+        folder: everything of the run.
+        overrides: of the recipe; they have to give `trainer.total_training_steps` if the recipe does not.
+        variables: environment variables to add.
 
     Raises:
-        SystemExit: the trainer failed; names its log.
+        StageError: the trainer failed; names its log.
     """
     run = Run(folder.resolve())
     if (run.student / "config.json").is_file():
@@ -60,13 +70,11 @@ def train(recipe: str, pair: Path, folder: Path, *, seed: int = 1, overrides: Se
         return run
     run.folder.mkdir(parents=True, exist_ok=True)
     checkpoints = run.folder / "checkpoints"
-    os.environ["RELAY_TINY_DIR"] = str(pair.resolve())
-    overrides = [f"data.seed={seed}", f"actor_rollout_ref.rollout.seed={seed}", *overrides]
+    os.environ |= variables  # the recipe's paths are read here, too
     num_steps = compose(recipe, overrides).trainer.total_training_steps
     command = [sys.executable, "-m", "verl.trainer.main_ppo", f"+recipe={recipe}", *overrides]
     command += [f"trainer.default_local_dir={checkpoints}", f"hydra.run.dir={run.folder}/hydra"]
     environment = os.environ | {
-        "VERL_PLATFORM": "cpu",
         "VERL_FILE_LOGGER_PATH": str(run.metrics),
         "TENSORBOARD_DIR": str(run.folder / "tensorboard"),
         "HF_HUB_OFFLINE": "1",
@@ -75,8 +83,7 @@ def train(recipe: str, pair: Path, folder: Path, *, seed: int = 1, overrides: Se
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=run.folder)
         _watch(process, run.metrics, num_steps, recipe)
     if process.returncode:
-        last = run.log.read_text(errors="replace").strip().splitlines()[-1]
-        sys.exit(f"{recipe}: the trainer ended with code {process.returncode}: {last}\n{run.log} is its log")
+        raise StageError(failure(command, process.returncode, run.log))
     write_trace([checkpoints / "samples"], run.folder / "samples.html")
     export(checkpoints / f"global_step_{num_steps}", run.student, metrics=run.metrics)
     shutil.rmtree(checkpoints)
@@ -100,11 +107,11 @@ def _watch(process: subprocess.Popen[bytes], metrics: Path, num_steps: int, name
     print(f"{name}: {len(read_steps(metrics))} steps in {(time.monotonic() - started) / 60:.1f} min")
 
 
-def read_steps(metrics: Path) -> list[dict[str, float]]:
+def read_steps(metrics: Path) -> list[dict[str, Any]]:
     """The metrics of every training step that is logged; of a step that a resumed run did again, the later ones."""
     if not metrics.exists():
         return []
-    steps: dict[int, dict[str, float]] = {}
+    steps: dict[int, dict[str, Any]] = {}
     for line in metrics.read_text().splitlines():
         try:
             step, data = (record := json.loads(line))["step"], record["data"]

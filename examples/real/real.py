@@ -1,0 +1,140 @@
+"""The whole chain on a real pair: Qwen2.5-Coder 0.5B asks Qwen2.5-Coder 1.5B on GSM8K, on two CPU cores.
+
+    python examples/real/real.py --out outputs/real
+
+    OUT/data          questions, the warm-up's data, the questions with the teacher's pass counts, the warm student
+    OUT/train/NAME    a training run: its metrics, log, samples and student
+    OUT/results       every response of the evaluation
+    OUT/report        report.md, report.html, table.md, cards; OUT/stages.json has what each stage took
+
+A second run takes up what a stopped one left; more --steps need another --out, for a finished run is kept.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from questions import EVALUATION, TRAINING, WARMUP, write_questions
+from stages import Stages
+
+from relay_verl.cluster import compose
+from relay_verl.evaluation.benchmarks import find_benchmark, load_benchmark
+from relay_verl.evaluation.report import write_report
+from relay_verl.evaluation.results import read_result
+from relay_verl.evaluation.runner import Condition, Exam, evaluate
+from relay_verl.evaluation.table import summarize, to_markdown
+from relay_verl.evaluation.trace import write_trace
+from relay_verl.files import replace_file
+from relay_verl.pipeline import Run, relay_verl, run, train, warm_up
+from relay_verl.weights import find_model
+from relay_verl.weights.get import COMPLETE_FILE
+
+STUDENT, TEACHER = "qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct"
+CPU = "+relay=real_cpu"
+ROUTERS, RANDOM_CALLS, FIXED = ("router_0.25", "router_0.5"), ("random_0.02",), ("fixed_20", "fixed_100")
+
+
+class Example:
+    """Folders and options of one run."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+        self.out: Path = options.out.resolve()
+        self.data = self.out / "data"
+        self.models = Path(os.environ.get("RELAY_MODELS_DIR", Path.home() / ".cache" / "relay_verl" / "models"))
+        self.student, self.teacher, self.warm = self.models / STUDENT, self.models / TEACHER, self.data / "student_warm"
+        self.relay, self.grpo = Run(self.out / "train" / "relay_real"), Run(self.out / "train" / "grpo_real")
+
+    def get_models(self) -> None:
+        for name in (STUDENT, TEACHER):
+            run(relay_verl("models", "get", find_model(name).name, "--out", str(self.models / name)))
+
+    def write_warmup_data(self) -> None:
+        command = relay_verl("warmup-data", "--recipe", "relay_real", "--student", str(self.student))
+        run([*command, "--data", str(self.data / WARMUP), "--out", str(self.data / "warmup.parquet"), CPU])
+
+    def filter_questions(self) -> None:
+        command = relay_verl("filter", "--recipe", "relay_real", "--early-stop")
+        run([*command, "--data", str(self.data / TRAINING), "--out", str(self.data / "train.parquet"), CPU])
+
+    def warm_up(self) -> None:
+        warm_up("warmup_real", self.warm, self.out / "train" / "warmup_real", overrides=["+relay=warmup_cpu"])
+
+    def train(self, training: Run) -> None:
+        steps = f"trainer.total_training_steps={self.options.steps}"
+        train(training.folder.name, training.folder, overrides=[CPU, steps])
+
+    def conditions(self) -> list[list[Condition]]:
+        """All that is measured, a list for the engines that run at the same time: one student's and the teacher's."""
+        teacher = str(self.teacher)
+
+        def under(row: str, policy: str, student: Path | None) -> Condition:
+            out = self.out / "results" / row / policy
+            address = str(student) if student else None
+            return Condition(f"{row} {policy}", out, address, teacher, policy, f"real/{row}")
+
+        return [
+            [
+                *(under("base", policy, self.student) for policy in ("student_alone", *ROUTERS, *RANDOM_CALLS)),
+                under("teacher", "teacher_alone", None),
+            ],
+            [under("warm", "learned", self.warm)],
+            [under("relay", policy, self.relay.student) for policy in ("learned", "teacher_free", *FIXED)],
+            [under("grpo", "student_alone", self.grpo.student)],
+        ]
+
+    def evaluate(self) -> None:
+        benchmark = find_benchmark("gsm8k")
+        questions = load_benchmark(benchmark, self.data / EVALUATION, limit=self.options.questions)
+        for conditions in self.conditions():
+            evaluate(compose("relay_real", [CPU]), conditions, Exam({benchmark.name: (benchmark, questions)}))
+
+    def report(self, stages: Stages) -> str:
+        """Write what people look at; gives the table."""
+        conditions = [condition for group in self.conditions() for condition in group]
+        folders, report = [condition.out for condition in conditions], self.out / "report"
+        metrics = {training.folder.name: training.metrics for training in (self.relay, self.grpo)}
+        write_report(folders, report, metrics=metrics)
+        write_trace(folders, report / "samples.html")
+        table = to_markdown(summarize(record for folder in folders for record in read_result(folder).records))
+        replace_file(report / "table.md", f"{table}\n\n{stages.to_markdown()}\n".encode())
+        return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("outputs/real"), help="where everything goes")
+    parser.add_argument("--steps", type=int, default=10, help="steps of each training run")
+    parser.add_argument("--questions", type=int, default=64, help="questions of the evaluation, at most 256")
+    parser.add_argument("--warmup", type=int, default=48, help="questions of the warm-up")
+    parser.add_argument("--training", type=int, default=96, help="questions that the filter sees")
+    options = parser.parse_args()
+    example = Example(options)
+    data, stages = example.data, Stages(example.out / "stages.json")
+    os.environ |= {
+        "VERL_PLATFORM": "cpu",
+        "RELAY_REAL_DIR": str(data),
+        "RELAY_MODELS_DIR": str(example.models),
+    }
+
+    have_models = all((example.models / name / COMPLETE_FILE).is_file() for name in (STUDENT, TEACHER))
+    stages.run("models", "the download, then dequantizing on one core", have_models, example.get_models)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    write_questions(data, num_warmup=options.warmup, num_training=options.training)
+    written = (data / "warmup.parquet").is_file()
+    stages.run("warm-up data", "the student's decoding", written, example.write_warmup_data)
+    warm = (example.warm / "config.json").is_file()
+    stages.run("warm-up", "the arithmetic of forward and backward passes", warm, example.warm_up)
+    filtered = (data / "train.parquet").is_file()
+    stages.run("filter", "the teacher's decoding", filtered, example.filter_questions)
+    for training in (example.relay, example.grpo):
+        trained = (training.student / "config.json").is_file()
+        bound = "forward and backward passes, then decoding"
+        stages.run(training.folder.name, bound, trained, lambda training=training: example.train(training))
+    stages.run("evaluation", "decoding, the teacher's most of all", False, example.evaluate)
+    print(f"\n{example.report(stages)}\n\n{stages.to_markdown()}")
+    print(f"\n{example.out / 'report'}: report.html, table.md, samples.html")
+
+
+if __name__ == "__main__":
+    main()

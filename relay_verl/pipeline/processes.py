@@ -1,0 +1,47 @@
+"""One stage is one command, as a user would type it, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class StageError(RuntimeError):
+    """A command that failed; the message names its log."""
+
+
+def relay_verl(*arguments: str) -> list[str]:
+    """The command line of `relay-verl`."""
+    return [sys.executable, "-m", "relay_verl", *arguments]
+
+
+def run(command: Sequence[str], variables: Mapping[str, str] = {}, *, log: Path | None = None) -> None:
+    """Run a command.
+
+    Args:
+        command: program and arguments.
+        variables: environment variables to add.
+        log: file that its output is added to; None leaves it on the terminal.
+
+    Raises:
+        StageError: it ended with a code other than 0.
+    """
+    environment = os.environ | dict(variables)
+    with open(log or os.devnull, "a") as file:
+        output = file if log else None
+        done = subprocess.run(command, env=environment, stdout=output, stderr=output and subprocess.STDOUT, check=False)
+    if done.returncode:
+        raise StageError(failure(command, done.returncode, log))
+
+
+def failure(command: Sequence[str], code: int, log: Path | None) -> str:
+    """What to say of a command that ended with `code`."""
+    name = shlex.join(command[1:] if command[0] == sys.executable else command)
+    if log is None:
+        return f"{name} ended with code {code}"
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return f"{name} ended with code {code}: {lines[-1] if lines else 'it printed nothing'}\n{log} is its log"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from relay_verl.config import TeacherSettings
 from relay_verl.data.files import sha256_of
 
 _WEIGHTS = (".safetensors", ".bin")
+ADAPTER_FILE = "adapter_config.json"
+"""What PEFT writes of an adapter beside its weights."""
 _OTHERS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -65,22 +68,34 @@ def config_in_cache(hub_id: str) -> Path | None:
 
 def count_parameters(address: str) -> int | None:
     """Parameters of a model in a folder or in the hub's cache, by the headers of its safetensors; None if unknown."""
+    shapes = weight_shapes(address)
+    return sum(map(prod, shapes.values())) if shapes else None
+
+
+def weight_shapes(address: str) -> dict[str, list[int]] | None:
+    """The shape of each weight of a model in a folder or in the hub's cache, by its name; None if unknown."""
     folder = Path(address).expanduser()
     if not folder.is_dir():
         cached = config_in_cache(address)
         if cached is None:
             return None
         folder = cached.parent
-    files = list(folder.glob("*.safetensors"))
+    shapes: dict[str, list[int]] = {}
     try:
-        return sum(map(_count_in_file, files)) if files else None
+        for file in folder.glob("*.safetensors"):
+            shapes |= _shapes_in_file(file)
     except (OSError, ValueError, KeyError):  # whoever loads it says what is wrong
         return None
+    return shapes or None
 
 
-def _count_in_file(file: Path) -> int:
-    from math import prod
-
+def _shapes_in_file(file: Path) -> dict[str, list[int]]:
     with open(file, "rb") as content:
         header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
-    return sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds a PEFT adapter alone, without the model that it adapts."""
+    weights = {file.name for file in folder.glob("*.*") if file.suffix in _WEIGHTS}
+    return (folder / ADAPTER_FILE).is_file() and not {name for name in weights if not name.startswith("adapter_")}

@@ -83,7 +83,7 @@ def estimate(config: Any, gpu_gib: float) -> Estimate:
         tensor_parallel = parts.rollout.tensor_model_parallel_size
         student = vllm_engine(shape, parts.rollout.gpu_memory_utilization, tensor_parallel, length, gpu_gib)
         phases = (
-            writing_phase(shape, parts.actor.fsdp_config, num_gpus, student.share),
+            writing_phase(shape, parts.actor.fsdp_config, parts.model, num_gpus, student.share),
             training_phase(shape, parts.actor.fsdp_config, parts.model, num_gpus, tokens_of_micro_batch(config)),
         )
         host = reference_term(config, shape, num_gpus)

@@ -2,7 +2,8 @@
 
 What is counted is what verl 0.9.1 does by default. FSDP2 keeps the trained weights, their gradients and Adam's two
 moments in `model_dtype` (fp32), sharded over the GPUs, and gathers a layer at a time in bf16; the reference model is
-forward only and lies in host memory. The student's vLLM shares the GPUs: it takes its share while it writes responses,
+forward only and lies in host memory. Under LoRA gradients and moments are those of the adapter, and the actor without
+its adapter is the reference. The student's vLLM shares the GPUs: it takes its share while it writes responses,
 beside weights and moments, and sleeps while weights are trained. The teacher has GPUs of its own.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from relay_verl.catalog.adapter import count_adapter, rank_of
 from relay_verl.catalog.shapes import Shape
 
 GIB = 2**30
@@ -87,13 +89,15 @@ def training_phase(shape: Shape, engine: Any, model: Any, num_gpus: int, num_tok
         num_gpus: GPUs of the trainer.
         num_tokens: tokens in a micro-batch.
     """
-    terms = [*_state(shape, engine, num_gpus, with_gradients=True)]
+    num_adapter = count_adapter(shape, model)
+    terms = [*_state(shape, engine, num_gpus, num_adapter, with_gradients=True)]
     gathered = shape.num_vocab + 2 * shape.num_layer
+    copies, and_gradient = (2, ", and as much gradient") if num_adapter is None else (1, "")
     terms.append(
         Term(
             "gathered",
-            f"embedding, head and 2 layers, {_m(gathered)} x {BF16} B, and as much gradient",
-            2 * BF16 * gathered,
+            f"embedding, head and 2 layers, {_m(gathered)} x {BF16} B{and_gradient}",
+            copies * BF16 * gathered,
         )
     )
     width = 4 * shape.hidden + (3 * shape.num_heads + 4 * shape.num_kv_heads) * shape.head_dim + 4 * shape.intermediate
@@ -112,9 +116,10 @@ def training_phase(shape: Shape, engine: Any, model: Any, num_gpus: int, num_tok
     return Phase("while it trains", (*terms, _context()))
 
 
-def writing_phase(shape: Shape, engine: Any, num_gpus: int, share: Term) -> Phase:
+def writing_phase(shape: Shape, engine: Any, model: Any, num_gpus: int, share: Term) -> Phase:
     """A GPU while the student's vLLM writes responses."""
-    return Phase("while it writes", (*_state(shape, engine, num_gpus, with_gradients=False), share, _context()))
+    state = _state(shape, engine, num_gpus, count_adapter(shape, model), with_gradients=False)
+    return Phase("while it writes", (*state, share, _context()))
 
 
 def vllm_engine(shape: Shape, share: float, tensor_parallel: int, max_model_len: int, gpu_gib: float) -> Engine:
@@ -139,24 +144,27 @@ def tokens_of_micro_batch(config: Any) -> int:
     return int(actor.ppo_micro_batch_size_per_gpu or 1) * sequence
 
 
-def _state(shape: Shape, engine: Any, num_gpus: int, *, with_gradients: bool) -> list[Term]:
-    """Weights, gradients and moments that are on the GPU, sharded."""
+def _state(shape: Shape, engine: Any, num_gpus: int, num_adapter: int | None, *, with_gradients: bool) -> list[Term]:
+    """Weights, gradients and moments that are on the GPU, sharded; of an adapter of so many parameters, if it is one
+    that is trained."""
     if engine.offload_policy:
         return []
     size = _BYTES[engine.model_dtype]
     shards = min(engine.fsdp_size, num_gpus) if engine.fsdp_size > 0 else num_gpus
+    num_trained = shape.num_parameters if num_adapter is None else num_adapter
     parts = [
-        ("weights", 1, with_gradients or not engine.param_offload),
-        ("gradients", 1, with_gradients),
-        ("Adam's moments", 2, with_gradients or not engine.optimizer_offload),
+        ("weights", shape.num_parameters, 1, with_gradients or not engine.param_offload),
+        ("adapter", num_adapter or 0, 1, num_adapter is not None and (with_gradients or not engine.param_offload)),
+        ("gradients", num_trained, 1, with_gradients),
+        ("Adam's moments", num_trained, 2, with_gradients or not engine.optimizer_offload),
     ]
     return [
         Term(
             name,
-            f"{_m(shape.num_parameters)} x {size * copies} B / {shards} GPUs",
-            shape.num_parameters * size * copies / shards,
+            f"{_m(num_parameters)} x {size * copies} B / {shards} GPUs",
+            num_parameters * size * copies / shards,
         )
-        for name, copies, is_there in parts
+        for name, num_parameters, copies, is_there in parts
         if is_there
     ]
 
@@ -166,7 +174,9 @@ def _context() -> Term:
 
 
 def reference_term(config: Any, shape: Shape, num_gpus: int) -> Term | None:
-    """The reference model's share of host memory, a GPU; None where no KL term needs it."""
+    """The reference model's share of host memory, a GPU; None where no KL term needs it, or LoRA does without."""
+    if rank_of(config.actor_rollout_ref.model):
+        return None
     if not (config.actor_rollout_ref.actor.use_kl_loss or OmegaConf.select(config, "algorithm.use_kl_in_reward")):
         return None
     size = _BYTES[config.actor_rollout_ref.ref.fsdp_config.model_dtype]

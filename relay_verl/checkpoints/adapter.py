@@ -6,6 +6,7 @@ no weight from elsewhere but the base's own, where a checkpoint holds the adapte
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from relay_verl.checkpoints.record import model_identity
 from relay_verl.checkpoints.scale import META_FILE, read_scale
 from relay_verl.config import ConfigError
+from relay_verl.files import replace_file
 
 _PREFIX = "base_model.model."
 _FIRST = ".lora_A."
@@ -61,6 +63,7 @@ def to_peft(state: Mapping[str, torch.Tensor], actor: Path, base: Base, auto_cla
     peft_model = get_peft_model(model, lora)
     peft_model.peft_config["default"].base_model_name_or_path = base.address
     missing, unexpected = peft_model.load_state_dict(state, strict=False, assign=True)
+    peft_model.get_base_model().tie_weights()  # assigned by name, a tied head has become a weight of its own
     lacking = [name for name in missing if "lora_" in name or not is_adapter_alone]
     if lacking or unexpected:
         what = f"has no {lacking[0]}" if lacking else f"has {unexpected[0]}, which its model does not have"
@@ -74,6 +77,11 @@ def write_adapter(peft_model: PeftModel, out: Path, dtype: torch.dtype) -> None:
         if "lora_" in name:
             weight.data = weight.data.to(dtype)
     peft_model.save_pretrained(str(out), save_embedding_layers=False)
+    # PEFT writes the modules' names from a set: in order, the same export twice gives the same file.
+    file = out / "adapter_config.json"
+    content = json.loads(file.read_bytes())
+    content["target_modules"].sort()
+    replace_file(file, json.dumps(content, indent=2).encode())
 
 
 def _load_base(base: Base, auto_class: Any, actor: Path) -> Any:

@@ -1,7 +1,7 @@
-"""verl's FSDP merger, which keeps the type that it is told, unpickles nothing but tensors, and knows what LoRA trained.
+"""verl's FSDP merger, which keeps the type that it is told, unpickles nothing but tensors, and merges a LoRA adapter.
 
-verl's own casts all weights to bfloat16, loads with `weights_only=False`, and writes the base model without its adapter,
-which it leaves in a folder of its own. Remove this when it does none of these.
+verl's own casts all weights to bfloat16, loads with `weights_only=False`, and writes the base model without its
+adapter, which it leaves in a folder of its own. Remove this when it does none of these.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from torch.distributed.tensor import DTensor  # registers what a shard is made o
 from transformers import AutoConfig
 from verl.model_merger.base_model_merger import ModelMergerConfig
 from verl.model_merger.fsdp_model_merger import FSDPModelMerger, merge_non_dtensor_shards
-
 from verl.utils import hf_tokenizer
 
 from relay_verl.checkpoints.adapter import Base, has_adapter, to_peft, write_adapter

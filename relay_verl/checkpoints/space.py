@@ -9,6 +9,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from relay_verl.catalog.adapter import count_adapter, rank_of
+from relay_verl.catalog.shapes import shape_of
 from relay_verl.checkpoints.integrity import find_steps
 from relay_verl.config import ConfigError
 from relay_verl.models import count_parameters
@@ -46,12 +48,21 @@ def check_space(config: Any) -> None:
 def checkpoint_bytes(config: Any) -> int | None:
     """Bytes of a checkpoint of either trainer on each node; None if the student's size is not known here."""
     is_grpo = "actor_rollout_ref" in config
-    num_parameters = count_parameters((config.actor_rollout_ref if is_grpo else config).model.path)
+    model = (config.actor_rollout_ref if is_grpo else config).model
+    num_parameters = count_parameters(model.path)
     if num_parameters is None:
         return None
-    saved = OmegaConf.select(config, f"{'actor_rollout_ref.actor.' if is_grpo else ''}checkpoint.save_contents")
-    parts = saved or ["model", "optimizer"]
-    return num_parameters * sum(BYTES_OF.get(part, 0) for part in parts) // (config.trainer.get("nnodes") or 1)
+    checkpoint = OmegaConf.select(config, f"{'actor_rollout_ref.actor.' if is_grpo else ''}checkpoint") or {}
+    num_of = dict.fromkeys(BYTES_OF, num_parameters)
+    if rank_of(model):
+        # LoRA: Adam's moments are the adapter's, and `save_lora_only` leaves the base out.
+        shape = shape_of(model.path)
+        num_adapter = (count_adapter(shape, model) or 0) if shape else 0
+        num_of["optimizer"] = num_adapter
+        num_of["model"] = num_adapter + (0 if checkpoint.get("save_lora_only") else num_parameters)
+    parts = checkpoint.get("save_contents") or ["model", "optimizer"]
+    num_bytes = sum(num_of[part] * BYTES_OF[part] for part in parts if part in BYTES_OF)
+    return num_bytes // (config.trainer.get("nnodes") or 1)
 
 
 def nearest_folder(folder: Path) -> Path:

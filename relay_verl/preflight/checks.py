@@ -27,6 +27,7 @@ from relay_verl.preflight.installation import (
     check_python,
     check_search_path,
 )
+from relay_verl.preflight.lora import check_lora
 from relay_verl.preflight.machine import check_disk, check_own_gpus, check_ports
 from relay_verl.preflight.models import check_model, check_teacher_models, check_tokenizers
 from relay_verl.preflight.recipe import (
@@ -93,6 +94,7 @@ RECIPE = (
         after=("student given",),
     ),
     Check("student's warm-up", check_warmed_up, after=("student",)),
+    Check("LoRA", check_lora, after=("student",)),
     Check("teacher", check_teacher_models, after=("relay settings",)),
     Check("tokenizers", check_tokenizers, after=("relay settings", "student", "teacher")),
     Check("checkpoint", check_resume, after=("training data", "student", "teacher")),
@@ -122,6 +124,7 @@ WARMUP = (
     Check("recipe's own keys", check_recipe_choice),
     Check("platform", check_sft_platform),
     Check("student", lambda config: check_model("model.path", config.model.path)),
+    Check("LoRA", check_lora, after=("student",)),
     Check("warm-up's data", check_warmup_data),
     Check("attention", check_attention, after=("platform",)),
 )

@@ -11,6 +11,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl import cpu
+from relay_verl.catalog.adapter import count_adapter, rank_of
+from relay_verl.catalog.shapes import shape_of
 from relay_verl.config import ConfigError, read_settings
 from relay_verl.models import count_parameters
 from relay_verl.preflight.check import Doubt
@@ -167,17 +169,23 @@ def check_memory(config: Any, cluster: Cluster) -> str:
 def cpu_memory(config: Any) -> tuple[float, float]:
     """Bytes that a recipe takes on CPU: the weights alone, and with what was measured for the processes around them.
 
-    A parameter of the student takes 16 bytes to train (Adam in 32 bits), 4 as the reference and 4 in its engine; one of
-    the teacher 4 a replica. A model whose size is not known counts as nothing.
+    A parameter of the student takes 16 bytes to train (Adam in 32 bits), 4 as the reference and 4 in its engine; under
+    LoRA 4 and 4, and one of the adapter 16; one of the teacher 4 a replica. A model whose size is not known counts as
+    nothing.
     """
     settings = read_settings(config.relay)
-    student = count_parameters(config.actor_rollout_ref.model.path) or 0
+    model = config.actor_rollout_ref.model
+    student = count_parameters(model.path) or 0
+    in_student = 24 * student
+    if rank_of(model):
+        shape = shape_of(model.path)
+        in_student = 8 * student + 16 * ((count_adapter(shape, model) or 0) if shape else 0)
     models = settings.active_teachers.values() if settings.needs_teacher else ()
     teachers = [(teacher.path, teacher.num_replicas) for teacher in models if teacher.path]
     replicas = sum(number for _, number in teachers)
     in_teachers = sum(number * (count_parameters(path) or 0) for path, number in teachers)
     cache = OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars.VLLM_CPU_KVCACHE_SPACE") or 0
-    weights = 24 * student + 4 * in_teachers + float(cache) * 2**30 * (1 + replicas)
+    weights = in_student + 4 * in_teachers + float(cache) * 2**30 * (1 + replicas)
     return weights, weights + (3 * (1 + replicas) + 2) * GB  # the tiny pair takes some 10 GB with two engines
 
 

@@ -12,9 +12,14 @@ from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.data.prompts import wrap
 from relay_verl.engines.base import EngineError
 from relay_verl.engines.endpoint import EndpointEngine
+from relay_verl.models import is_adapter
 from relay_verl.preflight.check import Doubt
 from relay_verl.tokenization import chat_ids
 
+IS_ADAPTER = (
+    "is a LoRA adapter without its base model: give the folder of the whole model, which `relay-verl export` writes "
+    "without --keep-adapter, and PEFT's merge_and_unload of any adapter"
+)
 ENDPOINT_DEADLINE_S = 20.0
 HUB_DEADLINE_S = 10.0
 PROBE = "What is 7*8? <call>20</call> Let's see: \\boxed{56}\n\n\u00e9\u4e2d"
@@ -26,10 +31,12 @@ def is_local(path: str) -> bool:
 
 
 def check_model_path(key: str, path: str) -> str:
-    """A local model folder must exist; a hub id is `check_on_hub`'s, and a remote address its server's."""
+    """A local folder must exist and hold a whole model; a hub id is `check_on_hub`'s, a remote address its server's."""
     if "://" in path:
         return path
     local = Path(path).expanduser()
+    if is_adapter(local):
+        raise ConfigError(f"{key}: {path} {IS_ADAPTER}")
     if is_local(path) and not (local / "config.json").is_file():
         what = "has no config.json" if local.is_dir() else "does not exist"
         raise ConfigError(f"{key}: {path} {what}; give a Hugging Face model folder or a hub id")
@@ -47,7 +54,7 @@ def check_model(key: str, path: str) -> str:
 def check_on_hub(key: str, name: str) -> str:
     """A model is in the hub's cache, or the hub gives it to us; `HF_HUB_OFFLINE` is respected."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
 
     if isinstance(try_to_load_from_cache(name, "config.json"), str):
         return "in the hub's cache"
@@ -66,6 +73,11 @@ def check_on_hub(key: str, name: str) -> str:
     except RepositoryNotFoundError:
         raise ConfigError(
             f"{key}: {name} is neither a folder nor a model on the hub; if it is private, set HF_TOKEN"
+        ) from None
+    except EntryNotFoundError:
+        raise ConfigError(
+            f"{key}: {name} has no config.json on the hub; a LoRA adapter has none: give the whole model, with the "
+            "adapter merged"
         ) from None
     except Exception as error:  # each HTTP client has its own errors
         raise ConfigError(

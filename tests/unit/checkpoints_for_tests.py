@@ -1,6 +1,8 @@
 """Checkpoint folders as verl writes them, of a few hundred weights, and the config of the run that wrote them."""
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +74,44 @@ def save_checkpoint(config: Any, step: int, *, with_record: bool = True, point: 
         write_run(run, record)
         write_checkpoint(folder, record, step, {"relay/accuracy": 0.5})
     return folder
+
+
+@contextmanager
+def fake_mesh(world_size: int) -> Iterator[Any]:
+    """A mesh of so many ranks that this process plays."""
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", rank=0, world_size=world_size, store=FakeStore())
+    try:
+        yield init_device_mesh("cpu", (world_size,), mesh_dim_names=("fsdp",))
+    finally:
+        dist.destroy_process_group()
+
+
+def save_shards(state: Mapping[str, torch.Tensor], mesh: Any, actor: Path) -> None:
+    """The files of weights that FSDP2 leaves in an actor's folder, one a rank."""
+    from torch.distributed.tensor import DTensor, Shard
+
+    world_size = mesh.size()
+    for rank in range(world_size):
+        pieces = {}
+        for name, weight in state.items():
+            chunks = list(weight.chunk(world_size))
+            piece = chunks[rank].clone() if rank < len(chunks) else weight[:0].clone()
+            pieces[name] = DTensor.from_local(
+                piece, mesh, [Shard(0)], run_check=False, shape=weight.shape, stride=weight.stride()
+            )
+        torch.save(pieces, actor / f"model_world_size_{world_size}_rank_{rank}.pt")
+    (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": world_size}))
+
+
+def finish_run(config: Any, folder: Path, step: int, metrics: Mapping[str, float]) -> None:
+    """All that makes a `global_step_N` folder with weights a whole checkpoint of a run."""
+    run = folder.parent
+    torch.save({}, folder / "data.pt")
+    (run / "latest_checkpointed_iteration.txt").write_text(str(step))
+    record = record_of(config)
+    write_run(run, record)
+    write_checkpoint(folder, record, step, metrics)

@@ -12,11 +12,10 @@ from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from relay_verl.checkpoints.export import export
-from relay_verl.checkpoints.record import record_of, write_checkpoint, write_run
 from relay_verl.cli import app
 from relay_verl.config import ConfigError
 
-from .checkpoints_for_tests import make_config
+from .checkpoints_for_tests import fake_mesh, finish_run, make_config, save_shards
 from .tokenizers_for_tests import bpe
 
 WORLD_SIZE = 2
@@ -35,41 +34,21 @@ def model() -> Any:
 @pytest.fixture(scope="module")
 def mesh() -> Iterator[Any]:
     """Two ranks that this process plays."""
-    import torch.distributed as dist
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-
-    dist.init_process_group("fake", rank=0, world_size=WORLD_SIZE, store=FakeStore())
-    yield init_device_mesh("cpu", (WORLD_SIZE,), mesh_dim_names=("fsdp",))
-    dist.destroy_process_group()
+    with fake_mesh(WORLD_SIZE) as mesh:
+        yield mesh
 
 
 @pytest.fixture(scope="module")
 def saved(model: Any, mesh: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's folder with one whole checkpoint, step 5."""
-    from torch.distributed.tensor import DTensor, Shard
-
     config = make_config(tmp_path_factory.mktemp("run"), **{"actor_rollout_ref.model.path": "Qwen/Qwen3-0.6B"})
     run = Path(config.trainer.default_local_dir)
     folder = run / "global_step_5"
     actor = folder / "actor"
     model.config.save_pretrained(actor / "huggingface")
     bpe().save_pretrained(actor / "huggingface")
-    for rank in range(WORLD_SIZE):
-        state = {}
-        for name, weight in model.state_dict().items():
-            pieces = list(weight.chunk(WORLD_SIZE))
-            piece = pieces[rank].clone() if rank < len(pieces) else weight[:0].clone()
-            state[name] = DTensor.from_local(
-                piece, mesh, [Shard(0)], run_check=False, shape=weight.shape, stride=weight.stride()
-            )
-        torch.save(state, actor / f"model_world_size_{WORLD_SIZE}_rank_{rank}.pt")
-    (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": WORLD_SIZE}))
-    torch.save({}, folder / "data.pt")
-    (run / "latest_checkpointed_iteration.txt").write_text("5")
-    record = record_of(config)
-    write_run(run, record)
-    write_checkpoint(folder, record, 5, {"relay/call_ratio": 0.03})
+    save_shards(model.state_dict(), mesh, actor)
+    finish_run(config, folder, 5, {"relay/call_ratio": 0.03})
     return run
 
 

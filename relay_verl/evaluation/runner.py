@@ -201,11 +201,7 @@ def evaluate(
     async def run() -> None:
         engines = await start_models(config, models, tokenizer)
         for condition, spec in open_jobs:
-            writer = condition.models[0] or condition.models[1]
-            # an endpoint does not say how large its vocabulary is: the model whose tokenizer it has does
-            model_path = tokenizer_path if writer is None or is_endpoint(writer) else writer
-            trusts = config.actor_rollout_ref.model.get("trust_remote_code", False)
-            vocabulary = read_vocabulary(model_path, tokenizer, trust_remote_code=trusts)
+            vocabulary = vocabulary_of_writer(config, condition, tokenizer, tokenizer_path)
             job = _make_job(config, condition, spec, exam, engines, tokenizer, vocabulary, models, num_workers)
             await run_job(job, exam.queries(), exam.num_queries, condition.out / RESPONSES)
 
@@ -290,6 +286,16 @@ def _describe(
         "template": template_of(config),
         "rollout_sha256": hashlib.sha256(json.dumps(rollout, sort_keys=True, default=str).encode()).hexdigest(),
     }
+
+
+def vocabulary_of_writer(config: Any, condition: Condition, tokenizer: Any, tokenizer_path: str) -> Vocabulary:
+    """The vocabulary of the model that writes under a condition and reads what the other one writes. An endpoint does
+    not say how large its own is: the model whose tokenizer it has does."""
+    student, teacher = condition.models
+    writer = student or teacher
+    path = tokenizer_path if writer is None or is_endpoint(writer) else writer
+    trusts = config.actor_rollout_ref.model.get("trust_remote_code", False)
+    return read_vocabulary(path, tokenizer, trust_remote_code=trusts)
 
 
 def _load_tokenizer(config: Any, conditions: Sequence[Condition], path: str | None) -> tuple[Any, str]:

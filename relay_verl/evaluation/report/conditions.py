@@ -107,9 +107,9 @@ def benchmarks_of(group: Group) -> tuple[str, ...]:
 
 
 def with_interval(made: Estimate, num_decimals: int) -> str:
-    """The value in percent and its interval."""
+    """The value in percent and its interval, if it has a width."""
     value, low, high = (f"{100 * share:.{num_decimals}f}" for share in (made.value, made.low, made.high))
-    return f"{value} ({low}–{high})"
+    return f"{value} ({low}–{high})" if made.low < made.high else value
 
 
 def _describe(benchmarks: tuple[str, ...]) -> str:

@@ -41,18 +41,16 @@ def share_figure(groups: Groups, size: str) -> Picture | None:
     def paint(figure: Figure) -> None:
         axis = figure.subplots()
         dress(axis, x="teacher's share of the tokens (%), linear below 1", y="accuracy (%)")
-        for made, name in ((student, "student alone"), (teacher, "teacher alone")):
+        # each name stands where its line meets no condition: the student's at the right, the teacher's at the left
+        for made, name, side, place in (
+            (student, "student alone", "right", 1.0),
+            (teacher, "teacher alone", "left", 0.0),
+        ):
             if made:
                 axis.axhline(100 * made.value, color=SOFT, linewidth=0.8, linestyle=":")
-                axis.annotate(
-                    name,
-                    (0.0, 100 * made.value),
-                    xycoords=("axes fraction", "data"),
-                    xytext=(4, 2),
-                    textcoords="offset points",
-                    color=SOFT,
-                    fontsize=8,
-                )
+                point = (place, 100 * made.value)
+                away = {"xytext": (4 - 8 * place, 2), "textcoords": "offset points", "ha": side}
+                axis.annotate(name, point, xycoords=("axes fraction", "data"), color=SOFT, fontsize=8, **away)
         if student and teacher:
             line = np.concatenate([np.linspace(0, 1, 20), np.geomspace(1, 100, 60)])
             router = [100 * (student.value + share / 100 * (teacher.value - student.value)) for share in line]

@@ -117,8 +117,9 @@ def _own_section(groups: Groups, size: Size) -> Section:
     if not by_family(shown):
         return Section(size.heading, ())
     claims = directions_table(groups, size.name)
+    is_all = len(shown) == len(groups.groups)  # then "Your evaluations" has this table
     blocks: list[Block | None] = [
-        conditions_table(f"Every condition, {size.title}", shown),
+        None if is_all else conditions_table(f"Every condition, {size.title}", shown),
         share_figure(groups, size.name),
         differences_table(groups, size.name),
         replace(claims, rows=tuple(row for row in claims.rows if NOT_MEASURED not in row)),

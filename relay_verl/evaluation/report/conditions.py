@@ -77,9 +77,9 @@ def benchmarks_table(title: str, groups: Sequence[Group]) -> Table | None:
 
 
 def by_family(groups: Sequence[Group]) -> list[Group]:
-    """The groups that have responses, in order, those of one model together."""
+    """The groups in order, those of one model together."""
     families = list(dict.fromkeys(group.family for group in groups))
-    return sorted((g for g in groups if any(g.records)), key=lambda group: families.index(group.family))
+    return sorted(groups, key=lambda group: families.index(group.family))
 
 
 def names_of(groups: Sequence[Group]) -> list[str]:

@@ -27,11 +27,15 @@ _NOTE = (
 
 def differences_table(groups: Groups, size: str) -> Table | None:
     """The differences of one size; None if no two of its conditions can be compared."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    previous = ""
     for of, to, one, other in _pairs(groups, size):
         made = difference(one, other)
         over = f"{100 * made.low:+.1f} to {100 * made.high:+.1f}"
-        rows.append((of, to, f"{100 * made.value:+.1f}", over, made.basis, _WORDS[verdict(made, 1)]))
+        rows.append(
+            (of if of != previous else "", to, f"{100 * made.value:+.1f}", over, made.basis, _WORDS[verdict(made, 1)])
+        )
+        previous = of
     head = ("accuracy of", "against", "difference", "95% interval", "interval over", "verdict")
     title = f"Differences on the same questions, {paper().sizes[size].title}"
     return Table(title, head, tuple(rows), num_labels=2, note=_NOTE) if rows else None

@@ -250,7 +250,9 @@ def error_bar(axis: Axes, x: float, made: Estimate, **style: Any) -> None:
 
 
 def _label(group: Group) -> str:
-    return find_row(group.row).title if group.row else group.title
+    return (
+        group.row_facts.title if group.row_facts and group.size_facts and group.size_facts.is_in_paper else group.words
+    )
 
 
 def _wrap(label: str, width: int = 14) -> str:

@@ -163,13 +163,14 @@ class Groups:
 
 
 def group_results(results: Sequence[Result], by: VerdictsBy = VerdictsBy.RULE) -> Groups:
-    """Put results together; `by` says whose verdicts count.
+    """Put results together, but for those without responses; `by` says whose verdicts count.
 
     Raises:
         ConfigError: an unknown row; results of one row with other benchmarks, limits or questions, or twice the same
             student; by judge, responses without a verdict, or another judge. Says which field differs and in which
             folders.
     """
+    results = [result for result in results if result.records]
     check_verdicts(results, by)
     keyed: dict[tuple[str | None, ...], dict[tuple[str, str], list[Result]]] = {}
     for result in results:

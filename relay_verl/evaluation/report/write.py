@@ -10,7 +10,7 @@ from relay_verl.config import ConfigError
 from relay_verl.evaluation.curves import NUM_STEPS_TO_SMOOTH, plot_curves
 from relay_verl.evaluation.paper import Size, paper
 from relay_verl.evaluation.report.comparison import NOT_MEASURED
-from relay_verl.evaluation.report.conditions import benchmarks_table, by_family, conditions_table
+from relay_verl.evaluation.report.conditions import benchmarks_table, conditions_table
 from relay_verl.evaluation.report.cost import calls_table, judge_table, time_table
 from relay_verl.evaluation.report.differences import differences_table
 from relay_verl.evaluation.report.directions import directions_table
@@ -45,6 +45,8 @@ def write_report(
             be read.
     """
     groups = group_results([read_result(folder) for folder in find_results(folders)], by)
+    if not groups.groups:
+        raise ConfigError(f"{', '.join(map(str, folders))}: expected responses, got results without any")
     document = make_document(groups)
     if metrics:
         document = _add_curves(document, metrics, out)
@@ -86,7 +88,7 @@ def make_document(groups: Groups) -> Document:
 def _evaluations(groups: Groups) -> Section:
     """Every result that is given, whatever its row."""
     blocks = []
-    if by_family(groups.groups):
+    if groups.groups:
         blocks = [conditions_table("All conditions", groups.groups)]
     if by_benchmark := benchmarks_table("Accuracy by benchmark (%)", groups.groups):
         blocks.append(by_benchmark)
@@ -114,7 +116,7 @@ def _paper_blocks(groups: Groups, size: str) -> list[Block]:
 def _own_section(groups: Groups, size: Size) -> Section:
     """A pair that the paper has no numbers for: what was measured of it, and the direction of each claim."""
     shown = groups.of_size(size.name)
-    if not by_family(shown):
+    if not shown:
         return Section(size.heading, ())
     claims = directions_table(groups, size.name)
     is_all = len(shown) == len(groups.groups)  # then "Your evaluations" has this table

@@ -36,6 +36,7 @@ from relay_verl.evaluation.answerer import Answerer, Rules, to_records
 from relay_verl.evaluation.benchmarks import Benchmark, Questions
 from relay_verl.evaluation.judge import Judge
 from relay_verl.evaluation.results import RESPONSES
+from relay_verl.evaluation.summary import write_summary
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines, Row
 from relay_verl.jobs.pool import Pool, default_num_workers
@@ -174,14 +175,14 @@ def evaluate(
     """
     addresses = dict.fromkeys(model for condition in conditions for model in condition.models if model)
     digests = {address: model_sha256(address) for address in addresses}  # once each: weights are large
-    described = exam.describe()
-    specs = [_describe(config, condition, described, digests) for condition in conditions]
+    specs = [_describe(config, condition, exam.describe(), digests) for condition in conditions]
     open_jobs = []
     for condition, spec in zip(conditions, specs, strict=True):
         if JobStore(condition.out / RESPONSES, spec, JsonLines()).finished_manifest() is None:
             open_jobs.append((condition, spec))
         else:
             print(f"{condition.out} is there already")
+            write_summary(condition.out)  # a run may have been killed before it came to that
     if not open_jobs:
         return
     tokenizer, tokenizer_path = _load_tokenizer(config, [c for c, _ in open_jobs], tokenizer_path)
@@ -204,6 +205,7 @@ def evaluate(
             vocabulary = vocabulary_of_writer(config, condition, tokenizer, tokenizer_path)
             job = _make_job(config, condition, spec, exam, engines, tokenizer, vocabulary, models, num_workers)
             await run_job(job, exam.queries(), exam.num_queries, condition.out / RESPONSES)
+            write_summary(condition.out)
 
     if exam.is_deterministic:
         config.actor_rollout_ref.rollout.enable_prefix_caching = False

@@ -41,7 +41,7 @@ from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines, Row
 from relay_verl.jobs.pool import Pool, default_num_workers
 from relay_verl.jobs.store import JobStore
-from relay_verl.models import is_endpoint, model_at, model_sha256
+from relay_verl.models import as_student, is_endpoint, model_at, model_sha256
 from relay_verl.policies import make_policy, needs_student, needs_teacher
 from relay_verl.vocabulary import Vocabulary, read_vocabulary
 
@@ -197,7 +197,7 @@ def evaluate(
             alone = replace(
                 settings, num_replicas=student_replicas, tensor_parallel_size=1, api_key_env="RELAY_STUDENT_API_KEY"
             )
-            models[student] = model_at(student, alone, model=endpoint_models.get(student))
+            models[student] = as_student(alone, student, model=endpoint_models.get(student))
 
     async def run() -> None:
         engines = await start_models(config, models, tokenizer)

@@ -79,7 +79,7 @@ class Example:
                 under("teacher", "teacher_alone", None),
             ],
             [under("warm", "learned", self.warm)],
-            [under("relay", policy, self.relay.student) for policy in ("learned", "teacher_free", *FIXED)],
+            [under("relay", policy, self.relay.student) for policy in ("learned", *FIXED)],
             [under("grpo", "student_alone", self.grpo.student)],
         ]
 
@@ -104,10 +104,10 @@ class Example:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/real"), help="where everything goes")
-    parser.add_argument("--steps", type=int, default=10, help="steps of each training run")
-    parser.add_argument("--questions", type=int, default=64, help="questions of the evaluation, at most 256")
+    parser.add_argument("--steps", type=int, default=6, help="steps of each training run")
+    parser.add_argument("--questions", type=int, default=60, help="questions of the evaluation, at most 256")
     parser.add_argument("--warmup", type=int, default=48, help="questions of the warm-up")
-    parser.add_argument("--training", type=int, default=96, help="questions that the filter sees")
+    parser.add_argument("--training", type=int, default=64, help="questions that the filter sees")
     options = parser.parse_args()
     example = Example(options)
     data, stages = example.data, Stages(example.out / "stages.json")

@@ -17,9 +17,12 @@ import torch
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
+from relay_verl.cpu.served_adapter import add_adapter
+
 RECEIVES_WEIGHTS = "dummy"
 """verl's `load_format` of an engine whose weights are sent to it; the teacher and all of evaluation read theirs."""
 _DISPATCH = "dispatch_cpu_unquantized_gemm"
+_PUNICA = "vllm.lora.punica_wrapper.punica_cpu"
 _USERS = (
     "vllm.model_executor.layers.utils",
     "vllm.model_executor.layers.linear",
@@ -39,6 +42,7 @@ class CpuWorkerExtension(vLLMColocateWorkerExtension):
             module = importlib.import_module(name)
             if hasattr(module, _DISPATCH):
                 setattr(module, _DISPATCH, _use_plain_linear)
+        importlib.import_module(_PUNICA).PunicaWrapperCPU.add_lora_linear = add_adapter
         return super().__new__(cls, **kwargs)
 
 

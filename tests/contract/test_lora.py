@@ -100,3 +100,29 @@ def test_a_model_without_adapters_is_sent_as_it_is() -> None:
     sent = dict(merged_weights(model))
     assert sent.keys() == {"weight", "bias"}
     assert torch.equal(sent["weight"], model.weight)
+
+
+@pytest.mark.parametrize("tokens", [[0] * 6, [0, -1, 0, 0, -1, 0], [-1] * 6], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_an_adapter_served_on_cpu_is_what_vllm_adds(tokens: list[int], dtype: torch.dtype) -> None:
+    """As by vLLM's own wrapper, with nothing added to tokens of requests without the adapter."""
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+    from relay_verl.cpu.served_adapter import add_adapter
+
+    torch.manual_seed(0)
+    num_inputs, rank, slices = 16, 4, (8, 4, 4)
+    wrapper = PunicaWrapperCPU.__new__(PunicaWrapperCPU)
+    wrapper._token_lora_indices, wrapper.indices_len = torch.tensor(tokens), [len(tokens)] * 5
+    wrapper.is_prefill, wrapper.no_lora = False, max(tokens) < 0
+    x, base = torch.randn(len(tokens), num_inputs).to(dtype), torch.randn(len(tokens), sum(slices)).to(dtype)
+    a = [torch.randn(1, 1, rank, num_inputs).to(dtype) for _ in slices]
+    b = [torch.randn(1, 1, outputs, rank).to(dtype) for outputs in slices]
+    ours, theirs = base.clone(), base.clone()
+    add_adapter(wrapper, ours, x, a, b, 2.0, slices)
+    PunicaWrapperCPU.add_lora_linear(wrapper, theirs, x, tuple(a), tuple(b), 2.0, slices)
+    without = torch.tensor(tokens) < 0
+    assert torch.equal(ours[without], base[without])
+    tolerance = {"atol": 1e-4, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.3, "rtol": 0.05}
+    torch.testing.assert_close(ours[~without], theirs[~without], **tolerance)
+    assert all(without) or not torch.equal(ours, base)

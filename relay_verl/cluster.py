@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
+from relay_verl.cpu.threads import share_cores
 from relay_verl.engines.base import EngineError, TokenEngine
 from relay_verl.ray_start import start_ray
 
@@ -86,14 +87,29 @@ def tokenizer_path_of(config: Any, model: str) -> str:
 
 
 @contextmanager
-def ray_cluster(config: Any, num_gpus: int) -> Iterator[None]:
-    """Ray as the recipe starts it, with room for `num_gpus` replicas on a machine without GPUs; a cluster that is there
-    already (a submitted job, `RAY_ADDRESS`) is used as it is and left running."""
+def ray_cluster(
+    config: Any,
+    num_gpus: int,
+    *,
+    turns: Iterable[Iterable[TeacherSettings]] | None = None,
+    is_deterministic: bool = False,
+) -> Iterator[None]:
+    """Ray as the recipe starts it; a cluster that is there already (a submitted job, `RAY_ADDRESS`) is used as it is
+    and left running.
+
+    Args:
+        config: a composed recipe.
+        num_gpus: GPUs of all replicas; on a machine without GPUs Ray is told that it has so many.
+        turns: the models that write at the same time and share the cores of a CPU, turn by turn; all of them if None.
+        is_deterministic: one thread an engine on CPU.
+    """
     import ray
 
     if ray.is_initialized():
         yield
         return
+    num_together = num_gpus if turns is None else max((num_gpus_of(models) for models in turns), default=0)
+    share_cores(config, num_together, is_deterministic=is_deterministic)
     start_ray(config, log_to_driver=False, **({"num_gpus": num_gpus} if config.trainer.device == "cpu" else {}))
     try:
         yield

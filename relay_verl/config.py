@@ -67,6 +67,8 @@ class TeacherSettings:
     """GPUs a replica."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.85
     """Share of a GPU's memory a replica takes."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] | None = None
+    """Number format of a replica's weights; that of the student's (`actor_rollout_ref.rollout.dtype`) if None."""
     max_num_seqs: Count = 256
     """Requests a replica runs at a time."""
     temperature: NonNegative = 0.7

@@ -39,6 +39,11 @@ def model_at(address: str, settings: TeacherSettings, *, model: str | None = Non
     return replace(settings, path=address, base_url=None, model=None)
 
 
+def as_student(settings: TeacherSettings, address: str, *, model: str | None = None) -> TeacherSettings:
+    """The student at `address`, run as the teacher's `settings` say, but in the student's number format."""
+    return replace(model_at(address, settings, model=model), dtype=None)
+
+
 def model_sha256(address: str) -> str | None:
     """SHA-256 over the weights, the configuration and the tokenizer in a folder; None for a hub id or an endpoint.
 

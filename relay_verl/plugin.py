@@ -47,6 +47,7 @@ def _install_after(module: str, installer: str) -> None:
 
 def _register() -> None:
     from relay_verl import attention, cpu, preflight
+    from relay_verl.cpu import threads
 
     version = importlib.metadata.version("verl")
     if not any(is_tested("verl", version, tested) for tested in TESTED_VERL):
@@ -56,6 +57,7 @@ def _register() -> None:
 
         shims.apply()
     attention.register_resolver()
+    threads.register_resolver()
     _check_before("verl.utils.config", "validate_config", preflight.check_training)
     _check_before("verl.utils.device", "auto_set_device", preflight.check_sft_config)
     _install_after("verl.trainer.ppo.v1.trainer_base", "relay_verl.checkpoints.saving")

@@ -43,11 +43,11 @@ def ray_options(config: Any) -> dict[str, Any]:
     runtime_env = get_ppo_ray_runtime_env(config)
     if config.transfer_queue.enable:
         runtime_env["env_vars"]["TRANSFER_QUEUE_ENABLE"] = "1"
-    options = config.ray_kwargs.get("ray_init") or {}
-    merged = OmegaConf.create(
-        {**options, "runtime_env": OmegaConf.merge(runtime_env, options.get("runtime_env") or {})}
-    )
-    return OmegaConf.to_container(merged, resolve=True)  # type: ignore[return-value]
+    # resolved where it stands: what it refers to is elsewhere in the config
+    ray_kwargs: dict[str, Any] = OmegaConf.to_container(config.ray_kwargs, resolve=True)  # type: ignore[assignment]
+    options = ray_kwargs.get("ray_init") or {}
+    merged = OmegaConf.merge(runtime_env, options.get("runtime_env") or {})
+    return {**options, "runtime_env": OmegaConf.to_container(merged, resolve=True)}
 
 
 def start_ray(config: Any, **changes: Any) -> None:

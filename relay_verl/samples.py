@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from relay_verl.data.prompts import strip_wrapper
 from relay_verl.data.truths import truth_of, truth_text
 from relay_verl.evaluation.records import ResponseRecord, write_records
 from relay_verl.grading import Verdict
+from relay_verl.tokenization import TokenBytes
 from relay_verl.types import RelayTrajectory
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,10 @@ class SampleLog:
     """Share of the groups that are written."""
     tokenizer: Any
     """Decodes them."""
+
+    @cached_property
+    def _tokens(self) -> TokenBytes:
+        return TokenBytes(self.tokenizer)
 
     @classmethod
     def of(cls, config: Any, settings: RelaySettings, tokenizer: Any) -> SampleLog:
@@ -79,5 +85,5 @@ class SampleLog:
             ground_truth=truth_text(truth_of(prompt["reward_model"])),
             started_at=time.time() - latency_s,
             latency_s=latency_s,
-            decode=lambda ids: self.tokenizer.decode(ids, skip_special_tokens=False),
+            join=self._tokens.join,
         )

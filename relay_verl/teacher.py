@@ -154,6 +154,7 @@ async def start_replicas(
         max_num_seqs=settings.max_num_seqs,
         free_cache_engine=False,
         enable_sleep_mode=False,
+        dtype=settings.dtype or rollout.dtype,
     )
     model = OmegaConf.create(
         {

@@ -35,7 +35,7 @@ from relay_verl.evaluation.runner import Exam
 from relay_verl.grading import Grader, kind_of
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines
-from relay_verl.models import model_at
+from relay_verl.models import as_student, model_at
 from relay_verl.tokenization import chat_ids
 from relay_verl.vocabulary import read_vocabulary
 
@@ -45,7 +45,7 @@ def bench_eval(config: Any, student: str, teacher: str, exam: Exam, rounds: int)
     settings = read_settings(config.relay)
     tokenizer = tokenizer_at(config, tokenizer_path_of(config, student))
     vocabulary = read_vocabulary(student, tokenizer)
-    models = {address: model_at(address, settings.teacher) for address in (student, teacher)}
+    models = {student: as_student(settings.teacher, student), teacher: model_at(teacher, settings.teacher)}
     max_tokens = int(config.data.max_response_length)
     max_context = config.actor_rollout_ref.rollout.max_model_len
     rules = Rules("bench", "learned", settings, max_tokens, max_context, template_of(config), exam.seed)

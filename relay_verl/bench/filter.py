@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from relay_verl.bench.timing import Way, time_rounds, to_markdown
 from relay_verl.cluster import template_of
 from relay_verl.config import ConfigError, read_settings
+from relay_verl.cpu.threads import engine_environment, share_cores
 from relay_verl.data.generate import Source, plan_filter
 from relay_verl.data.solvability import COLUMN, PassCount
 from relay_verl.data.truths import truth_of
@@ -72,6 +73,7 @@ def bench_filter(config: Any, source: Source, rounds: int) -> str:
             f"samples; early stopping gives the same verdict for {same} of {source.num_rows}."
         )
 
+    share_cores(config, teacher.num_replicas)
     for name, value in _engine_environment(config).items():
         os.environ.setdefault(name, str(value))
     with tempfile.TemporaryDirectory() as folder, ray_cluster(config, num_gpus=teacher.num_replicas):
@@ -79,9 +81,10 @@ def bench_filter(config: Any, source: Source, rounds: int) -> str:
 
 
 def _engine_environment(config: Any) -> Mapping[str, Any]:
+    """What the engine in Ray gets, for the one in this process."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars") or {}
+    return engine_environment(OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars") or {})
 
 
 def _offline_script(config: Any, path: str, tokenizer: Any, source: Source) -> Way:

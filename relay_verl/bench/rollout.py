@@ -35,16 +35,15 @@ def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mappin
     """Start both models and time the three ways on `rows`; gives the table and what the rounds did."""
     from relay_verl.cluster import ray_cluster, start_models, template_of, tokenizer_at, tokenizer_path_of
     from relay_verl.config import read_settings
-    from relay_verl.models import model_at
+    from relay_verl.models import as_student, model_at
 
     tokenizer = tokenizer_at(config, tokenizer_path_of(config, student))
     vocabulary = read_vocabulary(student, tokenizer)
 
     async def run() -> str:
         settings = read_settings(config.relay)
-        engines = await start_models(
-            config, {path: model_at(path, settings.teacher) for path in (student, teacher)}, tokenizer
-        )
+        models = {student: as_student(settings.teacher, student), teacher: model_at(teacher, settings.teacher)}
+        engines = await start_models(config, models, tokenizer)
         decoder = RelayDecoder(
             engines[student],
             engines[teacher],

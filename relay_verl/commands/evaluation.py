@@ -132,10 +132,35 @@ def trace(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Most responses of each condition and benchmark; all if not given.")
     ] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="SVG file to write instead: one response as a picture; needs --id.")
+    ] = None,
+    id: Annotated[str | None, typer.Option(help="Id of the question to draw.")] = None,
+    condition: Annotated[str | None, typer.Option(help="Its condition, where several answered it.")] = None,
+    sample: Annotated[int | None, typer.Option(min=0, help="Its sample, where there are several.")] = None,
+    cards: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write instead: pictures of responses that show what calls do, picked by rule."),
+    ] = None,
+    num: Annotated[int, typer.Option(min=1, help="How many of these pictures.")] = 3,
 ) -> None:
     """Write one page to read responses: who wrote what, what each call got, and how it was judged."""
-    from relay_verl.evaluation.trace import write_trace
+    from relay_verl.evaluation.card_choice import name_kind
+    from relay_verl.evaluation.trace import write_card, write_cards, write_trace
 
+    if (card is None) != (id is None):
+        raise ConfigError("--card and --id: one needs the other: where to write the picture, and of which question")
+    if card is not None and cards is not None:
+        raise ConfigError("--card and --cards: give one: a picture of --id, or a folder of several")
+    if card is None and (condition, sample) != (None, None):
+        raise ConfigError("--condition and --sample: for --card, they tell the responses to one question apart")
+    if card is not None:
+        assert id is not None
+        typer.echo(f"{card}: {name_kind(write_card(results, card, id, condition=condition, sample=sample))}")
+        return
+    if cards is not None:
+        typer.echo("\n".join(map(str, write_cards(results, cards, num))))
+        return
     num_shown = write_trace(results, out, limit=limit)
     typer.echo(f"{out}: {num_shown:,} response{'s' * (num_shown != 1)}, {out.stat().st_size / 1e6:.1f} MB")
 

@@ -17,10 +17,17 @@ import torch
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
+<<<<<<< HEAD
 from relay_verl.cpu.served_adapter import add_adapter
 
 RECEIVES_WEIGHTS = "dummy"
 """verl's `load_format` of an engine whose weights are sent to it; the teacher and all of evaluation read theirs."""
+=======
+from relay_verl.cpu.threads import engine_environment
+
+READS_WEIGHTS = "auto"
+"""`load_format` of an engine that only reads its model's files, as the teacher does and all engines of evaluation."""
+>>>>>>> main
 _DISPATCH = "dispatch_cpu_unquantized_gemm"
 _PUNICA = "vllm.lora.punica_wrapper.punica_cpu"
 _USERS = (
@@ -51,10 +58,11 @@ class CpuVLLMHttpServer(vLLMHttpServer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        os.environ.update(engine_environment(os.environ))  # before vLLM starts its workers, which inherit it
         os.environ.pop("VLLM_BATCH_INVARIANT", None)  # verl sets it for `full_determinism`; its kernels are for GPUs
 
     def _get_worker_extension_cls(self) -> str:
-        if self.config.load_format != RECEIVES_WEIGHTS:
+        if self.config.load_format == READS_WEIGHTS:
             return str(super()._get_worker_extension_cls())
         return f"{CpuWorkerExtension.__module__}.{CpuWorkerExtension.__qualname__}"
 

@@ -34,7 +34,7 @@ from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import Parquet, Row
 from relay_verl.jobs.pool import Pool, Worker, default_num_workers
 from relay_verl.jobs.store import JobStore
-from relay_verl.models import model_sha256, student_of
+from relay_verl.models import as_student, model_sha256, student_of
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def plan_warmup_data(config: Any, source: Source, student: str) -> Plan:
     sampling = {"temperature": options.pop("temperature"), "top_p": 1.0, "top_k": -1}
     arguments = options | _limits(config, sampling) | {"written_length": settings.written_length}
     return Plan(
-        model=replace(settings.teacher, path=student, base_url=None, model=None, timeout_s=settings.rollout_timeout_s),
+        model=replace(as_student(settings.teacher, student), timeout_s=settings.rollout_timeout_s),
         tokenizer_path=tokenizer_path_of(config, student),
         spec={
             "kind": "warmup-data",

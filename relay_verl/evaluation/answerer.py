@@ -28,7 +28,7 @@ from relay_verl.evaluation.records import ResponseRecord
 from relay_verl.grading import Grader, kind_of
 from relay_verl.jobs.formats import Row
 from relay_verl.policies import TeacherAlone, make_policy
-from relay_verl.tokenization import chat_ids
+from relay_verl.tokenization import TokenBytes, chat_ids
 from relay_verl.types import RelayStatus, RelayTrajectory
 from relay_verl.vocabulary import Vocabulary, read_vocabulary
 
@@ -91,6 +91,7 @@ class Answerer:
         }
         self._teacher_alone = RelayDecoder(writer, teacher, tokenizer, whole)
         self._tokenizer = tokenizer
+        self._tokens = TokenBytes(tokenizer)
         self._rules = rules
         self._judge = judge
         self._grader = Grader()
@@ -147,7 +148,7 @@ class Answerer:
             judge=await self._judge.judge(question, verdict.answer, truth_text(truth)) if self._judge else None,
             started_at=started_at,
             latency_s=latency_s,
-            decode=lambda ids: self._tokenizer.decode(ids, skip_special_tokens=False),
+            join=self._tokens.join,
         )
         return record.to_dict()
 

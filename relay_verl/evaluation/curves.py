@@ -1,8 +1,9 @@
 """Pictures of a training run, or of several on top of each other, from the log of verl's file logger.
 
-A log is JSON lines, `{"step": 3, "data": {"relay/accuracy": 0.41, ...}}`, from `trainer.logger=[file]`. Raw points are
-faint; the line is a centred moving average over about a tenth of the run. A single run shows its scenarios as stacked
-areas; several runs keep one colour each in every panel, and the quantities of a panel differ in line style.
+A log is JSON lines, `{"step": 3, "data": {"relay/accuracy": 0.41, ...}}`, from `trainer.logger=[file]`. A short run is
+drawn as it was: a point for each step, and a thin line through them. In a longer one raw points are faint, and the line
+is a centred moving average over about a tenth of the run. A single run shows its scenarios as stacked areas; several
+runs keep one colour each in every panel, and the quantities of a panel differ in line style.
 
 Uses matplotlib's objects, not pyplot: no window and no global figure.
 """
@@ -65,6 +66,8 @@ _BLUE, _VERMILION, _GREEN, _PURPLE, _ORANGE, _SKY = "#0072B2", "#D55E00", "#009E
 _RUN_COLOURS = (_BLUE, _VERMILION, _GREEN, _PURPLE, _ORANGE, _SKY, "#555555")
 _LINE_STYLES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (1, 1.3)))
 _GREY = "#5f6570"
+NUM_STEPS_TO_SMOOTH = 30
+"""A run of fewer steps is not averaged: a window of three of ten steps would show a trend that is not there."""
 
 PANELS = (
     Panel("Accuracy", "right answers by rule (%)", (Series("relay/accuracy", "accuracy", _BLUE),), True, True),
@@ -184,12 +187,13 @@ def _draw_panel(axis: Axes, panel: Panel, runs: Mapping[str, Log]) -> None:
     else:
         _draw_lines(axis, panel, list(runs.values()))
     all_steps = [step for log in runs.values() for step in log]
-    axis.set_xlim(min(all_steps), max(*all_steps, min(all_steps) + 1))
+    margin = 0.5 if _is_short(len(set(all_steps))) else 0.0  # points at the edges are whole
+    axis.set_xlim(min(all_steps) - margin, max(*all_steps, min(all_steps) + 1) + margin)
     if panel.is_share:
         axis.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
     if panel.is_whole:
-        margin = 0.0 if panel.is_stacked and len(runs) == 1 else 0.02
-        axis.set_ylim(-margin, 1.0 + margin)
+        room = 0.0 if panel.is_stacked and len(runs) == 1 else 0.02
+        axis.set_ylim(-room, 1.0 + room)
     elif axis.dataLim.ymin >= 0:
         axis.set_ylim(bottom=0.0)
 
@@ -200,6 +204,9 @@ def _draw_lines(axis: Axes, panel: Panel, logs: Sequence[Log]) -> None:
         for style, series in zip(_LINE_STYLES, panel.series, strict=False):
             steps, (values,) = _read(log, series.metric)
             colour = series.colour if is_alone else _run_colour(run)
+            if _is_short(len(steps)):
+                axis.plot(steps, values, marker="o", color=colour, markersize=4.5, linewidth=1.2, linestyle=style)
+                continue
             axis.plot(steps, values, ".", color=colour, alpha=0.3 if is_alone else 0.2, markersize=4, markeredgewidth=0)
             axis.plot(steps, _smooth(values), color=colour, linewidth=1.9, linestyle=style)
     if len(panel.series) > 1:
@@ -212,13 +219,17 @@ def _draw_lines(axis: Axes, panel: Panel, logs: Sequence[Log]) -> None:
 
 def _draw_stack(axis: Axes, panel: Panel, log: Log) -> None:
     steps, shares = _read(log, *(series.metric for series in panel.series))
-    axis.stackplot(
-        steps,
-        [_smooth(values) for values in shares],
-        labels=[series.label for series in panel.series],
-        colors=[series.colour for series in panel.series],
-        alpha=0.85,
-    )
+    if _is_short(len(steps)):  # an area between two of few steps would show questions that were never asked
+        for series, values, base in zip(panel.series, shares, np.cumsum(shares, axis=0) - shares, strict=True):
+            axis.bar(steps, values, 0.8, bottom=base, color=series.colour, alpha=0.85, label=series.label)
+    else:
+        axis.stackplot(
+            steps,
+            [_smooth(values) for values in shares],
+            labels=[series.label for series in panel.series],
+            colors=[series.colour for series in panel.series],
+            alpha=0.85,
+        )
     _add_legend(axis, reverse=True, handlelength=1.2)
 
 
@@ -236,6 +247,10 @@ def _read(log: Log, *metrics: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _is_finite(value: object) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _is_short(num_steps: int) -> bool:
+    return num_steps < NUM_STEPS_TO_SMOOTH
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
     FOLDER/verdicts.parquet                  what the judge said, a row a response, in the order of responses.jsonl
     FOLDER/verdicts.parquet.manifest.json    {"job": the judge and the responses' hash, ...}
     FOLDER/responses.jsonl                   gets the verdicts once all are in
+    FOLDER/summary.json                      gets the accuracy by judge
 
 Invariant: responses.jsonl is the old one or has all verdicts; nothing else of a response changes. What decides is the
 responses without their verdicts, so that the same judge on the same folder has nothing left to do. The judge is given
@@ -24,6 +25,7 @@ from relay_verl.evaluation.agreement import Agreement, agreement
 from relay_verl.evaluation.judge import Judge
 from relay_verl.evaluation.records import JudgeText, ResponseRecord, write_records
 from relay_verl.evaluation.results import RESPONSES, VERDICTS, read_result
+from relay_verl.evaluation.summary import write_summary
 from relay_verl.grading import boxed_answer
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import Parquet
@@ -64,6 +66,7 @@ async def judge_results(folder: Path, judge: Judge, max_concurrency: int = 32) -
     verdicts: list[JudgeText] = pq.read_table(folder / VERDICTS).to_pylist()
     judged = [replace(record, judge=verdict) for record, verdict in zip(records, verdicts, strict=True)]
     write_records(folder / RESPONSES, judged)
+    write_summary(folder)
     return agreement(judged)
 
 

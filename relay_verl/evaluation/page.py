@@ -133,7 +133,7 @@ def _make_entry(record: ResponseRecord) -> dict[str, Any]:
         "question": record.question,
         "truth": record.ground_truth,
         "answer": record.answer,
-        "verdict": _name_verdict(record),
+        "verdict": name_verdict(record),
         "judge": record.judge and {**record.judge, "view": _compare(record.judge, record.is_correct)},
         "status": record.status,
         "called": record.has_called,
@@ -150,7 +150,8 @@ def _make_entry(record: ResponseRecord) -> dict[str, Any]:
     }
 
 
-def _name_verdict(record: ResponseRecord) -> str:
+def name_verdict(record: ResponseRecord) -> str:
+    """What became of the answer, in a word or two."""
     if record.is_correct:
         return "correct"
     if not record.is_completed:

@@ -17,17 +17,45 @@ from relay_verl.config import ConfigError
 
 
 @dataclass(frozen=True)
+class Size:
+    """A student's size: one of the paper's models, or a pair of ours."""
+
+    name: str
+    """Such as '1.7b'."""
+    title: str
+    """As the tables write it."""
+    teacher: str
+    """Name of its teacher's row."""
+    average: str
+    """The mean over benchmarks that its tables show, one of `Paper.groups`."""
+    is_in_paper: bool
+    """Whether the paper has numbers for it."""
+
+    @property
+    def heading(self) -> str:
+        """The title where it stands alone.
+
+        >>> Size("tiny", "the tiny world", "tiny/teacher", "tiny", False).heading
+        'Tiny world'
+        """
+        bare = self.title.removeprefix("the ")
+        return f"{bare[0].upper()}{bare[1:]}"
+
+
+@dataclass(frozen=True)
 class Row:
     """What a student is trained as."""
 
     size: str
-    """'0.6b', '1.7b', '8b' or 'tiny'."""
+    """Name of its `Size`."""
     method: str
     """Such as 'relay', the difficulty-aware reward."""
     size_title: str
     """The size as the tables write it."""
     title: str
     """The method as the tables write it."""
+    words: str
+    """The method where conditions are named in words."""
     recipe: str | None
     """The recipe that trains it; None where nothing is trained, or not by us."""
 
@@ -39,7 +67,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A set of questions in the paper's tables, or in the tiny world."""
+    """A set of questions in the paper's tables, or of a pair of ours."""
 
     name: str
     title: str
@@ -91,12 +119,14 @@ class Discrepancy:
 class Paper:
     """All of `paper.yaml`."""
 
+    sizes: Mapping[str, Size]
+    """By name."""
     rows: Mapping[str, Row]
     """By name."""
     benchmarks: Mapping[str, Benchmark]
     """By name, in the order of the tables' columns."""
     groups: Mapping[str, tuple[str, ...]]
-    """Benchmarks of each mean: 'average', 'easy', 'hard', 'tiny'."""
+    """Benchmarks of each mean: 'average', 'easy', 'hard', or a size outside of the paper."""
     entries: tuple[Entry, ...]
     """Every line of every table, in order."""
     claims: Mapping[str, Claim] = field(default_factory=dict)
@@ -109,17 +139,31 @@ class Paper:
         lines = [e for e in self.entries if (e.table, e.row, e.policy) == (table, row, policy)]
         return lines[0].values if lines else {}
 
+    def students(self, *, is_in_paper: bool) -> list[Size]:
+        """The sizes that have a relay: the paper's, or those of our own pairs."""
+        return [s for s in self.sizes.values() if s.is_in_paper == is_in_paper and f"{s.name}/relay" in self.rows]
+
 
 @cache
 def paper() -> Paper:
     """The paper's numbers; the file is read once."""
     data = yaml.safe_load(files(__package__).joinpath("paper.yaml").read_text(encoding="utf-8"))
+    titles, words = data["methods"], data["words"]
     all_rows = [
-        Row(size, method, data["sizes"][size], data["methods"][method], data["recipes"].get(size, {}).get(method))
+        Row(
+            size=size,
+            method=method,
+            size_title=data["sizes"][size]["title"],
+            title=titles[method],
+            words=words.get(method, titles[method]),
+            recipe=data["recipes"].get(size, {}).get(method),
+        )
         for size, methods in data["rows"].items()
         for method in methods
     ]
+    in_paper = {line["row"].partition("/")[0] for lines in data["tables"].values() for line in lines}
     return Paper(
+        sizes={name: Size(name, **facts, is_in_paper=name in in_paper) for name, facts in data["sizes"].items()},
         rows={row.name: row for row in all_rows},
         benchmarks={name: Benchmark(name, **facts) for name, facts in data["benchmarks"].items()},
         groups={name: tuple(benchmarks) for name, benchmarks in data["groups"].items()},

@@ -11,6 +11,7 @@ A worked example, where the teacher wrote `56`::
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -140,12 +141,13 @@ class ResponseRecord:
         ground_truth: str,
         started_at: float,
         latency_s: float,
-        decode: Callable[[list[int]], str],
+        join: Callable[[list[int]], bytes],
         sample: int = 0,
         judge: JudgeText | None = None,
         task: str | None = None,
     ) -> ResponseRecord:
-        """The record of a trajectory; `decode` turns one segment's token ids into text."""
+        """The record of a trajectory; `join` gives the bytes of token ids (`relay_verl.tokenization.TokenBytes`)."""
+        texts = decode_parts(join(segment.token_ids) for segment in trajectory.segments)
         return cls(
             condition=condition,
             benchmark=benchmark,
@@ -154,8 +156,8 @@ class ResponseRecord:
             question=question,
             ground_truth=ground_truth,
             segments=[
-                {"source": segment.source, "text": decode(segment.token_ids), "num_tokens": len(segment.token_ids)}
-                for segment in trajectory.segments
+                {"source": segment.source, "text": text, "num_tokens": len(segment.token_ids)}
+                for segment, text in zip(trajectory.segments, texts, strict=True)
             ],
             calls=[
                 {
@@ -237,6 +239,20 @@ class ResponseRecord:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"]))
             raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from None
+
+
+def decode_parts(parts: Iterable[bytes]) -> list[str]:
+    """Consecutive parts of one text, as text. A character that a border cuts belongs to the part that completes it, so
+    that the texts joined are the text of the bytes joined.
+
+    >>> decode_parts([b"caf\\xc3", b"\\xa9!"])
+    ['caf', 'é!']
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    texts = [decoder.decode(part) for part in parts]
+    if rest := decoder.decode(b"", final=True):  # the last character was never completed
+        texts[-1] += rest
+    return texts
 
 
 @cache

@@ -2,6 +2,7 @@
 
     FOLDER/responses.jsonl                  a `ResponseRecord` a line: benchmark by benchmark, question by question
     FOLDER/responses.jsonl.manifest.json    {"job": all that decides the responses, ...}; without it the run is not over
+    FOLDER/summary.json                     accuracy, calls, tokens and seconds (`relay_verl.evaluation.summary`)
     FOLDER/verdicts.parquet                 with its manifest, if `relay-verl judge` judged them afterwards
 
 Invariant: what `read_result` gives is whole: as many records as the manifest says.
@@ -21,6 +22,7 @@ from relay_verl.evaluation.records import ResponseRecord, read_records
 RESPONSES = "responses.jsonl"
 MANIFEST = f"{RESPONSES}.manifest.json"
 VERDICTS = "verdicts.parquet"
+SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ The engines are verl's replicas in Ray, as in training, or endpoints; each model
 condition. A condition is a long job of its own: its results folder appears when it is whole, and a run that was killed
 goes on where it ended. Greedy pass@1, or avg@k where a benchmark says so (paper 4.2).
 
-A response may take `relay.rollout_timeout_s`, whoever writes it and wherever the model runs: the deadlines of calls
-(`relay.teacher.timeout_s`) bound calls alone.
+A response may take `relay.rollout_timeout_s`, whoever writes it; `relay.teacher.timeout_s` bounds calls alone.
 """
 
 from __future__ import annotations
@@ -37,11 +36,12 @@ from relay_verl.evaluation.answerer import Answerer, Rules, to_records
 from relay_verl.evaluation.benchmarks import Benchmark, Questions
 from relay_verl.evaluation.judge import Judge
 from relay_verl.evaluation.results import RESPONSES
+from relay_verl.evaluation.summary import write_summary
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines, Row
 from relay_verl.jobs.pool import Pool, default_num_workers
 from relay_verl.jobs.store import JobStore
-from relay_verl.models import is_endpoint, model_at, model_sha256
+from relay_verl.models import as_student, is_endpoint, model_at, model_sha256
 from relay_verl.policies import make_policy, needs_student, needs_teacher
 from relay_verl.vocabulary import Vocabulary, read_vocabulary
 
@@ -175,14 +175,14 @@ def evaluate(
     """
     addresses = dict.fromkeys(model for condition in conditions for model in condition.models if model)
     digests = {address: model_sha256(address) for address in addresses}  # once each: weights are large
-    described = exam.describe()
-    specs = [_describe(config, condition, described, digests) for condition in conditions]
+    specs = [_describe(config, condition, exam.describe(), digests) for condition in conditions]
     open_jobs = []
     for condition, spec in zip(conditions, specs, strict=True):
         if JobStore(condition.out / RESPONSES, spec, JsonLines()).finished_manifest() is None:
             open_jobs.append((condition, spec))
         else:
             print(f"{condition.out} is there already")
+            write_summary(condition.out)  # a run may have been killed before it came to that
     if not open_jobs:
         return
     tokenizer, tokenizer_path = _load_tokenizer(config, [c for c, _ in open_jobs], tokenizer_path)
@@ -197,23 +197,22 @@ def evaluate(
             alone = replace(
                 settings, num_replicas=student_replicas, tensor_parallel_size=1, api_key_env="RELAY_STUDENT_API_KEY"
             )
-            models[student] = model_at(student, alone, model=endpoint_models.get(student))
+            models[student] = as_student(alone, student, model=endpoint_models.get(student))
 
     async def run() -> None:
         engines = await start_models(config, models, tokenizer)
         for condition, spec in open_jobs:
-            writer = condition.models[0] or condition.models[1]
-            # an endpoint does not say how large its vocabulary is: the model whose tokenizer it has does
-            model_path = tokenizer_path if writer is None or is_endpoint(writer) else writer
-            trusts = config.actor_rollout_ref.model.get("trust_remote_code", False)
-            vocabulary = read_vocabulary(model_path, tokenizer, trust_remote_code=trusts)
+            vocabulary = vocabulary_of_writer(config, condition, tokenizer, tokenizer_path)
             job = _make_job(config, condition, spec, exam, engines, tokenizer, vocabulary, models, num_workers)
             await run_job(job, exam.queries(), exam.num_queries, condition.out / RESPONSES)
+            write_summary(condition.out)
 
     if exam.is_deterministic:
         config.actor_rollout_ref.rollout.enable_prefix_caching = False
     num_gpus = num_gpus_of(models.values())
-    with ray_cluster(config, num_gpus) if num_gpus or num_workers else nullcontext():
+    turns = [[models[name] for name in condition.models if name] for condition, _ in open_jobs]
+    cluster = partial(ray_cluster, turns=turns, is_deterministic=exam.is_deterministic)
+    with cluster(config, num_gpus) if num_gpus or num_workers else nullcontext():
         asyncio.run(run())
 
 
@@ -289,6 +288,16 @@ def _describe(
         "template": template_of(config),
         "rollout_sha256": hashlib.sha256(json.dumps(rollout, sort_keys=True, default=str).encode()).hexdigest(),
     }
+
+
+def vocabulary_of_writer(config: Any, condition: Condition, tokenizer: Any, tokenizer_path: str) -> Vocabulary:
+    """The vocabulary of the model that writes under a condition and reads what the other one writes. An endpoint does
+    not say how large its own is: the model whose tokenizer it has does."""
+    student, teacher = condition.models
+    writer = student or teacher
+    path = tokenizer_path if writer is None or is_endpoint(writer) else writer
+    trusts = config.actor_rollout_ref.model.get("trust_remote_code", False)
+    return read_vocabulary(path, tokenizer, trust_remote_code=trusts)
 
 
 def _load_tokenizer(config: Any, conditions: Sequence[Condition], path: str | None) -> tuple[Any, str]:

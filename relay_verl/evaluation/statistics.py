@@ -230,6 +230,19 @@ def difference(of: Measure, to: Measure, *, seed: int = 0) -> Estimate:
     return Estimate(mean, low, high, num_seeds, "questions")
 
 
+def mix(of: Measure, to: Measure, share: float) -> Measure:
+    """What questions get on average that go to `to` with probability `share`, else to `of`; a mean over seeds.
+
+    Raises:
+        ValueError: the two are not over the same questions.
+    """
+    if of.questions != to.questions:
+        raise ValueError("a mixture needs the same questions on both sides")
+    pairs = zip(of.strata, to.strata, strict=True)
+    means = [[stratum.mean(axis=1, keepdims=True) for stratum in pair] for pair in pairs]
+    return Measure(tuple((1 - share) * one + share * other for one, other in means), of.average, of.questions)
+
+
 def _standard_error(values: np.ndarray) -> float:
     return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 and np.ptp(values) > 1e-12 else 0.0
 

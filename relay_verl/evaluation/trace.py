@@ -1,4 +1,5 @@
-"""`relay-verl trace`: the responses of some results as one page to read (`relay_verl.evaluation.page`).
+"""`relay-verl trace`: the responses of some results as one page to read (`relay_verl.evaluation.page`), or some of them
+as pictures (`relay_verl.evaluation.card`).
 
 Invariant: a condition on the page is one condition of one source. Where two sources name a condition alike, such as two
 seeds of one recipe, the page adds the source's name to it.
@@ -13,9 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from relay_verl.config import ConfigError
+from relay_verl.evaluation.card import make_card
+from relay_verl.evaluation.card_choice import name_kind, pick_instructive
 from relay_verl.evaluation.page import write_page
 from relay_verl.evaluation.records import ResponseRecord, read_records
 from relay_verl.evaluation.results import find_results, read_result
+from relay_verl.files import replace_file
+
+MAX_NAMED = 6
+"""Most responses that a message names."""
 
 
 def write_trace(paths: Sequence[Path], out: Path, *, limit: int | None = None) -> int:
@@ -37,6 +44,55 @@ def write_trace(paths: Sequence[Path], out: Path, *, limit: int | None = None) -
         return write_page(records, out, "relay_verl: responses", limit_per_condition=limit)
     except OSError as error:
         raise ConfigError(f"--out: {out}: {error.strerror}") from None
+
+
+def write_card(
+    paths: Sequence[Path], out: Path, id: str, *, condition: str | None = None, sample: int | None = None
+) -> ResponseRecord:
+    """Write one response as a picture (`relay_verl.evaluation.card`); gives the response.
+
+    Args:
+        paths: see `write_trace`.
+        out: the SVG file; its folder is made.
+        id: the question's.
+        condition, sample: which response to it, where there are several.
+
+    Raises:
+        ConfigError: as `write_trace` does; also where no response or more than one is meant.
+    """
+    of_question = [record for record in read_responses(paths) if record.id == id]
+    if not of_question:
+        raise ConfigError(f"--id: no response has the id {id!r}; `relay-verl trace` without --card shows the ids")
+    meant = [r for r in of_question if condition in (None, r.condition) and sample in (None, r.sample)]
+    if len(meant) != 1:
+        names = ", ".join(f"{r.condition} (sample {r.sample})" for r in of_question[:MAX_NAMED])
+        more = f" and {len(of_question) - MAX_NAMED} more" if len(of_question) > MAX_NAMED else ""
+        raise ConfigError(
+            f"--id {id}: {len(meant)} responses fit, expected 1; give --condition and --sample of one of: {names}{more}"
+        )
+    _write_svg(out, meant[0], "--card")
+    return meant[0]
+
+
+def write_cards(paths: Sequence[Path], folder: Path, num: int) -> list[Path]:
+    """Write `num` instructive responses as pictures (`relay_verl.evaluation.card_choice`); gives the files, which are
+    named by what they show.
+
+    Raises:
+        ConfigError: as `write_trace` does.
+    """
+    picked = pick_instructive(read_responses(paths), num)
+    files = [folder / f"{i}_{name_kind(record).replace(' ', '_')}.svg" for i, record in enumerate(picked, start=1)]
+    for file, record in zip(files, picked, strict=True):
+        _write_svg(file, record, "--cards")
+    return files
+
+
+def _write_svg(out: Path, record: ResponseRecord, option: str) -> None:
+    try:
+        replace_file(out, make_card(record).encode())
+    except OSError as error:
+        raise ConfigError(f"{option}: {out}: {error.strerror}") from None
 
 
 def read_responses(paths: Sequence[Path]) -> list[ResponseRecord]:

@@ -1,6 +1,7 @@
 """verl's agent loop around the decoder, with several teachers: who is asked, and by which prompt."""
 
 import asyncio
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from relay_verl.config import read_settings
 from relay_verl.engines import EngineError, ScriptedEngine
 from relay_verl.teacher import start_teachers
 from relay_verl.tokenization import TokenBytes
+from relay_verl.types import CallOutcome
 
 from ..unit.tokenizers_for_tests import BPE_WORDS, make_bpe
 
@@ -122,3 +124,35 @@ def test_several_endpoints_start_by_name(fake_vllm: Any) -> None:
     groups = asyncio.run(start_teachers(None, read_settings({"teachers": [*teachers, off]}), None))
     assert list(groups) == ["a", "b"]
     assert groups["a"].engine is not groups["b"].engine, "each has its own breaker"
+
+
+PADDING = 7
+"""Rows of the model's embedding without a token; the tokenizer has fewer ids."""
+
+
+@pytest.mark.parametrize(
+    ("row", "delivered", "why"),
+    [
+        (PADDING - 1, True, "the last row of the embedding, which the student can read"),
+        (PADDING, False, "past the embedding: the trainer would look up a row that is not there"),
+    ],
+)
+def test_the_bound_on_an_id_is_the_students_embedding(row: int, delivered: bool, why: str, tmp_path: Any) -> None:
+    ours = tokenizer(BPE_WORDS, "<U>")
+    facts = {"model_type": "qwen2", "vocab_size": len(ours) + PADDING, "eos_token_id": 0}
+    (tmp_path / "config.json").write_text(json.dumps(facts))
+    end = ours.convert_tokens_to_ids("!")
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [end, ours.eos_token_id]}))
+    answer = [*ours.encode("56"), len(ours) + row]
+    teacher = ScriptedEngine(ours, lambda context: answer)
+    loop = make_loop({"teacher": teacher}, ours, f"actor_rollout_ref.model.path={tmp_path}")
+
+    async def run() -> Any:
+        return await loop.relay(ours.encode("<U>7*8?<U>"), {"temperature": 1.0}, messages=CHAT)
+
+    trajectory, output = asyncio.run(run())
+    calls = {call.outcome for call in trajectory.calls}
+    assert calls == {CallOutcome.SERVED if delivered else CallOutcome.FAILED}, why
+    assert (len(ours) + row in output.response_ids) == delivered
+    assert max(output.response_ids) < facts["vocab_size"]
+    assert loop.vocabulary.end_ids == {end, ours.eos_token_id}

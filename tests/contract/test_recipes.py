@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "recipes" / "recipe").glob("*.yaml"))
 WARMUPS = [name for name in RECIPES if name.startswith("warmup")]
 GRPO = [name for name in RECIPES if name not in WARMUPS]
-PAPER = [name for name in GRPO if "tiny" not in name]
+PAPER = [name for name in GRPO if "tiny" not in name and "real" not in name]
 
 
 def composed(name: str, *overrides: str) -> Any:
@@ -47,7 +47,8 @@ def test_the_recipes_promised_are_there() -> None:
     wanted = {"relay_tiny", "relay_tiny_simple", "grpo_tiny"}
     wanted |= {f"{kind}_{size}" for kind in ("relay", "grpo") for size in ("0.6b", "1.7b")}
     wanted |= {f"relay_{size}_simple" for size in ("0.6b", "1.7b")}
-    wanted |= {f"warmup_{size}" for size in ("tiny", "0.6b", "1.7b")}
+    wanted |= {"relay_real", "relay_real_simple", "grpo_real"}
+    wanted |= {f"warmup_{size}" for size in ("tiny", "real", "0.6b", "1.7b")}
     wanted |= {f"relay_1.7b_teacher_{size}" for size in ("0.6b", "1.7b", "4b", "14b", "32b")}
     released = ("no_filter", "no_independence", "no_exploration", "teacher_tokens", "batch_scenarios", "two_calls")
     wanted |= {f"relay_{size}_{kind}" for size in ("1.7b", "tiny") for kind in released}
@@ -72,6 +73,20 @@ def test_it_composes_into_settings_that_verl_accepts(name: str) -> None:
     OmegaConf.to_container(config, resolve=True)
 
 
+@pytest.mark.parametrize("name", [name for name in RECIPES if "real" in name])
+def test_the_real_pair_runs_on_two_cores_with_the_cpu_part(name: str) -> None:
+    """One GPU without it, and never more; with it neither a GPU nor an endpoint."""
+    assert composed(name).trainer.n_gpus_per_node == 1
+    config = composed(name, "+relay=warmup_cpu" if name.startswith("warmup") else "+relay=real_cpu")
+    assert config.trainer.device == "cpu"
+    OmegaConf.to_container(config, resolve=True)
+    if not name.startswith("warmup"):
+        teacher = read_settings(config.relay).teacher
+        assert (teacher.base_url, Path(teacher.path or "").name) == (None, "qwen2.5-coder-1.5b-instruct")
+        assert config.actor_rollout_ref.model.lora_rank > 0
+        assert config.actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype == "bf16"
+
+
 @pytest.mark.parametrize("name", WARMUPS)
 def test_a_warm_up_composes_into_settings_that_verl_accepts(name: str) -> None:
     """The released command's numbers: lr 2e-5 with 3% warm-up, one epoch, sequences of 4096, batches of 32; and what it
@@ -86,7 +101,7 @@ def test_a_warm_up_composes_into_settings_that_verl_accepts(name: str) -> None:
     assert config.trainer.total_epochs == 1
     assert (config.optim.lr_scheduler_type, config.optim.weight_decay) == ("linear", 0.0)
     assert (list(config.optim.betas), config.optim.clip_grad) == ([0.9, 0.999], 1.0)
-    if "tiny" not in name:
+    if name.endswith("b"):
         assert (config.optim.lr, config.data.max_length, config.data.train_batch_size) == (2e-5, 4096, 32)
         assert config.optim.lr_warmup_steps_ratio == 0.03
         assert config.model.path == f"Qwen/Qwen3-{name.removeprefix('warmup_').upper()}"
@@ -177,9 +192,10 @@ def test_the_teacher_is_sampled_as_the_released_service_samples(name: str) -> No
 STUDENT = "actor_rollout_ref.model.path"
 TEACHER_TOKENS = {"relay.train_on_teacher_tokens", "actor_rollout_ref.rollout.calculate_log_probs"}
 NO_TEACHER = {STUDENT, "relay.max_calls", "relay.filter.min_pass_rate", "relay.teacher.path"}
-VARIANTS = {
+STUDENTS = ("1.7b", "tiny", "real")
+VARIANTS: dict[str | None, dict[str, set[str]]] = {
     # parent: variants and the keys they differ in, the experiment's name apart
-    None: {"relay_1.7b": set(), "relay_tiny": set(), "warmup_1.7b": set(), "warmup_tiny": set()},
+    None: {name: set() for name in ("relay_1.7b", "relay_tiny", "relay_real", *(f"warmup_{of}" for of in STUDENTS))},
     "warmup_1.7b": {"warmup_0.6b": {"model.path"}},
     "relay_1.7b": {
         "relay_0.6b": {"relay.warmup.base_model"},
@@ -215,6 +231,8 @@ VARIANTS = {
         "relay_tiny_two_calls": {"relay.max_calls"},
     },
     "relay_tiny_simple": {"grpo_tiny": NO_TEACHER},
+    "relay_real": {"relay_real_simple": {"relay.reward.kind"}},
+    "relay_real_simple": {"grpo_real": NO_TEACHER - {"relay.teacher.path"}},
 }
 
 

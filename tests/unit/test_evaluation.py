@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.image import imread
 
 from relay_verl.evaluation.curves import PANELS, plot_curves, read_log
 from relay_verl.evaluation.page import make_pieces, write_page
-from relay_verl.evaluation.records import ResponseRecord, read_records, write_records
+from relay_verl.evaluation.records import ResponseRecord, decode_parts, read_records, write_records
 from relay_verl.evaluation.table import gap_recovered, summarize, to_markdown
 from relay_verl.grading import Verdict, VerdictStatus
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
@@ -49,7 +51,7 @@ def test_a_record_of_a_trajectory() -> None:
         ground_truth="56",
         started_at=2.0,
         latency_s=np.float32(1.5),  # type: ignore[arg-type]
-        decode=lambda ids: bytes(ids).decode(),
+        join=bytes,
     )
     assert made.segments == [student("ab", 2), teacher("c", 1), student("d", 1)]
     assert [c["outcome"] for c in made.calls] == ["failed", "served", "malformed"]
@@ -454,3 +456,29 @@ def test_every_command_is_told_its_fate() -> None:
         ("<call>7</call>", "asked 7, delivered 0 tokens: the response was full", "not served"),
     ]
     assert [p["tip"] for p in pieces if p["kind"] == "teacher"] == ["teacher: 12 tokens"]
+
+
+@given(st.lists(st.binary(max_size=6), min_size=1, max_size=6))
+def test_a_character_cut_between_authors_is_whole_in_the_text(parts: list[bytes]) -> None:
+    """As where a call ends in the middle of one: each segment decoded by itself shows two replacement characters."""
+    assert "".join(decode_parts(parts)) == b"".join(parts).decode("utf-8", errors="replace")
+    assert len(decode_parts(parts)) == len(parts)
+
+
+def test_a_record_of_a_character_that_both_authors_wrote() -> None:
+    first, second, third = b"\xe4\xb8\xad", b"\xc3\xa9", b"\xf0\x9f"
+    segments = [
+        Segment("student", [*first[:1]]),
+        Segment("teacher", [*first[1:], *second[:1]]),
+        Segment("student", [*second[1:], *third]),
+    ]
+    made = ResponseRecord.of(
+        RelayTrajectory([1], segments, RelayStatus.COMPLETED),
+        Verdict(False, None, VerdictStatus.NO_ANSWER),
+        **dict.fromkeys(("condition", "benchmark", "id", "question", "ground_truth"), "x"),  # type: ignore[arg-type]
+        started_at=0.0,
+        latency_s=0.0,
+        join=bytes,
+    )
+    assert [segment["text"] for segment in made.segments] == ["", "中", "é\ufffd"]
+    assert made.num_teacher_tokens == 3

@@ -23,7 +23,7 @@ from relay_verl.evaluation.report.drawing import draw, standalone
 from relay_verl.evaluation.report.figures import router_figure
 from relay_verl.evaluation.report.groups import Groups, group_results
 from relay_verl.evaluation.report.random_router import RouterComparison, our_comparison, paper_comparison, router_table
-from relay_verl.evaluation.report.tables import paper_tables, teachers_lines, teachers_table, tiny_tables
+from relay_verl.evaluation.report.tables import own_tables, paper_tables, teachers_lines, teachers_table
 from relay_verl.evaluation.report.write import make_document
 from relay_verl.evaluation.results import MANIFEST, RESPONSES, Result, find_results, read_result
 from relay_verl.evaluation.statistics import Estimate
@@ -182,8 +182,8 @@ def test_results_without_a_row_are_told_apart_by_their_student(tmp_path: Path) -
     make(tmp_path / "a", None, seed=0)
     make(tmp_path / "b", None, seed=1, num_questions=3)
     assert [(group.title, len(group.seeds)) for group in read(tmp_path).groups] == [
-        ("None-0, with teacher", 1),
-        ("None-1, with teacher", 1),
+        ("None-0: commands served, with teacher", 1),
+        ("None-1: commands served, with teacher", 1),
     ]
 
 
@@ -412,7 +412,7 @@ def test_the_paper_shows_its_own_directions() -> None:
 
 
 def test_tiny_tables(tmp_path: Path) -> None:
-    tables = tiny_tables(make_tiny_world(tmp_path))
+    tables = own_tables(make_tiny_world(tmp_path), "tiny")
     assert len(tables) == 5
     relay = row_of(tables[0], "RelayLLM (Difficulty-Aware)")
     assert relay["ours, 3 seeds"] == ("70.00", "70.00", "70.00", "70.00", "100.00", "11.00", "11.00")
@@ -428,7 +428,7 @@ def test_cost_tables(tmp_path: Path) -> None:
     groups = read(tmp_path / "0", tmp_path / "1")
     calls = dict(zip(calls_table(groups).head, calls_table(groups).rows[0], strict=True))
     assert calls == {
-        "": "tiny/relay, with teacher",
+        "": "Tiny world: trained relay, with teacher",
         "seeds": "2",
         "responses": "30",
         **dict.fromkeys(("pooled", "mean", "average", "requested", "delivered"), "3.00"),
@@ -437,9 +437,17 @@ def test_cost_tables(tmp_path: Path) -> None:
         "prefilled": "4.00",
         "cached": "16.00",
     }
-    assert time_table(groups).rows[0] == ("tiny/relay, with teacher", "6,000", "180", "1.0", "6,000.0", "0.50", "0.50")
+    assert time_table(groups).rows[0] == (
+        "Tiny world: trained relay, with teacher",
+        "6,000",
+        "180",
+        "1.0",
+        "6,000.0",
+        "0.50",
+        "0.50",
+    )
     free = calls_table(read(tmp_path / "free")).rows[0]
-    assert free[:7] == ("tiny/relay, teacher free", "1", "3", "–", "–", "–", "0.00")
+    assert free[:7] == ("Tiny world: trained relay, without teacher", "1", "3", "–", "–", "–", "0.00")
 
 
 def test_a_cache_that_does_not_say(tmp_path: Path) -> None:
@@ -568,7 +576,7 @@ def test_the_whole_report(tmp_path: Path) -> None:
     assert outside == [] and "@import" not in html and not re.search(r"url\((?!#)", html)
     names = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text)
     assert set(names) == {p.name for p in out.iterdir()} - {"report.md", "report.html", "curves.png"}
-    assert page.tags.count("svg") == len(names) == 7
+    assert page.tags.count("svg") == len(names) == 8
     for heading in (
         "Table 1",
         "Table 2",
@@ -604,7 +612,7 @@ def test_the_judges_table(tmp_path: Path) -> None:
     table = judge_table(read(tmp_path))
     assert table is not None
     [row] = table.rows
-    assert row[:5] == ("tiny/relay, with teacher", "4", "100.00", "50.00", "50.00")
+    assert row[:5] == ("Tiny world: trained relay, with teacher", "4", "100.00", "50.00", "50.00")
     assert row[-1] == "1", "without a verdict"
     assert judge_table(read(tmp_path / "not")) is None
 
@@ -635,7 +643,9 @@ def test_a_report_by_judge(tmp_path: Path) -> None:
     assert "Accuracy is by the LLM judge gpt-4o-mini" in by_judge and "Accuracy is by rule" not in by_judge
     assert "0 have no answer" in by_judge
     for text in (by_rule, by_judge):
-        assert re.search(r"\| tiny/relay, with teacher \| +12 \| +100\.00 \| +75\.00 \|", text), "both, side by side"
+        assert re.search(r"\| Tiny world: trained relay, with teacher \| +12 \| +100\.00 \| +75\.00 \|", text), (
+            "both, side by side"
+        )
 
 
 def test_every_table_and_picture_on_accuracy_says_whose_verdicts_count(tmp_path: Path) -> None:
@@ -688,7 +698,7 @@ def test_the_command(tmp_path: Path) -> None:
     make(tmp_path / "results", "tiny/relay", tokens=3)
     out = tmp_path / "out"
     done = CliRunner().invoke(app, ["report", str(tmp_path / "results"), "--out", str(out)])
-    assert done.exit_code == 0 and "What the paper claims, on the tiny world" in done.output
+    assert done.exit_code == 0 and "Your evaluations" in done.output
     assert (out / "report.html").exists()
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from relay_verl.attention import register_resolver
+from relay_verl import attention
+from relay_verl.cpu import threads
 
 
 def recipes_folder() -> Path:
@@ -54,6 +55,7 @@ class RelaySearchPathPlugin(SearchPathPlugin):
     """Appends the folder of recipes to the search path, and lets OmegaConf resolve what they write."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        register_resolver()
+        attention.register_resolver()
+        threads.register_resolver()
         refuse_two_recipes(sys.argv[1:])
         search_path.append(provider="relay_verl", path=f"file://{recipes_folder()}")

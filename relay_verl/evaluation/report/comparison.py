@@ -1,6 +1,6 @@
 """Tables of the paper's numbers beside ours: the number, its 95% interval, the difference (Tables 1 to 6, Figure 3).
 
-Where the paper has no numbers, as for the tiny world, the same tables hold ours alone.
+Where the paper has no numbers, as for pairs of our own, the same tables hold ours alone.
 
 Two call ratios stand side by side, because the paper does not define its "Avg. Call Ratio". The one that is compared
 with the paper's number, 'call_ratio', is the mean over benchmarks of the teacher's share of the tokens, as the column's
@@ -37,7 +37,9 @@ HARMONIC = " harmonic mean"
 RATIOS = ("call_ratio", "pooled_call_ratio")
 """Both call ratios, the paper's first."""
 _RATES = {"call_ratio": average_call_ratio, "pooled_call_ratio": pooled_call_ratio, "call_rate": call_rate}
-_NAMES = {"average": "Average", "tiny": "Average", "easy": "Easy", "hard": "Hard"} | {
+_NAMES = {
+    "easy": "Easy",
+    "hard": "Hard",
     "call_ratio": "Avg. call ratio",
     "pooled_call_ratio": "Pooled call ratio",
     "call_rate": "Call rate",
@@ -50,7 +52,8 @@ def measure_of(group: Group, measure: str) -> Measure | None:
     Args:
         group: the results.
         measure: a benchmark, a mean of benchmarks, a benchmark's name with HARMONIC behind it, 'call_ratio',
-            'pooled_call_ratio' or 'call_rate'; the last three are over the benchmarks of Table 1, or of the tiny world.
+            'pooled_call_ratio' or 'call_rate'; the last three are over
+            the benchmarks of the size's average.
     """
     if measure.endswith(HARMONIC):
         name = measure.removesuffix(HARMONIC)
@@ -58,7 +61,7 @@ def measure_of(group: Group, measure: str) -> Measure | None:
         return harmonic_accuracy(group.records, name) if is_known else None
     benchmarks = paper().groups.get(measure, (measure,))
     if measure in _RATES:
-        benchmarks = paper().groups["tiny" if group.size == "tiny" else "average"]
+        benchmarks = group.average
     if not set(benchmarks) <= set(group.benchmarks) or (measure in _RATES and not can_call(group)):
         return None
     return _RATES.get(measure, accuracy)(group.records, benchmarks)
@@ -97,18 +100,21 @@ def table_line(groups: Groups, table: str, row: str, *, policy: str | None = Non
 def compare(title: str, lines: Sequence[Line], measures: Sequence[str], *, note: str = "") -> Table:
     """The paper's numbers and ours, in percent and percentage points."""
     rows: list[tuple[str, ...]] = []
+    is_measured = any(line.ours and estimate_of(line.ours, measure) for line in lines for measure in measures)
     for line in lines:
         made = _cells(line, measures)
         rows += [(line.label if number == 0 else "", *cells) for number, cells in enumerate(made)]
     head = ("", "", *(f"{name_of(measure)}{_avg_at(measure)}" for measure in measures))
     notes = (note, *_other_samples(lines, measures))
-    return Table(title, head, tuple(rows), num_labels=2, note=" ".join(filter(None, notes)))
+    return Table(title, head, tuple(rows), num_labels=2, note=" ".join(filter(None, notes)), is_measured=is_measured)
 
 
 def name_of(measure: str) -> str:
     """What tables call a measure or a benchmark."""
     if measure.endswith(HARMONIC):
         return f"{name_of(measure.removesuffix(HARMONIC))}{HARMONIC}"
+    if any(size.average == measure for size in paper().sizes.values()):
+        return "Average"
     return _NAMES.get(measure) or (paper().benchmarks[measure].title if measure in paper().benchmarks else measure)
 
 

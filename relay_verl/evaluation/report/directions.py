@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from relay_verl.evaluation.paper import find_row, paper
+from relay_verl.evaluation.paper import paper
 from relay_verl.evaluation.report.comparison import NONE, NOT_MEASURED, measure_of
 from relay_verl.evaluation.report.document import Table
 from relay_verl.evaluation.report.groups import TEACHER_FREE, Group, Groups
@@ -69,10 +69,11 @@ def verdict(made: Estimate, sign: int) -> str:
 def directions_table(groups: Groups, size: str) -> Table:
     """The claims about one size, each with the paper's difference, ours, its interval and the verdict."""
     rows = []
+    facts = paper().sizes[size]
     for claim in directions(size):
         theirs, ours = _paper_difference(claim, size), _our_difference(groups, claim, size)
         cells = [claim.text, claim.place]
-        if size != "tiny":
+        if facts.is_in_paper:
             cells.append(NONE if theirs is None else f"{theirs:+.2f}")
         if ours is None:
             cells.append(NOT_MEASURED)
@@ -83,13 +84,16 @@ def directions_table(groups: Groups, size: str) -> Table:
                 says += " in one seed"
             cells += [number, over, f"{ours.num_seeds}", ours.basis, says]
         rows.append(tuple(cells))
-    head = ("claim", "place", *(() if size == "tiny" else ("paper",)), "ours", "95% interval", "seeds")
+    head = ("claim", "place", *(("paper",) if facts.is_in_paper else ()), "ours", "95% interval", "seeds")
     note = (
         "Differences in percentage points. The interval is over training seeds (Welch's t) where both rows have "
         "several that differ, else over questions (paired bootstrap), which says nothing about other seeds."
     )
-    title = f"What the paper claims, on {find_row(f'{size}/relay').size_title}"
-    return Table(title, (*head, "interval over", "verdict"), tuple(rows), num_labels=2, note=note)
+    title = f"What the paper claims, on {facts.title}"
+    is_measured = any(NOT_MEASURED not in row for row in rows)
+    return Table(
+        title, (*head, "interval over", "verdict"), tuple(rows), num_labels=2, note=note, is_measured=is_measured
+    )
 
 
 def _name(method: str) -> str:
@@ -117,8 +121,7 @@ def _sides(groups: Groups, claim: Direction, size: str) -> list[Group | None]:
 
 
 def _our_difference(groups: Groups, claim: Direction, size: str) -> Estimate | None:
-    average = "tiny" if size == "tiny" else "average"
-    measure = average if claim.measure == "accuracy" else claim.measure
+    measure = paper().sizes[size].average if claim.measure == "accuracy" else claim.measure
     of, to = (measure_of(group, measure) if group else None for group in _sides(groups, claim, size))
     return difference(of, to) if of and to else None
 

@@ -27,6 +27,8 @@ class Table:
     """Columns at the left that name the line; all others are numbers, or words in their place."""
     note: str = ""
     """What a reader needs to know."""
+    is_measured: bool = True
+    """Whether anything of ours stands in it; else it holds the paper's numbers, or nothing at all."""
 
     @property
     def groups(self) -> list[list[tuple[str, ...]]]:
@@ -50,6 +52,8 @@ class Picture:
     """An <svg> element whose colours are the page's variables."""
     note: str = ""
     """What it shows; also its description for who cannot see it."""
+    is_measured: bool = True
+    """Whether anything of ours stands in it."""
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,15 @@ from relay_verl.evaluation.report.random_router import our_comparison, paper_com
 from relay_verl.evaluation.statistics import Estimate, call_rate, estimate
 from relay_verl.types import CallOutcome
 
-_MARKERS = "osD^vP*X<>h"
+MARKERS = "osD^vP*X<>h"
 
 
 def router_figure(groups: Groups, size: str) -> Picture | None:
     """Figure 1: accuracy against the teacher's share of the tokens; None if there is nothing to draw."""
-    average = "tiny" if size == "tiny" else "average"
+    facts = paper().sizes[size]
+    average = facts.average
     rows = [row for row in paper().rows.values() if row.size == size and not row.method.startswith(("fixed_", "no_"))]
-    rows += [find_row("8b/teacher")] if size != "tiny" else []
+    rows += [] if facts.teacher in [row.name for row in rows] else [find_row(facts.teacher)]
     points: list[tuple[str, float, float, Estimate | None]] = []  # label, share and accuracy in percent, ours
     for row in rows:
         theirs = paper().find("Table 1", row.name)
@@ -75,12 +76,12 @@ def router_figure(groups: Groups, size: str) -> Picture | None:
             share = share or 0.04 * number  # those that never call stand side by side
             style: dict[str, Any] = {
                 "color": COLOURS[number % len(COLOURS)],
-                "marker": _MARKERS[number % len(_MARKERS)],
+                "marker": MARKERS[number % len(MARKERS)],
             }
             if made is None:
                 axis.plot(share, accuracy, markerfacecolor=CARD, markersize=7, linestyle="none", label=label, **style)
             else:
-                _error_bar(axis, share, made, label=label, markersize=7, **style)
+                error_bar(axis, share, made, label=label, markersize=7, **style)
         axis.set_xscale("symlog", linthresh=1.0, linscale=0.6)
         axis.set_xlim(-0.15, 130)
         axis.set_xticks([0, 0.5, 1, 10, 100], labels=["0", "0.5", "1", "10", "100"])
@@ -88,16 +89,19 @@ def router_figure(groups: Groups, size: str) -> Picture | None:
         figure.legend(loc="outside lower center", ncols=2, fontsize=8)
 
     num_lines = len(points) // 2 + 3
-    title = f"Figure 1: accuracy against cost, {find_row(f'{size}/relay').size_title}"
-    note = "Ours, with" if size == "tiny" else "Hollow: the paper's; filled: ours, with"
+    title = f"Figure 1: accuracy against cost, {facts.title}"
+    note = "Hollow: the paper's; filled: ours, with" if facts.is_in_paper else "Ours, with"
     note += " 95% intervals. The random router's line is linear in its share."
     note += " Students that never call stand side by side at 0."
-    return Picture(f"figure_1_{_file_name(size)}", title, draw(paint, size=(7.2, 4.0 + 0.17 * num_lines)), note)
+    svg = draw(paint, size=(7.2, 4.0 + 0.17 * num_lines))
+    is_measured = any(made is not None for *_, made in points)
+    return Picture(f"figure_1_{file_name(size)}", title, svg, note, is_measured)
 
 
 def teachers_figure(lines: Sequence[Line], size: str) -> Picture | None:
     """Figure 3: accuracy under each teacher; None if nothing is known."""
-    measure = "tiny" if size == "tiny" else "average"
+    facts = paper().sizes[size]
+    measure = facts.average
     bars = [(line.label, line.theirs.get(measure), line.ours and estimate_of(line.ours, measure)) for line in lines]
     bars = [bar for bar in bars if bar[1] is not None or bar[2] is not None]
     if not bars:
@@ -112,13 +116,16 @@ def teachers_figure(lines: Sequence[Line], size: str) -> Picture | None:
                 axis.bar(x - 0.18, theirs, 0.32, facecolor="none", edgecolor=INK, linewidth=1.1)
             if ours:
                 axis.bar(x + (0.18 if is_both else 0), 100 * ours.value, 0.32, color=BLUE)
-                _error_bar(axis, x + (0.18 if is_both else 0), ours, color=INK, marker="none")
+                error_bar(axis, x + (0.18 if is_both else 0), ours, color=INK, marker="none")
         axis.set_xticks(range(len(bars)), [_wrap(label) for label, *_ in bars])
         axis.set_xlim(-0.6, max(len(bars), 3) - 0.4)
 
-    title = f"Figure 3: other teachers, {find_row(f'{size}/relay').size_title}"
-    note = "Ours, with 95% intervals." if size == "tiny" else "Outlined: the paper's; filled: ours, with 95% intervals."
-    return Picture(f"figure_3_{_file_name(size)}", title, draw(paint, size=(7.2, 3.4)), note)
+    title = f"Figure 3: other teachers, {facts.title}"
+    note = (
+        "Outlined: the paper's; filled: ours, with 95% intervals." if facts.is_in_paper else "Ours, with 95% intervals."
+    )
+    svg = draw(paint, size=(7.2, 3.4))
+    return Picture(f"figure_3_{file_name(size)}", title, svg, note, any(ours is not None for *_, ours in bars))
 
 
 def benchmarks_figure(groups: Groups, size: str) -> Picture | None:
@@ -145,7 +152,7 @@ def benchmarks_figure(groups: Groups, size: str) -> Picture | None:
                     axis.bar(
                         place, 100 * made.value, 0.9 * width, color=colour, hatch=hatch, edgecolor=CARD, linewidth=0
                     )
-                    _error_bar(axis, place, made, color=INK, marker="none", linewidth=0.8)
+                    error_bar(axis, place, made, color=INK, marker="none", linewidth=0.8)
             axes[0].bar(0, 0, color=colour, hatch="///" if number >= len(COLOURS) else None, label=_label(group))
         axes[0].set_ylim(0, 102)
         axes[1].set_ylim(bottom=0)
@@ -154,9 +161,9 @@ def benchmarks_figure(groups: Groups, size: str) -> Picture | None:
         axes[1].set_xticks(range(len(benchmarks)), [_wrap(name_of(name)) for name in benchmarks])
         figure.legend(loc="outside lower center", ncols=2, fontsize=8)
 
-    title = f"Accuracy and call rate by benchmark, {find_row(f'{size}/relay').size_title}"
+    title = f"Accuracy and call rate by benchmark, {paper().sizes[size].title}"
     svg = draw(paint, size=(8.4, 5.2 + 0.09 * len(shown)))
-    return Picture(f"benchmarks_{_file_name(size)}", title, svg, "Bars with 95% intervals.")
+    return Picture(f"benchmarks_{file_name(size)}", title, svg, "Bars with 95% intervals.")
 
 
 def calls_figure(groups: Groups, size: str) -> Picture | None:
@@ -192,10 +199,10 @@ def calls_figure(groups: Groups, size: str) -> Picture | None:
             axis.tick_params(axis="y", length=0)
         axes[0].set_xlim(0, 100)
 
-    title = f"Calls by position and by length, {find_row(f'{size}/relay').size_title}"
+    title = f"Calls by position and by length, {paper().sizes[size].title}"
     svg = draw(paint, size=(8.4, 1.3 + 0.42 * len(served)))
     return Picture(
-        f"calls_{_file_name(size)}",
+        f"calls_{file_name(size)}",
         title,
         svg,
         "Shares of each row's served calls, one scale a panel; lengths in logarithmic bins.",
@@ -236,19 +243,22 @@ def _share_of(group: Group) -> float:
     return 100 * measured.value if measured else 0.0
 
 
-def _error_bar(axis: Axes, x: float, made: Estimate, **style: Any) -> None:
+def error_bar(axis: Axes, x: float, made: Estimate, **style: Any) -> None:
     """The value with its interval, in percent."""
     reach = [[100 * max(0.0, made.value - made.low)], [100 * max(0.0, made.high - made.value)]]
     axis.errorbar(x, 100 * made.value, yerr=reach, linestyle="none", elinewidth=1.0, capsize=2.0, **style)
 
 
 def _label(group: Group) -> str:
-    return find_row(group.row).title if group.row else group.title
+    return (
+        group.row_facts.title if group.row_facts and group.size_facts and group.size_facts.is_in_paper else group.words
+    )
 
 
 def _wrap(label: str, width: int = 14) -> str:
     return textwrap.fill(label, width)
 
 
-def _file_name(size: str) -> str:
+def file_name(size: str) -> str:
+    """A size in the name of a picture's file."""
     return size.replace(".", "_")

@@ -14,18 +14,21 @@ from itertools import product
 from typing import Any
 
 from relay_verl.config import ConfigError
-from relay_verl.evaluation.paper import find_row, paper
+from relay_verl.evaluation.paper import Row, Size, find_row, paper
 from relay_verl.evaluation.records import ResponseRecord
 from relay_verl.evaluation.results import Result
 from relay_verl.evaluation.verdicts import VerdictsBy, check_verdicts, is_for_judge, take_verdicts
+from relay_verl.evaluation.words import (
+    ALONE,
+    TEACHER_ALONE,
+    TEACHER_FREE,
+    condition_words,
+    natural_policies,
+    policy_order,
+)
 
-ALONE = "student_alone"
-TEACHER_ALONE = "teacher_alone"
-TEACHER_FREE = "teacher_free"
 _WITHOUT_TEACHER = (ALONE, TEACHER_ALONE, TEACHER_FREE)
 """Policies under which no teacher answers a call, whatever the results name."""
-_TEACHER_SIZE = "8b"
-"""Size of the paper's teacher, whose row is compared with the students'."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +47,29 @@ class Group:
     """Whose verdicts count."""
 
     @property
+    def row_facts(self) -> Row | None:
+        """The row itself; None if the results do not say."""
+        return find_row(self.row) if self.row else None
+
+    @property
     def size(self) -> str | None:
-        """Size of the row."""
-        return self.row.partition("/")[0] if self.row else None
+        """Name of the row's size."""
+        return self.row_facts.size if self.row_facts else None
+
+    @property
+    def size_facts(self) -> Size | None:
+        """The row's size; None if the results do not say their row."""
+        return paper().sizes[self.size] if self.size else None
 
     @property
     def method(self) -> str | None:
         """Method of the row."""
-        return self.row.partition("/")[2] if self.row else None
+        return self.row_facts.method if self.row_facts else None
+
+    @property
+    def average(self) -> tuple[str, ...]:
+        """The benchmarks that its average is over: those of its size, or all that were measured."""
+        return paper().groups[self.size_facts.average] if self.size_facts else self.benchmarks
 
     @cached_property
     def records(self) -> tuple[Sequence[ResponseRecord], ...]:
@@ -77,25 +95,28 @@ class Group:
         return (*known, *(name for name in found if name not in paper().benchmarks))
 
     @property
+    def family(self) -> str:
+        """What its conditions are of: the size, or the model where the results do not say their row."""
+        if self.size_facts:
+            return self.size_facts.heading
+        one = self.seeds[0][0]
+        if self.policy == TEACHER_ALONE:
+            return one.teacher_name or _last_part(one.teacher)
+        return _last_part(one.student)
+
+    @property
+    def words(self) -> str:
+        """Who answered under which policy, without the names of models."""
+        return condition_words(self.row_facts, self.policy)
+
+    @property
     def title(self) -> str:
-        """Row, policy and teacher in words."""
-        parts = [self.row or self.seeds[0][0].student.rstrip("/").rpartition("/")[2]]
-        if self.policy not in natural_policies(self.method):
-            parts.append(self.policy.replace("_", " "))
-        if self.teacher:
-            parts.append(f"with {self.teacher}")
-        return ", ".join(parts)
+        """Model, condition and teacher in words."""
+        return f"{self.family}: {self.words}{f', with {self.teacher}' if self.teacher else ''}"
 
 
-def natural_policies(method: str | None) -> tuple[str, ...]:
-    """The policies under which a row is what its name says, the best one first."""
-    if method in ("base", "grpo"):
-        return (ALONE, "learned")
-    if method == "teacher":
-        return (TEACHER_ALONE, ALONE, "learned")
-    if method and method.startswith("fixed_"):
-        return (method,)
-    return ("learned",)
+def _last_part(path: str | None) -> str:
+    return (path or "").rstrip("/").rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -126,9 +147,8 @@ class Groups:
                 if name in found:
                     return found[name]
         if method == "teacher":
-            is_tiny = row.startswith("tiny/")
-            alone = [g for g in self.groups if g.row and g.policy == TEACHER_ALONE and (g.size == "tiny") == is_tiny]
-            return alone[0] if alone else None
+            alone = [g for g in self.groups if g.policy == TEACHER_ALONE]
+            return next((g for g in alone if g.size_facts and g.size_facts.teacher == row), None)
         return None
 
     def of_size(self, size: str) -> list[Group]:
@@ -143,19 +163,21 @@ class Groups:
 
 
 def group_results(results: Sequence[Result], by: VerdictsBy = VerdictsBy.RULE) -> Groups:
-    """Put results together; `by` says whose verdicts count.
+    """Put results together, but for those without responses; `by` says whose verdicts count.
 
     Raises:
         ConfigError: an unknown row; results of one row with other benchmarks, limits or questions, or twice the same
             student; by judge, responses without a verdict, or another judge. Says which field differs and in which
             folders.
     """
+    results = [result for result in results if result.records]
     check_verdicts(results, by)
     keyed: dict[tuple[str | None, ...], dict[tuple[str, str], list[Result]]] = {}
     for result in results:
         _check_row(result)
-        model = str(result.job.get("student_sha256") or result.student)
-        key = (result.row, result.policy, _teacher_of(result), model if result.row is None else None)
+        model = _model_of(result)
+        label = (model, str(result.job.get("condition"))) if result.row is None else ()
+        key = (result.row, result.policy, _teacher_of(result), *label)
         keyed.setdefault(key, {}).setdefault((model, str(result.job.get("seed"))), []).append(result)
     groups = []
     for students in keyed.values():
@@ -168,7 +190,13 @@ def group_results(results: Sequence[Result], by: VerdictsBy = VerdictsBy.RULE) -
         groups.append(group)
     _check_questions(results)
     order = {name: number for number, name in enumerate(paper().rows)}
-    groups.sort(key=lambda group: (order.get(group.row or "", len(order)), group.policy, group.teacher or ""))
+    groups.sort(
+        key=lambda group: (
+            order.get(group.row or "", len(order)),
+            policy_order(group.row_facts, group.policy),
+            group.teacher or "",
+        )
+    )
     return Groups(tuple(groups), by, _common_judge(results) if by is VerdictsBy.JUDGE else None)
 
 
@@ -180,6 +208,12 @@ def _common_judge(results: Sequence[Result]) -> str | None:
         if where := _first_difference(specs[0], spec, "judge"):
             raise ConfigError(f"--by judge: {where} differs between {judged[0].folder} and {result.folder}")
     return specs[0].get("model") if specs else None
+
+
+def _model_of(result: Result) -> str:
+    """The model that writes: the student, or the teacher where it answers alone."""
+    role = "teacher" if result.policy == TEACHER_ALONE and result.row is None else "student"
+    return str(result.job.get(f"{role}_sha256") or result.job.get(role))
 
 
 def _teacher_of(result: Result) -> str | None:
@@ -224,13 +258,13 @@ def _check_alike(group: Group) -> None:
 
 
 def _check_questions(results: Sequence[Result]) -> None:
-    """Results of one size have the same questions, samples and sampling of a benchmark; so has the teacher that stands
-    in the tables of every size."""
+    """Results of one size have the same questions, samples and sampling of a benchmark; so has its teacher, which may
+    be of another size."""
     seen: dict[tuple[str, str], tuple[Result, frozenset[tuple[str, str]], Mapping[str, int]]] = {}
     settings: dict[tuple[str, str], tuple[Result, Any]] = {}
-    sizes = dict.fromkeys((result.row or "").partition("/")[0] for result in results)
-    for result, size in product(results, filter(None, sizes)):
-        if (result.row or "").partition("/")[0] not in (size, *(() if size == "tiny" else (_TEACHER_SIZE,))):
+    rows = [(result, find_row(result.row)) for result in results if result.row]
+    for (result, row), size in product(rows, dict.fromkeys(row.size for _, row in rows)):
+        if row.size not in (size, find_row(paper().sizes[size].teacher).size):
             continue
         for name, facts in (result.job.get("benchmarks") or {}).items():
             other, known = settings.setdefault((size, name), (result, facts))

@@ -65,8 +65,9 @@ class RouterComparison:
 
 
 def paper_comparison(size: str) -> RouterComparison | None:
-    """The paper's numbers; None for the tiny world."""
-    teacher, relay, base = (paper().find("Table 1", row) for row in ("8b/teacher", f"{size}/relay", f"{size}/base"))
+    """The paper's numbers; None for a size that it has none for."""
+    rows = (paper().sizes[size].teacher, f"{size}/relay", f"{size}/base")
+    teacher, relay, base = (paper().find("Table 1", row) for row in rows)
     if not relay:
         return None
     numbers = (base["average"], relay["average"], teacher["average"], relay["call_ratio"])
@@ -75,10 +76,9 @@ def paper_comparison(size: str) -> RouterComparison | None:
 
 def our_comparison(groups: Groups, size: str) -> RouterComparison | None:
     """Our numbers; None if one of the three was not measured."""
-    average = "tiny" if size == "tiny" else "average"
-    teacher = "tiny/teacher" if size == "tiny" else "8b/teacher"
-    found = [groups.find(row) for row in (f"{size}/base", f"{size}/relay", teacher)]
-    estimates = [estimate_of(group, average) if group else None for group in found]
+    facts = paper().sizes[size]
+    found = [groups.find(row) for row in (f"{size}/base", f"{size}/relay", facts.teacher)]
+    estimates = [estimate_of(group, facts.average) if group else None for group in found]
     ratio = estimate_of(found[1], "call_ratio") if found[1] else None
     values = [made.value for made in (*estimates, ratio) if made]
     return RouterComparison(*values) if len(values) == 4 else None
@@ -86,9 +86,8 @@ def our_comparison(groups: Groups, size: str) -> RouterComparison | None:
 
 def router_table(groups: Groups, size: str, title: str) -> Table:
     """The numbers of Figure 1."""
-    columns = {"paper": paper_comparison(size), "ours": our_comparison(groups, size)}
-    if size == "tiny":
-        del columns["paper"]
+    ours = our_comparison(groups, size)
+    columns = {**({"paper": paper_comparison(size)} if paper().sizes[size].is_in_paper else {}), "ours": ours}
     lines = {
         "student alone, accuracy (%)": [_percent(c.student) if c else None for c in columns.values()],
         "relay, accuracy (%)": [_percent(c.relay) if c else None for c in columns.values()],
@@ -103,7 +102,8 @@ def router_table(groups: Groups, size: str, title: str) -> Table:
     }
     rows = tuple((name, *(cell or NOT_MEASURED for cell in cells)) for name, cells in lines.items())
     note = f"{NONE}: no random router is as accurate, because the relay lies outside of student and teacher."
-    return Table(title, ("", *columns), rows, note=note if any(NONE in row for row in rows) else "")
+    note = note if any(NONE in row for row in rows) else ""
+    return Table(title, ("", *columns), rows, note=note, is_measured=ours is not None)
 
 
 def _percent(share: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Tables 1 to 6 and Figure 3's numbers, for the paper's models and for the tiny world."""
+"""Tables 1 to 6 and Figure 3's numbers, for the paper's models and for pairs of our own."""
 
 from __future__ import annotations
 
@@ -58,23 +58,25 @@ def _general_measures(groups: Groups) -> tuple[tuple[str, ...], str]:
 
 
 def teacher_free_table(groups: Groups, size: str, title: str) -> Table:
-    """Table 4: with and without the teacher; Easy and Hard, or the tiny world's benchmarks."""
+    """Table 4: with and without the teacher; Easy and Hard, or the size's benchmarks."""
     lines = [table_line(groups, "Table 4", f"{size}/grpo")]
     for method in ("relay_simple", "relay"):
         row = f"{size}/{method}"
         lines.append(table_line(groups, "Table 4", row))
         free = f"{find_row(row).title}, w/o Teacher"
         lines.append(table_line(groups, "Table 4", row, policy=TEACHER_FREE, label=free))
-    measures = (*paper().groups["tiny"], "tiny") if size == "tiny" else ("easy", "hard")
-    note = "" if size == "tiny" else "Easy: mean of Minerva, MATH500, GSM8K and Olympiad. Hard: mean of both AIME."
-    return compare(title, lines, measures, note=note)
+    facts = paper().sizes[size]
+    if not facts.is_in_paper:
+        return compare(title, lines, (*paper().groups[facts.average], facts.average))
+    note = "Easy: mean of Minerva, MATH500, GSM8K and Olympiad. Hard: mean of both AIME."
+    return compare(title, lines, ("easy", "hard"), note=note)
 
 
 def teachers_table(groups: Groups, size: str, title: str) -> Table:
     """Figure 3: the student under other teachers than the one of training, and under none."""
-    note = "" if size == "tiny" else "The paper's number without a teacher follows from Table 4. "
-    measures = ("tiny" if size == "tiny" else "average", *RATIOS)
-    return compare(title, teachers_lines(groups, size), measures, note=f"{note}{_RATIO_NOTE}")
+    facts = paper().sizes[size]
+    note = "The paper's number without a teacher follows from Table 4. " if facts.is_in_paper else ""
+    return compare(title, teachers_lines(groups, size), (facts.average, *RATIOS), note=f"{note}{_RATIO_NOTE}")
 
 
 def teachers_lines(groups: Groups, size: str) -> list[Line]:
@@ -95,21 +97,21 @@ def _size_of(teacher: str) -> tuple[float, str]:
     return (float(found[1]) if found else float("inf"), teacher)
 
 
-def tiny_tables(groups: Groups) -> tuple[Table, ...]:
-    """The same tables for the tiny world, which the paper has not."""
-    benchmarks = paper().groups["tiny"]
-    columns = (*benchmarks, "tiny", "call_rate", *RATIOS)
-    methods = [row.method for row in paper().rows.values() if row.size == "tiny"]
+def own_tables(groups: Groups, size: str) -> tuple[Table, ...]:
+    """The same tables for a pair of our own, which the paper has no numbers for; those that something stands in."""
+    facts = paper().sizes[size]
+    columns = (*paper().groups[facts.average], facts.average, "call_rate", *RATIOS)
+    methods = [row.method for row in paper().rows.values() if row.size == size]
     fixed = [method for method in methods if method.startswith("fixed_")]
     parts = (
-        ("Table 1 on the tiny world (%)", ["base", "grpo", "relay_simple", "relay", "teacher"]),
-        ("Table 3 on the tiny world (%)", list(_ABLATIONS)),
-        ("Tables 5 and 6 on the tiny world (%)", [*fixed, "relay"]),
+        (f"Table 1 on {facts.title} (%)", [method for method in (*_METHODS, "teacher") if method in methods]),
+        (f"Table 3 on {facts.title} (%)", [method for method in _ABLATIONS if method in methods]),
+        (f"Tables 5 and 6 on {facts.title} (%)", [*fixed, "relay"]),
     )
     tables = [
-        compare(title, [table_line(groups, "", f"tiny/{method}") for method in names], columns, note=_RATIO_NOTE)
+        compare(title, [table_line(groups, "", f"{size}/{method}") for method in names], columns, note=_RATIO_NOTE)
         for title, names in parts
     ]
-    tables.insert(2, teacher_free_table(groups, "tiny", "Table 4 on the tiny world: accuracy (%)"))
-    tables.append(teachers_table(groups, "tiny", "Figure 3 on the tiny world: other teachers (%)"))
-    return tuple(tables)
+    tables.insert(2, teacher_free_table(groups, size, f"Table 4 on {facts.title}: accuracy (%)"))
+    tables.append(teachers_table(groups, size, f"Figure 3 on {facts.title}: other teachers (%)"))
+    return tuple(table for table in tables if table.is_measured)

@@ -7,19 +7,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from relay_verl.config import ConfigError
-from relay_verl.evaluation.curves import plot_curves
-from relay_verl.evaluation.paper import find_row, paper
+from relay_verl.evaluation.curves import NUM_STEPS_TO_SMOOTH, plot_curves
+from relay_verl.evaluation.paper import Size, paper
+from relay_verl.evaluation.report.comparison import NOT_MEASURED
+from relay_verl.evaluation.report.conditions import benchmarks_table, conditions_table
 from relay_verl.evaluation.report.cost import calls_table, judge_table, time_table
+from relay_verl.evaluation.report.differences import differences_table
 from relay_verl.evaluation.report.directions import directions_table
 from relay_verl.evaluation.report.document import Document, Picture, Section, Table, to_html, to_markdown
 from relay_verl.evaluation.report.drawing import standalone, to_svg
 from relay_verl.evaluation.report.figures import benchmarks_figure, calls_figure, router_figure, teachers_figure
 from relay_verl.evaluation.report.groups import Groups, group_results
 from relay_verl.evaluation.report.random_router import router_table
-from relay_verl.evaluation.report.tables import paper_tables, teachers_lines, teachers_table, tiny_tables
+from relay_verl.evaluation.report.share_figure import share_figure
+from relay_verl.evaluation.report.tables import own_tables, paper_tables, teachers_lines, teachers_table
 from relay_verl.evaluation.results import find_results, read_result
 from relay_verl.evaluation.verdicts import VerdictsBy, has_unclear_reply, is_for_judge, verdict_of
 from relay_verl.files import replace_file
+
+Block = Table | Picture
+_COST = "What it took"
 
 
 def write_report(
@@ -38,6 +45,8 @@ def write_report(
             be read.
     """
     groups = group_results([read_result(folder) for folder in find_results(folders)], by)
+    if not groups.groups:
+        raise ConfigError(f"{', '.join(map(str, folders))}: expected responses, got results without any")
     document = make_document(groups)
     if metrics:
         document = _add_curves(document, metrics, out)
@@ -52,56 +61,82 @@ def write_report(
 
 
 def make_document(groups: Groups) -> Document:
-    """The report without learning curves: what was measured first, and the paper's tables whether measured or not."""
-    sections = [_paper_section(groups), *(_size_section(groups, size) for size in ("1.7b", "0.6b"))]
-    if groups.of_size("tiny"):
-        is_tiny_only = not any(groups.of_size(size) for size in ("0.6b", "1.7b", "8b"))
-        sections.insert(0 if is_tiny_only else len(sections), _tiny_section(groups))
+    """The report without learning curves: what was measured first, and the paper's tables without ours at its end."""
+    paper_blocks: list[tuple[str, Sequence[Block]]] = [("Tables of the paper", paper_tables(groups))]
+    paper_blocks += [(size.title, _paper_blocks(groups, size.name)) for size in paper().students(is_in_paper=True)]
+    measured = [Section(title, tuple(b for b in blocks if b.is_measured)) for title, blocks in paper_blocks]
+    rest = tuple(block for _, blocks in paper_blocks for block in blocks if not block.is_measured)
     judged = judge_table(groups)
-    tables = [calls_table(groups), time_table(groups), *([judged] if judged else [])]
-    sections += [Section("What it took", tuple(tables)), _discrepancies()]
+    sections = [
+        _evaluations(groups),
+        *(_captioned(section, groups) for section in measured),
+        *(_own_section(groups, size) for size in paper().students(is_in_paper=False)),
+        Section(_COST, (calls_table(groups), time_table(groups), *([judged] if judged else []))),
+        _captioned(Section("Tables of the paper that nothing was measured for", rest), groups),
+        _discrepancies(),
+    ]
     num_seeds = sum(len(group.seeds) for group in groups.groups)
     num_responses = sum(len(records) for group in groups.groups for records in group.records)
     note = (
-        f"{num_responses:,} responses of {num_seeds} evaluations, beside the numbers of RelayLLM (arXiv 2601.05167). "
+        f"{num_responses:,} responses of {num_seeds} evaluations, next to the numbers of RelayLLM (arXiv 2601.05167). "
         "Intervals are 95%: over training seeds (Student's t) where several differ, else over questions (bootstrap). "
         f"{_tell_verdicts(groups)}"
     )
     return Document("Report", note, tuple(section for section in sections if section.blocks))
 
 
-def _paper_section(groups: Groups) -> Section:
-    return _captioned(Section("Tables of the paper", paper_tables(groups)), groups)
+def _evaluations(groups: Groups) -> Section:
+    """Every result that is given, whatever its row."""
+    blocks = []
+    if groups.groups:
+        blocks = [conditions_table("All conditions", groups.groups)]
+    if by_benchmark := benchmarks_table("Accuracy by benchmark (%)", groups.groups):
+        blocks.append(by_benchmark)
+    return _captioned(Section("Your evaluations", tuple(blocks)), groups, has_paper=False)
 
 
-def _size_section(groups: Groups, size: str) -> Section:
-    """Figures and claims of one size of the paper's students; the size that has Figure 3 always shows both figures."""
-    title = find_row(f"{size}/relay").size_title
-    if size != "1.7b" and not groups.of_size(size):
-        return Section(title, ())
-    blocks = [router_table(groups, size, f"Figure 1 in numbers: {title}"), router_figure(groups, size)]
-    if size == "1.7b" or groups.find(f"{size}/relay"):
+def _paper_blocks(groups: Groups, size: str) -> list[Block]:
+    """Figures and claims of one size of the paper's students."""
+    title = paper().sizes[size].title
+    blocks: list[Block | None] = [
+        router_table(groups, size, f"Figure 1 in numbers: {title}"),
+        router_figure(groups, size),
+    ]
+    has_figure_3 = any(entry.table == "Figure 3" and entry.row == f"{size}/relay" for entry in paper().entries)
+    if has_figure_3 or groups.find(f"{size}/relay"):
         blocks += [
             teachers_table(groups, size, f"Figure 3 in numbers: other teachers of {title} (%)"),
             teachers_figure(teachers_lines(groups, size), size),
         ]
     if groups.of_size(size):
         blocks += [directions_table(groups, size), benchmarks_figure(groups, size), calls_figure(groups, size)]
-    return _captioned(Section(title, tuple(block for block in blocks if block)), groups)
+    return [block for block in blocks if block]
 
 
-def _tiny_section(groups: Groups) -> Section:
-    blocks: list[Table | Picture | None] = [
-        directions_table(groups, "tiny"),
-        *tiny_tables(groups),
-        router_table(groups, "tiny", "Figure 1 on the tiny world"),
-        router_figure(groups, "tiny"),
-        teachers_figure(teachers_lines(groups, "tiny"), "tiny"),
-        benchmarks_figure(groups, "tiny"),
-        calls_figure(groups, "tiny"),
+def _own_section(groups: Groups, size: Size) -> Section:
+    """A pair that the paper has no numbers for: what was measured of it, and the direction of each claim."""
+    shown = groups.of_size(size.name)
+    if not shown:
+        return Section(size.heading, ())
+    claims = directions_table(groups, size.name)
+    is_all = len(shown) == len(groups.groups)  # then "Your evaluations" has this table
+    blocks: list[Block | None] = [
+        None if is_all else conditions_table(f"Every condition, {size.title}", shown),
+        share_figure(groups, size.name),
+        differences_table(groups, size.name),
+        replace(claims, rows=tuple(row for row in claims.rows if NOT_MEASURED not in row)),
     ]
+    # over one benchmark the first table says all that these do
+    if len(paper().groups[size.average]) > 1:
+        blocks += [
+            *own_tables(groups, size.name),
+            teachers_figure(teachers_lines(groups, size.name), size.name),
+            benchmarks_figure(groups, size.name),
+        ]
+    blocks += [router_table(groups, size.name, f"Figure 1 on {size.title}"), calls_figure(groups, size.name)]
     note = "The paper has no numbers for it; what can be compared is the direction of each claim."
-    return _captioned(Section("Tiny world", tuple(block for block in blocks if block), note), groups, has_paper=False)
+    measured = tuple(block for block in blocks if block and block.is_measured)
+    return _captioned(Section(size.heading, measured, note), groups, has_paper=False)
 
 
 def _captioned(section: Section, groups: Groups, *, has_paper: bool = True) -> Section:
@@ -148,7 +183,12 @@ def _add_curves(document: Document, metrics: Mapping[str, Path], out: Path) -> D
         plot_curves(metrics, file.with_suffix(".png"), "")
     except (OSError, ValueError) as error:
         raise ConfigError(f"--metrics: {error}") from None
-    note = "Raw points, and moving averages over about a tenth of each run."
+    note = (
+        f"Runs of fewer than {NUM_STEPS_TO_SMOOTH} steps as they were; of longer ones the raw points, and moving "
+        "averages over about a tenth of each run."
+    )
     picture = Picture("curves", "Learning curves", to_svg(file.read_text(encoding="utf-8")), note)
-    sections = (*document.sections[:-1], Section("Training", (picture,)), document.sections[-1])
-    return Document(document.title, document.note, sections)
+    titles = [section.title for section in document.sections]
+    sections = list(document.sections)
+    sections.insert(titles.index(_COST), Section("Training", (picture,)))
+    return replace(document, sections=tuple(sections))

@@ -1,0 +1,109 @@
+"""`summary.json` of a results folder: what the evaluation came to, as numbers with their units in their names.
+
+    {"condition": ..., "in_words": ..., "row": ..., "policy": ..., "student": ..., "teacher": ...,
+     "all_benchmarks": {"num_responses": 128, "accuracy_percent": 42.19, "accuracy_percent_low": ..., ...},
+     "benchmarks": {"gsm8k": {the same}, ...}}
+
+Invariant: it follows from the folder's manifest and responses alone, so that it can be made again at any time. Accuracy
+is by rule; where an LLM judge decided on every response, its accuracy stands next to it. Over all benchmarks accuracy
+and call rate are means over benchmarks (paper 4.2).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from relay_verl.evaluation.consumption import cost
+from relay_verl.evaluation.paper import find_row
+from relay_verl.evaluation.records import ResponseRecord
+from relay_verl.evaluation.results import SUMMARY, Result, read_result
+from relay_verl.evaluation.statistics import (
+    Estimate,
+    accuracy,
+    average_call_ratio,
+    call_rate,
+    estimate,
+    mean_call_ratio,
+    pooled_call_ratio,
+)
+from relay_verl.evaluation.table import summarize
+from relay_verl.evaluation.verdicts import VerdictsBy, take_verdicts
+from relay_verl.evaluation.words import condition_words
+from relay_verl.files import replace_file
+
+logger = logging.getLogger(__name__)
+
+
+def write_summary(folder: Path) -> None:
+    """Write the summary of a whole results folder. A disk that refuses it costs a warning, not the responses.
+
+    Raises:
+        ConfigError: the folder is not a whole result.
+    """
+    text = json.dumps(summary_of(read_result(folder)), indent=2, allow_nan=False)
+    try:
+        replace_file(folder / SUMMARY, f"{text}\n".encode())
+    except OSError as error:
+        logger.warning("%s is not written: %s", folder / SUMMARY, error)
+
+
+def summary_of(result: Result) -> dict[str, Any]:
+    """The summary of one result as JSON's types."""
+    row = find_row(result.row) if result.row else None
+    records = result.records
+    benchmarks = list(dict.fromkeys(record.benchmark for record in records))
+    return {
+        "condition": result.job.get("condition"),
+        "in_words": condition_words(row, result.policy),
+        "row": result.row,
+        "policy": result.policy,
+        "student": result.job.get("student"),
+        "teacher": result.teacher,
+        "seed": result.job.get("seed"),
+        "all_benchmarks": _numbers(records, benchmarks),
+        "benchmarks": {name: _numbers([r for r in records if r.benchmark == name], [name]) for name in benchmarks},
+    }
+
+
+def _numbers(records: Sequence[ResponseRecord], benchmarks: Sequence[str]) -> dict[str, Any]:
+    if not records:
+        return {"num_responses": 0}
+    took = cost(records)
+    seeds = [records]
+    numbers: dict[str, Any] = {
+        "num_questions": len({(record.benchmark, record.id) for record in records}),
+        "num_responses": len(records),
+        "num_right": sum(record.is_correct for record in records),
+        "num_not_completed": sum(not record.is_completed for record in records),
+    }
+    numbers |= _percent("accuracy_percent", estimate(accuracy(seeds, benchmarks)))
+    if summarize(records)[0].judged_accuracy is not None:
+        by_judge = [take_verdicts(records, VerdictsBy.JUDGE)]
+        numbers |= _percent("accuracy_by_judge_percent", estimate(accuracy(by_judge, benchmarks)))
+    numbers |= _percent("call_rate_percent", estimate(call_rate(seeds, benchmarks)))
+    for name, measure in (
+        ("average_call_ratio_percent", average_call_ratio),
+        ("pooled_call_ratio_percent", pooled_call_ratio),
+        ("mean_call_ratio_percent", mean_call_ratio),
+    ):
+        numbers |= _percent(name, estimate(measure(seeds, benchmarks)))
+    return numbers | {
+        "num_calls": took.num_calls,
+        "num_requested_tokens": took.num_requested,
+        "num_student_tokens": took.num_tokens - took.num_delivered,
+        "num_teacher_tokens": took.num_delivered,
+        "wall_seconds": round(took.wall_s, 3),
+        "median_response_seconds": round(took.p50_s, 3),
+        "p95_response_seconds": round(took.p95_s, 3),
+        "tokens_per_second": round(took.tokens_per_s, 3),
+    }
+
+
+def _percent(name: str, made: Estimate) -> dict[str, float]:
+    """The value and both ends of its 95% interval."""
+    shares = {name: made.value, f"{name}_low": made.low, f"{name}_high": made.high}
+    return {key: round(100 * share, 4) for key, share in shares.items()}

@@ -17,11 +17,19 @@ import torch
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
+<<<<<<< HEAD
+from relay_verl.cpu.served_adapter import add_adapter
+
+RECEIVES_WEIGHTS = "dummy"
+"""verl's `load_format` of an engine whose weights are sent to it; the teacher and all of evaluation read theirs."""
+=======
 from relay_verl.cpu.threads import engine_environment
 
 READS_WEIGHTS = "auto"
 """`load_format` of an engine that only reads its model's files, as the teacher does and all engines of evaluation."""
+>>>>>>> main
 _DISPATCH = "dispatch_cpu_unquantized_gemm"
+_PUNICA = "vllm.lora.punica_wrapper.punica_cpu"
 _USERS = (
     "vllm.model_executor.layers.utils",
     "vllm.model_executor.layers.linear",
@@ -41,6 +49,7 @@ class CpuWorkerExtension(vLLMColocateWorkerExtension):
             module = importlib.import_module(name)
             if hasattr(module, _DISPATCH):
                 setattr(module, _DISPATCH, _use_plain_linear)
+        importlib.import_module(_PUNICA).PunicaWrapperCPU.add_lora_linear = add_adapter
         return super().__new__(cls, **kwargs)
 
 

@@ -72,8 +72,8 @@ def _check_serving(key: str, model: Any, rollout: Any, text: str) -> str:
     is_merged = bool(OmegaConf.select(model, "lora.merge"))
     if not is_merged and model.lora_rank > MAX_SERVED_RANK:
         raise ConfigError(
-            f"{key}.lora_rank={model.lora_rank}: vLLM serves adapters up to rank {MAX_SERVED_RANK}; take a smaller one, "
-            f"or {key}.lora.merge=true"
+            f"{key}.lora_rank={model.lora_rank}: vLLM serves adapters up to rank {MAX_SERVED_RANK}; take a smaller "
+            f"one, or {key}.lora.merge=true"
         )
     if is_merged and rollout.get("dtype") != "float32":
         return Doubt(

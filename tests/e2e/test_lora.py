@@ -1,4 +1,4 @@
-"""LoRA in verl's trainer on CPU: what reaches vLLM is base plus adapter, the reference is the base, and a run resumes.
+"""LoRA in verl's own trainer on CPU: vLLM gets base plus adapter, the reference is the base, and a run resumes.
 
 That these tests can fail is part of them: what they allow is far less than what the adapter changes.
 """

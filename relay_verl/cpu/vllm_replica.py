@@ -17,17 +17,11 @@ import torch
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
-<<<<<<< HEAD
 from relay_verl.cpu.served_adapter import add_adapter
-
-RECEIVES_WEIGHTS = "dummy"
-"""verl's `load_format` of an engine whose weights are sent to it; the teacher and all of evaluation read theirs."""
-=======
 from relay_verl.cpu.threads import engine_environment
 
 READS_WEIGHTS = "auto"
 """`load_format` of an engine that only reads its model's files, as the teacher does and all engines of evaluation."""
->>>>>>> main
 _DISPATCH = "dispatch_cpu_unquantized_gemm"
 _PUNICA = "vllm.lora.punica_wrapper.punica_cpu"
 _USERS = (
@@ -42,19 +36,26 @@ def _use_plain_linear(layer: torch.nn.Module, remove_weight: bool) -> None:
 
 
 class CpuWorkerExtension(vLLMColocateWorkerExtension):
-    """verl's extension of vLLM's worker, made before the model loads."""
+    """verl's extension of vLLM's worker, made before the model loads; a LoRA adapter costs what its products cost."""
+
+    def __new__(cls, **kwargs: Any) -> Any:
+        importlib.import_module(_PUNICA).PunicaWrapperCPU.add_lora_linear = add_adapter
+        return super().__new__(cls, **kwargs)
+
+
+class PlainWorkerExtension(CpuWorkerExtension):
+    """The same with linear layers whose weights can be sent anew."""
 
     def __new__(cls, **kwargs: Any) -> Any:
         for name in _USERS:
             module = importlib.import_module(name)
             if hasattr(module, _DISPATCH):
                 setattr(module, _DISPATCH, _use_plain_linear)
-        importlib.import_module(_PUNICA).PunicaWrapperCPU.add_lora_linear = add_adapter
         return super().__new__(cls, **kwargs)
 
 
 class CpuVLLMHttpServer(vLLMHttpServer):
-    """verl's server with that extension, where weights are to come from a trainer."""
+    """verl's server with one of these extensions: the plain one where weights are to come from a trainer."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -62,9 +63,8 @@ class CpuVLLMHttpServer(vLLMHttpServer):
         os.environ.pop("VLLM_BATCH_INVARIANT", None)  # verl sets it for `full_determinism`; its kernels are for GPUs
 
     def _get_worker_extension_cls(self) -> str:
-        if self.config.load_format == READS_WEIGHTS:
-            return str(super()._get_worker_extension_cls())
-        return f"{CpuWorkerExtension.__module__}.{CpuWorkerExtension.__qualname__}"
+        extension = CpuWorkerExtension if self.config.load_format == READS_WEIGHTS else PlainWorkerExtension
+        return f"{extension.__module__}.{extension.__qualname__}"
 
 
 class CpuVLLMReplica(vLLMReplica):

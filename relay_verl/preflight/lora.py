@@ -21,6 +21,8 @@ from relay_verl.preflight.check import Doubt
 
 MAX_SERVED_RANK = 512
 """The largest rank of an adapter that vLLM serves."""
+_READS_WEIGHTS = "auto"
+"""`relay_verl.cpu.vllm_replica.READS_WEIGHTS`, which only loads with vLLM."""
 _FSDP = ("fsdp", "fsdp2")
 _EMBEDDINGS = ("embed_tokens", "lm_head")
 _OTHER_KINDS = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "trainable_token_indices")
@@ -49,6 +51,9 @@ def check_lora(config: Any) -> str:
         raise ConfigError(f"{key}.lora_rank={rank}: expected a whole number, 0 to train all weights")
     if model.get("lora_adapter_path") and not rank:
         raise ConfigError(f"{key}.lora_adapter_path={model.lora_adapter_path} needs the adapter's {key}.lora_rank")
+    if is_grpo and cpu.is_chosen():
+        is_apart = rank > 0 and not OmegaConf.select(model, "lora.merge")
+        _check_load_format(config.actor_rollout_ref.rollout, is_apart=is_apart)
     if not rank:
         return "none: all weights are trained"
     alpha = model.get("lora_alpha")
@@ -67,6 +72,15 @@ def check_lora(config: Any) -> str:
     return _check_serving(key, model, config.actor_rollout_ref.rollout, text) if is_grpo else text
 
 
+def _check_load_format(rollout: Any, *, is_apart: bool) -> None:
+    """vLLM on CPU repacks the weights that it reads itself, and then takes none from the trainer but an adapter's."""
+    if rollout.get("load_format") == _READS_WEIGHTS and not is_apart:
+        raise ConfigError(
+            f"actor_rollout_ref.rollout.load_format={_READS_WEIGHTS}: on CPU trained weights do not reach such an "
+            "engine, only a LoRA adapter does (model.lora.merge=false); leave it at dummy"
+        )
+
+
 def _check_serving(key: str, model: Any, rollout: Any, text: str) -> str:
     """How the trained weights reach vLLM."""
     is_merged = bool(OmegaConf.select(model, "lora.merge"))
@@ -80,11 +94,6 @@ def _check_serving(key: str, model: Any, rollout: Any, text: str) -> str:
             f"{key}.lora.merge=true with actor_rollout_ref.rollout.dtype={rollout.get('dtype')}: the sum of base and "
             "adapter is rounded to 16 bits, in which the first, small updates vanish; set "
             "actor_rollout_ref.rollout.dtype=float32, or lora.merge=false"
-        )
-    if not is_merged and cpu.is_chosen():
-        return Doubt(
-            f"{key}.lora.merge=false: vLLM on CPU copies the adapter's matrices for each token, which takes many times "
-            f"the time and memory of the model itself; set {key}.lora.merge=true"
         )
     return f"{text}, {'merged before vLLM gets the weights' if is_merged else 'served as an adapter'}"
 

@@ -226,7 +226,7 @@ RIGHT = [
     (["model.lora_rank=8", "model.target_modules=[q_proj,v_proj]"], False, "merged"),
     (["model.lora_rank=8", "model.target_modules='.*_proj'"], False, "merged"),
     (["model.lora_rank=8", "rollout.dtype=bfloat16"], True, "rollout.dtype=float32"),
-    (["model.lora_rank=8", "model.lora.merge=false"], True, "lora.merge=true"),
+    (["model.lora_rank=8", "model.lora.merge=false"], False, "served as an adapter"),
 ]
 
 
@@ -240,6 +240,28 @@ def test_what_is_right_or_doubted(
     said = check_lora(recipe(student, *(f"actor_rollout_ref.{override}" for override in overrides)))
     assert isinstance(said, Doubt) == is_doubted
     assert text in said
+
+
+LOAD_FORMATS = [
+    # overrides, whether weights reach the engine on CPU
+    ([], True),
+    (["rollout.load_format=auto"], False),
+    (["rollout.load_format=auto", "model.lora_rank=8"], False),
+    (["rollout.load_format=auto", "model.lora_rank=8", "model.lora.merge=false"], True),
+]
+
+
+@pytest.mark.parametrize(("overrides", "is_right"), LOAD_FORMATS, ids=["-".join(each) for each, _ in LOAD_FORMATS])
+def test_what_loads_its_own_weights_on_cpu_takes_an_adapter_alone(
+    student: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], is_right: bool
+) -> None:
+    config = recipe(student, *(f"actor_rollout_ref.{override}" for override in overrides))
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    if not is_right:
+        with pytest.raises(ConfigError, match=r"^actor_rollout_ref\.rollout\.load_format=auto: "):
+            check_lora(config)
+        monkeypatch.delenv("VERL_PLATFORM")
+    check_lora(config)
 
 
 def test_on_gpus_the_adapter_is_served_apart(student: Path, monkeypatch: pytest.MonkeyPatch) -> None:

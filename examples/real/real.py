@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="steps of each training run")
     parser.add_argument("--questions", type=int, default=60, help="questions of the evaluation, at most 256")
     parser.add_argument("--warmup", type=int, default=48, help="questions of the warm-up")
-    parser.add_argument("--training", type=int, default=64, help="questions that the filter sees")
+    parser.add_argument("--training", type=int, default=48, help="questions that the filter sees")
     options = parser.parse_args()
     example = Example(options)
     data, stages = example.data, Stages(example.out / "stages.json")

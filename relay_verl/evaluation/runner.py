@@ -28,20 +28,13 @@ from relay_verl.evaluation.answerer import Answerer, Rules, to_records
 from relay_verl.evaluation.benchmarks import Benchmark, Questions
 from relay_verl.evaluation.judge import Judge
 from relay_verl.evaluation.results import RESPONSES
-<<<<<<< HEAD
-from relay_verl.evaluation.summary import write_summary
-=======
 from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer, vocabulary_of_writer
->>>>>>> cards
+from relay_verl.evaluation.summary import write_summary
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines, Row
 from relay_verl.jobs.pool import Pool, default_num_workers
 from relay_verl.jobs.store import JobStore
-<<<<<<< HEAD
-from relay_verl.models import as_student, is_endpoint, model_at, model_sha256
-=======
-from relay_verl.models import model_at, model_sha256
->>>>>>> cards
+from relay_verl.models import as_student, model_at, model_sha256
 from relay_verl.policies import make_policy, needs_student, needs_teacher
 from relay_verl.vocabulary import Vocabulary
 

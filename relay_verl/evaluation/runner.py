@@ -197,7 +197,7 @@ def evaluate(
         engines = await start_models(config, models, tokenizer)
         for condition, spec in open_jobs:
             vocabulary = vocabulary_of_writer(config, *condition.models, tokenizer, tokenizer_path)
-            job = _make_job(config, condition, spec, exam, engines, tokenizer, vocabulary, models, num_workers)
+            job = _make_job(config, condition, spec, exam, engines, tokenizer, models, num_workers, vocabulary)
             await run_job(job, exam.queries(), exam.num_queries, condition.out / RESPONSES)
             write_summary(condition.out)
 
@@ -217,9 +217,9 @@ def _make_job(
     exam: Exam,
     engines: Mapping[str, TokenEngine],
     tokenizer: Any,
-    vocabulary: Vocabulary,
     models: Mapping[str, TeacherSettings],
     num_workers: int | None,
+    vocabulary: Vocabulary | None = None,
 ) -> Job:
     student, teacher = condition.models
     settings = read_settings(config.relay)

@@ -153,6 +153,7 @@ async def start_replicas(
         max_num_seqs=settings.max_num_seqs,
         free_cache_engine=False,
         enable_sleep_mode=False,
+        disable_log_stats=False,  # the counters that tell whether a silent engine is busy
     )
     model = OmegaConf.create(
         {
@@ -176,8 +177,9 @@ async def start_replicas(
     ]
     nodes = [find_reserved(settings, rank, gpus_per_node, name=name) for rank in range(settings.num_replicas)]
     await asyncio.gather(*(start_in(replica, groups) for replica, groups in zip(replicas, nodes, strict=True)))
-    balancer = get_router_handle(servers={replica.server_address: replica.server_handle for replica in replicas})
-    return VerlServerEngine(LLMServerClient(config=config, load_balancer_handle=balancer), tokenizer), replicas
+    servers = {replica.server_address: replica.server_handle for replica in replicas}
+    client = LLMServerClient(config=config, load_balancer_handle=get_router_handle(servers=servers))
+    return VerlServerEngine(client, tokenizer, addresses=list(servers)), replicas
 
 
 def _guard(engine: TokenEngine, settings: TeacherSettings) -> GuardedEngine:

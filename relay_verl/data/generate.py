@@ -103,7 +103,7 @@ class Plan:
             pool.process,
             self.to_records,
             max_concurrency=at_a_time,
-            # each response has its own deadline, and early stopping asks for them one after the other at worst
+            # each response has its own deadline, and early stopping asks for them one after another at worst
             timeout_s=self.num_requests * self.model.timeout_s + GRADING_S,
             summarize=self.summarize,
         )

@@ -18,6 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from relay_verl.deadlines import Pulse
 from relay_verl.engines.base import EngineError
 from relay_verl.jobs.formats import Format, Row
 from relay_verl.jobs.store import JobError, JobStore, Shard
@@ -34,7 +35,8 @@ class Job:
     format: Format
     """The output's kind of file."""
     process: Callable[[Row], Awaitable[Any]]
-    """A query's result, as JSON. An EngineError or TimeoutError fails this query alone."""
+    """A query's result, as JSON. An EngineError or TimeoutError fails this query alone; past `timeout_s` it is
+    cancelled."""
     to_records: Callable[[Row, Any], list[Row]]
     """The output's rows of a query and its result."""
     shard_size: int = 256
@@ -42,7 +44,8 @@ class Job:
     max_concurrency: int = 256
     """Queries under way at a time."""
     timeout_s: float = 3600.0
-    """Seconds a query may take."""
+    """Seconds without a result of any query after which a query fails; like a request to an engine, a query that waits
+    while others end is not late (`relay_verl.deadlines`)."""
     summarize: Callable[[Path], Mapping[str, Any]] | None = None
     """Numbers on the whole output, which the manifest gets as its `summary`; None leaves it without."""
     max_failures: int = 32
@@ -52,6 +55,7 @@ class Job:
 @dataclass
 class _Progress:
     bar: Any
+    pulse: Pulse = field(default_factory=Pulse)
     failures: list[str] = field(default_factory=list)
     num_in_a_row: int = 0
     num_resumed: int = 0
@@ -153,10 +157,9 @@ async def _run_query(
     job: Job, store: JobStore, index: int, shard: Shard, rows: Mapping[str, Row], key: str, progress: _Progress
 ) -> None:
     try:
-        async with asyncio.timeout(job.timeout_s):
-            result = await job.process(rows[key])
+        result = await progress.pulse.wait(job.timeout_s, _process(job, rows[key]))
     except (EngineError, TimeoutError) as error:
-        progress.failures.append(f"{key}: {str(error) or f'no answer in {job.timeout_s:g} s'}")
+        progress.failures.append(f"{key}: {str(error) or 'it timed out'}")
         progress.num_in_a_row += 1
         if progress.num_in_a_row >= job.max_failures:
             raise JobError(
@@ -169,6 +172,10 @@ async def _run_query(
     progress.bar.update()
     if shard.is_complete:
         _finish(job, store, index, shard, rows)
+
+
+async def _process(job: Job, row: Row) -> Any:
+    return await job.process(row)
 
 
 def _finish(job: Job, store: JobStore, index: int, shard: Shard, rows: Mapping[str, Row]) -> None:

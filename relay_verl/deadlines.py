@@ -105,6 +105,8 @@ class Pulse:
         self._last_count: int | None = None
         self._looked_at = -math.inf
         self._look: asyncio.Task[None] | None = None
+        self.num_tokens = 0
+        """Tokens of the answers so far, as `relay_verl.engines.ask` counts them."""
 
     def __reduce__(self) -> Any:
         return Pulse, (self._count_tokens,)

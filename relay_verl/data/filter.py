@@ -112,3 +112,8 @@ def filtered_schema(schema: pa.Schema) -> pa.Schema:
 def to_records(row: Row, result: Mapping[str, int]) -> list[Row]:
     """The row with its pass count."""
     return [{**row, COLUMN: dict(result)}]
+
+
+def count_tokens(result: Mapping[str, int]) -> int:
+    """What the teacher wrote for a result."""
+    return result["num_tokens"]

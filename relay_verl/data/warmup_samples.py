@@ -189,3 +189,8 @@ def summarize(path: Path) -> dict[str, int]:
 def to_records(row: Row, result: list[Row]) -> list[Row]:
     """The rows as they are."""
     return result
+
+
+def count_tokens(result: list[Row]) -> int:
+    """What the student wrote for a result: a response stands in the row of each of its placements."""
+    return sum(row["num_own_tokens"] for row in result if row["placement"] == 0)

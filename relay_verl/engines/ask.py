@@ -32,14 +32,17 @@ async def ask_within(
             # by the engine, or by us: then this error reaches no reader
             raise EngineError("the engine cancelled the request") from None
 
+    pulse = pulse or Pulse()
     try:
-        return await (pulse or Pulse()).wait(timeout_s, call(), num_tokens=max_tokens, measure=_num_tokens)
+        generation = await pulse.wait(timeout_s, call(), num_tokens=max_tokens, measure=_num_tokens)
     except DeadlineError as error:
         raise EngineError(str(error)) from None
     except EngineError:
         raise
     except Exception as error:
         raise EngineError(f"{type(error).__name__}: {error}") from error
+    pulse.num_tokens += len(generation.token_ids)
+    return generation
 
 
 def _num_tokens(generation: Generation) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from relay_verl.deadlines import pulse_of
 from relay_verl.engines.base import Generation, TokenEngine
 from relay_verl.engines.breaker import Breaker, CircuitOpenError
+from relay_verl.engines.load import EngineLoad
 
 NO_BREAKER = sys.maxsize
 """A threshold for long jobs: they stop by themselves when an engine is dead (`relay_verl.jobs.run.Job.max_failures`);
@@ -43,6 +44,11 @@ class GuardedEngine:
         self._breaker = Breaker(breaker_threshold, breaker_reset_s)
         self._first_wait_s = first_wait_s
         self.pulse = pulse_of(engine)
+
+    async def load(self) -> EngineLoad | None:
+        """The engine's, if it tells."""
+        load = getattr(self._engine, "load", None)
+        return None if load is None else await load()
 
     async def generate(
         self,

@@ -1,4 +1,4 @@
-"""What a running vLLM server has done and has to do, from the metrics that it publishes at `/metrics`.
+"""What a running vLLM server has done so far, from the metrics that it publishes at `/metrics`.
 
 The counters belong to the server: they move for whoever asks it, and while a response is still being written.
 """
@@ -16,8 +16,6 @@ METRICS_TIMEOUT_S = 5.0
 _NAMES = {
     "vllm:generation_tokens_total": "num_written",
     "vllm:prompt_tokens_total": "num_read",
-    "vllm:num_requests_running": "num_running",
-    "vllm:num_requests_waiting": "num_waiting",
 }
 
 
@@ -29,10 +27,6 @@ class EngineLoad:
     """Tokens generated since it started, those of unfinished responses included."""
     num_read: int
     """Prompt tokens since it started."""
-    num_running: int
-    """Requests that are being written."""
-    num_waiting: int
-    """Requests in the queue."""
 
     @property
     def num_tokens(self) -> int:

@@ -34,7 +34,7 @@ class VerlServerEngine:
         self.pulse = Pulse(self._count_tokens) if addresses else Pulse()
 
     async def load(self) -> EngineLoad | None:
-        """What the replicas have done and have to do, for all who ask them; None if it cannot be known."""
+        """What the replicas have done so far, for all who ask them; None if it cannot be known."""
         return await read_load(self._servers)
 
     async def _count_tokens(self) -> int | None:

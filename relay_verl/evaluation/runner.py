@@ -24,7 +24,7 @@ from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.deadlines import GRADING_S
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.guard import NO_BREAKER
-from relay_verl.evaluation.answerer import Answerer, Rules, to_records
+from relay_verl.evaluation.answerer import Answerer, Rules, count_tokens, to_records
 from relay_verl.evaluation.benchmarks import Benchmark, Questions
 from relay_verl.evaluation.judge import Judge
 from relay_verl.evaluation.results import RESPONSES
@@ -245,8 +245,16 @@ def _make_job(
         vocabulary,
     )
     pool = Pool(make_worker, default_num_workers() if num_workers is None else num_workers, at_a_time)
-    timeout_s = settings.rollout_timeout_s + GRADING_S
-    return Job(spec, JsonLines(), pool.process, to_records, max_concurrency=at_a_time, timeout_s=timeout_s)
+    return Job(
+        spec,
+        JsonLines(),
+        pool.process,
+        to_records,
+        max_concurrency=at_a_time,
+        timeout_s=settings.rollout_timeout_s + GRADING_S,
+        engines={role: engines[model] for role, model in (("student", student), ("teacher", teacher)) if model},
+        count_tokens=count_tokens,
+    )
 
 
 def _describe(

@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 OUT ?= outputs/quickstart
 export VENV
 
-.PHONY: help setup quickstart tables test unit lint format docs-check clean
+.PHONY: help setup quickstart real tables test unit lint format docs-check clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,6 +17,9 @@ setup: $(VENV)/ready  ## the virtual environment, for CPU
 
 quickstart: $(VENV)/ready  ## build the tiny pair, train its relay, evaluate: everything in outputs/quickstart
 	$(PY) examples/tiny/quickstart.py --out $(OUT)
+
+real: $(VENV)/ready  ## the chain on a real pair, 0.5B and 1.5B, in outputs/real; up to 3 hours
+	$(PY) examples/real/real.py --out outputs/real
 
 tables: $(VENV)/ready  ## the paper's tables on the tiny world: every row, three seeds; hours
 	$(PY) examples/tiny/tables.py --out outputs/tables

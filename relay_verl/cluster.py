@@ -83,7 +83,9 @@ def tokenizer_at(config: Any, path: str) -> Any:
 
 def tokenizer_path_of(config: Any, model: str) -> str:
     """Where training reads the tokenizer of the student at `model`."""
-    return config.actor_rollout_ref.model.get("tokenizer_path") or model
+    from omegaconf import OmegaConf
+
+    return OmegaConf.select(config, "actor_rollout_ref.model.tokenizer_path") or model
 
 
 @contextmanager

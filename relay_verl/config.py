@@ -79,7 +79,9 @@ class TeacherSettings:
     top_k: Annotated[int, Field(strict=True), AfterValidator(_check_top_k)] = -1
     """How many of the likeliest tokens it samples from; -1, as in the released service, for all. Sent like `top_p`."""
     timeout_s: Positive = 300.0
-    """Seconds a call may take, retries included."""
+    """Seconds of silence after which a call fails, retries included. The deadline follows the load: an engine that
+    answers other calls, or whose token counter moves, is not silent, and a call that waits in its queue is not late. A
+    call that later calls overtake fails in a time that follows their pace. `relay_verl.deadlines` has the rule."""
     node_resource: str | None = None
     """Ray custom resource of the nodes that replicas run on, and that the trainer leaves free; None: any node."""
     start_timeout_s: Positive = 1800.0

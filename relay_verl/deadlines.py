@@ -1,15 +1,32 @@
-"""How long the parts of a rollout may take, and a deadline that holds. Pure.
+"""How long the parts of a rollout may take, deadlines that hold, and deadlines that follow the load. Pure.
 
 Invariant: whoever waits has more time than what it waits for. A sample's turn ends within its group's time
 (`relay.rollout_timeout_s`); a group that does not end in time counts as failed, and its worker says so within
 `STATUS_TIMEOUT_S`; the replay buffer waits `GRACE_S` longer than a group may take, so that a hung group is one failed
 group and only a worker that says nothing at all ends the run.
+
+The rule for requests (`Pulse`). A request that waits in the queue of a slow engine, or shares the engine with many
+others, is not late: an engine that makes progress is alive. So a request's `timeout_s` is about silence, and a request
+fails as soon as one of these is true:
+
+1. Silence: for `timeout_s` since it was sent, the engine has shown no sign of life. An answer to any request of this
+   engine object is a sign, and so is a token counter of the engine that moves (vLLM's metrics, looked at every quarter
+   of `timeout_s`), since other processes may ask the same engine.
+2. Lost: a request that was sent later has been answered, and since then it has taken `timeout_s` and `LOST_FACTOR`
+   times as long as its tokens take at the pace of those later requests. An engine starts requests in the order in which
+   they come, so one that was overtaken is being written, or the engine does not have it.
+3. `LONGEST_WAIT` times `timeout_s` since it was sent, whatever the engine does.
+
+A hung engine fails all its requests in `timeout_s`; 24 short requests in the queue of an engine that writes one after
+the other are all served; one that the engine lost fails in a time that follows its pace.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import math
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -22,9 +39,16 @@ GRACE_S = 5 * STATUS_TIMEOUT_S
 GRADING_S = 600.0
 """Seconds that grading and judging may take after a response is written, the start of their workers included."""
 
+LOST_FACTOR = 4.0
+"""How much slower than the requests sent after it a request may be, before it counts as lost."""
+LONGEST_WAIT = 24
+"""Most times its `timeout_s` that a request waits."""
+LOOKS = 4
+"""How often in `timeout_s` the engine's counter is looked at while requests wait."""
+
 
 class DeadlineError(TimeoutError):
-    """Work took longer than `run_within` gives it."""
+    """Work took longer than it may."""
 
 
 async def run_within(timeout_s: float, work: Coroutine[Any, Any, Result]) -> Result:
@@ -33,8 +57,7 @@ async def run_within(timeout_s: float, work: Coroutine[Any, Any, Result]) -> Res
     Raises:
         DeadlineError: it took longer.
     """
-    task = asyncio.create_task(work)
-    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # an abandoned error is not logged
+    task = _start(work)
     try:
         done, _ = await asyncio.wait({task}, timeout=timeout_s)
     finally:
@@ -42,3 +65,136 @@ async def run_within(timeout_s: float, work: Coroutine[Any, Any, Result]) -> Res
     if not done:
         raise DeadlineError(f"not done within {timeout_s:g} s")
     return task.result()
+
+
+def _start(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+    task = asyncio.create_task(work)
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # an abandoned error is not logged
+    return task
+
+
+@dataclass(eq=False)
+class _Request:
+    """A request that waits."""
+
+    sent_at: float
+    """By the event loop's clock, as all times here."""
+    num_tokens: int
+    """Most tokens of its answer."""
+    overtaken_at: float = math.inf
+    """When a request that was sent later was answered first."""
+    later_tokens: int = 0
+    """Tokens of the answers to requests that were sent later ..."""
+    later_seconds: float = 0.0
+    """... and the seconds that each of these took, added up."""
+
+
+class Pulse:
+    """An engine's signs of life, as one process sees them, and deadlines that follow them: the rule above.
+
+    Can be sent to another process, where it starts anew.
+
+    Args:
+        count_tokens: a number that grows while the engine works for anyone; None from it says that it cannot be known.
+    """
+
+    def __init__(self, count_tokens: Callable[[], Awaitable[int | None]] | None = None):
+        self._count_tokens = count_tokens
+        self._waiting: set[_Request] = set()
+        self._last_sign_at = -math.inf
+        self._last_count: int | None = None
+        self._looked_at = -math.inf
+        self._look: asyncio.Task[None] | None = None
+        self.num_tokens = 0
+        """Tokens of the answers so far, as `relay_verl.engines.ask` counts them."""
+
+    def __reduce__(self) -> Any:
+        return Pulse, (self._count_tokens,)
+
+    def silence_s(self, since: float) -> float:
+        """Seconds without a sign of life, counted from `since` on the event loop's clock."""
+        return asyncio.get_running_loop().time() - max(since, self._last_sign_at)
+
+    async def wait(
+        self,
+        timeout_s: float,
+        work: Coroutine[Any, Any, Result],
+        *,
+        num_tokens: int = 1,
+        measure: Callable[[Result], int] = lambda _: 1,
+    ) -> Result:
+        """What `work`, a request to the engine, returns. Past its deadline it is cancelled and left alone.
+
+        Args:
+            timeout_s: seconds of silence that it bears.
+            work: the request. Only what it returns is a sign of life; what it raises is not.
+            num_tokens: most tokens of the answer.
+            measure: tokens of an answer.
+
+        Raises:
+            DeadlineError: the engine is silent, or this request is lost.
+        """
+        clock = asyncio.get_running_loop().time
+        request = _Request(clock(), num_tokens)
+        self._waiting.add(request)
+        task = _start(work)
+        try:
+            while not task.done():
+                ends_at, reason = self._deadline(request, timeout_s)
+                left_s = ends_at - clock()
+                if left_s <= 0:
+                    raise DeadlineError(reason)
+                # an answer to another request may bring the deadline nearer, so it is looked at now and then
+                await asyncio.wait({task}, timeout=min(left_s, timeout_s / LOOKS))
+                if not task.done():
+                    self._look_at_counter(clock(), timeout_s / LOOKS)
+        finally:
+            self._waiting.discard(request)
+            task.cancel()
+        result = task.result()
+        self._note_answer(request, clock(), max(1, measure(result)))
+        return result
+
+    def _deadline(self, request: _Request, timeout_s: float) -> tuple[float, str]:
+        """When the request fails unless it is answered, and what to say then."""
+        silent_at = max(request.sent_at, self._last_sign_at) + timeout_s
+        ends = [
+            (silent_at, f"no answer within {timeout_s:g} s, to this request or to another one"),
+            (request.sent_at + LONGEST_WAIT * timeout_s, f"no answer within {LONGEST_WAIT * timeout_s:g} s"),
+        ]
+        if request.later_tokens:
+            pace_s = request.later_seconds / request.later_tokens  # seconds a token
+            lost_at = request.overtaken_at + timeout_s + LOST_FACTOR * pace_s * request.num_tokens
+            lost_s = lost_at - request.sent_at
+            ends.append((lost_at, f"no answer within {lost_s:.3g} s, though requests sent after it were answered"))
+        return min(ends)
+
+    def _note_answer(self, request: _Request, now: float, num_tokens: int) -> None:
+        self._last_sign_at = now
+        for other in self._waiting:
+            if other.sent_at < request.sent_at:
+                other.overtaken_at = min(other.overtaken_at, now)
+                other.later_tokens += num_tokens
+                other.later_seconds += now - request.sent_at
+
+    def _look_at_counter(self, now: float, every_s: float) -> None:
+        """Start a look at the engine's counter, unless the last one was a moment ago; nothing waits for it."""
+        is_looking = self._look is not None and not self._look.done()
+        if self._count_tokens is None or is_looking or now - self._looked_at < every_s:
+            return
+        self._looked_at = now
+        self._look = _start(self._read_counter(self._count_tokens))
+
+    async def _read_counter(self, count_tokens: Callable[[], Awaitable[int | None]]) -> None:
+        count = await count_tokens()
+        if count is None:
+            return
+        if self._last_count is not None and count != self._last_count:
+            self._last_sign_at = asyncio.get_running_loop().time()
+        self._last_count = count
+
+
+def pulse_of(engine: Any) -> Pulse:
+    """The pulse that an engine keeps for all who ask it in this process, or a new one for an engine that keeps none."""
+    pulse = getattr(engine, "pulse", None)
+    return pulse if isinstance(pulse, Pulse) else Pulse()

@@ -26,6 +26,7 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from relay_verl.constraint import force_command
+from relay_verl.deadlines import pulse_of
 from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import EngineError, FinishReason, Generation, TeacherError, TokenEngine
 from relay_verl.policies import Interruption, Learned, Policy
@@ -59,6 +60,8 @@ class RelayDecoder:
         self.config = config
         self.tokens = TokenBytes(tokenizer)
         self.end_ids = end_ids_of(tokenizer, config.end_ids)
+        self.student_pulse = pulse_of(student)
+        self.teacher_pulse = pulse_of(teacher)
 
     async def run(
         self,
@@ -135,6 +138,7 @@ class Relay:
     ):
         self._decoder = decoder
         self._teacher = teacher
+        self._teacher_pulse = decoder.teacher_pulse if teacher is decoder.teacher else pulse_of(teacher)
         self._config = config
         self._policy = policy
         self._sampling = sampling
@@ -244,6 +248,8 @@ class Relay:
                 sampling=self._seeded(self._sampling),
                 request_id=self._request_id,
             ),
+            pulse=self._decoder.student_pulse,
+            max_tokens=max_tokens,
         )
         if not piece.token_ids and piece.finish_reason == "stop":
             raise EngineError("the student's engine wrote nothing and did not end")
@@ -312,6 +318,8 @@ class Relay:
                     sampling=self._seeded(self._config.teacher_sampling),
                     request_id=self._request_id,
                 ),
+                pulse=self._teacher_pulse,
+                max_tokens=max_tokens,
             )
             answer = self._check_answer(answer, max_tokens)
         except EngineError as error:

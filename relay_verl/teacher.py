@@ -155,6 +155,7 @@ async def start_replicas(
         free_cache_engine=False,
         enable_sleep_mode=False,
         dtype=settings.dtype or rollout.dtype,
+        disable_log_stats=False,  # the counters that tell whether a silent engine is busy
     )
     model = OmegaConf.create(
         {
@@ -178,10 +179,10 @@ async def start_replicas(
     ]
     nodes = [find_reserved(settings, rank, gpus_per_node, name=name) for rank in range(settings.num_replicas)]
     await asyncio.gather(*(start_in(replica, groups) for replica, groups in zip(replicas, nodes, strict=True)))
-    balancer = get_router_handle(servers={replica.server_address: replica.server_handle for replica in replicas})
-    client = LLMServerClient(config=config, load_balancer_handle=balancer)
+    servers = {replica.server_address: replica.server_handle for replica in replicas}
+    client = LLMServerClient(config=config, load_balancer_handle=get_router_handle(servers=servers))
     ends = read_vocabulary(path, tokenizer, trust_remote_code=model.trust_remote_code).end_ids
-    return VerlServerEngine(client, tokenizer, end_ids=ends), replicas
+    return VerlServerEngine(client, tokenizer, addresses=list(servers), end_ids=ends), replicas
 
 
 def _guard(engine: TokenEngine, settings: TeacherSettings) -> GuardedEngine:

@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/real/data"), help="folder for the three files")
     parser.add_argument("--warmup", type=int, default=48, help="questions of the warm-up")
-    parser.add_argument("--training", type=int, default=96, help="questions that the filter sees")
+    parser.add_argument("--training", type=int, default=48, help="questions that the filter sees")
     options = parser.parse_args()
     write_questions(options.out, num_warmup=options.warmup, num_training=options.training)
 

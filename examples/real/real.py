@@ -5,7 +5,7 @@
     OUT/data          questions, the warm-up's data, the questions with the teacher's pass counts, the warm student
     OUT/train/NAME    a training run: its metrics, log, samples and student
     OUT/results       every response of the evaluation
-    OUT/report        report.md, report.html, table.md, cards; OUT/stages.json has what each stage took
+    OUT/report        report.html, report.md, samples.html, cards/, stages.md: what each stage took
 
 A second run takes up what a stopped one left; more --steps need another --out, for a finished run is kept.
 """
@@ -23,7 +23,7 @@ from relay_verl.evaluation.report import write_report
 from relay_verl.evaluation.results import read_result
 from relay_verl.evaluation.runner import Condition, Exam, evaluate
 from relay_verl.evaluation.table import summarize, to_markdown
-from relay_verl.evaluation.trace import write_trace
+from relay_verl.evaluation.trace import write_cards, write_trace
 from relay_verl.files import replace_file
 from relay_verl.pipeline import Run, relay_verl, run, train, warm_up
 from relay_verl.weights import find_model
@@ -32,6 +32,7 @@ from relay_verl.weights.get import COMPLETE_FILE
 STUDENT, TEACHER = "qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct"
 CPU = "+relay=real_cpu"
 ROUTERS, RANDOM_CALLS, FIXED = ("router_0.25", "router_0.5"), ("random_0.02",), ("fixed_20", "fixed_100")
+NUM_CARDS = 3
 
 
 class Example:
@@ -40,7 +41,7 @@ class Example:
     def __init__(self, options: argparse.Namespace):
         self.options = options
         self.out: Path = options.out.resolve()
-        self.data = self.out / "data"
+        self.data, self.results = self.out / "data", self.out / "results"
         self.models = Path(os.environ.get("RELAY_MODELS_DIR", Path.home() / ".cache" / "relay_verl" / "models"))
         self.student, self.teacher, self.warm = self.models / STUDENT, self.models / TEACHER, self.data / "student_warm"
         self.relay, self.grpo = Run(self.out / "train" / "relay_real"), Run(self.out / "train" / "grpo_real")
@@ -69,7 +70,7 @@ class Example:
         teacher = str(self.teacher)
 
         def under(row: str, policy: str, student: Path | None) -> Condition:
-            out = self.out / "results" / row / policy
+            out = self.results / row / policy
             address = str(student) if student else None
             return Condition(f"{row} {policy}", out, address, teacher, policy, f"real/{row}")
 
@@ -79,7 +80,7 @@ class Example:
                 under("teacher", "teacher_alone", None),
             ],
             [under("warm", "learned", self.warm)],
-            [under("relay", policy, self.relay.student) for policy in ("learned", "teacher_free", *FIXED)],
+            [under("relay", policy, self.relay.student) for policy in ("learned", *FIXED)],
             [under("grpo", "student_alone", self.grpo.student)],
         ]
 
@@ -96,18 +97,18 @@ class Example:
         metrics = {training.folder.name: training.metrics for training in (self.relay, self.grpo)}
         write_report(folders, report, metrics=metrics)
         write_trace(folders, report / "samples.html")
-        table = to_markdown(summarize(record for folder in folders for record in read_result(folder).records))
-        replace_file(report / "table.md", f"{table}\n\n{stages.to_markdown()}\n".encode())
-        return table
+        write_cards([self.results / "relay" / "learned"], report / "cards", NUM_CARDS)
+        replace_file(report / "stages.md", f"{stages.to_markdown()}\n".encode())
+        return to_markdown(summarize(record for folder in folders for record in read_result(folder).records))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/real"), help="where everything goes")
-    parser.add_argument("--steps", type=int, default=10, help="steps of each training run")
-    parser.add_argument("--questions", type=int, default=64, help="questions of the evaluation, at most 256")
+    parser.add_argument("--steps", type=int, default=6, help="steps of each training run")
+    parser.add_argument("--questions", type=int, default=60, help="questions of the evaluation, at most 256")
     parser.add_argument("--warmup", type=int, default=48, help="questions of the warm-up")
-    parser.add_argument("--training", type=int, default=96, help="questions that the filter sees")
+    parser.add_argument("--training", type=int, default=48, help="questions that the filter sees")
     options = parser.parse_args()
     example = Example(options)
     data, stages = example.data, Stages(example.out / "stages.json")
@@ -133,7 +134,7 @@ def main() -> None:
         stages.run(training.folder.name, bound, trained, lambda training=training: example.train(training))
     stages.run("evaluation", "decoding, the teacher's most of all", False, example.evaluate)
     print(f"\n{example.report(stages)}\n\n{stages.to_markdown()}")
-    print(f"\n{example.out / 'report'}: report.html, table.md, samples.html")
+    print(f"\n{example.out / 'report'}: report.html, samples.html, cards")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ def listing(recipes: Iterable[Recipe], configs: Mapping[str, Any]) -> Table:
     groups: dict[str, list[Recipe]] = {}
     for recipe in sorted(recipes, key=_order):
         groups.setdefault(group_of(recipe, configs[recipe.name]), []).append(recipe)
-    rest = [WARM_UP, OTHER_TEACHERS, RELEASE, OTHERS, TINY]
+    own = [size.heading for size in paper().students(is_in_paper=False)]
+    rest = [WARM_UP, OTHER_TEACHERS, RELEASE, OTHERS, *own, TINY]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in COLUMNS:
         is_number = column in ("accuracy", "calls", "GPUs", "GiB")
@@ -57,6 +58,8 @@ def group_of(recipe: Recipe, config: Any) -> str:
         return TINY
     if is_warm_up(recipe):
         return WARM_UP
+    if recipe.row and not paper().sizes[recipe.row.size].is_in_paper:
+        return paper().sizes[recipe.row.size].heading
     if recipe.table is not None:
         return recipe.table
     if "relay.teacher.path" in recipe.keys:

@@ -39,7 +39,7 @@ class Recipe:
 
     @property
     def row(self) -> Row | None:
-        """The row of the paper, or of the tiny world, that it trains."""
+        """The row of the paper, or of a pair of our own, that it trains."""
         return next((row for row in rows() if row.recipe == self.name), None)
 
     @property

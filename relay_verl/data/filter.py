@@ -16,6 +16,7 @@ import pyarrow as pa
 from relay_verl.data.seeds import sample_seed
 from relay_verl.data.solvability import COLUMN, PassCount
 from relay_verl.data.truths import truth_of
+from relay_verl.deadlines import pulse_of
 from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import TokenEngine
 from relay_verl.grading import Grader, kind_of
@@ -39,7 +40,7 @@ class TeacherFilter:
         sampling: as vLLM names it, such as {"temperature": 0.7}.
         seed: of all samples; None for none.
         template: arguments of the chat template.
-        timeout_s: seconds a response may take.
+        timeout_s: seconds without a sign of life from the teacher after which a response fails.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class TeacherFilter:
         timeout_s: float = 3600.0,
     ):
         self._teacher = teacher
+        self._pulse = pulse_of(teacher)
         self._tokenizer = tokenizer
         self._num_samples = num_samples
         self._stop_at = stop_at
@@ -94,6 +96,8 @@ class TeacherFilter:
             lambda: self._teacher.generate(
                 prompt_ids, max_tokens=self._max_tokens, sampling={**self._sampling, **seed}
             ),
+            pulse=self._pulse,
+            max_tokens=self._max_tokens,
         )
         text = self._tokenizer.decode(generation.token_ids, skip_special_tokens=True)
         verdict = await self._grader.grade_async(text, truth_of(row["reward_model"]), kind_of(row.get("ability")))
@@ -108,3 +112,8 @@ def filtered_schema(schema: pa.Schema) -> pa.Schema:
 def to_records(row: Row, result: Mapping[str, int]) -> list[Row]:
     """The row with its pass count."""
     return [{**row, COLUMN: dict(result)}]
+
+
+def count_tokens(result: Mapping[str, int]) -> int:
+    """What the teacher wrote for a result."""
+    return result["num_tokens"]

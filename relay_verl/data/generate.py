@@ -89,6 +89,10 @@ class Plan:
     """The output's rows of a query and its result."""
     num_requests: int
     """Responses a query takes at most."""
+    author: str
+    """Who the model is: student or teacher."""
+    count_tokens: Callable[[Any], int]
+    """Tokens that the model wrote for a result."""
     summarize: Callable[[Path], Mapping[str, Any]] | None = None
     """See `relay_verl.jobs.run.Job.summarize`."""
 
@@ -103,9 +107,11 @@ class Plan:
             pool.process,
             self.to_records,
             max_concurrency=at_a_time,
-            # each response has its own deadline, and early stopping asks for them one after the other at worst
+            # each response has its own deadline, and early stopping asks for them one after another at worst
             timeout_s=self.num_requests * self.model.timeout_s + GRADING_S,
             summarize=self.summarize,
+            engines={self.author: engine},
+            count_tokens=lambda result: {self.author: self.count_tokens(result)},
         )
 
 
@@ -131,6 +137,8 @@ def plan_warmup_data(config: Any, source: Source, student: str) -> Plan:
         make_worker=partial(WarmupSampler, timeout_s=settings.rollout_timeout_s, **arguments),
         to_records=warmup_samples.to_records,
         num_requests=settings.warmup.num_samples,
+        author="student",
+        count_tokens=warmup_samples.count_tokens,
         summarize=warmup_samples.summarize,
     )
 
@@ -171,6 +179,8 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
         make_worker=partial(TeacherFilter, timeout_s=settings.rollout_timeout_s, **arguments),
         to_records=teacher_filter.to_records,
         num_requests=chosen.num_samples,
+        author="teacher",
+        count_tokens=teacher_filter.count_tokens,
     )
 
 

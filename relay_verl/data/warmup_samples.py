@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from relay_verl.data.seeds import derive_seed, sample_seed
 from relay_verl.data.warmup import DrawnCall, draw_calls, place_calls
+from relay_verl.deadlines import pulse_of
 from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import TokenEngine
 from relay_verl.grading.answers import last_boxed
@@ -67,7 +68,7 @@ class WarmupSampler:
         sampling: as vLLM names it.
         seed: of all samples and places; None for fresh ones.
         template: arguments of the chat template.
-        timeout_s: seconds a response may take.
+        timeout_s: seconds without a sign of life from the student after which a response fails.
         written_length: the number that every command says; None draws it by the law of lengths.
     """
 
@@ -88,6 +89,7 @@ class WarmupSampler:
         written_length: int | None = None,
     ):
         self._student = student
+        self._pulse = pulse_of(student)
         self._tokenizer = tokenizer
         self._num_samples = num_samples
         self._num_placements = num_placements
@@ -117,6 +119,8 @@ class WarmupSampler:
         generation = await ask_within(
             self._timeout_s,
             lambda: self._student.generate(prompt_ids, max_tokens=self._max_tokens, sampling=sampling),
+            pulse=self._pulse,
+            max_tokens=self._max_tokens,
         )
         return [
             self._place(key, prompt_ids, generation.token_ids, generation.finish_reason != "length", sample, placement)
@@ -185,3 +189,8 @@ def summarize(path: Path) -> dict[str, int]:
 def to_records(row: Row, result: list[Row]) -> list[Row]:
     """The rows as they are."""
     return result
+
+
+def count_tokens(result: list[Row]) -> int:
+    """What the student wrote for a result: a response stands in the row of each of its placements."""
+    return sum(row["num_own_tokens"] for row in result if row["placement"] == 0)

@@ -1,4 +1,4 @@
-"""Asking an engine that is not ours: a deadline that holds, and an answer that is one.
+"""Asking an engine that is not ours: a deadline that holds and follows the load, and an answer that is one.
 
 Invariant: whatever an engine does, `ask_within` returns a well-formed Generation or raises EngineError in time.
 """
@@ -8,32 +8,45 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from relay_verl.deadlines import DeadlineError, Pulse
 from relay_verl.engines.base import EngineError, Generation
 
 
-async def ask_within(timeout_s: float, ask: Callable[[], Awaitable[Generation]]) -> Generation:
+async def ask_within(
+    timeout_s: float, ask: Callable[[], Awaitable[Generation]], *, pulse: Pulse | None = None, max_tokens: int = 1
+) -> Generation:
     """Ask an engine, with a deadline that holds even if it does not hear its cancellation; whatever goes wrong out
-    there is an EngineError."""
+    there is an EngineError.
+
+    Args:
+        timeout_s: seconds of silence after which it fails; `relay_verl.deadlines` has the whole rule.
+        ask: the request.
+        pulse: the engine's, from `relay_verl.deadlines.pulse_of`; None if nothing else is asked of it.
+        max_tokens: most tokens of the answer.
+    """
 
     async def call() -> Generation:
-        return await ask()
+        try:
+            return _check(await ask())
+        except asyncio.CancelledError:
+            # by the engine, or by us: then this error reaches no reader
+            raise EngineError("the engine cancelled the request") from None
 
-    task = asyncio.create_task(call())
-    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody may be left to look at it
+    pulse = pulse or Pulse()
     try:
-        done, _ = await asyncio.wait({task}, timeout=timeout_s)
-    finally:
-        task.cancel()
-    if not done:
-        raise EngineError(f"no answer within {timeout_s:g} s")
-    if task.cancelled():
-        raise EngineError("the engine cancelled the request")
-    error = task.exception()
-    if isinstance(error, EngineError) or (error is not None and not isinstance(error, Exception)):
-        raise error
-    if error is not None:
+        generation = await pulse.wait(timeout_s, call(), num_tokens=max_tokens, measure=_num_tokens)
+    except DeadlineError as error:
+        raise EngineError(str(error)) from None
+    except EngineError:
+        raise
+    except Exception as error:
         raise EngineError(f"{type(error).__name__}: {error}") from error
-    return _check(task.result())
+    pulse.num_tokens += len(generation.token_ids)
+    return generation
+
+
+def _num_tokens(generation: Generation) -> int:
+    return len(generation.token_ids)
 
 
 def _check(generation: Generation) -> Generation:

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from relay_verl.deadlines import pulse_of
 from relay_verl.engines.base import Generation, TokenEngine
 from relay_verl.engines.breaker import Breaker, CircuitOpenError
+from relay_verl.engines.load import EngineLoad
 
 NO_BREAKER = sys.maxsize
 """A threshold for long jobs: they stop by themselves when an engine is dead (`relay_verl.jobs.run.Job.max_failures`);
@@ -17,7 +19,8 @@ a moment's trouble must not fail queries."""
 class GuardedEngine:
     """Tries again when `engine` fails, and fails at once while it looks dead.
 
-    The caller's deadline bounds all tries together. Can be sent to a Ray worker; each worker counts for itself.
+    The caller's deadline (`relay_verl.engines.ask`) bounds all tries together. Can be sent to a Ray worker; each worker
+    counts for itself.
 
     Args:
         engine: whom to ask.
@@ -40,6 +43,12 @@ class GuardedEngine:
         self._num_retries = num_retries
         self._breaker = Breaker(breaker_threshold, breaker_reset_s)
         self._first_wait_s = first_wait_s
+        self.pulse = pulse_of(engine)
+
+    async def load(self) -> EngineLoad | None:
+        """The engine's, if it tells."""
+        load = getattr(self._engine, "load", None)
+        return None if load is None else await load()
 
     async def generate(
         self,

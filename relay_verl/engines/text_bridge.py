@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from relay_verl.deadlines import pulse_of
 from relay_verl.engines.base import FinishReason, Generation, TokenEngine
 from relay_verl.tokenization import TokenBytes, chat_ids, end_ids_of
 
@@ -43,6 +44,7 @@ class TextBridge:
     ):
         self.engine = engine
         self.end_ids = end_ids_of(theirs, end_ids)
+        self.pulse = pulse_of(engine)
         self.theirs = _Text(theirs)
         self.ours = _Text(ours)
         self.template = template
@@ -62,6 +64,7 @@ class BridgedTeacher:
 
     def __init__(self, bridge: TextBridge, messages: Iterable[Mapping[str, Any]], num_prompt_tokens: int):
         self._bridge = bridge
+        self.pulse = bridge.pulse  # one engine answers all responses
         self._messages = messages
         self._num_prompt_tokens = num_prompt_tokens
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from relay_verl.deadlines import Pulse
 from relay_verl.engines.base import NEUTRAL_SAMPLING, EngineError, FinishReason, Generation
+from relay_verl.engines.load import EngineLoad, read_load
 from relay_verl.tokenization import TokenBytes, end_ids_of
 
 
@@ -19,17 +21,34 @@ class VerlServerEngine:
         client: verl's client.
         tokenizer: the models' tokenizer.
         tracks_versions: remember which weight versions wrote for each request, until `pop_weight_versions`.
+        addresses: HOST:PORT of the replicas, whose metrics tell how far they are; without any they cannot be asked.
         end_ids: what else than the tokenizer's end-of-sequence token ends a response (`relay_verl.vocabulary`).
     """
 
     def __init__(
-        self, client: Any, tokenizer: Any, *, tracks_versions: bool = False, end_ids: frozenset[int] = frozenset()
+        self,
+        client: Any,
+        tokenizer: Any,
+        *,
+        tracks_versions: bool = False,
+        addresses: Sequence[str] = (),
+        end_ids: frozenset[int] = frozenset(),
     ):
         self.client = client
         self._end_ids = end_ids_of(tokenizer, end_ids)
         self._tokens = TokenBytes(tokenizer)
         self._tracks_versions = tracks_versions
         self._versions: dict[str, list[int]] = {}
+        self._servers = [f"http://{address}" for address in addresses]
+        self.pulse = Pulse(self._count_tokens) if addresses else Pulse()
+
+    async def load(self) -> EngineLoad | None:
+        """What the replicas have done so far, for all who ask them; None if it cannot be known."""
+        return await read_load(self._servers)
+
+    async def _count_tokens(self) -> int | None:
+        load = await self.load()
+        return None if load is None else load.num_tokens
 
     async def generate(
         self,

@@ -162,3 +162,9 @@ def task_of(row: Row) -> str | None:
 def to_records(query: Row, record: Row) -> list[Row]:
     """The output's row of a query."""
     return [record]
+
+
+def count_tokens(record: Row) -> dict[str, int]:
+    """What each model wrote of a record, as JSON."""
+    num_teacher_tokens = record["num_teacher_tokens"]
+    return {"student": record["num_tokens"] - num_teacher_tokens, "teacher": num_teacher_tokens}

@@ -3,8 +3,8 @@
 The paper's judge is GPT-4o-mini at temperature 0.1, which is given the answer and the ground truth; the prompt is ours
 (`relay_verl.evaluation.judge_prompt`).
 
-Invariant: `Judge.judge` returns a JudgeText within its deadline whatever the endpoint does, and the key is in none of
-our objects, texts and files.
+Invariant: `Judge.judge` returns a JudgeText within its deadline, which follows the load (`relay_verl.deadlines`),
+whatever the endpoint does, and the key is in none of our objects, texts and files.
 
 Right and wrong answers are judged alike: nothing here knows the rule's verdict (the authors' release asks about wrong
 ones only). An answer that says nothing, or a response without a box, is wrong without being asked about: a departure,
@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from relay_verl.config import ConfigError
+from relay_verl.deadlines import LONGEST_WAIT, DeadlineError, Pulse
 from relay_verl.engines.base import EngineError
 from relay_verl.engines.breaker import Breaker
 from relay_verl.evaluation.judge_prompt import MESSAGE, RULES, as_utf8, make_messages, read_verdict, says_something
@@ -77,7 +78,8 @@ class Judge:
         model: the model's name there, such as gpt-4o-mini.
         api_key_env: environment variable that holds the key.
         temperature: sampling temperature; the paper's.
-        timeout_s: seconds a verdict may take, retries included; one try may take half of it.
+        timeout_s: seconds of the endpoint's silence after which a verdict fails, retries included; one try fails after
+            half of it. An endpoint that answers other requests is not silent: one with a long queue is not late.
         num_retries: further tries after a failed one, with exponential backoff, or after what the endpoint asks for.
         breaker_threshold: verdicts in a row that fail for good, after which they fail at once ...
         breaker_reset_s: ... until this many seconds have passed and one is let through to try.
@@ -109,6 +111,7 @@ class Judge:
         self._num_retries = num_retries
         self._first_wait_s = first_wait_s
         self._breaker = Breaker(breaker_threshold, breaker_reset_s)
+        self._pulse = Pulse()
         self._client_of_loop: tuple[Any, Any] = (None, None)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -170,25 +173,32 @@ class Judge:
         from tenacity import (
             AsyncRetrying,
             retry_if_exception,
-            stop_after_attempt,
-            stop_before_delay,
             wait_exception,
             wait_exponential_jitter,
         )
 
         backoff = wait_exponential_jitter(initial=self._first_wait_s, max=MAX_WAIT_S, jitter=self._first_wait_s)
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(1 + self._num_retries) | stop_before_delay(self._timeout_s),
+            stop=lambda state: state.attempt_number > self._num_retries or self._is_too_late(state),
             wait=backoff + wait_exception(lambda error: getattr(error, "wait_s", 0.0)),
             retry=retry_if_exception(lambda error: isinstance(error, _NoReplyError) and error.may_pass),
             reraise=True,
         )
         messages = make_messages(question, answer, ground_truth)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await retrying(self._request, messages)
-        except TimeoutError:
-            raise self._no_reply(f"no reply within {self._timeout_s:g} s") from None
+            return await self._pulse.wait(self._timeout_s, retrying(self._try_once, messages))
+        except DeadlineError as error:
+            raise self._no_reply(str(error)) from None
+
+    def _is_too_late(self, state: Any) -> bool:
+        """Whether the next try would begin past the deadline: then the last error says more than that would."""
+        return self._pulse.silence_s(state.start_time) + float(state.upcoming_sleep) >= self._timeout_s
+
+    async def _try_once(self, messages: list[dict[str, str]]) -> str:
+        try:
+            return await self._pulse.wait(self._timeout_s / 2, self._request(messages))
+        except DeadlineError as error:
+            raise self._no_reply(str(error)) from None
 
     async def _request(self, messages: list[dict[str, str]]) -> str:
         """One try."""
@@ -227,16 +237,16 @@ class Judge:
     @property
     def _client(self) -> Any:
         """The client of the running event loop: its connections belong to one loop."""
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, Timeout
 
         loop, client = self._client_of_loop
         if loop is not asyncio.get_running_loop():
             key = self._key
             if not (key.isascii() and key.isprintable()):
                 raise self._no_reply(f"{self._api_key_env} holds characters that no key has", may_pass=False)
-            client = AsyncOpenAI(
-                base_url=self.base_url, api_key=key or "none", timeout=self._timeout_s / 2, max_retries=0
-            )
+            # the client counts seconds without a byte, which a queue is full of: `_pulse` bounds tries
+            timeout = Timeout(LONGEST_WAIT * self._timeout_s, connect=self._timeout_s / 2)
+            client = AsyncOpenAI(base_url=self.base_url, api_key=key or "none", timeout=timeout, max_retries=0)
             self._client_of_loop = (asyncio.get_running_loop(), client)
         return client
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -20,30 +19,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from relay_verl.cluster import (
-    num_gpus_of,
-    ray_cluster,
-    start_models,
-    template_of,
-    tokenizer_at,
-    tokenizer_path_of,
-)
+from relay_verl.cluster import num_gpus_of, ray_cluster, start_models, template_of
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.deadlines import GRADING_S
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.guard import NO_BREAKER
-from relay_verl.evaluation.answerer import Answerer, Rules, to_records
+from relay_verl.evaluation.answerer import Answerer, Rules, count_tokens, to_records
 from relay_verl.evaluation.benchmarks import Benchmark, Questions
 from relay_verl.evaluation.judge import Judge
 from relay_verl.evaluation.results import RESPONSES
+from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer, vocabulary_of_writer
 from relay_verl.evaluation.summary import write_summary
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines, Row
 from relay_verl.jobs.pool import Pool, default_num_workers
 from relay_verl.jobs.store import JobStore
-from relay_verl.models import as_student, is_endpoint, model_at, model_sha256
+from relay_verl.models import as_student, model_at, model_sha256
 from relay_verl.policies import make_policy, needs_student, needs_teacher
-from relay_verl.vocabulary import Vocabulary, read_vocabulary
+from relay_verl.vocabulary import Vocabulary
 
 _UNTRUNCATED: Mapping[str, Any] = {"top_p": 1.0, "top_k": -1}
 """Sampling from the whole distribution, said in full: what is not said an endpoint takes from the model's files."""
@@ -185,7 +178,8 @@ def evaluate(
             write_summary(condition.out)  # a run may have been killed before it came to that
     if not open_jobs:
         return
-    tokenizer, tokenizer_path = _load_tokenizer(config, [c for c, _ in open_jobs], tokenizer_path)
+    asked = dict.fromkeys(model for condition, _ in open_jobs for model in condition.models if model)
+    tokenizer, tokenizer_path = load_shared_tokenizer(config, list(asked), tokenizer_path)
     relay = read_settings(config.relay)
     settings = replace(relay.teacher, breaker_threshold=NO_BREAKER, timeout_s=relay.rollout_timeout_s)
     models: dict[str, TeacherSettings] = {}
@@ -202,8 +196,8 @@ def evaluate(
     async def run() -> None:
         engines = await start_models(config, models, tokenizer)
         for condition, spec in open_jobs:
-            vocabulary = vocabulary_of_writer(config, condition, tokenizer, tokenizer_path)
-            job = _make_job(config, condition, spec, exam, engines, tokenizer, vocabulary, models, num_workers)
+            vocabulary = vocabulary_of_writer(config, *condition.models, tokenizer, tokenizer_path)
+            job = _make_job(config, condition, spec, exam, engines, tokenizer, models, num_workers, vocabulary)
             await run_job(job, exam.queries(), exam.num_queries, condition.out / RESPONSES)
             write_summary(condition.out)
 
@@ -223,9 +217,9 @@ def _make_job(
     exam: Exam,
     engines: Mapping[str, TokenEngine],
     tokenizer: Any,
-    vocabulary: Vocabulary,
     models: Mapping[str, TeacherSettings],
     num_workers: int | None,
+    vocabulary: Vocabulary | None = None,
 ) -> Job:
     student, teacher = condition.models
     settings = read_settings(config.relay)
@@ -251,8 +245,16 @@ def _make_job(
         vocabulary,
     )
     pool = Pool(make_worker, default_num_workers() if num_workers is None else num_workers, at_a_time)
-    timeout_s = settings.rollout_timeout_s + GRADING_S
-    return Job(spec, JsonLines(), pool.process, to_records, max_concurrency=at_a_time, timeout_s=timeout_s)
+    return Job(
+        spec,
+        JsonLines(),
+        pool.process,
+        to_records,
+        max_concurrency=at_a_time,
+        timeout_s=settings.rollout_timeout_s + GRADING_S,
+        engines={role: engines[model] for role, model in (("student", student), ("teacher", teacher)) if model},
+        count_tokens=count_tokens,
+    )
 
 
 def _describe(
@@ -288,36 +290,3 @@ def _describe(
         "template": template_of(config),
         "rollout_sha256": hashlib.sha256(json.dumps(rollout, sort_keys=True, default=str).encode()).hexdigest(),
     }
-
-
-def vocabulary_of_writer(config: Any, condition: Condition, tokenizer: Any, tokenizer_path: str) -> Vocabulary:
-    """The vocabulary of the model that writes under a condition and reads what the other one writes. An endpoint does
-    not say how large its own is: the model whose tokenizer it has does."""
-    student, teacher = condition.models
-    writer = student or teacher
-    path = tokenizer_path if writer is None or is_endpoint(writer) else writer
-    trusts = config.actor_rollout_ref.model.get("trust_remote_code", False)
-    return read_vocabulary(path, tokenizer, trust_remote_code=trusts)
-
-
-def _load_tokenizer(config: Any, conditions: Sequence[Condition], path: str | None) -> tuple[Any, str]:
-    """The tokenizer of all these models, which must be one, and where it is from."""
-    from verl.utils import hf_tokenizer
-
-    from relay_verl.preflight import check_model_path, compare_tokenizers
-    from relay_verl.preflight.models import compare_prompts
-
-    addresses = dict.fromkeys(model for condition in conditions for model in condition.models if model)
-    paths = [check_model_path("--student, --teacher", address) for address in addresses if not is_endpoint(address)]
-    path = path or (tokenizer_path_of(config, paths[0]) if paths else None)
-    if path is None:
-        raise ConfigError("--tokenizer: all models are endpoints; name the model whose tokenizer they have")
-    trusts = config.actor_rollout_ref.model.get("trust_remote_code", False)
-    tokenizer = tokenizer_at(config, path)
-    for other in paths:
-        others = hf_tokenizer(other, trust_remote_code=trusts)
-        if difference := compare_tokenizers(tokenizer, others):
-            raise ConfigError(f"{path} and {other} differ in their tokenizers: {difference}")
-        if difference := compare_prompts(tokenizer, others, template_of(config)):
-            print(f"warning: {path} and {other}: {difference}; all read that of {path}", file=sys.stderr)
-    return tokenizer, path

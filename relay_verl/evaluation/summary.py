@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.evaluation.consumption import cost
-from relay_verl.evaluation.paper import find_row
+from relay_verl.evaluation.paper import paper
 from relay_verl.evaluation.records import ResponseRecord
 from relay_verl.evaluation.results import SUMMARY, Result, read_result
 from relay_verl.evaluation.statistics import (
@@ -53,14 +53,15 @@ def write_summary(folder: Path) -> None:
 
 def summary_of(result: Result) -> dict[str, Any]:
     """The summary of one result as JSON's types."""
-    row = find_row(result.row) if result.row else None
+    # a row or a policy that is not known here costs its words, not the summary
+    row, policy = paper().rows.get(result.row or ""), result.job.get("policy")
     records = result.records
     benchmarks = list(dict.fromkeys(record.benchmark for record in records))
     return {
         "condition": result.job.get("condition"),
-        "in_words": condition_words(row, result.policy),
+        "in_words": condition_words(row, policy) if policy else None,
         "row": result.row,
-        "policy": result.policy,
+        "policy": policy,
         "student": result.job.get("student"),
         "teacher": result.teacher,
         "seed": result.job.get("seed"),

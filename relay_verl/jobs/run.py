@@ -1,4 +1,4 @@
-"""Runs a long job: queries in, one result each, in any order, without a barrier; progress with an estimate.
+"""Runs a long job: queries in, one result each, in any order, without a barrier; progress as it is made.
 
 Memory is bounded by the open shards: queries are read as they are needed, and a shard is forgotten when it is written.
 A query that fails leaves no result; the others go on, and the same command tries it again.
@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from relay_verl.deadlines import Pulse
 from relay_verl.engines.base import EngineError
 from relay_verl.jobs.formats import Format, Row
+from relay_verl.jobs.progress import ProgressBar, TokenMeter
 from relay_verl.jobs.store import JobError, JobStore, Shard
 from relay_verl.versions import versions
 
@@ -34,7 +34,8 @@ class Job:
     format: Format
     """The output's kind of file."""
     process: Callable[[Row], Awaitable[Any]]
-    """A query's result, as JSON. An EngineError or TimeoutError fails this query alone."""
+    """A query's result, as JSON. An EngineError or TimeoutError fails this query alone; past `timeout_s` it is
+    cancelled."""
     to_records: Callable[[Row, Any], list[Row]]
     """The output's rows of a query and its result."""
     shard_size: int = 256
@@ -42,16 +43,23 @@ class Job:
     max_concurrency: int = 256
     """Queries under way at a time."""
     timeout_s: float = 3600.0
-    """Seconds a query may take."""
+    """Seconds without a result of any query after which a query fails; like a request to an engine, a query that waits
+    while others end is not late (`relay_verl.deadlines`)."""
     summarize: Callable[[Path], Mapping[str, Any]] | None = None
     """Numbers on the whole output, which the manifest gets as its `summary`; None leaves it without."""
     max_failures: int = 32
     """Failures in a row after which the job stops: the engine looks dead."""
+    engines: Mapping[str, Any] = field(default_factory=dict)
+    """Who writes, by the names under which their tokens are shown: student, teacher."""
+    count_tokens: Callable[[Any], Mapping[str, int]] = lambda result: {}
+    """What each of them wrote of a result."""
 
 
 @dataclass
 class _Progress:
-    bar: Any
+    bar: ProgressBar
+    meter: TokenMeter
+    pulse: Pulse
     failures: list[str] = field(default_factory=list)
     num_in_a_row: int = 0
     num_resumed: int = 0
@@ -75,10 +83,9 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
     if manifest is not None:
         return manifest
     with store:
-        with tqdm(
-            total=num_queries, desc=f"{Path(out).parent.name}/{Path(out).name}", unit="query", smoothing=0.05
-        ) as bar:
-            progress = _Progress(bar)
+        meter = TokenMeter(job.engines)
+        async with ProgressBar(f"{Path(out).parent.name}/{Path(out).name}", num_queries, meter) as bar:
+            progress = _Progress(bar, meter, Pulse(meter.count_tokens))
             num_shards = await _run_shards(job, queries, store, progress)
         if progress.failures:
             raise JobError(
@@ -152,11 +159,11 @@ async def _tasks(limit: int) -> AsyncIterator[Callable[[Any], Awaitable[None]]]:
 async def _run_query(
     job: Job, store: JobStore, index: int, shard: Shard, rows: Mapping[str, Row], key: str, progress: _Progress
 ) -> None:
+    progress.bar.num_under_way += 1
     try:
-        async with asyncio.timeout(job.timeout_s):
-            result = await job.process(rows[key])
+        result = await progress.pulse.wait(job.timeout_s, _process(job, rows[key]))
     except (EngineError, TimeoutError) as error:
-        progress.failures.append(f"{key}: {str(error) or f'no answer in {job.timeout_s:g} s'}")
+        progress.failures.append(f"{key}: {str(error) or 'it timed out'}")
         progress.num_in_a_row += 1
         if progress.num_in_a_row >= job.max_failures:
             raise JobError(
@@ -164,11 +171,18 @@ async def _run_query(
                 f"finished is saved in {store.work}: the same command goes on from there"
             ) from error
         return
+    finally:
+        progress.bar.num_under_way -= 1
     progress.num_in_a_row = 0
     shard.add(key, result)
+    progress.meter.add_result(job.count_tokens(result))
     progress.bar.update()
     if shard.is_complete:
         _finish(job, store, index, shard, rows)
+
+
+async def _process(job: Job, row: Row) -> Any:
+    return await job.process(row)
 
 
 def _finish(job: Job, store: JobStore, index: int, shard: Shard, rows: Mapping[str, Row]) -> None:

@@ -11,11 +11,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl import cpu
-from relay_verl.catalog.adapter import count_adapter, rank_of
-from relay_verl.catalog.shapes import shape_of
 from relay_verl.config import ConfigError, read_settings
-from relay_verl.models import count_parameters
 from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.cpu_memory import check_cpu_memory, cpu_terms
 from relay_verl.preflight.models import is_local
 from relay_verl.preflight.placement import Node, check_room
 from relay_verl.preflight.probe import Answer, ask_nodes, expected, fault_of
@@ -135,7 +133,7 @@ def check_memory(config: Any, cluster: Cluster) -> str:
     """Shared memory for weights and objects; on CPU also memory for both models."""
     key = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
     bucket = OmegaConf.select(config, key) * 2**20 * config.trainer.n_gpus_per_node
-    needed, wanted = cpu_memory(config) if cpu.is_chosen() else (0, 0)
+    terms = cpu_terms(config) if cpu.is_chosen() else {}
     doubts, found = [], []
     for node, answer in cluster.answers:
         where = f"Ray node {node['NodeManagerAddress']}"
@@ -153,40 +151,10 @@ def check_memory(config: Any, cluster: Cluster) -> str:
                 )
         if answer["memory"]:
             free, total = answer["memory"]
-            if total < needed:
-                raise ConfigError(
-                    f"{where} has {total / GB:.1f} GB of memory, and the models take {needed / GB:.1f} on CPU: use "
-                    "smaller ones, or GPUs"
-                )
-            if free < wanted:
-                doubts.append(
-                    f"{where}: {free / GB:.1f} GB of memory are free; this takes some {wanted / GB:.1f} on CPU"
-                )
+            if doubt := check_cpu_memory(terms, where, free, total):
+                doubts.append(doubt)
             found.append(f"{node['NodeManagerAddress']} {free / GB:.0f} of {total / GB:.0f} GB free")
     return Doubt("; ".join(doubts)) if doubts else "; ".join(found)
-
-
-def cpu_memory(config: Any) -> tuple[float, float]:
-    """Bytes that a recipe takes on CPU: the weights alone, and with what was measured for the processes around them.
-
-    A parameter of the student takes 16 bytes to train (Adam in 32 bits), 4 as the reference and 4 in its engine; under
-    LoRA 4 and 4, and one of the adapter 16; one of the teacher 4 a replica. A model whose size is not known counts as
-    nothing.
-    """
-    settings = read_settings(config.relay)
-    model = config.actor_rollout_ref.model
-    student = count_parameters(model.path) or 0
-    in_student = 24 * student
-    if rank_of(model):
-        shape = shape_of(model.path)
-        in_student = 8 * student + 16 * ((count_adapter(shape, model) or 0) if shape else 0)
-    models = settings.active_teachers.values() if settings.needs_teacher else ()
-    teachers = [(teacher.path, teacher.num_replicas) for teacher in models if teacher.path]
-    replicas = sum(number for _, number in teachers)
-    in_teachers = sum(number * (count_parameters(path) or 0) for path, number in teachers)
-    cache = OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars.VLLM_CPU_KVCACHE_SPACE") or 0
-    weights = in_student + 4 * in_teachers + float(cache) * 2**30 * (1 + replicas)
-    return weights, weights + (3 * (1 + replicas) + 2) * GB  # the tiny pair takes some 10 GB with two engines
 
 
 def _settled(check: Callable[[], str]) -> str:

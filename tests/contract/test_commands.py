@@ -45,6 +45,9 @@ RUN_BY = {
 NOT_RUN = {
     "make quickstart": "16 minutes; the end-to-end tests run its parts",
     "make tables": "hours; its parts are the quickstart's",
+    "make real": "hours; tests/e2e/test_real.py runs two of its training steps where the models are at hand",
+    "python examples/real/real.py": "likewise",
+    "vllm serve": "a GPU's work; tests/e2e/test_eval.py serves an endpoint on CPU",
     "relay-verl bench": "minutes of timing, which a test has no use for; the README has what it printed",
     "pip install -e '.[gpu]'": "there is no GPU; tests/contract/test_install.py resolves it",
     "uv pip install --torch-backend=cpu -e '.[cpu]'": "gigabytes; tests/contract/test_install.py resolves it",

@@ -25,7 +25,7 @@ from relay_verl.data.warmup_dataset import WarmupDataset
 from relay_verl.engines.base import Generation
 from relay_verl.engines.text_bridge import TextBridge
 from relay_verl.evaluation.answerer import Answerer, Rules
-from relay_verl.evaluation.runner import Condition, _load_tokenizer
+from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer
 from relay_verl.preflight.models import check_teacher
 
 from ..unit.tokenizers_for_tests import BPE_WORDS, make_bpe
@@ -130,9 +130,8 @@ def prompts_of(config: Any, model: str, chat: list[dict[str, str]], folder: Path
 
     # evaluation, under the student and under the teacher
     settings = read_settings(config.relay)
-    for policy, who in (("student_alone", (model, None)), ("teacher_alone", (None, model))):
-        condition = Condition("c", folder, *who, policy=policy)
-        loaded, _ = _load_tokenizer(config, [condition], None)
+    for policy in ("student_alone", "teacher_alone"):
+        loaded, _ = load_shared_tokenizer(config, [model], None)
         rules = Rules("c", policy, settings, 99, None, template_of(config), 0)
         engine = Noting(loaded)
         answerer = Answerer(engine, engine, loaded, rules)
@@ -182,7 +181,7 @@ def test_templates_that_write_other_prompts_are_said(model: str, tmp_path: Path,
     for pair in ((model, model), (model, other)):
         differs = pair[1] == other
         config = composed(model)
-        _load_tokenizer(config, [Condition("c", tmp_path, *pair)], None)
+        load_shared_tokenizer(config, pair, None)
         assert ("Reason step by step." in capsys.readouterr().err) == differs
         teacher = read_settings({"teacher": {"path": pair[1]}}).teacher
         assert ("Reason step by step." in check_teacher("relay.teacher", teacher, model)) == differs

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from relay_verl.config import TeacherSettings
+from relay_verl.deadlines import LONGEST_WAIT
 from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines import EndpointEngine, EngineError, Generation, GuardedEngine, ScriptedEngine
 from relay_verl.engines.base import NEUTRAL_SAMPLING
 from relay_verl.engines.endpoint import CONNECT_TIMEOUT_S
+from relay_verl.engines.load import EngineLoad, read_load
 from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.types import RelayStatus
 
@@ -260,7 +262,8 @@ async def test_endpoint_that_is_slow_is_an_engine_error(fake_vllm: Any) -> None:
 @pytest.mark.parametrize(("timeout_s", "connect_s"), [(7200.0, CONNECT_TIMEOUT_S), (0.05, 0.05)])
 async def test_a_connection_does_not_get_a_responses_time(timeout_s: float, connect_s: float) -> None:
     timeout = EndpointEngine("http://127.0.0.1:9/v1", timeout_s=timeout_s)._client.timeout
-    assert (timeout.read, timeout.connect) == (timeout_s, connect_s)
+    assert timeout.connect == connect_s
+    assert timeout.read == LONGEST_WAIT * timeout_s, "a request in the endpoint's queue is silent"
 
 
 TOKENIZE_CASES = [
@@ -587,3 +590,56 @@ async def test_verl_weight_versions_are_not_kept_for_those_who_never_ask() -> No
     engine = VerlServerEngine(client, bpe())
     await engine.generate([9], max_tokens=5, request_id="r")
     assert engine.pop_weight_versions("r") == (None, None), "a teacher serves millions of requests"
+
+
+# ---- what a server says of its load ----
+
+METRICS = b"""# HELP vllm:generation_tokens_total Number of generation tokens processed.
+# TYPE vllm:generation_tokens_total counter
+vllm:generation_tokens_total{engine="0",model_name="big"} 120.0
+vllm:generation_tokens_total{engine="1",model_name="big"} 30.0
+# TYPE vllm:prompt_tokens_total counter
+vllm:prompt_tokens_total{engine="0",model_name="big"} 1e3
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="big"} 24.0
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="big"} 3.0
+"""
+UNKNOWN_LOADS = [
+    # answer at /metrics, why
+    ((404, {}), "not vLLM"),
+    ((500, METRICS), "it is broken"),
+    (b"<html>Welcome</html>", "a web page"),
+    (b"vllm:num_requests_running 3\n", "without the counters: disable_log_stats"),
+    (b"vllm:generation_tokens_total many\n", "not a number"),
+    (b"", "nothing"),
+    (b"\xff\xfe", "not UTF-8"),
+]
+
+
+async def test_the_load_of_a_server(fake_vllm: Any) -> None:
+    fake_vllm.routes["/metrics"] = METRICS
+    server = fake_vllm.url.removesuffix("/v1")
+    assert await read_load([server]) == EngineLoad(num_written=150, num_read=1000)
+    assert await read_load([server, server]) == EngineLoad(300, 2000), "the sum over replicas"
+    assert await read_load([]) is None
+
+
+@pytest.mark.parametrize(("answer", "why"), UNKNOWN_LOADS)
+async def test_a_load_that_cannot_be_known(fake_vllm: Any, answer: Any, why: str) -> None:
+    fake_vllm.routes["/metrics"] = answer
+    assert await read_load([fake_vllm.url.removesuffix("/v1")]) is None, why
+
+
+async def test_the_load_of_a_server_that_is_down_cannot_be_known(fake_vllm: Any) -> None:
+    fake_vllm.stop()
+    assert await read_load([fake_vllm.url.removesuffix("/v1"), "http://a..b"]) is None
+
+
+async def test_an_endpoint_looks_at_its_own_counter_also_in_another_process(fake_vllm: Any) -> None:
+    fake_vllm.routes["/metrics"] = METRICS
+    engine = EndpointEngine(fake_vllm.url, "big")
+    there = pickle.loads(pickle.dumps(engine))
+    for each in (engine, there):
+        assert each.pulse._count_tokens.__self__ is each
+        assert await each.pulse._count_tokens() == 1150

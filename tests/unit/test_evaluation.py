@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from relay_verl.evaluation.curves import PANELS, plot_curves, read_log
+from relay_verl.evaluation.curves import NUM_STEPS_TO_SMOOTH, PANELS, plot_curves, read_log
 from relay_verl.evaluation.page import make_pieces, write_page
 from relay_verl.evaluation.records import ResponseRecord, decode_parts, read_records, write_records
 from relay_verl.evaluation.table import gap_recovered, summarize, to_markdown
@@ -311,6 +312,30 @@ def test_a_log_without_relay_metrics_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "curves.png").exists()
     with pytest.raises(ValueError, match="nothing to draw"):
         plot_curves({}, tmp_path / "none.png")
+
+
+RUNS = [(1, True), (10, True), (NUM_STEPS_TO_SMOOTH - 1, True), (NUM_STEPS_TO_SMOOTH, False), (200, False)]
+
+
+@pytest.mark.parametrize(("num_steps", "is_as_it_was"), RUNS)
+def test_a_short_run_is_drawn_as_it_was(
+    num_steps: int, is_as_it_was: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = [series.metric for panel in PANELS for series in panel.series]
+    values = [float(step % 2) / 3 for step in range(1, num_steps + 1)]
+    log = [{"step": i, "data": dict.fromkeys(metrics, value)} for i, value in enumerate(values, start=1)]
+    (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(step)}\n" for step in log))
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    plot_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
+    panels = {axis.get_title(loc="left"): axis for axis in drawn[0].axes}
+    lines = [line for line in panels["Accuracy"].lines if line.get_linestyle() != "None"]
+    assert len(lines) == 1
+    assert (list(lines[0].get_ydata()) == values) is is_as_it_was
+    assert (lines[0].get_marker() == "o") is is_as_it_was
+    assert len(panels["Scenarios"].patches) == (3 * num_steps if is_as_it_was else 0), "a bar a step, or areas"
+    low, high = panels["Accuracy"].get_xlim()
+    assert (low < 1 and high > num_steps) or not is_as_it_was, "no point is cut"
 
 
 def test_drawing_leaves_pyplot_alone(tmp_path: Path) -> None:

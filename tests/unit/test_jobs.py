@@ -170,7 +170,7 @@ def test_whatever_an_engine_raises_fails_its_query_alone(source: Source, tmp_pat
 
 def test_a_query_that_takes_too_long_fails_alone(source: Source, tmp_path: Path) -> None:
     job = filter_job(source, SeededEngine(delay_s=30.0), timeout_s=0.05)
-    with pytest.raises(JobError, match=r"no answer in 0.05 s"):
+    with pytest.raises(JobError, match=r"no answer within 0.05 s"):
         run(job, source, tmp_path / "out.parquet")
 
 

@@ -21,7 +21,7 @@ from relay_verl.config import ConfigError
 from relay_verl.models import is_adapter
 from relay_verl.preflight import check_model_path
 from relay_verl.preflight.check import Doubt
-from relay_verl.preflight.cluster import cpu_memory
+from relay_verl.preflight.cpu_memory import cpu_terms
 from relay_verl.preflight.lora import check_lora
 
 # ---- what it takes ----
@@ -152,8 +152,8 @@ def test_a_checkpoint_and_the_memory_on_cpu_hold_the_moments_of_the_adapter_alon
     assert checkpoint_bytes(recipe(student, *on)) == 4 * (NUM_WEIGHTS + adapter) + 8 * adapter
     alone = [*on, "+actor_rollout_ref.actor.checkpoint.save_lora_only=true"]
     assert checkpoint_bytes(recipe(student, *alone)) == 12 * adapter
-    full, small = (cpu_memory(recipe(student, *each))[0] for each in ([], on))
-    assert full - small == 24 * NUM_WEIGHTS - (8 * NUM_WEIGHTS + 16 * adapter)
+    full, small = (sum(cpu_terms(recipe(student, *each)).values()) for each in ([], on))
+    assert full - small == (16 + 4) * NUM_WEIGHTS - (4 * NUM_WEIGHTS + 16 * adapter)
 
 
 # ---- what cannot be right ----

@@ -66,7 +66,7 @@ def titles(document: Document) -> list[str]:
 def test_a_pair_of_ours_is_data() -> None:
     assert {row.method: row.recipe for row in rows() if row.size == "real"} == {
         "base": None,
-        "warm": None,
+        "warm": "warmup_real",
         "grpo": "grpo_real",
         "relay_simple": "relay_real_simple",
         "relay": "relay_real",

@@ -181,9 +181,9 @@ def test_an_unknown_row_names_its_folder(tmp_path: Path) -> None:
 def test_results_without_a_row_are_told_apart_by_their_student(tmp_path: Path) -> None:
     make(tmp_path / "a", None, seed=0)
     make(tmp_path / "b", None, seed=1, num_questions=3)
-    assert [(group.title, len(group.seeds)) for group in read(tmp_path).groups] == [
-        ("None-0: commands served, with teacher", 1),
-        ("None-1: commands served, with teacher", 1),
+    assert [(group.family, group.words, len(group.seeds)) for group in read(tmp_path).groups] == [
+        ("None-0", "commands served", 1),
+        ("None-1", "commands served", 1),
     ]
 
 
@@ -428,7 +428,7 @@ def test_cost_tables(tmp_path: Path) -> None:
     groups = read(tmp_path / "0", tmp_path / "1")
     calls = dict(zip(calls_table(groups).head, calls_table(groups).rows[0], strict=True))
     assert calls == {
-        "": "Tiny world: trained relay, with teacher",
+        "condition": "trained relay, 2 seeds",
         "seeds": "2",
         "responses": "30",
         **dict.fromkeys(("pooled", "mean", "average", "requested", "delivered"), "3.00"),
@@ -438,7 +438,7 @@ def test_cost_tables(tmp_path: Path) -> None:
         "cached": "16.00",
     }
     assert time_table(groups).rows[0] == (
-        "Tiny world: trained relay, with teacher",
+        "trained relay, 2 seeds",
         "6,000",
         "180",
         "1.0",
@@ -447,7 +447,7 @@ def test_cost_tables(tmp_path: Path) -> None:
         "0.50",
     )
     free = calls_table(read(tmp_path / "free")).rows[0]
-    assert free[:7] == ("Tiny world: trained relay, without teacher", "1", "3", "–", "–", "–", "0.00")
+    assert free[:7] == ("trained relay, without teacher", "1", "3", "–", "–", "–", "0.00")
 
 
 def test_a_cache_that_does_not_say(tmp_path: Path) -> None:
@@ -612,7 +612,7 @@ def test_the_judges_table(tmp_path: Path) -> None:
     table = judge_table(read(tmp_path))
     assert table is not None
     [row] = table.rows
-    assert row[:5] == ("Tiny world: trained relay, with teacher", "4", "100.00", "50.00", "50.00")
+    assert row[:5] == ("trained relay", "4", "100.00", "50.00", "50.00")
     assert row[-1] == "1", "without a verdict"
     assert judge_table(read(tmp_path / "not")) is None
 
@@ -643,9 +643,7 @@ def test_a_report_by_judge(tmp_path: Path) -> None:
     assert "Accuracy is by the LLM judge gpt-4o-mini" in by_judge and "Accuracy is by rule" not in by_judge
     assert "0 have no answer" in by_judge
     for text in (by_rule, by_judge):
-        assert re.search(r"\| Tiny world: trained relay, with teacher \| +12 \| +100\.00 \| +75\.00 \|", text), (
-            "both, side by side"
-        )
+        assert re.search(r"\| trained relay +\| +12 \| +100\.00 \| +75\.00 \|", text), "both, side by side"
 
 
 def test_every_table_and_picture_on_accuracy_says_whose_verdicts_count(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from relay_verl.engines import Generation, ScriptedEngine
 from relay_verl.engines.text_bridge import TextBridge
 from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.evaluation.answerer import Answerer, Rules
-from relay_verl.evaluation.runner import Condition, vocabulary_of_writer
+from relay_verl.evaluation.shared_tokenizer import vocabulary_of_writer
 from relay_verl.protocol import format_call
 from relay_verl.tokenization import TokenBytes, encode_within
 from relay_verl.types import CallOutcome, RelayStatus
@@ -240,14 +240,13 @@ def test_the_writers_vocabulary_bounds_a_condition(tmp_path: Path) -> None:
     student, teacher, tokenizer = (str(tmp_path / name) for name in ("student", "teacher", "tokenizer"))
     config = OmegaConf.create({"actor_rollout_ref": {"model": {}}})
     url = "http://127.0.0.1:8000/v1"
-    for policy, who, size in (
-        ("learned", (student, teacher), SIZE),
-        ("learned", (student, url), SIZE),
-        ("teacher_alone", (None, teacher), 999),
-        ("learned", (url, teacher), 777),
+    for models, size in (
+        ((student, teacher), SIZE),
+        ((student, url), SIZE),
+        ((None, teacher), 999),
+        ((url, teacher), 777),
     ):
-        condition = Condition("c", tmp_path, *who, policy=policy)
-        assert vocabulary_of_writer(config, condition, TOKENIZER, tokenizer).size == size
+        assert vocabulary_of_writer(config, *models, TOKENIZER, tokenizer).size == size
 
 
 def test_a_scripted_student_ends_as_before() -> None:

@@ -6,6 +6,7 @@ average where all of them were measured, else over the benchmarks that were; lin
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import fmean
@@ -23,7 +24,7 @@ from relay_verl.evaluation.statistics import (
     pooled_call_ratio,
 )
 
-NOTE = (
+_NOTE = (
     "In parentheses the 95% interval. Call rate: responses that called, or that a random router gave to the teacher. "
     "Call ratio: the teacher's tokens over all tokens together (pooled), and the mean of rho over responses (mean). "
     "Tokens are per response; seconds are those in which some response was under way."
@@ -40,21 +41,21 @@ _HEAD = (
 )
 
 
-def conditions_table(title: str, groups: Sequence[Group], *, note: str = "") -> Table:
+def conditions_table(title: str, groups: Sequence[Group]) -> Table:
     """One line a group, those of one model together."""
     shown = by_family(groups)
     benchmarks = {benchmarks_of(group) for group in shown}
-    is_one_family, is_one_exam = len({group.family for group in shown}) == 1, len(benchmarks) == 1
-    rows = []
-    previous = None
-    for group, name in zip(shown, names_of(shown), strict=True):
-        labels = [] if is_one_family else [group.family if group.family != previous else ""]
-        labels += [name] if is_one_exam else [name, _describe(benchmarks_of(group))]
-        rows.append((*labels, *_cells(group)))
-        previous = group.family
-    head = ([] if is_one_family else ["model"]) + (["condition"] if is_one_exam else ["condition", "questions of"])
+    is_one_exam = len(benchmarks) == 1
+    head, labels = labels_of(shown)
+    if not is_one_exam:
+        head = (*head, "questions of")
+        labels = [(*label, _describe(benchmarks_of(group))) for label, group in zip(labels, shown, strict=True)]
+    rows = [(*label, *_cells(group)) for label, group in zip(labels, shown, strict=True)]
     over = f"Over {_describe(next(iter(benchmarks)))}. " if is_one_exam else "Accuracy is the mean over benchmarks. "
-    return Table(title, (*head, *_HEAD), tuple(rows), num_labels=len(head), note=f"{over}{NOTE} {note}".strip())
+    teachers = {group.teacher for group in shown if group.teacher}
+    helper = f"The teacher is {teachers.pop()}. " if len(teachers) == 1 else ""
+    note = f"{over}{helper}{_NOTE}"
+    return Table(title, (*head, *_HEAD), tuple(rows), num_labels=len(head), note=note)
 
 
 def benchmarks_table(title: str, groups: Sequence[Group]) -> Table | None:
@@ -63,23 +64,35 @@ def benchmarks_table(title: str, groups: Sequence[Group]) -> Table | None:
     benchmarks = list(dict.fromkeys(name for group in shown for name in group.benchmarks))
     if all(len(group.benchmarks) < 2 for group in shown):
         return None
+    head, labels = labels_of(shown)
     rows = []
-    previous = None
-    for group, name in zip(shown, names_of(shown), strict=True):
+    for label, group in zip(labels, shown, strict=True):
         cells = [
             with_interval(estimate(accuracy(group.records, [one])), 1) if one in group.benchmarks else NONE
             for one in benchmarks
         ]
-        rows.append((group.family if group.family != previous else "", name, *cells))
-        previous = group.family
-    head = ("model", "condition", *map(name_of, benchmarks))
-    return Table(title, head, tuple(rows), num_labels=2, note="In parentheses the 95% interval.")
+        rows.append((*label, *cells))
+    note = "In parentheses the 95% interval."
+    return Table(title, (*head, *map(name_of, benchmarks)), tuple(rows), num_labels=len(head), note=note)
 
 
 def by_family(groups: Sequence[Group]) -> list[Group]:
     """The groups in order, those of one model together."""
     families = list(dict.fromkeys(group.family for group in groups))
     return sorted(groups, key=lambda group: families.index(group.family))
+
+
+def labels_of(groups: Sequence[Group]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The columns that name each line, and their cells: the condition, and before it the model where there are several.
+
+    The groups are `by_family`; a model stands in the first of its lines.
+    """
+    names = names_of(groups)
+    if len({group.family for group in groups}) < 2:
+        return ("condition",), [(name,) for name in names]
+    families = ["", *(group.family for group in groups)]
+    models = [family if family != before else "" for before, family in itertools.pairwise(families)]
+    return ("model", "condition"), list(zip(models, names, strict=True))
 
 
 def names_of(groups: Sequence[Group]) -> list[str]:

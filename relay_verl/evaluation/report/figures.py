@@ -41,7 +41,7 @@ def router_figure(groups: Groups, size: str) -> Picture | None:
             points.append((row.title, _share_of(group), 100 * made.value, made))
     for group in groups.of_size(size):
         if group.policy.startswith(("router_", "random_")) and (made := estimate_of(group, average)):
-            points.append((group.title, _share_of(group), 100 * made.value, made))
+            points.append((group.words, _share_of(group), 100 * made.value, made))
     if not points:
         return None
 

@@ -109,11 +109,6 @@ class Group:
         """Who answered under which policy, without the names of models."""
         return condition_words(self.row_facts, self.policy)
 
-    @property
-    def title(self) -> str:
-        """Model, condition and teacher in words."""
-        return f"{self.family}: {self.words}{f', with {self.teacher}' if self.teacher else ''}"
-
 
 def _last_part(path: str | None) -> str:
     return (path or "").rstrip("/").rpartition("/")[2]

@@ -49,7 +49,7 @@ def share_figure(groups: Groups, size: str) -> Picture | None:
             if made:
                 axis.axhline(100 * made.value, color=SOFT, linewidth=0.8, linestyle=":")
                 point = (place, 100 * made.value)
-                away = {"xytext": (4 - 8 * place, 2), "textcoords": "offset points", "ha": side}
+                away: dict[str, Any] = {"xytext": (4 - 8 * place, 2), "textcoords": "offset points", "ha": side}
                 axis.annotate(name, point, xycoords=("axes fraction", "data"), color=SOFT, fontsize=8, **away)
         if student and teacher:
             line = np.concatenate([np.linspace(0, 1, 20), np.geomspace(1, 100, 60)])

@@ -1,0 +1,59 @@
+"""The one tokenizer of all models that an evaluation compares, and the vocabulary that bounds what they write.
+
+Invariant: a row is one prompt for all of them, the one that training would write (`relay_verl.cluster.tokenizer_at`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from relay_verl.cluster import template_of, tokenizer_at, tokenizer_path_of
+from relay_verl.config import ConfigError
+from relay_verl.models import is_endpoint
+from relay_verl.vocabulary import Vocabulary, read_vocabulary
+
+
+def load_shared_tokenizer(config: Any, addresses: Sequence[str], path: str | None) -> tuple[Any, str]:
+    """The tokenizer of all these models, which must be one, and where it is from. Where their chat templates write
+    other prompts, a warning says whose all of them read.
+
+    Args:
+        config: a composed recipe.
+        addresses: of the models.
+        path: whose tokenizer it is; that of the first model that is a folder or hub id if None.
+
+    Raises:
+        ConfigError: they differ, a folder is not there, or the tokenizer has no end or no chat template.
+    """
+    from verl.utils import hf_tokenizer
+
+    from relay_verl.preflight import check_model_path, compare_tokenizers
+    from relay_verl.preflight.models import compare_prompts
+
+    paths = [check_model_path("--student, --teacher", address) for address in addresses if not is_endpoint(address)]
+    path = path or (tokenizer_path_of(config, paths[0]) if paths else None)
+    if path is None:
+        raise ConfigError("--tokenizer: all models are endpoints; name the model whose tokenizer they have")
+    trusts = config.actor_rollout_ref.model.get("trust_remote_code", False)
+    tokenizer = tokenizer_at(config, path)
+    for other in paths:
+        others = hf_tokenizer(other, trust_remote_code=trusts)
+        if difference := compare_tokenizers(tokenizer, others):
+            raise ConfigError(f"{path} and {other} differ in their tokenizers: {difference}")
+        has_own_template = config.actor_rollout_ref.model.get("custom_chat_template") is not None
+        if not has_own_template and (difference := compare_prompts(tokenizer, others, template_of(config))):
+            print(f"warning: {path} and {other}: {difference}; all read that of {path}", file=sys.stderr)
+    return tokenizer, path
+
+
+def vocabulary_of_writer(
+    config: Any, student: str | None, teacher: str | None, tokenizer: Any, tokenizer_path: str
+) -> Vocabulary:
+    """The vocabulary of the model that writes under a condition, and reads what the other one writes. An endpoint does
+    not say how large its own is: the model whose tokenizer it has does."""
+    writer = student or teacher
+    path = tokenizer_path if writer is None or is_endpoint(writer) else writer
+    trusts = config.actor_rollout_ref.model.get("trust_remote_code", False)
+    return read_vocabulary(path, tokenizer, trust_remote_code=trusts)

@@ -1,0 +1,83 @@
+"""What a training recipe takes of memory where everything runs on CPU, term by term, against what the node has.
+
+An estimate: a term that is not known, such as the size of a hub model that is not in the cache, counts as nothing.
+PROCESSES_GB and ENGINE_GB are what the processes of the tiny pair take, whose models are next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from relay_verl.catalog.adapter import count_adapter, rank_of
+from relay_verl.catalog.shapes import shape_of
+from relay_verl.config import ConfigError, TeacherSettings, read_settings
+from relay_verl.models import count_parameters
+from relay_verl.preflight.check import Doubt
+
+GB = 1e9
+PROCESSES_GB = 4.0
+"""Ray, the trainer's driver, the agent loop's and the reward's workers, the trainer without its model."""
+ENGINE_GB = 2.2
+"""Each vLLM engine without its model and cache: server, core, worker."""
+TOLERANCE = 0.9
+"""Share of the estimate that has to be free; less is refused, and between this and the whole is a doubt."""
+_TRAINED, _FROZEN = 16, 4
+"""Bytes of a parameter in the trainer: weight, gradient and Adam's two moments in 32 bits; the weight alone."""
+_LOGIT = 12
+"""Bytes of a logit in a micro-batch: in the forward pass' format, in 32 bits, its log-softmax, its gradient."""
+_BYTES = {"float32": 4, "fp32": 4}
+
+
+def cpu_terms(config: Any) -> dict[str, float]:
+    """Bytes that a recipe takes on CPU, by what takes them."""
+    settings = read_settings(config.relay)
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    model = config.actor_rollout_ref.model
+    student, shape = count_parameters(model.path) or 0, shape_of(model.path)
+    adapter = (count_adapter(shape, model) or 0) if shape else 0
+    has_reference = actor.use_kl_loss and not rank_of(model)  # else it is the student without its adapter
+    trained = _FROZEN * student + _TRAINED * adapter if rank_of(model) else _TRAINED * student
+    sequences = int(actor.ppo_micro_batch_size_per_gpu or 1)
+    length = config.data.max_prompt_length + config.data.max_response_length
+    active = settings.active_teachers.values() if settings.needs_teacher else ()
+    teachers = [teacher for teacher in active if teacher.path]
+    num_engines = 1 + sum(teacher.num_replicas for teacher in teachers)
+    cache = OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars.VLLM_CPU_KVCACHE_SPACE") or 0
+    return {
+        "the trained student": trained,
+        "the reference": _FROZEN * student if has_reference else 0,
+        "a micro-batch's logits": _LOGIT * sequences * length * (shape.vocab if shape else 0),
+        "the student's engine": _bytes_of(rollout.dtype) * student,
+        "the teacher": sum(_in_engines(teacher, rollout.dtype) for teacher in teachers),
+        "caches": float(cache) * 2**30 * num_engines,
+        "processes": (PROCESSES_GB + ENGINE_GB * num_engines) * GB,
+    }
+
+
+def _in_engines(teacher: TeacherSettings, students: str) -> float:
+    return teacher.num_replicas * _bytes_of(teacher.dtype or students) * (count_parameters(teacher.path or "") or 0)
+
+
+def _bytes_of(dtype: str) -> int:
+    """Bytes of a number in a format; `auto` is the file's, which is 16 bits nearly always."""
+    return _BYTES.get(str(dtype), 2)
+
+
+def check_cpu_memory(terms: dict[str, float], where: str, free: float, total: float) -> Doubt | None:
+    """The node has room for all terms.
+
+    Raises:
+        ConfigError: it has too little, or too little is free.
+    """
+    needed = sum(terms.values())
+    detail = ", ".join(f"{name} {size / GB:.1f}" for name, size in terms.items() if size >= 0.05 * GB)
+    figures = f"{where}: {free / GB:.1f} of {total / GB:.1f} GB of memory are free; on CPU this takes some "
+    figures += f"{needed / GB:.1f} ({detail})"
+    if free < TOLERANCE * needed:
+        raise ConfigError(
+            f"{figures}: end what else runs, or take smaller models, LoRA (actor_rollout_ref.model.lora_rank), "
+            "relay.teacher.dtype=bfloat16, smaller micro-batches, or GPUs"
+        )
+    return Doubt(figures) if free < needed else None

@@ -1,0 +1,48 @@
+"""The memory of a recipe on CPU: each term follows what the recipe says, and too little is refused with the figures."""
+
+import pytest
+
+from relay_verl.cluster import compose
+from relay_verl.config import ConfigError
+from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.cpu_memory import GB, check_cpu_memory, cpu_terms
+
+TERMS = {"the trained student": 8 * GB, "the teacher": 10 * GB, "caches": 2 * GB, "the reference": 0.0}
+
+
+def test_too_little_memory_is_an_error_with_every_term() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_cpu_memory(TERMS, "Ray node 10.0.0.1", 12 * GB, 25 * GB)
+    line = str(caught.value)
+    assert "\n" not in line
+    for part in ("10.0.0.1", "12.0 of 25.0 GB", "20.0", "the trained student 8.0", "the teacher 10.0", "lora_rank"):
+        assert part in line
+    assert "reference" not in line, "a term that is nothing"
+
+
+def test_what_may_just_fit_is_a_doubt_and_what_fits_is_neither() -> None:
+    assert isinstance(check_cpu_memory(TERMS, "node", 19 * GB, 25 * GB), Doubt)
+    assert check_cpu_memory(TERMS, "node", 21 * GB, 25 * GB) is None
+
+
+@pytest.fixture
+def sized(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay_verl.preflight.cpu_memory.count_parameters", lambda path: 1000 if path else 0)
+
+
+@pytest.mark.usefixtures("sized")
+def test_number_formats_replicas_and_the_reference_count() -> None:
+    def terms(*overrides: str) -> dict[str, float]:
+        return cpu_terms(compose("relay_tiny", overrides))
+
+    plain = terms()
+    assert (plain["the trained student"], plain["the reference"]) == (16_000, 4_000)
+    assert (plain["the student's engine"], plain["the teacher"]) == (4_000, 4_000)
+    assert terms("relay.teacher.dtype=bfloat16")["the teacher"] == 2_000
+    assert terms("relay.teacher.dtype=bfloat16", "relay.teacher.num_replicas=3")["the teacher"] == 6_000
+    half = terms("actor_rollout_ref.rollout.dtype=bfloat16")
+    assert (half["the student's engine"], half["the teacher"]) == (2_000, 2_000)
+    assert terms("actor_rollout_ref.actor.use_kl_loss=false")["the reference"] == 0
+    assert terms("relay.max_calls=0")["the teacher"] == 0
+    assert terms("actor_rollout_ref.model.lora_rank=4")["the reference"] == 0
+    assert plain["caches"] == 2 * 2**30

@@ -14,7 +14,7 @@ import torch
 
 from .training_for_tests import command, read_metrics, read_rollouts, start
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 NUM_STEPS = 2
 """Of the first run; the second resumes for one more."""
@@ -66,7 +66,7 @@ def run(pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     ):
         driver = start(command(folder, *LORA, *overrides), folder, log)
         try:
-            assert driver.wait(timeout=400) == 0, (folder / log).read_text(errors="replace")[-5000:]
+            assert driver.wait(timeout=800) == 0, (folder / log).read_text(errors="replace")[-5000:]
         finally:
             driver.kill()
     logs = [(folder / name).read_text(errors="replace") for name in ("first.log", "second.log")]

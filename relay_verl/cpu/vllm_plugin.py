@@ -1,9 +1,9 @@
 """What each process of vLLM does first where verl runs on CPU: wait for the others without a busy loop.
 
-vLLM's processes talk through shared memory, and who waits for a message spins for a second before it sleeps. On GPUs that
-costs an idle core. On CPU it is a core that the arithmetic lacks: a step of a model takes less than a second, so the
-engine's core would spin through all of it. Asleep from the start, a message takes some tenths of a millisecond longer.
-Remove when vLLM takes the time to spin from the outside, or does not spin on CPU.
+vLLM's processes talk through shared memory, and who waits for a message spins for a second before it sleeps. On GPUs
+that costs an idle core. On CPU it is a core that the arithmetic lacks: a step of a model takes less than a second, so
+the engine's core would spin through all of it. Asleep from the start, a message takes some tenths of a millisecond
+longer. Remove when vLLM takes the time to spin from the outside, or does not spin on CPU.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import psutil
 
 from relay_verl.files import replace_file
 
-SAMPLE_S = 2.0
+SAMPLE_S = 5.0
 GIB = 2**30
 
 
@@ -37,21 +37,25 @@ class Stages:
             print(f"{name}: done before, in {self.record.get(name, {}).get('seconds', 0) / 60:.1f} min")
             return
         print(f"{name}: bounded by {bound}", flush=True)
-        started, peak = time.monotonic(), Peak()
-        try:
-            with peak.watch():
-                work()
-        finally:
-            before = self.record.get(name, {"seconds": 0.0, "bound": bound, "gib": {}, "total_gib": 0.0})
-            before["seconds"] = round(before["seconds"] + time.monotonic() - started, 1)
-            before["gib"] = {
-                process: round(max(peak.gib.get(process, 0.0), before["gib"].get(process, 0.0)), 2)
-                for process in {**before["gib"], **peak.gib}
+        before = self.record.get(name, {"seconds": 0.0, "bound": bound, "total_gib": 0.0, "gib": {}})
+        started = time.monotonic()
+
+        def save(peak: Peak) -> None:
+            self.record[name] = {
+                "seconds": round(before["seconds"] + time.monotonic() - started, 1),
+                "bound": bound,
+                "total_gib": round(max(before["total_gib"], peak.total_gib), 2),
+                "gib": {
+                    process: round(max(before["gib"].get(process, 0.0), peak.gib.get(process, 0.0)), 2)
+                    for process in {**before["gib"], **peak.gib}
+                },
             }
-            before["total_gib"] = round(max(before["total_gib"], peak.total_gib), 2)
-            self.record[name] = before
             replace_file(self._file, (json.dumps(self.record, indent=2) + "\n").encode())
-        print(f"{name}: {before['seconds'] / 60:.1f} min, at most {before['total_gib']:.1f} GiB of memory", flush=True)
+
+        with Peak(save).watch():
+            work()
+        now = self.record[name]
+        print(f"{name}: {now['seconds'] / 60:.1f} min, at most {now['total_gib']:.1f} GiB of memory", flush=True)
 
     def to_markdown(self) -> str:
         """A table of all stages."""
@@ -63,9 +67,14 @@ class Stages:
 
 
 class Peak:
-    """The most memory that each process of this one took, in GiB, by the process' title."""
+    """The most memory that each process of this one took, in GiB, by the process' title.
 
-    def __init__(self) -> None:
+    Args:
+        save: is called now and then while the stage runs, for a stage may be killed, and at its end.
+    """
+
+    def __init__(self, save: Callable[["Peak"], None]):
+        self._save = save
         self.gib: dict[str, float] = {}
         self.total_gib = 0.0
 
@@ -85,6 +94,7 @@ class Peak:
                         continue
                     if size > 0.5:
                         self.gib[title] = max(self.gib.get(title, 0.0), size)
+                self._save(self)
 
         thread = threading.Thread(target=sample, daemon=True)
         thread.start()
@@ -93,6 +103,7 @@ class Peak:
         finally:
             is_over.set()
             thread.join()
+            self._save(self)
 
 
 def _title(command: list[str]) -> str:

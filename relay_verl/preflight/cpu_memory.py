@@ -21,7 +21,7 @@ PROCESSES_GB = 4.0
 """Ray, the trainer's driver, the agent loop's and the reward's workers, the trainer without its model."""
 ENGINE_GB = 2.2
 """Each vLLM engine without its model and cache: server, core, worker."""
-TOLERANCE = 0.9
+TOLERANCE = 0.85
 """Share of the estimate that has to be free; less is refused, and between this and the whole is a doubt."""
 _TRAINED, _FROZEN = 16, 4
 """Bytes of a parameter in the trainer: weight, gradient and Adam's two moments in 32 bits; the weight alone."""

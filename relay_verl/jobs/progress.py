@@ -133,7 +133,7 @@ class ProgressBar:
             desc=name,
             unit="query",
             smoothing=0.05,
-            file=file if is_terminal else _Lines(file),
+            file=file if is_terminal else Lines(file),
             mininterval=0.1 if is_terminal else float("inf"),  # there the ticker alone prints
         )
         self._ticker: asyncio.Task[None] | None = None
@@ -167,7 +167,7 @@ class ProgressBar:
             self._bar.refresh()
 
 
-class _Lines:
+class Lines:
     """A file for tqdm that turns each redrawing of the bar into a line."""
 
     def __init__(self, file: TextIO):

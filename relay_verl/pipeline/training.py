@@ -24,6 +24,7 @@ from tqdm import tqdm
 from relay_verl.checkpoints.export import export
 from relay_verl.cluster import compose
 from relay_verl.evaluation.trace import write_trace
+from relay_verl.jobs.progress import LINE_S, Lines
 from relay_verl.pipeline.processes import StageError, failure
 
 POLL_S = 1.0
@@ -91,19 +92,31 @@ def train(recipe: str, folder: Path, *, overrides: Sequence[str] = (), variables
 
 
 def _watch(process: subprocess.Popen[bytes], metrics: Path, num_steps: int, name: str) -> None:
-    """Show the steps done until the trainer ends."""
-    started = time.monotonic()
-    with tqdm(total=num_steps, desc=f"{name}: starting engines", unit="step") as bar:
+    """Show the steps done until the trainer ends; off a terminal a line a step, and one every LINE_S seconds."""
+    started = shown_at = time.monotonic()
+    is_terminal = sys.stderr.isatty()
+    with tqdm(
+        total=num_steps,
+        desc=f"{name}: starting engines",
+        unit="step",
+        file=sys.stderr if is_terminal else Lines(sys.stderr),
+        mininterval=float("inf"),  # shown by hand
+    ) as bar:
         while process.poll() is None:
             time.sleep(POLL_S)
             steps = read_steps(metrics)
             if steps and bar.n == 0:
-                bar.set_description(name)
+                bar.set_description(name, refresh=False)
                 bar.start_t = bar._time()  # the engines' start is no part of a step's time
+            is_new = len(steps) > bar.n
             bar.update(len(steps) - bar.n)
             if steps:
                 last = steps[-1]
-                bar.set_postfix(accuracy=f"{last['relay/accuracy']:.2f}", calls=f"{last['relay/call_rate']:.2f}")
+                figures = {"accuracy": f"{last['relay/accuracy']:.2f}", "calls": f"{last['relay/call_rate']:.2f}"}
+                bar.set_postfix(figures, refresh=False)
+            if is_new or time.monotonic() - shown_at > (POLL_S if is_terminal else LINE_S):
+                shown_at = time.monotonic()
+                bar.refresh()
     print(f"{name}: {len(read_steps(metrics))} steps in {(time.monotonic() - started) / 60:.1f} min")
 
 

@@ -18,7 +18,7 @@ def test_a_failed_stage_names_command_code_last_line_and_log(tmp_path: Path) -> 
     with pytest.raises(StageError, match=r"ended with code 3: no such model") as caught:
         run(FAILS, log=log)
     assert str(log) in str(caught.value)
-    with pytest.raises(StageError, match="code 3$"):
+    with pytest.raises(StageError, match=r"code 3$"):
         run(FAILS)
 
 

@@ -18,6 +18,7 @@ from relay_verl.preflight.cluster import (
     check_teacher_nodes,
     check_workers,
 )
+from relay_verl.preflight.cpu_memory import check_bucket
 from relay_verl.preflight.data import check_data_sources, check_dataset, check_warmup_data
 from relay_verl.preflight.installation import (
     check_engine,
@@ -94,6 +95,7 @@ RECIPE = (
         after=("student given",),
     ),
     Check("student's warm-up", check_warmed_up, after=("student",)),
+    Check("weights' way to vLLM", check_bucket, after=("student",)),
     Check("LoRA", check_lora, after=("student",)),
     Check("teacher", check_teacher_models, after=("relay settings",)),
     Check("tokenizers", check_tokenizers, after=("relay settings", "student", "teacher")),

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from relay_verl import cpu
 from relay_verl.catalog.adapter import count_adapter, rank_of
 from relay_verl.catalog.shapes import shape_of
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
@@ -54,6 +55,26 @@ def cpu_terms(config: Any) -> dict[str, float]:
         "caches": float(cache) * 2**30 * num_engines,
         "processes": (PROCESSES_GB + ENGINE_GB * num_engines) * GB,
     }
+
+
+def check_bucket(config: Any) -> str:
+    """The student's embedding, its largest weight, goes through shared memory to its engine in one piece.
+
+    Raises:
+        ConfigError: the pieces are too small for it.
+    """
+    shape = shape_of(config.actor_rollout_ref.model.path)
+    if not cpu.is_chosen() or shape is None:
+        return "no limit is known"
+    key = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
+    bucket = int(OmegaConf.select(config, key))
+    embedding = shape.vocab * shape.hidden * _bytes_of(config.actor_rollout_ref.rollout.dtype)
+    if embedding > bucket * 2**20:
+        raise ConfigError(
+            f"{key}={bucket}: the embedding of {config.actor_rollout_ref.model.path} is {embedding / 2**20:.0f} MiB "
+            f"and goes to vLLM in one piece; take {-(-embedding // 2**20)} or more"
+        )
+    return f"{embedding / 2**20:.0f} of {bucket} MiB"
 
 
 def _in_engines(teacher: TeacherSettings, students: str) -> float:

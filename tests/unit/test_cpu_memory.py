@@ -1,11 +1,14 @@
 """The memory of a recipe on CPU: each term follows what the recipe says, and too little is refused with the figures."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from relay_verl.cluster import compose
 from relay_verl.config import ConfigError
 from relay_verl.preflight.check import Doubt
-from relay_verl.preflight.cpu_memory import GB, check_cpu_memory, cpu_terms
+from relay_verl.preflight.cpu_memory import GB, check_bucket, check_cpu_memory, cpu_terms
 
 TERMS = {"the trained student": 8 * GB, "the teacher": 10 * GB, "caches": 2 * GB, "the reference": 0.0}
 
@@ -46,3 +49,18 @@ def test_number_formats_replicas_and_the_reference_count() -> None:
     assert terms("relay.max_calls=0")["the teacher"] == 0
     assert terms("actor_rollout_ref.model.lora_rank=4")["the reference"] == 0
     assert plain["caches"] == 2 * 2**30
+
+
+def test_the_embedding_has_to_fit_into_the_pieces_that_weights_travel_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Qwen2.5's 151,936 rows are 519 MiB in 32 bits, which verl found out after all engines had started."""
+    facts = {"num_attention_heads": 14, "num_key_value_heads": 2, "hidden_size": 896, "num_hidden_layers": 24}
+    (tmp_path / "config.json").write_text(json.dumps({**facts, "intermediate_size": 4864, "vocab_size": 151936}))
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    key = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
+    model = f"actor_rollout_ref.model.path={tmp_path}"
+    with pytest.raises(ConfigError, match=rf"{key}=64: .* 519 MiB .* take 520 or more"):
+        check_bucket(compose("relay_tiny", [model]))
+    assert check_bucket(compose("relay_tiny", [model, f"{key}=520"])) == "519 of 520 MiB"
+    assert check_bucket(compose("relay_tiny", [model, f"{key}=260", "actor_rollout_ref.rollout.dtype=bfloat16"]))

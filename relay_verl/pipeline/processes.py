@@ -10,6 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
+NUM_LAST_LINES = 50
+"""Lines at the end of a log among which an error of ours is looked for."""
+
+
 class StageError(RuntimeError):
     """A command that failed; the message names its log."""
 
@@ -44,4 +48,7 @@ def failure(command: Sequence[str], code: int, log: Path | None) -> str:
     if log is None:
         return f"{name} ended with code {code}"
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return f"{name} ended with code {code}: {lines[-1] if lines else 'it printed nothing'}\n{log} is its log"
+    # what we say of a failure may stand before what Ray prints while it shuts down
+    ours = [line for line in lines[-NUM_LAST_LINES:] if line.startswith("relay_verl: ")]
+    last = (ours or lines or ["it printed nothing"])[-1]
+    return f"{name} ended with code {code}: {last}\n{log} is its log"

@@ -22,6 +22,12 @@ def test_a_failed_stage_names_command_code_last_line_and_log(tmp_path: Path) -> 
         run(FAILS)
 
 
+def test_an_error_of_ours_counts_more_than_what_ray_prints_behind_it(tmp_path: Path) -> None:
+    said = "print('relay_verl: out of memory'); print('(raylet) 4 workers killed'); raise SystemExit(1)"
+    with pytest.raises(StageError, match="code 1: relay_verl: out of memory\n"):
+        run([sys.executable, "-c", said], log=tmp_path / "stage.log")
+
+
 def test_a_log_keeps_what_an_earlier_run_said(tmp_path: Path) -> None:
     log = tmp_path / "stage.log"
     for word in ("first", "second"):

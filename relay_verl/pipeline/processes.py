@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-
 NUM_LAST_LINES = 50
 """Lines at the end of a log among which an error of ours is looked for."""
 

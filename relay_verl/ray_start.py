@@ -46,8 +46,13 @@ def ray_options(config: Any) -> dict[str, Any]:
     # resolved where it stands: what it refers to is elsewhere in the config
     ray_kwargs: dict[str, Any] = OmegaConf.to_container(config.ray_kwargs, resolve=True)  # type: ignore[assignment]
     options = ray_kwargs.get("ray_init") or {}
-    merged = OmegaConf.merge(runtime_env, options.get("runtime_env") or {})
-    return {**options, "runtime_env": OmegaConf.to_container(merged, resolve=True)}
+    merged: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
+        OmegaConf.merge(runtime_env, options.get("runtime_env") or {}), resolve=True
+    )
+    # Ray takes strings alone, and a command line reads OMP_NUM_THREADS=4 as a number
+    variables = (merged.get("env_vars") or {}).items()
+    merged["env_vars"] = {name: str(value) for name, value in variables if value is not None}
+    return {**options, "runtime_env": merged}
 
 
 def start_ray(config: Any, **changes: Any) -> None:

@@ -45,7 +45,11 @@ class Generation:
 
 
 class TokenEngine(Protocol):
-    """A model that continues token ids."""
+    """A model that continues token ids.
+
+    Two attributes are optional: `pulse` (`relay_verl.deadlines.Pulse`), by which deadlines of all who ask follow the
+    engine's load, and `async load()` (`relay_verl.engines.load.EngineLoad` or None), which tells how far it is.
+    """
 
     async def generate(
         self,

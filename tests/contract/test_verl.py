@@ -1,10 +1,12 @@
 """What the plugin counts on in the pinned verl: a change there fails here first."""
 
 import asyncio
+import importlib.util
 import inspect
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ import verl  # isort: skip  (loads the plugin)
 from verl import DataProto
 
 from relay_verl import plugin
+from relay_verl.cluster import compose_overrides
+from relay_verl.engines import load
 
 
 def parameters(function: object) -> list[str]:
@@ -347,3 +351,17 @@ async def test_vllms_server_samples_as_it_is_told_whatever_the_models_file_says(
     for name in NEUTRAL_SAMPLING:
         assert getattr(served, name) == getattr(replica, name), name
     assert served.temperature == temperature
+
+
+def test_vllm_publishes_the_counters_that_deadlines_and_bars_read() -> None:
+    spec = importlib.util.find_spec("vllm")
+    assert spec is not None
+    assert spec.origin is not None
+    loggers = (Path(spec.origin).parent / "v1" / "metrics" / "loggers.py").read_text()
+    for name in load._NAMES:
+        assert f'name="{name.removesuffix("_total")}"' in loggers
+
+
+def test_verl_lets_vllm_count() -> None:
+    """`relay_verl.teacher` sets it for the replicas that it starts."""
+    assert compose_overrides([]).actor_rollout_ref.rollout.disable_log_stats is True

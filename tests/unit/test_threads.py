@@ -60,6 +60,7 @@ TRAINING = [
     (None, {"actor_rollout_ref.rollout.full_determinism": True}, "1", "1", "the same sums on any machine"),
     (None, {f"{ENV}.OMP_NUM_THREADS": "3"}, "3", "4", "what the user says stays"),
     (None, {f"{ENV}.RELAY_ENGINE_THREADS": "3"}, "8", "3", "the same"),
+    (None, {f"{ENV}.OMP_NUM_THREADS": 3, f"{ENV}.RELAY_ENGINE_THREADS": 2}, "3", "2", "a number, as Hydra reads it"),
 ]
 
 

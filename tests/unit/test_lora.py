@@ -38,16 +38,10 @@ def trained_by_peft(shape: Shape, model: Any) -> int:
     from peft import LoraConfig, TaskType, get_peft_model
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    config = Qwen3Config(
-        num_hidden_layers=shape.num_layers,
-        hidden_size=shape.hidden,
-        num_attention_heads=shape.num_heads,
-        num_key_value_heads=shape.num_kv_heads,
-        head_dim=shape.head_dim,
-        intermediate_size=shape.intermediate,
-        vocab_size=shape.vocab,
-        tie_word_embeddings=shape.is_tied,
-    )
+    names = {"num_layers": "num_hidden_layers", "hidden": "hidden_size", "num_heads": "num_attention_heads"}
+    names |= {"num_kv_heads": "num_key_value_heads", "intermediate": "intermediate_size", "vocab": "vocab_size"}
+    sizes = {name: getattr(shape, field) for field, name in names.items()}
+    config = Qwen3Config(head_dim=shape.head_dim, **sizes)
     plain: Any = OmegaConf.to_container(model)
     with torch.device("meta"):
         adapted = get_peft_model(

@@ -2,9 +2,9 @@
 
     python examples/real/questions.py --out outputs/real/data
 
-`gsm8k.jsonl` is GSM8K's test file (openai/grade-school-math, MIT licence), since the training file is on the hub only.
-Its questions are shuffled once, so that each part is the same on every machine. A question of the other parts that the
-overlap check finds in the evaluation is left out.
+`gsm8k.jsonl` is GSM8K's test file (openai/grade-school-math; MIT, see gsm8k.LICENSE), since the training file is on the
+hub only. Its questions are shuffled once, so that each part is the same on every machine. A question of the other parts
+that the overlap check finds in the evaluation is left out.
 """
 
 import argparse

@@ -1,19 +1,24 @@
 """What each process of vLLM does first where verl runs on CPU: wait for the others without a busy loop.
 
-vLLM's processes talk through shared memory, and who waits for a message spins for a second before it sleeps. On GPUs
-that costs an idle core. On CPU it is a core that the arithmetic lacks: a step of a model takes less than a second, so
-the engine's core would spin through all of it. Asleep from the start, a message takes some tenths of a millisecond
-longer. Remove when vLLM takes the time to spin from the outside, or does not spin on CPU.
+vLLM's processes talk through shared memory, and who waits for a message spins for a second before it waits for a
+notification. On GPUs that costs an idle core. On CPU it is a core that the arithmetic lacks: a step of a model takes
+less than a second, so the engine's core would spin through all of it. Here it sleeps between two looks instead. What
+comes after that second stays as vLLM has it: to wait for notifications at once is no way out, as one may get lost when
+they come that fast, and both sides then wait for ever. Remove when vLLM does not spin on CPU.
 """
 
 from __future__ import annotations
 
 import functools
+import time
 from typing import Any
 
 from wrapt import register_post_import_hook
 
 from relay_verl import cpu
+
+LOOK_S = 0.0002
+"""Seconds between two looks at the shared memory: little against a step, and some thousandths of a core."""
 
 
 def register() -> None:
@@ -26,11 +31,14 @@ def _never_spin(module: Any) -> None:
     condition = module.SpinCondition
     if getattr(condition, "relay_verl_sleeps", False):  # each process may load its plugins more than once
         return
-    original = condition.__init__
+    original = condition.wait
 
     @functools.wraps(original)
-    def init(self: Any, is_reader: bool, context: Any, notify_address: str, busy_loop_s: float = 0.0) -> None:
-        original(self, is_reader, context, notify_address, busy_loop_s)
+    def wait(self: Any, timeout_ms: int | None = None) -> None:
+        if time.monotonic() <= self.last_read + self.busy_loop_s:
+            time.sleep(LOOK_S)
+        else:
+            original(self, timeout_ms)
 
-    condition.__init__ = init
+    condition.wait = wait
     condition.relay_verl_sleeps = True

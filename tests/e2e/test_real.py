@@ -14,10 +14,12 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "real"
 MODELS = Path(os.environ.get("RELAY_MODELS_DIR", "/nowhere"))
 STUDENT, TEACHER = "qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct"
 
-pytestmark = pytest.mark.skipif(
-    not all((MODELS / name / "relay_model.json").is_file() for name in (STUDENT, TEACHER)),
-    reason="RELAY_MODELS_DIR is no folder with the real pair; `relay-verl models get` makes it",
-)
+HAS_MODELS = all((MODELS / name / "relay_model.json").is_file() for name in (STUDENT, TEACHER))
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif(not HAS_MODELS, reason="RELAY_MODELS_DIR does not hold the real pair (`relay-verl models get`)"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,8 @@ def train(recipe: str, folder: Path, *, overrides: Sequence[str] = (), variables
         _watch(process, run.metrics, num_steps, recipe)
     if process.returncode:
         raise StageError(failure(command, process.returncode, run.log))
-    write_trace([checkpoints / "samples"], run.folder / "samples.html")
+    if (checkpoints / "samples").is_dir():  # of few steps chance may have chosen none
+        write_trace([checkpoints / "samples"], run.folder / "samples.html")
     export(checkpoints / f"global_step_{num_steps}", run.student, metrics=run.metrics)
     shutil.rmtree(checkpoints)
     return run

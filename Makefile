@@ -18,7 +18,7 @@ setup: $(VENV)/ready  ## the virtual environment, for CPU
 quickstart: $(VENV)/ready  ## build the tiny pair, train its relay, evaluate: everything in outputs/quickstart
 	$(PY) examples/tiny/quickstart.py --out $(OUT)
 
-real: $(VENV)/ready  ## the chain on a real pair, 0.5B and 1.5B, in outputs/real; up to 3 hours
+real: $(VENV)/ready  ## the chain on a real pair, 0.5B and 1.5B, in outputs/real; hours
 	$(PY) examples/real/real.py --out outputs/real
 
 tables: $(VENV)/ready  ## the paper's tables on the tiny world: every row, three seeds; hours

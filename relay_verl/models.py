@@ -16,7 +16,7 @@ from relay_verl.data.files import sha256_of
 
 _WEIGHTS = (".safetensors", ".bin")
 ADAPTER_FILE = "adapter_config.json"
-"""What PEFT writes of an adapter beside its weights."""
+"""The file in which PEFT describes an adapter."""
 _OTHERS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 

@@ -11,32 +11,12 @@ from typing import Any
 from relay_verl.checkpoints.record import CheckpointRecord
 from relay_verl.checkpoints.scale import Scale
 from relay_verl.config import ConfigError
-from relay_verl.files import replace_file
 
 CARD_FILE = "README.md"
 TAG = "relay-verl"
 """Says in the card's front matter that this package exported the model."""
 STUDENT, TEACHER = "actor_rollout_ref.model.path", "relay.teacher.path"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
-
-def write_card(
-    folder: Path,
-    record: CheckpointRecord | None,
-    metrics: Path | None,
-    *,
-    name: str,
-    dtype: str,
-    lora: Scale | None = None,
-    is_adapter: bool = False,
-) -> None:
-    """Write the card of the model in `folder`. `metrics` is verl's metrics file, if there is one.
-
-    Raises:
-        ConfigError: the metrics file cannot be read.
-    """
-    text = card(record, metrics, name=name, dtype=dtype, lora=lora, is_adapter=is_adapter)
-    replace_file(folder / CARD_FILE, text.encode())
 
 
 def card(

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.checkpoints.adapter import Base
-from relay_verl.checkpoints.card import CARD_FILE, STUDENT, write_card
+from relay_verl.checkpoints.card import CARD_FILE, STUDENT, card
 from relay_verl.checkpoints.guard import choose_checkpoint
 from relay_verl.checkpoints.integrity import find_damage, step_of
 from relay_verl.checkpoints.record import CheckpointRecord, model_identity, read_checkpoint, read_run
 from relay_verl.checkpoints.scale import read_scale
 from relay_verl.config import ConfigError
+from relay_verl.files import replace_file
 
 NOT_THIS = "{out} is there already and is not this export; give another folder or remove it"
 
@@ -55,7 +56,8 @@ def export(
     try:
         _merge(step_folder / "actor", temporary, wanted, _base_of(record), keep_adapter)
         scale = read_scale(step_folder / "actor")
-        write_card(temporary, record, metrics, name=out.name, dtype=wanted, lora=scale, is_adapter=keep_adapter)
+        text = card(record, metrics, name=out.name, dtype=wanted, lora=scale, is_adapter=keep_adapter)
+        replace_file(temporary / CARD_FILE, text.encode())
         if out.exists():
             _check_same(out, temporary)
             shutil.copy2(temporary / CARD_FILE, out / CARD_FILE)

@@ -20,7 +20,7 @@ from verl.utils import hf_tokenizer
 from relay_verl.checkpoints.adapter import Base, has_adapter, to_peft, write_adapter
 from relay_verl.config import ConfigError
 
-NO_ADAPTER = "{actor} was trained without LoRA, so that there is no adapter to keep: leave --keep-adapter out"
+NO_ADAPTER = "{actor} was trained without LoRA and has no adapter: leave out --keep-adapter"
 
 
 class DtypeMerger(FSDPModelMerger):

@@ -5,6 +5,9 @@ Chosen by `VERL_PLATFORM=cpu`, never by detection: the CPU-only head node of a G
 
 import os
 
+READS_WEIGHTS = "auto"
+"""`load_format` of an engine that only reads its model's files, as the teacher does and all engines of evaluation."""
+
 
 def is_chosen() -> bool:
     """Whether this process is told to run verl on CPU."""

@@ -2,9 +2,9 @@
 
 vLLM's processes talk through shared memory, and who waits for a message spins for a second before it waits for a
 notification. On GPUs that costs an idle core. On CPU it is a core that the arithmetic lacks: a step of a model takes
-less than a second, so the engine's core would spin through all of it. Here it sleeps between two looks instead. What
-comes after that second stays as vLLM has it: to wait for notifications at once is no way out, as one may get lost when
-they come that fast, and both sides then wait for ever. Remove when vLLM does not spin on CPU.
+less than a second, so the engine's core would spin through all of it. Here it sleeps between two looks instead. After
+that second it waits for a notification, as vLLM does. It must not do so earlier: when notifications come that fast one
+can get lost, and both sides then wait forever. Remove when vLLM does not spin on CPU.
 """
 
 from __future__ import annotations

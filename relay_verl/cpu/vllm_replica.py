@@ -17,11 +17,10 @@ import torch
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
+from relay_verl.cpu import READS_WEIGHTS
 from relay_verl.cpu.served_adapter import add_adapter
 from relay_verl.cpu.threads import engine_environment
 
-READS_WEIGHTS = "auto"
-"""`load_format` of an engine that only reads its model's files, as the teacher does and all engines of evaluation."""
 _DISPATCH = "dispatch_cpu_unquantized_gemm"
 _PUNICA = "vllm.lora.punica_wrapper.punica_cpu"
 _USERS = (

@@ -13,8 +13,8 @@ NUM_LAST_LINES = 50
 """Lines at the end of a log among which an error of ours is looked for."""
 
 
-class StageError(RuntimeError):
-    """A command that failed; the message names its log."""
+class StageError(SystemExit):
+    """A command that failed; it ends a script with its message, which names the log."""
 
 
 def relay_verl(*arguments: str) -> list[str]:

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from relay_verl import cpu
 from relay_verl.config import ConfigError, read_settings
 from relay_verl.preflight.check import Doubt
-from relay_verl.preflight.cpu_memory import check_cpu_memory, cpu_terms
+from relay_verl.preflight.cpu_memory import GB, check_cpu_memory, cpu_terms
 from relay_verl.preflight.models import is_local
 from relay_verl.preflight.placement import Node, check_room
 from relay_verl.preflight.probe import Answer, ask_nodes, expected, fault_of
@@ -23,7 +23,6 @@ from relay_verl.teacher import suffix_of
 
 SETTLE_S = 5.0
 """Seconds that resources may take to be reported as free, after who held them ended."""
-GB = 1e9
 
 
 class Cluster:

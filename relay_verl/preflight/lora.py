@@ -21,8 +21,6 @@ from relay_verl.preflight.check import Doubt
 
 MAX_SERVED_RANK = 512
 """The largest rank of an adapter that vLLM serves."""
-_READS_WEIGHTS = "auto"
-"""`relay_verl.cpu.vllm_replica.READS_WEIGHTS`, which only loads with vLLM."""
 _FSDP = ("fsdp", "fsdp2")
 _EMBEDDINGS = ("embed_tokens", "lm_head")
 _OTHER_KINDS = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "trainable_token_indices")
@@ -74,9 +72,9 @@ def check_lora(config: Any) -> str:
 
 def _check_load_format(rollout: Any, *, is_apart: bool) -> None:
     """vLLM on CPU repacks the weights that it reads itself, and then takes none from the trainer but an adapter's."""
-    if rollout.get("load_format") == _READS_WEIGHTS and not is_apart:
+    if rollout.get("load_format") == cpu.READS_WEIGHTS and not is_apart:
         raise ConfigError(
-            f"actor_rollout_ref.rollout.load_format={_READS_WEIGHTS}: on CPU trained weights do not reach such an "
+            f"actor_rollout_ref.rollout.load_format={cpu.READS_WEIGHTS}: on CPU trained weights do not reach such an "
             "engine, only a LoRA adapter does (model.lora.merge=false); leave it at dummy"
         )
 

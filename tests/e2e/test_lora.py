@@ -74,7 +74,7 @@ def run(pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_every_step_is_done_once(run: Run) -> None:
-    """The second run goes on at the checkpoint of the first, though it serves the adapter in another way."""
+    """The second run resumes from the checkpoint of the first, though it serves the adapter in another way."""
     assert [step["training/global_step"] for step in run.metrics] == [1, 2, 3]
 
 

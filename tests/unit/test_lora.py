@@ -296,4 +296,4 @@ def test_an_adapter_in_the_place_of_a_model(
         assert "relay-verl export" in str(error.value)
     assert not is_adapter(student)
     (student / "adapter_config.json").write_text("{}")
-    check_model_path("--student", str(student))  # an adapter beside a whole model
+    check_model_path("--student", str(student))  # a whole model in the adapter's folder

@@ -1,8 +1,7 @@
 """verl's vLLM replica on vLLM's CPU build, so that weight updates reach the engine.
 
-vLLM's CPU linear layers repack their weights after loading: an update then fails, and a repacked tied `lm_head` would
-go stale in silence. In the student's engine during training the worker extension keeps every linear layer plain, which
-is slower. Remove when vLLM's CPU layers reload weights in place, or offer a switch against repacking.
+The student's engine during training has the linear layers of `repacking`; an engine that only reads its model's files
+has vLLM's own. Remove when vLLM's CPU layers reload weights in place.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ import os
 from typing import Any
 
 import ray
-import torch
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
 from relay_verl.cpu import READS_WEIGHTS
+from relay_verl.cpu.repacking import pack, unpack
 from relay_verl.cpu.served_adapter import add_adapter
 from relay_verl.cpu.threads import engine_environment
 
@@ -30,10 +29,6 @@ _USERS = (
 )
 
 
-def _use_plain_linear(layer: torch.nn.Module, remove_weight: bool) -> None:
-    layer.cpu_linear = torch.nn.functional.linear
-
-
 class CpuWorkerExtension(vLLMColocateWorkerExtension):
     """verl's extension of vLLM's worker, made before the model loads; a LoRA adapter costs what its products cost."""
 
@@ -42,19 +37,28 @@ class CpuWorkerExtension(vLLMColocateWorkerExtension):
         return super().__new__(cls, **kwargs)
 
 
-class PlainWorkerExtension(CpuWorkerExtension):
+class UpdatedWorkerExtension(CpuWorkerExtension):
     """The same with linear layers whose weights can be sent anew."""
 
     def __new__(cls, **kwargs: Any) -> Any:
         for name in _USERS:
             module = importlib.import_module(name)
             if hasattr(module, _DISPATCH):
-                setattr(module, _DISPATCH, _use_plain_linear)
+                setattr(module, _DISPATCH, pack)
         return super().__new__(cls, **kwargs)
+
+    def update_weights_from_ipc(
+        self, peft_config: dict[str, Any] | None = None, base_sync_done: bool = False, use_shm: bool = False
+    ) -> None:
+        """verl's, which has vLLM process all layers at its end, and so pack them; an adapter leaves them alone."""
+        if not (peft_config and base_sync_done):
+            for model in self._iter_all_models():
+                unpack(model)
+        super().update_weights_from_ipc(peft_config=peft_config, base_sync_done=base_sync_done, use_shm=use_shm)
 
 
 class CpuVLLMHttpServer(vLLMHttpServer):
-    """verl's server with one of these extensions: the plain one where weights are to come from a trainer."""
+    """verl's server with one of these extensions: the second where weights are to come from a trainer."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -62,7 +66,7 @@ class CpuVLLMHttpServer(vLLMHttpServer):
         os.environ.pop("VLLM_BATCH_INVARIANT", None)  # verl sets it for `full_determinism`; its kernels are for GPUs
 
     def _get_worker_extension_cls(self) -> str:
-        extension = CpuWorkerExtension if self.config.load_format == READS_WEIGHTS else PlainWorkerExtension
+        extension = CpuWorkerExtension if self.config.load_format == READS_WEIGHTS else UpdatedWorkerExtension
         return f"{extension.__module__}.{extension.__qualname__}"
 
 

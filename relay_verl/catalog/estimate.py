@@ -12,6 +12,7 @@ from relay_verl.catalog.memory import (
     reference_term,
     tokens_of_micro_batch,
     training_phase,
+    update_phase,
     vllm_engine,
     writing_phase,
 )
@@ -85,6 +86,7 @@ def estimate(config: Any, gpu_gib: float) -> Estimate:
         phases = (
             writing_phase(shape, parts.actor.fsdp_config, parts.model, num_gpus, student.share),
             training_phase(shape, parts.actor.fsdp_config, parts.model, num_gpus, tokens_of_micro_batch(config)),
+            update_phase(shape, parts.actor.fsdp_config, parts.model, num_gpus),
         )
         host = reference_term(config, shape, num_gpus)
     for given in teachers:
@@ -104,4 +106,4 @@ def _warm_up(config: Any, gpu_gib: float, num_gpus: int, is_cpu: bool) -> Estima
         return Estimate(gpu_gib, num_gpus, 0, unknown=unknown, is_cpu=is_cpu)
     num_tokens = max(int(config.data.max_token_len_per_gpu), int(config.data.max_length))
     phase = training_phase(shape, config.engine, config.model, num_gpus, num_tokens)
-    return Estimate(gpu_gib, num_gpus, 0, (phase,))
+    return Estimate(gpu_gib, num_gpus, 0, (phase, update_phase(shape, config.engine, config.model, num_gpus)))

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from relay_verl.engines.address import check_address
 from relay_verl.policies import TRAINABLE, FixedLength, Learned, TeacherFree, make_policy, needs_teacher
 from relay_verl.relay_config import FixedCommand, OnTeacherFailure, RelayConfig
 
@@ -327,6 +328,11 @@ def _check_teachers(settings: RelaySettings) -> None:
             raise ConfigError(
                 f"{key}: both path={teacher.path!r} and base_url={teacher.base_url!r} are given; give one"
             )
+        if teacher.base_url is not None:
+            try:
+                check_address(teacher.base_url, teacher.api_key_env)
+            except ValueError as error:
+                raise ConfigError(f"{key}.base_url: {error}") from None
         if key in listed and not teacher.is_given:
             raise ConfigError(f"{key}: no teacher given; set its path (a model) or base_url (an endpoint)")
         if teacher.tokenizer is not None and not teacher.text_bridge:

@@ -25,10 +25,10 @@ from typing_extensions import TypedDict
 
 from relay_verl.config import ConfigError
 from relay_verl.deadlines import LONGEST_WAIT, DeadlineError, Pulse
-from relay_verl.engines.base import EngineError
+from relay_verl.engines.base import EngineError, PermanentError
 from relay_verl.engines.breaker import Breaker
 from relay_verl.evaluation.judge_prompt import MESSAGE, RULES, as_utf8, make_messages, read_verdict, says_something
-from relay_verl.evaluation.records import UNCLEAR_REPLY, JudgeText
+from relay_verl.evaluation.records import UNCLEAR_REPLY, JudgeText, refusal
 
 API_KEY_ENV = "RELAY_JUDGE_API_KEY"
 """Environment variable that holds the endpoint's key, if it wants one."""
@@ -61,9 +61,10 @@ _COMPLETION = TypeAdapter(_Completion)
 class _NoReplyError(EngineError):
     """The endpoint gave no reply; the message is one line without the key."""
 
-    def __init__(self, reason: str, *, may_pass: bool = True, wait_s: float = 0.0):
+    def __init__(self, reason: str, *, may_pass: bool = True, concerns_all: bool = False, wait_s: float = 0.0):
         super().__init__(reason)
         self.may_pass = may_pass
+        self.concerns_all = concerns_all
         self.wait_s = wait_s
 
 
@@ -134,6 +135,8 @@ class Judge:
         """
         try:
             return await self.ask(question, answer, ground_truth)
+        except PermanentError as error:
+            return refusal(error)
         except EngineError as error:
             return {"is_correct": None, "reply": "", "error": str(error)}
 
@@ -141,12 +144,18 @@ class Judge:
         """As `judge`, for those who want to know failures from replies.
 
         Raises:
+            PermanentError: the endpoint refuses the question for good.
             EngineError: the endpoint gave no reply; the message is one line without the key.
         """
         if answer is None or not says_something(answer):
             return {"is_correct": False, "reply": "", "error": "no answer to judge"}
-        with self._breaker.calling():
-            reply = await self._try(question, answer, ground_truth)
+        try:
+            with self._breaker.calling():
+                reply = await self._try(question, answer, ground_truth)
+        except _NoReplyError as error:
+            if error.may_pass:
+                raise
+            raise PermanentError(str(error), concerns_all=error.concerns_all) from None
         verdict = read_verdict(reply)
         error = "" if verdict is not None else UNCLEAR_REPLY
         return {"is_correct": verdict, "reply": reply[-MAX_REPLY_CHARS:], "error": error}
@@ -220,9 +229,9 @@ class Judge:
             choices = _COMPLETION.validate_json(bytes(body))["choices"]
         except openai.APIStatusError as error:
             may_pass = error.status_code in (408, 409, 429) or error.status_code >= 500
-            raise self._no_reply(
-                error.message, may_pass=may_pass, wait_s=_retry_after(error.response.headers)
-            ) from None
+            concerns_all = error.status_code in (401, 403, 404)
+            wait_s = _retry_after(error.response.headers)
+            raise self._no_reply(error.message, may_pass=may_pass, concerns_all=concerns_all, wait_s=wait_s) from None
         except ValidationError as error:
             raise self._no_reply(f"the answer is no chat completion: {error.errors()[0]['msg']}") from None
         except _NoReplyError:
@@ -243,7 +252,9 @@ class Judge:
         if loop is not asyncio.get_running_loop():
             key = self._key
             if not (key.isascii() and key.isprintable()):
-                raise self._no_reply(f"{self._api_key_env} holds characters that no key has", may_pass=False)
+                raise self._no_reply(
+                    f"{self._api_key_env} holds characters that no key has", may_pass=False, concerns_all=True
+                )
             # the client counts seconds without a byte, which a queue is full of: `_pulse` bounds tries
             timeout = Timeout(LONGEST_WAIT * self._timeout_s, connect=self._timeout_s / 2)
             client = AsyncOpenAI(base_url=self.base_url, api_key=key or "none", timeout=timeout, max_retries=0)

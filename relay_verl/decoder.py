@@ -28,7 +28,14 @@ from uuid import uuid4
 from relay_verl.constraint import force_command
 from relay_verl.deadlines import pulse_of
 from relay_verl.engines.ask import ask_within
-from relay_verl.engines.base import EngineError, FinishReason, Generation, TeacherError, TokenEngine
+from relay_verl.engines.base import (
+    EngineError,
+    FinishReason,
+    Generation,
+    PermanentError,
+    TeacherError,
+    TokenEngine,
+)
 from relay_verl.policies import Interruption, Learned, Policy
 from relay_verl.protocol import (
     CLOSE,
@@ -155,10 +162,13 @@ class Relay:
         self._has_failed = False  # a call without a command, which else might come for ever
         self._status = RelayStatus.COMPLETED
         self._error = ""
+        self._is_refused = False
 
     def trajectory(self) -> RelayTrajectory:
         """What has been written so far."""
-        return RelayTrajectory(self._prompt_ids, list(self._segments), self._status, list(self._calls), self._error)
+        return RelayTrajectory(
+            self._prompt_ids, list(self._segments), self._status, list(self._calls), self._error, self._is_refused
+        )
 
     async def __aiter__(self) -> AsyncIterator[Segment]:
         while self._tokens_left > 0:
@@ -169,7 +179,7 @@ class Relay:
                 try:
                     piece = await self._student_turn(max_tokens)
                 except EngineError as error:
-                    self._status, self._error = RelayStatus.STUDENT_FAILED, str(error)
+                    self._fail(RelayStatus.STUDENT_FAILED, error)
                     break
                 forced: Generation | None = None
                 if self._is_constrained:
@@ -195,7 +205,7 @@ class Relay:
                 if self._config.on_teacher_failure == "fail":
                     raise TeacherError(f"teacher: {error}") from error
                 if self._config.on_teacher_failure == "drop":
-                    self._status, self._error = RelayStatus.TEACHER_FAILED, str(error)
+                    self._fail(RelayStatus.TEACHER_FAILED, error)
                     break
                 self._has_failed = self._has_failed or call is None
                 continue
@@ -204,6 +214,10 @@ class Relay:
                 if answer.finish_reason == "eos":
                     break
         self._close_turn()
+
+    def _fail(self, status: RelayStatus, error: EngineError) -> None:
+        self._status, self._error = status, str(error)
+        self._is_refused = isinstance(error, PermanentError) and not error.concerns_all
 
     @property
     def _tokens_left(self) -> int:

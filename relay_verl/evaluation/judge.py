@@ -23,12 +23,12 @@ from typing_extensions import TypedDict
 from relay_verl.config import ConfigError
 from relay_verl.deadlines import Pulse
 from relay_verl.engines.address import check_address
-from relay_verl.engines.base import EngineError
+from relay_verl.engines.base import EngineError, PermanentError
 from relay_verl.engines.breaker import Breaker
 from relay_verl.engines.client import EndpointClient
 from relay_verl.engines.guard import retrying
 from relay_verl.evaluation.judge_prompt import MESSAGE, RULES, make_messages, read_verdict, says_something
-from relay_verl.evaluation.records import UNCLEAR_REPLY, JudgeText
+from relay_verl.evaluation.records import UNCLEAR_REPLY, JudgeText, refusal
 
 API_KEY_ENV = "RELAY_JUDGE_API_KEY"
 """Environment variable that holds the endpoint's key, if it wants one."""
@@ -119,6 +119,8 @@ class Judge:
         """
         try:
             return await self.ask(question, answer, ground_truth)
+        except PermanentError as error:
+            return refusal(error)
         except EngineError as error:
             return {"is_correct": None, "reply": "", "error": str(error)}
 
@@ -126,6 +128,7 @@ class Judge:
         """As `judge`, for those who want to know failures from replies.
 
         Raises:
+            PermanentError: the endpoint refuses the question for good.
             EngineError: the endpoint gave no reply; the message is one line without the key.
         """
         if answer is None or not says_something(answer):

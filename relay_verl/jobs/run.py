@@ -1,7 +1,9 @@
 """Runs a long job: queries in, one result each, in any order, without a barrier; progress as it is made.
 
 Memory is bounded by the open shards: queries are read as they are needed, and a shard is forgotten when it is written.
-A query that fails leaves no result; the others go on, and the same command tries it again.
+A query that fails leaves no result; the others continue, and the same command tries it again. A query that can never
+be answered (`relay_verl.engines.base.PermanentError`) leaves no result either, but it counts: it is left out of the
+output, the manifest names it with its place and its cause, and it never keeps the job from ending.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,11 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.deadlines import Pulse
-from relay_verl.engines.base import EngineError
+from relay_verl.engines.base import EngineError, PermanentError
 from relay_verl.jobs.formats import Format, Row
 from relay_verl.jobs.progress import ProgressBar, TokenMeter
 from relay_verl.jobs.store import JobError, JobStore, Shard
 from relay_verl.versions import versions
+
+MAX_NAMED = 3
+"""Most queries that a message names."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,8 @@ class Job:
     format: Format
     """The output's kind of file."""
     process: Callable[[Row], Awaitable[Any]]
-    """A query's result, as JSON. An EngineError or TimeoutError fails this query alone; past `timeout_s` it is
-    cancelled."""
+    """A query's result, as JSON. An EngineError or TimeoutError fails this query alone, and a PermanentError leaves it
+    out; past `timeout_s` it is cancelled."""
     to_records: Callable[[Row, Any], list[Row]]
     """The output's rows of a query and its result."""
     shard_size: int = 256
@@ -53,6 +58,8 @@ class Job:
     """Who writes, by the names under which their tokens are shown: student, teacher."""
     count_tokens: Callable[[Any], Mapping[str, int]] = lambda result: {}
     """What each of them wrote of a result."""
+    locate: Callable[[Sequence[str]], Mapping[str, str]] = lambda keys: {}
+    """Where queries stand, such as a file and a row, by their keys."""
 
 
 @dataclass
@@ -75,7 +82,7 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
         out: the file to write.
 
     Raises:
-        JobError: it cannot go on, or some queries failed; what is finished is saved.
+        JobError: it cannot continue, some queries failed, or an engine refuses all of them; what is finished is saved.
     """
     started = time.monotonic()
     store = JobStore(out, job.spec, job.format)
@@ -92,12 +99,18 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
                 f"{len(progress.failures)} of {num_queries} queries failed, the first one: {progress.failures[0]}; the "
                 f"others are saved in {store.work}: the same command goes on from there"
             )
+        refused = store.refused_in(num_shards)
+        if refused and len(refused) == num_queries:
+            store.forget()
+            key, cause = next(iter(refused.items()))
+            raise JobError(f"none of the {num_queries} queries can be answered, the first one: {key}: {cause}")
         store.assemble(
             num_shards,
             {
                 "num_queries": num_queries,
                 "num_resumed": progress.num_resumed,
                 "seconds": round(time.monotonic() - started, 1),
+                "unanswerable": _describe_refused(job, refused),
                 "versions": versions(),
             },
             job.summarize,
@@ -113,7 +126,7 @@ async def _run_shards(job: Job, queries: Iterable[tuple[str, Row]], store: JobSt
             num_shards = index + 1
             keys = [key for key, _ in chunk]
             shard = store.open_shard(index, keys)
-            num_done = len(keys) if shard is None else len(shard.results)
+            num_done = len(keys) if shard is None else shard.num_done
             progress.num_resumed += num_done
             progress.bar.update(num_done)
             if shard is None:
@@ -122,7 +135,7 @@ async def _run_shards(job: Job, queries: Iterable[tuple[str, Row]], store: JobSt
             if shard.is_complete:
                 _finish(job, store, index, shard, rows)
             for key in keys:
-                if key not in shard.results:
+                if key not in shard.results and key not in shard.refused:
                     await start(partial(_run_query, job, store, index, shard, rows, key, progress))
     return num_shards
 
@@ -162,6 +175,13 @@ async def _run_query(
     progress.bar.num_under_way += 1
     try:
         result = await progress.pulse.wait(job.timeout_s, _process(job, rows[key]))
+    except PermanentError as error:
+        if error.concerns_all:
+            raise JobError(
+                f"the engine refuses every query: {error}; what is finished is saved in {store.work}: the same command "
+                "continues from there"
+            ) from error
+        shard.refuse(key, str(error))
     except (EngineError, TimeoutError) as error:
         progress.failures.append(f"{key}: {str(error) or 'it timed out'}")
         progress.num_in_a_row += 1
@@ -171,11 +191,12 @@ async def _run_query(
                 f"finished is saved in {store.work}: the same command goes on from there"
             ) from error
         return
+    else:
+        shard.add(key, result)
+        progress.meter.add_result(job.count_tokens(result))
     finally:
         progress.bar.num_under_way -= 1
     progress.num_in_a_row = 0
-    shard.add(key, result)
-    progress.meter.add_result(job.count_tokens(result))
     progress.bar.update()
     if shard.is_complete:
         _finish(job, store, index, shard, rows)
@@ -186,5 +207,30 @@ async def _process(job: Job, row: Row) -> Any:
 
 
 def _finish(job: Job, store: JobStore, index: int, shard: Shard, rows: Mapping[str, Row]) -> None:
-    records = [record for key in shard.keys for record in job.to_records(rows[key], shard.results[key])]
+    answered = [key for key in shard.keys if key in shard.results]
+    records = [record for key in answered for record in job.to_records(rows[key], shard.results[key])]
     store.finish_shard(index, shard, records)
+
+
+def _describe_refused(job: Job, refused: Mapping[str, str]) -> list[dict[str, str]]:
+    """The queries that can never be answered, for the manifest."""
+    places = job.locate(list(refused)) if refused else {}
+    return [{"query": key, "place": places.get(key, key), "cause": cause} for key, cause in refused.items()]
+
+
+def tell_unanswerable(out: Path, manifest: Mapping[str, Any]) -> str:
+    """What a finished output leaves out, on one line with the first cases; empty if it is whole.
+
+    Args:
+        out: the output.
+        manifest: its manifest.
+    """
+    refused = manifest.get("unanswerable") or []
+    if not refused:
+        return ""
+    named = "; ".join(f"{one['place']}: {one['cause']}" for one in refused[:MAX_NAMED])
+    more = f"; {len(refused) - MAX_NAMED} more in its manifest" if len(refused) > MAX_NAMED else ""
+    return (
+        f"{out}: {len(refused)} of {manifest['num_queries']} queries can never be answered and are left out: "
+        f"{named}{more}"
+    )

@@ -88,9 +88,10 @@ class TeacherSettings:
     start_timeout_s: Positive = 1800.0
     """Seconds the replicas may take to start."""
     num_retries: Annotated[int, Field(ge=0, strict=True)] = 2
-    """Further tries after a failed one, with exponential backoff."""
+    """Further tries after a failed one, with exponential backoff, or after the endpoint's `Retry-After`. What an endpoint
+    refuses for good (a wrong key, a prompt that is too long) is not tried again."""
     breaker_threshold: Count = 8
-    """Failures in a row after which calls fail at once ..."""
+    """Failures in a row, refusals aside, after which calls fail at once ..."""
     breaker_reset_s: Positive = 30.0
     """... until this many seconds have passed and one call is let through to try."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] | None = None
@@ -217,6 +218,11 @@ class RelaySettings:
     """Which queries are trained on."""
     on_teacher_failure: OnTeacherFailure = "continue"
     """What a failed call does to its response."""
+    max_failed_call_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
+    """Largest share of a step's calls that may fail. Above it training ends with a checkpoint and the cause, whatever
+    `on_teacher_failure` says of a single call; 1 never ends it: training continues without a teacher. Taken of at least
+    20 calls, those of several steps where one has fewer. Evaluation, filter, warm-up data and judge end likewise, above
+    this share of queries or verdicts that fail (our choice)."""
     train_on_teacher_tokens: bool = False
     """True trains on the teacher's tokens too, as the released code does."""
     rollout_timeout_s: Positive = 7200.0

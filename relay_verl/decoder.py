@@ -19,6 +19,7 @@ Where the paper is silent:
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
@@ -50,6 +51,8 @@ from relay_verl.relay_config import RelayConfig
 from relay_verl.tokenization import TokenBytes, end_ids_of
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
 
+logger = logging.getLogger(__name__)
+
 __all__ = ["Relay", "RelayConfig", "RelayDecoder"]
 
 
@@ -69,6 +72,16 @@ class RelayDecoder:
         self.end_ids = end_ids_of(tokenizer, config.end_ids)
         self.student_pulse = pulse_of(student)
         self.teacher_pulse = pulse_of(teacher)
+        self._has_warned = False
+
+    def note_failed_call(self, error: EngineError) -> None:
+        """Say the first failure of this decoder's calls at once: whoever counts them may do so much later. Where a
+        failure is raised, whoever asks says it."""
+        if self.config.on_teacher_failure == "fail" or self._has_warned:
+            return
+        self._has_warned = True
+        name = f" {self.config.teacher_name}" if self.config.teacher_name else ""
+        logger.warning("relay_verl: warning: the first call to the teacher%s that failed: %s", name, error)
 
     async def run(
         self,
@@ -339,6 +352,7 @@ class Relay:
         except EngineError as error:
             self._num_failed += 1
             record(CallOutcome.FAILED, latency_s=time.monotonic() - started, error=str(error))
+            self._decoder.note_failed_call(error)
             raise
         record(
             CallOutcome.SERVED,

@@ -122,6 +122,8 @@ class Plan:
     """See `relay_verl.jobs.run.Job.locate`."""
     count_tokens: Callable[[Any], int]
     """Tokens that the model wrote for a result."""
+    max_failed_share: float
+    """See `relay_verl.jobs.run.Job.max_failed_share`."""
     summarize: Callable[[Path], Mapping[str, Any]] | None = None
     """See `relay_verl.jobs.run.Job.summarize`."""
 
@@ -142,6 +144,7 @@ class Plan:
             engines={self.author: engine},
             count_tokens=lambda result: {self.author: self.count_tokens(result)},
             locate=self.locate,
+            max_failed_share=self.max_failed_share,
         )
 
 
@@ -170,6 +173,7 @@ def plan_warmup_data(config: Any, source: Source, student: str) -> Plan:
         author="student",
         locate=source.locate,
         count_tokens=warmup_samples.count_tokens,
+        max_failed_share=settings.max_failed_call_share,
         summarize=warmup_samples.summarize,
     )
 
@@ -213,6 +217,7 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
         author="teacher",
         locate=source.locate,
         count_tokens=teacher_filter.count_tokens,
+        max_failed_share=settings.max_failed_call_share,
     )
 
 

@@ -27,7 +27,7 @@ from relay_verl.data.truths import truth_of, truth_text
 from relay_verl.decoder import RelayDecoder
 from relay_verl.engines.base import EngineError, PermanentError, TokenEngine
 from relay_verl.evaluation.judge import Judge
-from relay_verl.evaluation.records import ResponseRecord
+from relay_verl.evaluation.records import REFUSED, UNCLEAR_REPLY, ResponseRecord
 from relay_verl.grading import Grader, kind_of
 from relay_verl.jobs.formats import Row
 from relay_verl.messages import content_text
@@ -173,6 +173,14 @@ def task_of(row: Row) -> str | None:
 def to_records(query: Row, record: Row) -> list[Row]:
     """The output's row of a query."""
     return [record]
+
+
+def missing_verdict(record: Row) -> str | None:
+    """Why the judge, which was asked, gave no reply to a record, as JSON; None if it did, or was not asked."""
+    judge = record["judge"]
+    if judge is None or judge["is_correct"] is not None or judge["error"] == UNCLEAR_REPLY:
+        return None
+    return None if judge["error"].startswith(REFUSED) else str(judge["error"])
 
 
 def count_tokens(record: Row) -> dict[str, int]:

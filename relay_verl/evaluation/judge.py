@@ -119,9 +119,9 @@ class Judge:
         """
         try:
             return await self.ask(question, answer, ground_truth)
-        except PermanentError as error:
-            return refusal(error)
         except EngineError as error:
+            if isinstance(error, PermanentError) and not error.concerns_all:
+                return refusal(error)
             return {"is_correct": None, "reply": "", "error": str(error)}
 
     async def ask(self, question: str, answer: str | None, ground_truth: str) -> JudgeText:

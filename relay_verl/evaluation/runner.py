@@ -25,7 +25,7 @@ from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.deadlines import GRADING_S
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.guard import NO_BREAKER
-from relay_verl.evaluation.answerer import Answerer, Rules, count_tokens, to_records
+from relay_verl.evaluation.answerer import Answerer, Rules, count_tokens, missing_verdict, to_records
 from relay_verl.evaluation.benchmarks import Benchmark, Questions
 from relay_verl.evaluation.judge import Judge
 from relay_verl.evaluation.results import RESPONSES
@@ -257,6 +257,9 @@ def _make_job(
         timeout_s=settings.rollout_timeout_s + GRADING_S,
         engines={role: engines[model] for role, model in (("student", student), ("teacher", teacher)) if model},
         count_tokens=count_tokens,
+        max_failed_share=settings.max_failed_call_share,
+        find_failure=missing_verdict,
+        parts="verdicts of the judge",
     )
 
 

@@ -1,5 +1,7 @@
 """Runs a long job: queries in, one result each, in any order, without a barrier; progress as it is made.
 
+A first failure is said at once, and failures are counted: a job of which too many fail ends with the cause.
+
 Memory is bounded by the open shards: queries are read as they are needed, and a shard is forgotten when it is written.
 A query that fails leaves no result; the others continue, and the same command tries it again. A query that can never
 be answered (`relay_verl.engines.base.PermanentError`) leaves no result either, but it counts: it is left out of the
@@ -10,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -18,12 +22,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from relay_verl.config import RelaySettings
 from relay_verl.deadlines import Pulse
 from relay_verl.engines.base import EngineError, PermanentError
+from relay_verl.failure_share import FailureShare
 from relay_verl.jobs.formats import Format, Row
-from relay_verl.jobs.progress import ProgressBar, TokenMeter
+from relay_verl.jobs.progress import LINE_S, ProgressBar, TokenMeter
 from relay_verl.jobs.store import JobError, JobStore, Shard
 from relay_verl.versions import versions
+
+logger = logging.getLogger(__name__)
 
 MAX_NAMED = 3
 """Most queries that a message names."""
@@ -54,6 +62,13 @@ class Job:
     """Numbers on the whole output, which the manifest gets as its `summary`; None leaves it without."""
     max_failures: int = 32
     """Failures in a row after which the job stops: the engine looks dead."""
+    max_failed_share: float = RelaySettings.max_failed_call_share
+    """Largest share of the queries, and of what `find_failure` finds, that may fail; see `relay_verl.failure_share`."""
+    find_failure: Callable[[Any], str | None] = lambda result: None
+    """Why a part of a result is missing that is not worth the whole, such as the judge's verdict of a response; None
+    if it is not missing. The result is kept."""
+    parts: str = "parts"
+    """What `find_failure` looks at, as a message calls it."""
     engines: Mapping[str, Any] = field(default_factory=dict)
     """Who writes, by the names under which their tokens are shown: student, teacher."""
     count_tokens: Callable[[Any], Mapping[str, int]] = lambda result: {}
@@ -67,8 +82,11 @@ class _Progress:
     bar: ProgressBar
     meter: TokenMeter
     pulse: Pulse
+    queries: FailureShare
+    parts: FailureShare
     failures: list[str] = field(default_factory=list)
     num_in_a_row: int = 0
+    warned_at: float = -math.inf
     num_resumed: int = 0
 
 
@@ -92,7 +110,8 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
     with store:
         meter = TokenMeter(job.engines)
         async with ProgressBar(f"{Path(out).parent.name}/{Path(out).name}", num_queries, meter) as bar:
-            progress = _Progress(bar, meter, Pulse(meter.count_tokens))
+            shares = [FailureShare(job.max_failed_share, what) for what in ("queries", job.parts)]
+            progress = _Progress(bar, meter, Pulse(meter.count_tokens), *shares)
             num_shards = await _run_shards(job, queries, store, progress)
         if progress.failures:
             raise JobError(
@@ -185,6 +204,7 @@ async def _run_query(
     except (EngineError, TimeoutError) as error:
         progress.failures.append(f"{key}: {str(error) or 'it timed out'}")
         progress.num_in_a_row += 1
+        _count(progress, progress.queries, progress.failures[-1], store)
         if progress.num_in_a_row >= job.max_failures:
             raise JobError(
                 f"{progress.num_in_a_row} queries failed in a row, the last one: {progress.failures[-1]}; what is "
@@ -194,12 +214,33 @@ async def _run_query(
     else:
         shard.add(key, result)
         progress.meter.add_result(job.count_tokens(result))
+        progress.queries.add(1, 0)
+        _count(progress, progress.parts, job.find_failure(result), store)
     finally:
         progress.bar.num_under_way -= 1
     progress.num_in_a_row = 0
     progress.bar.update()
     if shard.is_complete:
         _finish(job, store, index, shard, rows)
+
+
+def _count(progress: _Progress, share: FailureShare, failure: str | None, store: JobStore) -> None:
+    """Count a request that failed, or one that was served if `failure` is None.
+
+    Raises:
+        JobError: too many failed.
+    """
+    if failure is None:
+        share.add(1, 0)
+        return
+    share.add(0, 1, failure)
+    if share.is_over:
+        raise JobError(
+            f"{share.explain()}; what is finished is saved in {store.work}: the same command continues from there"
+        )
+    if time.monotonic() - progress.warned_at >= LINE_S:
+        progress.warned_at = time.monotonic()
+        logger.warning("%s: %s", store.out, share)
 
 
 async def _process(job: Job, row: Row) -> Any:

@@ -88,8 +88,8 @@ class TeacherSettings:
     start_timeout_s: Positive = 1800.0
     """Seconds the replicas may take to start."""
     num_retries: Annotated[int, Field(ge=0, strict=True)] = 2
-    """Further tries after a failed one, with exponential backoff, or after the endpoint's `Retry-After`. What an endpoint
-    refuses for good (a wrong key, a prompt that is too long) is not tried again."""
+    """Further tries after a failed one, with exponential backoff, or after an endpoint's `Retry-After`. What is refused
+    for good (a wrong key, a prompt that is too long) is not tried again."""
     breaker_threshold: Count = 8
     """Failures in a row, refusals aside, after which calls fail at once ..."""
     breaker_reset_s: Positive = 30.0

@@ -32,8 +32,8 @@ CONNECT_TIMEOUT_S = 30.0
 response may take."""
 HINT_TIMEOUT_S = 10.0
 """Most seconds for a look at what else an address may mean."""
-MAX_LINE_CHARS = 360
-"""Longest part of a message behind the address."""
+MAX_REASON_CHARS = 300
+"""Longest reason in a message, with neither the address nor what to do about it."""
 SHORTEST_KEY = 4
 """A key of fewer characters is not looked for in texts: words would lose their letters."""
 
@@ -111,10 +111,10 @@ class EndpointClient:
         except Exception as error:  # a proxy that needs another package, certificates that are not there
             proxy = proxy_of(self.base_url)
             hint = f"; the environment names the proxy {proxy}" if proxy else ""
-            raise self._unusable(f"{type(error).__name__}: {error}{hint}") from None
+            raise self._unusable(f"{type(error).__name__}: {error}", hint) from None
 
-    def _unusable(self, reason: str) -> PermanentError:
-        return PermanentError(self.line(reason), concerns_all=True)
+    def _unusable(self, reason: str, hint: str = "") -> PermanentError:
+        return PermanentError(self.line(reason, hint), concerns_all=True)
 
     async def ask(
         self, resource: str, required: Mapping[str, Any], parameters: Mapping[str, Any], *, max_bytes: int
@@ -139,7 +139,7 @@ class EndpointClient:
             except openai.APIStatusError as error:
                 refusal = Refusal.read(error.response.status_code, error.response.content)
                 if not self._learn(refusal, parameters, sent):
-                    raise refusal.to_error(self.line(f"{refusal}{await self._find_hint(refusal)}")) from None
+                    raise refusal.to_error(self.line(str(refusal), await self._find_hint(refusal))) from None
             except EngineError:
                 raise
             except openai.OpenAIError as error:  # the client has tried again by itself
@@ -200,7 +200,7 @@ class EndpointClient:
             return [str(model.id) for model in page.data]
         except openai.APIStatusError as error:
             refusal = Refusal.read(error.response.status_code, error.response.content)
-            raise refusal.to_error(self.line(f"/models: {refusal}{await self._find_hint(refusal)}")) from None
+            raise refusal.to_error(self.line(f"/models: {refusal}", await self._find_hint(refusal))) from None
         except EngineError:
             raise
         except TimeoutError:
@@ -210,9 +210,9 @@ class EndpointClient:
         except Exception as error:  # a web page, or other JSON
             raise EngineError(self.line(f"/models: the answer is not a list of models: {error}")) from None
 
-    def line(self, reason: str) -> str:
-        """A message about this endpoint: one short line without the key."""
-        return f"{self.base_url}: {' '.join(self.without_key(reason).split()):.{MAX_LINE_CHARS}}"
+    def line(self, reason: str, hint: str = "") -> str:
+        """A message about this endpoint: one short line without the key. `hint` is never cut."""
+        return f"{self.base_url}: {' '.join(self.without_key(reason).split()):.{MAX_REASON_CHARS}}{hint}"
 
     def without_key(self, text: str) -> str:
         """`text` with *** for the key, as endpoints quote what they are sent; half a surrogate pair becomes a `?`."""

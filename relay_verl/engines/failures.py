@@ -20,8 +20,9 @@ from typing import Any
 
 from relay_verl.engines.base import EngineError, PermanentError
 
-MAX_MESSAGE_CHARS = 240
-"""Longest part of an endpoint's own words that a message repeats."""
+MAX_MESSAGE_CHARS = 1 << 16
+"""Longest part of an endpoint's own words that is looked at. A message repeats far less of it, but a key has to be
+taken out before words are cut, or its beginning would be left."""
 
 _PASSING = (408, 409, 425, 429)
 _OF_ONE_REQUEST = (400, 413, 422)
@@ -94,7 +95,7 @@ class Refusal:
 
 
 def explain(error: BaseException, url: str, proxy: str | None) -> str:
-    """Why `url` could not be asked, on one line; a key in the text is still in it.
+    """Why `url` could not be asked, on one line of any length; a key in the text is still in it.
 
     Args:
         error: what the client raised.

@@ -219,7 +219,7 @@ def test_a_validation_whose_calls_fail_ends_the_run_before_its_first_step_alone(
     put_group([DEAD], "val")
     with pytest.raises(TeacherError, match=r"relay\.max_failed_call_share=0\.5: .*HTTP 401.*no step was begun"):
         buffer.sample(global_steps=0, partition_id="val", batch_size=1)
-    clear("g", "g_0_0", partition="val")
+    clear("g_0_0", partition="val")
     put_group([SILENT], "train")
     batch, _ = buffer.sample(global_steps=1, partition_id="train", batch_size=1)
     tq.kv_clear(keys=batch.keys, partition_id="train")

@@ -18,6 +18,7 @@ RUN_BY = {
     "make lint": ".ci/run",
     "python examples/tiny/stage_one.py": "tests/e2e/conftest.py",
     "python examples/cluster/local_cluster.py": "tests/e2e/test_training.py",
+    "python examples/gpu/training.py": "tests/e2e/test_gpu_example.py",
     "python tests/grading_agreement.py": "tests/unit/test_grading.py",
     "python tests/grading_mutations.py": "tests/unit/test_grading_compare.py",
     "python tests/overlap_agreement.py": "tests/unit/test_overlap_pairs.py",

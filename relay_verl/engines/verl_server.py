@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import uuid4
 
 from relay_verl.deadlines import Pulse
 from relay_verl.engines.base import NEUTRAL_SAMPLING, EngineError, FinishReason, Generation
@@ -63,7 +64,9 @@ class VerlServerEngine:
         params: dict[str, Any] = {**NEUTRAL_SAMPLING, **sampling, "max_tokens": max_tokens}
         if stop:
             params |= {"stop": list(stop), "include_stop_str_in_output": True}
-        output = await self.client.generate(request_id, prompt_ids=prompt_ids, sampling_params=params)
+        # verl's balancer keeps all requests of one name on one replica, those without a name too.
+        name = request_id or uuid4().hex
+        output = await self.client.generate(name, prompt_ids=prompt_ids, sampling_params=params)
         if output.stop_reason == "aborted":
             raise EngineError("the request was aborted")
         token_ids = list(output.token_ids)

@@ -39,7 +39,7 @@ RUN_BY = {
     "relay-verl version": "tests/contract/test_commands.py",
     "relay-verl warmup-data": "tests/e2e/test_generators.py",
     "python -m verl.trainer.main_ppo": "tests/e2e/training_for_tests.py",
-    "torchrun --standalone --nproc_per_node=4 -m verl.trainer.sft_trainer": "examples/tiny/stage_one.py",
+    "torchrun --standalone --nproc_per_node=8 -m verl.trainer.sft_trainer": "examples/tiny/stage_one.py",
 }
 """The test, or what a test runs, by how the command begins; with the models and the recipe that are at hand there."""
 

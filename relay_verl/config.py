@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from relay_verl.engines.address import check_address
 from relay_verl.policies import TRAINABLE, FixedLength, Learned, TeacherFree, make_policy, needs_teacher
 from relay_verl.relay_config import FixedCommand, OnTeacherFailure, RelayConfig
 
@@ -87,9 +88,10 @@ class TeacherSettings:
     start_timeout_s: Positive = 1800.0
     """Seconds the replicas may take to start."""
     num_retries: Annotated[int, Field(ge=0, strict=True)] = 2
-    """Further tries after a failed one, with exponential backoff."""
+    """Further tries after a failed one, with exponential backoff, or after an endpoint's `Retry-After`. What is refused
+    for good (a wrong key, a prompt that is too long) is not tried again."""
     breaker_threshold: Count = 8
-    """Failures in a row after which calls fail at once ..."""
+    """Failures in a row, refusals aside, after which calls fail at once ..."""
     breaker_reset_s: Positive = 30.0
     """... until this many seconds have passed and one call is let through to try."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] | None = None
@@ -216,6 +218,11 @@ class RelaySettings:
     """Which queries are trained on."""
     on_teacher_failure: OnTeacherFailure = "continue"
     """What a failed call does to its response."""
+    max_failed_call_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
+    """Largest share of a step's calls that may fail. Above it training ends with a checkpoint and the cause, whatever
+    `on_teacher_failure` says of a single call; 1 never ends it: training continues without a teacher. Taken of at least
+    20 calls, those of several steps where one has fewer. Evaluation, filter, warm-up data and judge end likewise, above
+    this share of queries or verdicts that fail (our choice)."""
     train_on_teacher_tokens: bool = False
     """True trains on the teacher's tokens too, as the released code does."""
     rollout_timeout_s: Positive = 7200.0
@@ -327,6 +334,11 @@ def _check_teachers(settings: RelaySettings) -> None:
             raise ConfigError(
                 f"{key}: both path={teacher.path!r} and base_url={teacher.base_url!r} are given; give one"
             )
+        if teacher.base_url is not None:
+            try:
+                check_address(teacher.base_url, teacher.api_key_env)
+            except ValueError as error:
+                raise ConfigError(f"{key}.base_url: {error}") from None
         if key in listed and not teacher.is_given:
             raise ConfigError(f"{key}: no teacher given; set its path (a model) or base_url (an endpoint)")
         if teacher.tokenizer is not None and not teacher.text_bridge:

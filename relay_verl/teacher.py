@@ -79,7 +79,11 @@ async def start_teacher(
     """
     if settings.base_url is not None:
         endpoint = EndpointEngine(
-            settings.base_url, settings.model, api_key_env=settings.api_key_env, timeout_s=settings.timeout_s
+            settings.base_url,
+            settings.model,
+            api_key_env=settings.api_key_env,
+            timeout_s=settings.timeout_s,
+            num_retries=settings.num_retries,
         )
         return TeacherGroup(_guard(endpoint, settings), [])
     if settings.path is None:

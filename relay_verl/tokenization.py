@@ -17,6 +17,8 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any, Protocol
 
+from relay_verl.messages import plain_messages
+
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 _FRONTS = ("", "\n", "x")
 """What a text follows while it is encoded: SentencePiece puts a blank before a first word; "\\n" may merge with it."""
@@ -37,11 +39,11 @@ def chat_ids(tokenizer: Any, messages: Iterable[Mapping[str, Any]], template: Ma
 
     Args:
         tokenizer: has the template.
-        messages: with `role` and `content`.
+        messages: with `role` and `content`, a text or a list of text parts.
         template: further arguments of the template, such as {"enable_thinking": False}.
     """
     ids = tokenizer.apply_chat_template(
-        [dict(message) for message in messages],
+        plain_messages(messages),
         add_generation_prompt=True,
         tokenize=True,
         return_dict=False,

@@ -26,6 +26,7 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
         "trainer.logger",
         "trainer.log_val_generations",
         "relay.num_logged_groups",
+        "relay.max_failed_call_share",
         "trainer.save_freq",
         "trainer.test_freq",
         "trainer.val_before_train",

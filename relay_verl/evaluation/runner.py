@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -24,12 +25,12 @@ from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.deadlines import GRADING_S
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.guard import NO_BREAKER
-from relay_verl.evaluation.answerer import Answerer, Rules, count_tokens, to_records
+from relay_verl.evaluation.answerer import Answerer, Rules, count_tokens, missing_verdict, to_records
 from relay_verl.evaluation.benchmarks import Benchmark, Questions
 from relay_verl.evaluation.judge import Judge
 from relay_verl.evaluation.results import RESPONSES
 from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer, vocabulary_of_writer
-from relay_verl.evaluation.summary import write_summary
+from relay_verl.evaluation.summary import tell_not_completed, write_summary
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines, Row
 from relay_verl.jobs.pool import Pool, default_num_workers
@@ -200,6 +201,8 @@ def evaluate(
             job = _make_job(config, condition, spec, exam, engines, tokenizer, models, num_workers, vocabulary)
             await run_job(job, exam.queries(), exam.num_queries, condition.out / RESPONSES)
             write_summary(condition.out)
+            if missing := tell_not_completed(condition.out):
+                print(f"warning: {missing}", file=sys.stderr)
 
     if exam.is_deterministic:
         config.actor_rollout_ref.rollout.enable_prefix_caching = False
@@ -254,6 +257,9 @@ def _make_job(
         timeout_s=settings.rollout_timeout_s + GRADING_S,
         engines={role: engines[model] for role, model in (("student", student), ("teacher", teacher)) if model},
         count_tokens=count_tokens,
+        max_failed_share=settings.max_failed_call_share,
+        find_failure=missing_verdict,
+        parts="verdicts of the judge",
     )
 
 

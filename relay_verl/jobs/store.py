@@ -3,10 +3,11 @@
     OUT.work/job.json          what the job is; a run with other settings does not continue it
     OUT.work/00003.journal     finished queries of an open shard, a line each, in the order in which they ended
     OUT.work/00003.parquet     a finished shard (or 00003.jsonl), in the order of its queries
+    OUT.work/00003.refused     which of its queries can never be answered, and why; without the file, none
     OUT                        all shards in order, once all are finished; OUT.manifest.json says how it came about
 
-Invariants: a file under its final name is whole; a result counts from the line break that ends it; a query that counts
-is never run again. What was damaged is named, put aside and made anew.
+Invariants: a file under its final name is whole; a result counts from the line break that ends it, and so does a
+refusal; a query that counts is never run again. What was damaged is named, put aside and made anew.
 """
 
 from __future__ import annotations
@@ -39,18 +40,25 @@ def fingerprint(keys: Sequence[str]) -> str:
 
 
 class Shard:
-    """An open shard: its queries in order, and the results that are in so far."""
+    """An open shard: its queries in order, and what is known of them so far."""
 
     def __init__(self, keys: Sequence[str], journal: Path):
         self.keys = keys
         self.results: dict[str, Any] = {}
+        self.refused: dict[str, str] = {}
+        """Why a query can never be answered, by its key."""
         self._journal = journal
         self._read()
 
     @property
     def is_complete(self) -> bool:
-        """Whether every query has its result."""
-        return len(self.results) == len(self.keys)
+        """Whether every query has its result, or its refusal."""
+        return self.num_done == len(self.keys)
+
+    @property
+    def num_done(self) -> int:
+        """Queries with a result or a refusal."""
+        return len(self.results) + len(self.refused)
 
     def add(self, key: str, result: Any) -> None:
         """Keep a result; it counts from here on.
@@ -58,7 +66,20 @@ class Shard:
         Raises:
             JobError: it cannot be written.
         """
-        line = json.dumps({"key": key, "result": result}, allow_nan=False).encode() + b"\n"
+        self._write({"key": key, "result": result})
+        self.results[key] = result
+
+    def refuse(self, key: str, cause: str) -> None:
+        """Note that a query can never be answered; this counts from here on.
+
+        Raises:
+            JobError: it cannot be written.
+        """
+        self._write({"key": key, "refused": cause})
+        self.refused[key] = cause
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        line = json.dumps(entry, allow_nan=False).encode() + b"\n"
         try:
             with self._journal.open("ab", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
@@ -67,7 +88,6 @@ class Shard:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise JobError(f"{self._journal}: {error.strerror}; what is finished is saved") from error
-        self.results[key] = result
 
     def _read(self) -> None:
         """Take what a stopped run left; a line cut short by its end is cut off."""
@@ -78,13 +98,14 @@ class Shard:
         for number, line in enumerate(self._journal.read_bytes().split(b"\n")[:-1], start=1):
             try:
                 entry = json.loads(line)
-                key, result = entry["key"], entry["result"]
+                key, is_refused = entry["key"], "refused" in entry
+                result = str(entry["refused"]) if is_refused else entry["result"]
                 if key not in wanted:
-                    raise ValueError(f"{key!r} is no query of this shard")
+                    raise ValueError(f"{key!r} is not a query of this shard")
             except (ValueError, KeyError, TypeError) as error:
                 logger.warning("%s, line %d is damaged (%s); its query runs again", self._journal, number, error)
                 continue
-            self.results[key] = result
+            (self.refused if is_refused else self.results)[key] = result
             whole += line + b"\n"
         replace_file(self._journal, bytes(whole))
 
@@ -142,10 +163,27 @@ class JobStore:
         return Shard(keys, journal)
 
     def finish_shard(self, index: int, shard: Shard, records: list[Row]) -> None:
-        """Write a complete shard's records under its final name and forget its journal."""
-        with self._writing(), replacing(self._path(index)) as path:
-            self._format.write(path, records, fingerprint(shard.keys))
+        """Write a complete shard's refusals and its records under their final names and forget its journal."""
+        with self._writing():
+            if shard.refused:
+                replace_file(self._refused(index), json.dumps(shard.refused).encode())
+            else:
+                self._refused(index).unlink(missing_ok=True)
+            with replacing(self._path(index)) as path:
+                self._format.write(path, records, fingerprint(shard.keys))
         self._journal(index).unlink(missing_ok=True)
+
+    def refused_in(self, num_shards: int) -> dict[str, str]:
+        """Why queries of the finished shards can never be answered, by their keys."""
+        refused: dict[str, str] = {}
+        for index in range(num_shards):
+            if self._refused(index).exists():
+                refused |= json.loads(self._refused(index).read_bytes())
+        return refused
+
+    def forget(self) -> None:
+        """Remove the working folder: there is nothing in it to keep."""
+        shutil.rmtree(self.work)
 
     def assemble(
         self,
@@ -160,10 +198,13 @@ class JobStore:
             summary = {} if summarize is None else {"summary": dict(summarize(self.out))}
             text = json.dumps({"job": self._spec, **manifest, **summary}, indent=2)
             replace_file(self.manifest, f"{text}\n".encode())
-        shutil.rmtree(self.work)
+        self.forget()
 
     def _path(self, index: int) -> Path:
         return self.work / f"{index:05d}{self._format.suffix}"
+
+    def _refused(self, index: int) -> Path:
+        return self.work / f"{index:05d}.refused"
 
     def _journal(self, index: int) -> Path:
         return self.work / f"{index:05d}.journal"

@@ -261,6 +261,10 @@ def test_the_checkpoint_hooks() -> None:
     from relay_verl.checkpoints.callback import RecordCheckpoint
 
     assert PPOTrainer._save_checkpoint.is_relay_save
+    assert PPOTrainer.step.ends_without_teacher
+    assert parameters(inspect.unwrap(PPOTrainer.step)) == ["self", "metrics", "timing_raw"]
+    fit = inspect.getsource(PPOTrainer.fit)
+    assert fit.index("self.step(metrics,") < fit.index("self._save_checkpoint()") < fit.index("self.on_step_end()")
     theirs, ours = parameters(CheckpointCallback.on_save), parameters(RecordCheckpoint.on_save)
     assert theirs == ours == ["self", "trainer", "global_step", "checkpoint_dir", "async_save", "kwargs"]
     source = inspect.getsource(inspect.unwrap(PPOTrainer._save_checkpoint))

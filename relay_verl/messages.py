@@ -1,0 +1,54 @@
+"""The messages of a chat, whose content is a text or a list of parts. Pure.
+
+Invariant: a chat is one prompt, whichever way its texts are spelled. Chat templates of text models print a list of
+parts as Python shows it, so the parts are joined before a template reads them, in training and everywhere else.
+
+    {"role": "user", "content": "What is 7*8?"}
+    {"role": "user", "content": [{"type": "text", "text": "What is "}, {"type": "text", "text": "7*8?"}]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def content_text(content: object) -> str | None:
+    """A content's text; None if it has none, or a part that is not text, such as an image.
+
+    >>> content_text("7*8?"), content_text([{"type": "text", "text": "7"}, {"type": "text", "text": "*8?"}])
+    ('7*8?', '7*8?')
+    >>> content_text(None), content_text([]), content_text([{"type": "image", "image": "a.png"}])
+    (None, None, None)
+    """
+    if hasattr(content, "tolist"):  # an array of a dataset, without importing numpy
+        content = content.tolist()
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list | tuple) or not content:
+        return None
+    texts = [_part_text(part) for part in content]
+    return None if None in texts else "".join(text for text in texts if text is not None)
+
+
+def plain_messages(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with each list of text parts as one text; what is not text stays as it is.
+
+    >>> plain_messages([{"role": "user", "content": [{"type": "text", "text": "7*8?"}]}])
+    [{'role': 'user', 'content': '7*8?'}]
+    """
+    plain = []
+    for message in messages:
+        text = content_text(message.get("content"))
+        plain.append(dict(message) if text is None else {**message, "content": text})
+    return plain
+
+
+def _part_text(part: object) -> str | None:
+    """The text of a part: a text itself, or an object that says that it is one."""
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, Mapping) or part.get("type", "text") not in ("text", None):
+        return None
+    text = part.get("text")
+    return text if isinstance(text, str) else None

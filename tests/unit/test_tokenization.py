@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_verl.tokenization import TokenBytes
+from relay_verl.tokenization import TokenBytes, response_text
 
 from .tokenizers_for_tests import (
     BPE_WORDS,
@@ -164,3 +164,14 @@ def test_the_text_of_a_special_token_is_asked_for_once() -> None:
     tokens = TokenBytes(Counting())
     assert tokens.join([97, 97, 97]) == b"aaa"
     assert asked == [[97]]
+
+
+@pytest.mark.parametrize("cleans_up", [True, False])
+@pytest.mark.parametrize("text", ["x != y", "\\boxed{3 .5}", "for 'manual', do n't", "a , b ? c !"])
+def test_a_response_is_read_as_it_was_written(text: str, cleans_up: bool) -> None:
+    """Llama 3's tokenizer files take blanks out in front of marks (transformers#32575, sglang#1510)."""
+    tokenizer = make_bpe(BPE_WORDS)
+    tokenizer.clean_up_tokenization_spaces = cleans_up
+    ids = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+    assert response_text(tokenizer, ids) == text == TokenBytes(tokenizer).join(ids[:-1]).decode()
+    assert response_text(ByteTokenizer(), [*text.encode(), ByteTokenizer.eos_token_id]) == text

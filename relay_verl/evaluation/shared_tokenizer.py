@@ -15,7 +15,6 @@ from relay_verl.config import ConfigError
 from relay_verl.models import is_endpoint
 from relay_verl.vocabulary import Vocabulary, read_vocabulary
 
-
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "tekken.json")
 """Of which a model's folder has one or more if it has a tokenizer."""
 

@@ -1,6 +1,6 @@
 """One row is one prompt: training, filter, warm-up data and evaluation give the model the same ids, also where the chat
-template has a system prompt of its own, where the tokenizer is elsewhere or has code of its own, and where the chat is a
-list of parts; and the ids that the warm-up trains on begin with them."""
+template has a system prompt of its own, where the tokenizer is elsewhere or has code of its own, and where the chat is
+a list of parts; and the ids that the warm-up trains on begin with them."""
 
 import asyncio
 import json

@@ -60,6 +60,20 @@ def template_of(config: Any) -> dict[str, Any]:
     return OmegaConf.to_container(template, resolve=True) if OmegaConf.is_config(template) else dict(template)  # type: ignore[return-value]
 
 
+def prompt_spec(config: Any, tokenizer: str | None) -> dict[str, Any]:
+    """What else than the models and `template_of` decides a row's prompt, for a job's spec; None where a recipe leaves
+    it to the model.
+
+    Args:
+        config: a composed recipe.
+        tokenizer: whose tokenizer was asked for.
+    """
+    from omegaconf import OmegaConf
+
+    own = OmegaConf.select(config, "actor_rollout_ref.model.custom_chat_template")
+    return {"tokenizer": tokenizer, "chat_template": own}
+
+
 def tokenizer_at(config: Any, path: str) -> Any:
     """The tokenizer at `path` as training loads the student's, so that one row is one prompt wherever it is asked: with
     the recipe's own chat template (`actor_rollout_ref.model.custom_chat_template`) if it has one.

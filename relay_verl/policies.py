@@ -78,9 +78,9 @@ class StudentAlone(Policy):
 class TeacherFree(StudentAlone):
     """The sampler bans both strings of the command, as in the paper's teacher-free setting (5.3).
 
-    vLLM bans the token sequences that its tokenizer makes of each string, alone and behind a blank: four sequences, not
-    every way to write the characters (Qwen3 has 92 other tokens that end in `<`). A command that gets through is text:
-    it is not served.
+    vLLM bans the token sequences that its tokenizer makes of each string, alone and behind a blank: at most four
+    sequences, not every way to write the characters (Qwen3 has 92 other tokens that end in `<`). A command that gets
+    through is text: it is not served.
     """
 
     def student_sampling(self) -> Mapping[str, Any]:

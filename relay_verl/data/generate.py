@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from relay_verl.cluster import template_of, tokenizer_at, tokenizer_path_of
+from relay_verl.cluster import prompt_spec, template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.data import filter as teacher_filter
 from relay_verl.data import warmup_samples
@@ -165,6 +165,7 @@ def plan_warmup_data(config: Any, source: Source, student: str) -> Plan:
             "student_sha256": model_sha256(student),
             "columns": warmup_samples.SCHEMA.names,
             **arguments,
+            **_prompt_spec(config),
         },
         schema=warmup_samples.SCHEMA,
         make_worker=partial(WarmupSampler, timeout_s=settings.rollout_timeout_s, **arguments),
@@ -209,6 +210,7 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
             "teacher": name,
             "teacher_sha256": model_sha256(teacher.path) if teacher.path else None,
             **arguments,
+            **_prompt_spec(config),
         },
         schema=teacher_filter.filtered_schema(source.schema),
         make_worker=partial(TeacherFilter, timeout_s=settings.rollout_timeout_s, **arguments),
@@ -281,3 +283,9 @@ def _limits(config: Any, sampling: Mapping[str, Any]) -> dict[str, Any]:
         "sampling": dict(sampling),
         "template": template_of(config),
     }
+
+
+def _prompt_spec(config: Any) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    return prompt_spec(config, OmegaConf.select(config, "actor_rollout_ref.model.tokenizer_path"))

@@ -20,7 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from relay_verl.cluster import num_gpus_of, ray_cluster, start_models, template_of
+from omegaconf import OmegaConf
+
+from relay_verl.cluster import num_gpus_of, prompt_spec, ray_cluster, start_models, template_of
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.deadlines import GRADING_S
 from relay_verl.engines.base import TokenEngine
@@ -169,7 +171,11 @@ def evaluate(
     """
     addresses = dict.fromkeys(model for condition in conditions for model in condition.models if model)
     digests = {address: model_sha256(address) for address in addresses}  # once each: weights are large
-    specs = [_describe(config, condition, exam.describe(), digests) for condition in conditions]
+    prompts_by = tokenizer_path or OmegaConf.select(config, "actor_rollout_ref.model.tokenizer_path")
+    specs = [
+        describe(config, condition, exam.describe(), digests, names=endpoint_models, tokenizer=prompts_by)
+        for condition in conditions
+    ]
     open_jobs = []
     for condition, spec in zip(conditions, specs, strict=True):
         if JobStore(condition.out / RESPONSES, spec, JsonLines()).finished_manifest() is None:
@@ -263,12 +269,25 @@ def _make_job(
     )
 
 
-def _describe(
-    config: Any, condition: Condition, exam: Mapping[str, Any], digests: Mapping[str, str | None]
+def describe(
+    config: Any,
+    condition: Condition,
+    exam: Mapping[str, Any],
+    digests: Mapping[str, str | None],
+    *,
+    names: Mapping[str, str],
+    tokenizer: str | None,
 ) -> dict[str, Any]:
-    """All that decides a condition's responses; `exam` described, and the models' hashes by address."""
-    from omegaconf import OmegaConf
+    """All that decides a condition's responses.
 
+    Args:
+        config: see `evaluate`.
+        condition: who answers.
+        exam: what is asked, described.
+        digests: the models' hashes, by address.
+        names: the models' names at endpoints, by address: one endpoint may serve several.
+        tokenizer: whose tokenizer was asked for; None takes the models' own.
+    """
     student, teacher = condition.models
     settings = read_settings(config.relay)
     rollout = OmegaConf.to_container(config.actor_rollout_ref.rollout, resolve=True)
@@ -280,9 +299,11 @@ def _describe(
         "policy": condition.policy,
         "student": student,
         "student_sha256": student and digests[student],
+        "student_model": student and names.get(student),
         "teacher": teacher,
         "teacher_name": name,
         "teacher_sha256": teacher and digests[teacher],
+        "teacher_model": teacher and names.get(teacher),
         **exam,
         "limits": {
             "max_tokens": int(config.data.max_response_length),
@@ -294,5 +315,6 @@ def _describe(
         # of calls, unless the student is greedy; who writes whole responses has the benchmark's
         "teacher_sampling": dict(settings.decoder_config(1, greedy=False, vocab_size=None).teacher_sampling),
         "template": template_of(config),
+        **prompt_spec(config, tokenizer),
         "rollout_sha256": hashlib.sha256(json.dumps(rollout, sort_keys=True, default=str).encode()).hexdigest(),
     }

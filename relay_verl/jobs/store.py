@@ -29,6 +29,11 @@ from relay_verl.jobs.formats import Format, Row
 
 logger = logging.getLogger(__name__)
 
+MAX_NAME_BYTES = 255
+"""Longest name of a file on the usual file systems."""
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, 524)
+"""How network file systems without locks refuse one (524 is the kernel's own ENOTSUPP)."""
+
 
 class JobError(RuntimeError):
     """A job cannot go on; the message is one line and says what is saved."""
@@ -122,10 +127,11 @@ class JobStore:
         self._lock: Any = None
 
     def __enter__(self) -> JobStore:
+        self._check_name()
         try:
             self.work.mkdir(parents=True, exist_ok=True)
             self._lock = (self.work / "lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take_lock()
         except BlockingIOError:
             self._lock.close()
             raise JobError(f"{self.out}: another process is writing it") from None
@@ -140,6 +146,30 @@ class JobStore:
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
+
+    def _check_name(self) -> None:
+        """Every file beside the output can be named: the manifest is written last, behind all of the work."""
+        longest = f".{self.manifest.name}.{os.getpid()}.tmp"  # see `relay_verl.files.replacing`
+        spare = MAX_NAME_BYTES - len(longest.encode())
+        if spare < 0:
+            raise JobError(f"{self.out}: its name is {-spare} bytes too long for the files that stand beside it")
+
+    def _take_lock(self) -> None:
+        """One process at a time, where the file system has locks.
+
+        Raises:
+            BlockingIOError: another process has it.
+        """
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            logger.warning(
+                "%s: the file system has no locks (%s): see that no second command writes this output",
+                self.work,
+                error.strerror,
+            )
 
     def finished_manifest(self) -> dict[str, Any] | None:
         """The manifest if the output is complete; None if there is work to do.
@@ -182,8 +212,9 @@ class JobStore:
         return refused
 
     def forget(self) -> None:
-        """Remove the working folder: there is nothing in it to keep."""
-        shutil.rmtree(self.work)
+        """Remove the working folder: there is nothing in it to keep. What a network file system does not give up while
+        it is open, such as the lock, stays until the next command."""
+        shutil.rmtree(self.work, ignore_errors=True)
 
     def assemble(
         self,

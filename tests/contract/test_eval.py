@@ -113,6 +113,15 @@ def line_of(*arguments: str) -> str:
     return str(error.value)
 
 
+def test_what_another_model_at_the_same_endpoint_answered_is_not_taken(pair: list[str], fake_vllm: FakeVllm) -> None:
+    """lm-evaluation-harness#4063, #2715: the results folder is there, and nobody was asked."""
+    names = fake_vllm.routes["/v1/models"]["data"][0]
+    fake_vllm.routes["/v1/models"] = {"data": [names, {**names, "id": "another"}]}
+    run(*pair, "--policy", "student_alone", "--student-model", names["id"])
+    line = line_of(*pair, "--policy", "student_alone", "--student-model", "another")
+    assert f"belongs to another job: student_model is {names['id']!r} there and 'another' here" in line
+
+
 def test_endpoints_are_measured_without_ray(pair: list[str], folder: Path, big: FakeVllm) -> None:
     import ray
 

@@ -49,7 +49,9 @@ async def start_teachers(config: Any, settings: RelaySettings, tokenizer: Any) -
         check_resources(ray.available_resources(), needed, f"the {len(anywhere)} teachers")
     trusts = bool(config.actor_rollout_ref.model.get("trust_remote_code", False))
     starts = (
-        start_teacher(config, teacher, load_tokenizer(teacher, tokenizer, trust_remote_code=trusts), name=suffix_of(index))
+        start_teacher(
+            config, teacher, load_tokenizer(teacher, tokenizer, trust_remote_code=trusts), name=suffix_of(index)
+        )
         for index, teacher in enumerate(teachers)
     )
     groups = await asyncio.gather(*starts)

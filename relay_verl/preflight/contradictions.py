@@ -40,8 +40,8 @@ def _contradictions(config: Any) -> Iterator[str]:
     # verl looks at val_only only behind the validation before the training
     if value_of("trainer.val_only") and value_of("trainer.val_before_train") is False:
         yield (
-            "trainer.val_only=true: not with trainer.val_before_train=false, which leaves the validation out and trains: "
-            "set trainer.val_before_train=true"
+            "trainer.val_only=true: not with trainer.val_before_train=false, which leaves the validation out and "
+            "trains: set trainer.val_before_train=true"
         )
     mode, path = value_of("trainer.resume_mode"), value_of("trainer.resume_from_path")
     if path and mode in ("auto", "disable"):
@@ -66,8 +66,8 @@ def _doubts(config: Any) -> Iterator[str]:
     key = "actor_rollout_ref.rollout.val_kwargs"
     if (rollout.get("n") or 1) > 1 and not rollout.get("do_sample", True):
         yield (
-            f"{key}.n={rollout.n}: with {key}.do_sample=false these are {rollout.n} times the same greedy response: set "
-            f"{key}.n=1, or {key}.do_sample=true"
+            f"{key}.n={rollout.n}: with {key}.do_sample=false these are {rollout.n} times the same greedy response: "
+            f"set {key}.n=1, or {key}.do_sample=true"
         )
     save_freq = OmegaConf.select(config, "trainer.save_freq")
     if save_freq is not None and save_freq <= 0 and not OmegaConf.select(config, "trainer.val_only"):

@@ -77,8 +77,8 @@ def check_validation_rows(config: Any) -> str:
     names = file_names(config, "val_files")
     if not names:
         raise ConfigError(
-            "data.val_files: no file is given, and verl opens one even where it validates nothing: name a file, such as "
-            "that of data.train_files"
+            "data.val_files: no file is given, and verl opens one even where it validates nothing: name a file, such "
+            "as that of data.train_files"
         )
     if len(local_files(config, "val_files")) < len(names):
         return f"not counted: {', '.join(names)} is not on this machine"

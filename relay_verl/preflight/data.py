@@ -166,7 +166,7 @@ def _column_values(name: str, column: str) -> list[Any]:
 
 
 def check_warmup_data(config: Any) -> str:
-    """The files are there and are what `relay_verl.data.warmup_dataset` reads, the validation's too if there are any."""
+    """The files are there and are what `relay_verl.data.warmup_dataset` reads; the validation's too."""
     names = file_names(config, "train_files")
     if not names:
         raise ConfigError("data.train_files: no file is given; make one with `relay-verl warmup-data`")

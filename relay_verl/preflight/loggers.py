@@ -66,8 +66,8 @@ def _open_tensorboard(config: Any) -> None:
         try_folder(Path(folder))
     except OSError as error:
         raise ConfigError(
-            f"trainer.logger: 'tensorboard': TENSORBOARD_DIR={folder} cannot be written: {error.strerror or error}: set "
-            "TENSORBOARD_DIR to a folder that can, or leave tensorboard out of trainer.logger"
+            f"trainer.logger: 'tensorboard': TENSORBOARD_DIR={folder} cannot be written: {error.strerror or error}: "
+            "set TENSORBOARD_DIR to a folder that can, or leave tensorboard out of trainer.logger"
         ) from None
 
 
@@ -102,7 +102,8 @@ def _open_wandb(config: Any) -> None:
     fix = "set WANDB_MODE=offline to keep the log on this machine"
     if not _wandb_has_key():
         raise ConfigError(
-            f"trainer.logger: 'wandb' has no key for {settings.base_url}: set WANDB_API_KEY, run `wandb login`, or {fix}"
+            f"trainer.logger: 'wandb' has no key for {settings.base_url}: set WANDB_API_KEY, run `wandb login`, "
+            f"or {fix}"
         )
     # verl's own key for a proxy; with one, W&B alone knows how to reach its server
     if OmegaConf.select(config, "trainer.wandb_proxy"):
@@ -146,7 +147,8 @@ def _open_mlflow(_: Any) -> None:
         try_folder(folder)
     except OSError as error:
         raise ConfigError(
-            f"trainer.logger: 'mlflow': MLFLOW_TRACKING_URI={address} cannot be written: {error.strerror or error}: {fix}"
+            f"trainer.logger: 'mlflow': MLFLOW_TRACKING_URI={address} cannot be written: "
+            f"{error.strerror or error}: {fix}"
         ) from None
 
 
@@ -180,8 +182,8 @@ def _ask_server(name: str, address: str, fix: str) -> None:
         httpx.get(address, timeout=SERVER_DEADLINE_S)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise ConfigError(
-            f"trainer.logger: {name!r}: {address} does not answer ({type(error).__name__}: {error}): connect this machine, "
-            f"{fix}"
+            f"trainer.logger: {name!r}: {address} does not answer ({type(error).__name__}: {error}): connect this "
+            f"machine, {fix}"
         ) from None
 
 

@@ -119,8 +119,8 @@ def grade_against_itself(place: str, rows: Iterable[Mapping[str, Any]], grader: 
     line = f"{place}: of {num_graded} rows graded against their own answer, {len(wrong)} count as wrong: {named}"
     if len(wrong) == num_graded:
         raise ConfigError(
-            f"{line}; no response could earn a reward: ability 'choice' needs a letter as ground truth, and every other "
-            "answer must fit in a box"
+            f"{line}; no response could earn a reward: ability 'choice' needs a letter as ground truth, and every "
+            "other answer must fit in a box"
         )
     return line
 

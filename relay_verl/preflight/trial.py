@@ -114,7 +114,9 @@ def check_prompts(trial: Trial) -> Doubt | str:
         for row in filter(reader.reads, trial.rows):
             num_prompts += 1
             if not _holds_question(_write_prompt(reader, row), row):
-                doubts.append(f"{row.place}: the prompt that {reader.name} writes does not hold the question as it stands")
+                doubts.append(
+                    f"{row.place}: the prompt that {reader.name} writes does not hold the question as it stands"
+                )
     return Doubt("; ".join(doubts)) if doubts else f"{num_prompts} written by {len(trial.readers)} chat templates"
 
 
@@ -144,7 +146,7 @@ def _holds_question(prompt: str, row: TrialRow) -> bool:
 
 
 def check_completions(trial: Trial) -> Doubt | str:
-    """Each endpoint completes a real prompt, with every kind of parameters that will be sent, and its answer can be read.
+    """Each endpoint completes a real prompt, with all parameters that will be sent, and its answer can be read.
 
     Raises:
         ConfigError: one does not; names the endpoint, what was sent, and what came.
@@ -221,7 +223,9 @@ async def _complete(request: Request, wording: Wording, trial: Trial) -> str:
         )
     except EngineError as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"{request.name}: a completion as it will be asked fails: {reason:.300}; sent: {wording}") from None
+        raise ConfigError(
+            f"{request.name}: a completion as it will be asked fails: {reason:.300}; sent: {wording}"
+        ) from None
     finally:
         if longest is not None:
             longest.cancel()
@@ -249,7 +253,8 @@ def _check_answer(request: Request, wording: Wording, answer: Generation) -> Non
     if request.vocab_size is not None and largest >= request.vocab_size:
         raise ConfigError(
             f"{request.name}: answers token id {largest}, but the vocabulary of {request.reader.name} has "
-            f"{request.vocab_size} ids: it serves a model of another vocabulary; text_bridge=true passes text between them"
+            f"{request.vocab_size} ids: it serves a model of another vocabulary; text_bridge=true passes text between "
+            "them"
         )
 
 

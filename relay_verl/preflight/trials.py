@@ -1,4 +1,4 @@
-"""What each kind of run will do with models, as a `Trial`: of a composed config, of a generator's plan, of an evaluation.
+"""What each kind of run will do with models, as a `Trial`: of a composed config, a generator's plan, an evaluation.
 
 Invariant: rows, templates and parameters come from where the run itself takes them.
 """
@@ -25,7 +25,8 @@ from relay_verl.teacher import load_tokenizer
 from relay_verl.vocabulary import Vocabulary, read_vocabulary
 
 STUDENT_FIX = (
-    "take these messages out of the rows, or give actor_rollout_ref.model.custom_chat_template a template that takes them"
+    "take these messages out of the rows, or set actor_rollout_ref.model.custom_chat_template to a template that takes "
+    "them"
 )
 TEACHER_FIX = "take these messages out of the rows, or give a teacher whose template takes them"
 
@@ -100,7 +101,9 @@ def generator_trial(plan: Plan, source: Source, tokenizer: Any) -> Trial:
         TrialRow(f"{source.path}: id {id!r}", row["prompt"], row.get("data_source")) for id, row in source.queries()
     )
     spec = plan.spec
-    reader = Reader(plan.tokenizer_path, tokenizer, spec["template"], TEACHER_FIX if plan.author == "teacher" else STUDENT_FIX)
+    reader = Reader(
+        plan.tokenizer_path, tokenizer, spec["template"], TEACHER_FIX if plan.author == "teacher" else STUDENT_FIX
+    )
     if plan.model.base_url is None:
         return Trial(rows, [reader])
     wording = Wording({**spec["sampling"], **sample_seed(spec["seed"], "trial")}, spec["max_tokens"])
@@ -115,7 +118,7 @@ def evaluation_trial(
     models: Mapping[str, TeacherSettings],
     tokenizer: Any,
     tokenizer_path: str,
-    vocabulary: Vocabulary,
+    vocabularies: Sequence[Vocabulary],
 ) -> Trial:
     """Of `eval` and `bench eval`.
 
@@ -126,7 +129,7 @@ def evaluation_trial(
         models: each model's settings, by its address.
         tokenizer: that of all of them.
         tokenizer_path: where it is from.
-        vocabulary: that of the model that writes.
+        vocabularies: that of the model that writes, of each condition.
     """
     settings = read_settings(config.relay)
     rows = first_of_each_shape(
@@ -135,13 +138,13 @@ def evaluation_trial(
         for row in questions.rows
     )
     reader = Reader(tokenizer_path, tokenizer, template_of(config), STUDENT_FIX)
-    wordings: dict[str, list[Wording]] = {}
-    for condition in conditions:
+    wordings: dict[tuple[str, int | None], list[Wording]] = {}
+    for condition, vocabulary in zip(conditions, vocabularies, strict=True):
         for address, wording in _answer_wordings(config, condition, exam, settings):
-            wordings.setdefault(address, []).append(wording)
+            wordings.setdefault((address, vocabulary.size), []).append(wording)
     requests = [
-        Request(address, models[address], reader, _different(asked), vocabulary.size)
-        for address, asked in wordings.items()
+        Request(address, models[address], reader, _different(asked), size)
+        for (address, size), asked in wordings.items()
     ]
     return Trial(rows, [reader], requests)
 
@@ -166,7 +169,7 @@ def _answer_wordings(
                 yield student, Wording(asked, max_tokens, _stop_of(policy, settings, teacher))
             if teacher and is_endpoint(teacher) and writes_alone:
                 yield teacher, Wording({**sampling, **seed}, max_tokens)
-            elif teacher and is_endpoint(teacher) and not isinstance(policy, StudentAlone | type(None)):
+            elif teacher and is_endpoint(teacher) and type(policy) is not StudentAlone:
                 asked = {**settings.teacher.sampling(greedy=is_greedy), **seed}
                 yield teacher, Wording(asked, min(max_tokens, settings.max_tokens_per_call))
 

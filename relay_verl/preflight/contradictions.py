@@ -66,7 +66,7 @@ def _doubts(config: Any) -> Iterator[str]:
     key = "actor_rollout_ref.rollout.val_kwargs"
     if (rollout.get("n") or 1) > 1 and not rollout.get("do_sample", True):
         yield (
-            f"{key}.n={rollout.n}: with {key}.do_sample=false these are {rollout.n} times the same greedy response: "
+            f"{key}.n={rollout["n"]}: with {key}.do_sample=false these are {rollout["n"]} times the same greedy response: "
             f"set {key}.n=1, or {key}.do_sample=true"
         )
     save_freq = OmegaConf.select(config, "trainer.save_freq")

@@ -223,6 +223,8 @@ async def _complete(request: Request, wording: Wording, trial: Trial) -> str:
         )
     except EngineError as error:
         reason = " ".join(str(error).split())
+        if _is_overloaded(error):
+            return f"{request.name} refuses a completion for now, and calls will be tried again: {reason:.200}"
         raise ConfigError(
             f"{request.name}: a completion as it will be asked fails: {reason:.300}; sent: {wording}"
         ) from None
@@ -232,6 +234,15 @@ async def _complete(request: Request, wording: Wording, trial: Trial) -> str:
             await asyncio.gather(longest, return_exceptions=True)
     _check_answer(request, wording, answer)
     return ""
+
+
+def _is_overloaded(error: BaseException | None) -> bool:
+    """Whether an endpoint says that it has too much to do, which passes; the status is on one of the causes."""
+    while error is not None:
+        if getattr(error, "status_code", None) in (429, 503):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 async def _awaited(answer: Awaitable[Generation]) -> Generation:

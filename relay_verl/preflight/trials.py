@@ -106,7 +106,8 @@ def generator_trial(plan: Plan, source: Source, tokenizer: Any) -> Trial:
     )
     if plan.model.base_url is None:
         return Trial(rows, [reader])
-    wording = Wording({**spec["sampling"], **sample_seed(spec["seed"], "trial")}, spec["max_tokens"])
+    first = next(id for id, _ in source.queries())
+    wording = Wording({**spec["sampling"], **sample_seed(spec["seed"], first, 0)}, spec["max_tokens"])
     size = read_vocabulary(plan.tokenizer_path, tokenizer).size
     return Trial(rows, [reader], [Request(plan.model.base_url, plan.model, reader, [wording], size)])
 

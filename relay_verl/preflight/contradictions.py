@@ -62,11 +62,11 @@ def _contradictions(config: Any) -> Iterator[str]:
 
 
 def _doubts(config: Any) -> Iterator[str]:
-    rollout = OmegaConf.select(config, "actor_rollout_ref.rollout.val_kwargs") or {}
     key = "actor_rollout_ref.rollout.val_kwargs"
-    if (rollout.get("n") or 1) > 1 and not rollout.get("do_sample", True):
+    num_samples, is_sampled = (OmegaConf.select(config, f"{key}.{name}") for name in ("n", "do_sample"))
+    if (num_samples or 1) > 1 and is_sampled is False:
         yield (
-            f"{key}.n={rollout["n"]}: with {key}.do_sample=false these are {rollout["n"]} times the same greedy response: "
+            f"{key}.n={num_samples}: with {key}.do_sample=false these are {num_samples} times the same greedy response: "
             f"set {key}.n=1, or {key}.do_sample=true"
         )
     save_freq = OmegaConf.select(config, "trainer.save_freq")

@@ -66,8 +66,8 @@ def _doubts(config: Any) -> Iterator[str]:
     num_samples, is_sampled = (OmegaConf.select(config, f"{key}.{name}") for name in ("n", "do_sample"))
     if (num_samples or 1) > 1 and is_sampled is False:
         yield (
-            f"{key}.n={num_samples}: with {key}.do_sample=false these are {num_samples} times the same greedy response: "
-            f"set {key}.n=1, or {key}.do_sample=true"
+            f"{key}.n={num_samples}: with {key}.do_sample=false these are {num_samples} times the same greedy "
+            f"response: set {key}.n=1, or {key}.do_sample=true"
         )
     save_freq = OmegaConf.select(config, "trainer.save_freq")
     if save_freq is not None and save_freq <= 0 and not OmegaConf.select(config, "trainer.val_only"):

@@ -29,6 +29,7 @@ from relay_verl.preflight.installation import (
     check_python,
     check_search_path,
 )
+from relay_verl.preflight.lengths import check_lengths
 from relay_verl.preflight.loggers import check_loggers
 from relay_verl.preflight.lora import check_lora
 from relay_verl.preflight.machine import check_disk, check_own_gpus, check_ports
@@ -107,6 +108,7 @@ RECIPE = (
         lambda config: check_prompts(training_trial(config)),
         after=("training data", "validation data", "tokenizers"),
     ),
+    Check("lengths", check_lengths, after=("prompts", "rows")),
     Check("endpoints' answers", lambda config: check_completions(training_trial(config)), after=("prompts",)),
     Check("checkpoint", check_resume, after=("training data", "student", "teacher")),
     Check("loggers", check_loggers),

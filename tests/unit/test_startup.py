@@ -8,13 +8,14 @@ import pytest
 from omegaconf import OmegaConf
 from typer.testing import CliRunner
 
-import verl  # noqa: F401  (loads the plugin)
+import verl  # noqa: F401  isort: skip  (loads the plugin)
 from relay_verl.cli import app
 from relay_verl.config import ConfigError, TeacherSettings
 from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.preflight import check_config, check_teacher
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.checks import RECIPE
+from relay_verl.preflight.lengths import check_lengths
 from relay_verl.preflight.models import check_student_model, check_teacher_models, check_tokenizers, read_tokenizer
 from relay_verl.preflight.trial import check_completions, check_prompts
 from relay_verl.preflight.trials import training_trial
@@ -105,7 +106,7 @@ def test_a_config_that_passes(good: Any, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_the_doctor_shows_every_kind_of_trial() -> None:
     names = {check.name for check in RECIPE}
-    assert {"rows", "validation rows", "prompts", "endpoints' answers", "loggers", "contradictions"} <= names
+    assert {"rows", "validation rows", "prompts", "lengths", "endpoints' answers", "loggers", "contradictions"} <= names
 
 
 def test_a_student_without_a_chat_template(good: Any, tmp_path: Path) -> None:
@@ -173,6 +174,41 @@ def test_only_rows_that_a_teacher_is_given_are_put_to_it(good: Any, tmp_path: Pa
     check_prompts(training_trial(good))
     good.relay = {"teachers": [{**strict, "data_sources": ["x"]}, other]}
     assert "row 9" in one_line(check_prompts, training_trial(good))
+
+
+# ---- lengths ----
+
+
+def test_prompts_that_are_too_long_leave_too_few(good: Any, tmp_path: Path) -> None:
+    long = [[{"role": "user", "content": f"{i} {'so ' * 40}"}] for i in range(8)]
+    write_parquet(tmp_path / "long.parquet", rows(*long)[7:])  # one short prompt and eight long ones
+    good.data.train_files = str(tmp_path / "long.parquet")
+    check_lengths(good)
+    good.data.max_prompt_length = 200
+    assert not isinstance(check_lengths(good), Doubt)
+    good.data.max_prompt_length = 80
+    line = one_line(check_config, good)
+    assert line.startswith("data.max_prompt_length=80: of 9 prompts of data.train_files 1 fit, and at least 8 must; ")
+    assert "long.parquet: row 2 has a prompt of" in line
+    good.data.train_batch_size = 1
+    assert not isinstance(check_lengths(good), Doubt), "the others are left out"
+    good.data.filter_overlong_prompts = False
+    assert isinstance(check_lengths(good), Doubt)
+    good.data.max_prompt_length = 3
+    assert "of 9 prompts of data.train_files 0 fit" in one_line(check_lengths, good)
+
+
+def test_the_context_holds_prompt_and_response_and_is_within_the_models(good: Any) -> None:
+    good.data.max_prompt_length, good.actor_rollout_ref.rollout.max_model_len = 100, 164
+    assert not isinstance(check_lengths(good), Doubt)
+    good.actor_rollout_ref.rollout.max_model_len = 163
+    assert isinstance(check_lengths(good), Doubt)
+    config_file = Path(good.relay.teacher.path) / "config.json"
+    described = {"model_type": "qwen3", "vocab_size": 400, "max_position_embeddings": 128}
+    config_file.write_text(json.dumps(described))
+    line = one_line(check_lengths, good)
+    assert line.startswith("actor_rollout_ref.rollout.max_model_len=163: relay.teacher.path=")
+    assert "128 positions" in line
 
 
 # ---- as verl loads models ----

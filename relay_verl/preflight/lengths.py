@@ -63,8 +63,8 @@ def _check_prompts(config: Any, key: str, names: list[str], tokenizer: Any, long
         is_whole = is_whole and next(wanted, None) is None
     if num_fitting < needed and (is_whole or not num_fitting):
         raise ConfigError(
-            f"data.max_prompt_length={longest}: of {num_measured} prompts of data.{key} {num_fitting} fit, and at least "
-            f"{needed} must; {first}: raise data.max_prompt_length, or leave such rows out"
+            f"data.max_prompt_length={longest}: of {num_measured} prompts of data.{key} {num_fitting} fit, and at "
+            f"least {needed} must; {first}: raise data.max_prompt_length, or leave such rows out"
         )
     if first and not config.data.get("filter_overlong_prompts", True):
         return f"data.filter_overlong_prompts=false: data.{key}: {first}, more than data.max_prompt_length={longest}"
@@ -92,8 +92,8 @@ def _check_context(config: Any) -> str:
     lengths = [OmegaConf.select(config, f"data.max_{part}_length") for part in ("prompt", "response")]
     if None not in lengths and sum(lengths) > context:
         return (
-            f"{key}: data.max_prompt_length={lengths[0]} and data.max_response_length={lengths[1]} are more: the response "
-            "to a long prompt is cut short"
+            f"{key}: data.max_prompt_length={lengths[0]} and data.max_response_length={lengths[1]} are more: the "
+            "response to a long prompt is cut short"
         )
     return ""
 

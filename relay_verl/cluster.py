@@ -9,6 +9,7 @@ from typing import Any
 
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.cpu.threads import share_cores
+from relay_verl.data.parquet import first_line
 from relay_verl.engines.base import EngineError, TokenEngine
 from relay_verl.ray_start import start_ray
 
@@ -79,12 +80,15 @@ def tokenizer_at(config: Any, path: str) -> Any:
     the recipe's own chat template (`actor_rollout_ref.model.custom_chat_template`) if it has one.
 
     Raises:
-        ConfigError: no response could end, or no question be put to it.
+        ConfigError: it does not load, no response could end, or no question be put to it.
     """
     from verl.utils import hf_tokenizer
 
     model = config.actor_rollout_ref.model
-    tokenizer = hf_tokenizer(path, trust_remote_code=model.get("trust_remote_code", False))
+    try:
+        tokenizer = hf_tokenizer(path, trust_remote_code=model.get("trust_remote_code", False))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} {explain_tokenizer_error(error)}") from None
     own_template = model.get("custom_chat_template")
     if own_template is not None:
         tokenizer.chat_template = own_template
@@ -93,6 +97,13 @@ def tokenizer_at(config: Any, path: str) -> Any:
     if not tokenizer.chat_template:
         raise ConfigError(f"{path}: its tokenizer has no chat template; a question cannot be put to it")
     return tokenizer
+
+
+def explain_tokenizer_error(error: BaseException) -> str:
+    """Why a tokenizer does not load, as the end of a line that names it."""
+    if "trust_remote_code" in str(error):
+        return "has a tokenizer of its own code: set actor_rollout_ref.model.trust_remote_code=true if you trust it"
+    return f"has no tokenizer that loads: {first_line(error)}"
 
 
 def tokenizer_path_of(config: Any, model: str) -> str:

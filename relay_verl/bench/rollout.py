@@ -36,8 +36,11 @@ def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mappin
     from relay_verl.cluster import ray_cluster, start_models, template_of, tokenizer_at, tokenizer_path_of
     from relay_verl.config import read_settings
     from relay_verl.models import as_student, model_at
+    from relay_verl.preflight.commands import check_bench
 
-    tokenizer = tokenizer_at(config, tokenizer_path_of(config, student))
+    tokenizer_path = tokenizer_path_of(config, student)
+    tokenizer = tokenizer_at(config, tokenizer_path)
+    check_bench(rows, tokenizer, tokenizer_path, template_of(config))
     vocabulary = read_vocabulary(student, tokenizer)
 
     async def run() -> str:

@@ -26,17 +26,18 @@ def rollout(
 
     from relay_verl.bench.rollout import bench_rollout
     from relay_verl.cluster import compose
-    from relay_verl.preflight import check_dataset, check_model_path
+    from relay_verl.preflight import check_dataset
+    from relay_verl.preflight.commands import check_asked_model
 
     config = compose(recipe)
     student = student or config.actor_rollout_ref.model.path
     if not student:
         raise ConfigError(f"--student: the recipe {recipe} names none while RELAY_STUDENT is not set; give one")
-    check_model_path("--student", student)
+    check_asked_model("--student", student)
     teacher = teacher or read_settings(config.relay).only_teacher.path
     if teacher is None:
         raise ConfigError(f"--teacher: the recipe {recipe} names none; give one")
-    check_model_path("--teacher", teacher)
+    check_asked_model("--teacher", teacher)
     check_dataset(config, "train_files")
     questions = pd.read_parquet(Path(config.data.train_files)).to_dict("records")
     rows = [questions[index % len(questions)] for index in range(num_responses)]
@@ -58,12 +59,12 @@ def bench_eval_(
     from relay_verl.cluster import compose
     from relay_verl.evaluation.benchmarks import find_benchmark, load_benchmark
     from relay_verl.evaluation.runner import Exam
-    from relay_verl.preflight import check_model_path
+    from relay_verl.preflight.commands import check_asked_model
 
     chosen = find_benchmark(benchmark)
     exam = Exam({chosen.name: (chosen, load_benchmark(chosen, source, limit=limit))})
     for option, path in (("--student", student), ("--teacher", teacher)):
-        check_model_path(option, path)
+        check_asked_model(option, path)
     typer.echo(bench_eval(compose(recipe), student, teacher, exam, rounds))
 
 
@@ -78,5 +79,8 @@ def bench_filter_(
     from relay_verl.bench.filter import bench_filter
     from relay_verl.cluster import compose
     from relay_verl.data.generate import Source
+    from relay_verl.preflight.commands import check_filters_models
 
-    typer.echo(bench_filter(compose(recipe, overrides or ()), Source.scan(data), rounds))
+    config = compose(recipe, overrides or ())
+    check_filters_models(config)
+    typer.echo(bench_filter(config, Source.scan(data), rounds))

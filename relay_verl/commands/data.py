@@ -67,10 +67,11 @@ def warmup_data(
     from relay_verl.cluster import compose
     from relay_verl.data.generate import Source, generate, plan_warmup_data
     from relay_verl.data.report import report_warmup
-    from relay_verl.preflight import check_model_path
+    from relay_verl.preflight.commands import check_asked_model, check_students_tokenizer
 
     config = compose(recipe, overrides or ())
-    check_model_path("--student", student)
+    check_asked_model("--student", student)
+    check_students_tokenizer(config)
     source = Source.scan(data)
     generate(config, plan_warmup_data(config, source, student), source, out, num_workers=num_workers)
     typer.echo(report_warmup(out, config))
@@ -89,18 +90,15 @@ def filter_(
 ) -> None:
     """Ask the teacher each query several times and keep its pass rate: what the paper's filter reads."""
     from relay_verl.cluster import compose
-    from relay_verl.config import read_settings
     from relay_verl.data.generate import Source, generate, plan_filter
     from relay_verl.data.golds import warn_of_unreadable
     from relay_verl.data.report import report_filter
     from relay_verl.data.schema import iter_rows
     from relay_verl.grading import Grader
-    from relay_verl.preflight import check_model_path
+    from relay_verl.preflight.commands import check_filters_models
 
     config = compose(recipe, overrides or ())
-    teacher = read_settings(config.relay).only_teacher
-    if teacher.path is not None:
-        check_model_path("relay.teacher.path", teacher.path)
+    check_filters_models(config)
     source = Source.scan(data)
     with Grader() as grader:
         if unreadable := warn_of_unreadable(data, iter_rows(data), grader.is_readable):

@@ -68,6 +68,7 @@ def eval_(
     from relay_verl.evaluation.runner import Condition, Exam, evaluate
     from relay_verl.evaluation.table import summarize, to_markdown
     from relay_verl.grading import Grader
+    from relay_verl.preflight.commands import check_judge
 
     if row is not None:
         find_row(row)
@@ -87,7 +88,7 @@ def eval_(
             for warning in (*loaded.warnings, *filter(None, [unreadable])):
                 typer.echo(warning, err=True)
     if judge is not None:
-        asyncio.run(judge.check())
+        check_judge(judge)
     exam = Exam(questions, num_samples, temperature, seed, deterministic, judge)
     names = {student: student_model, teacher: teacher_model}
     evaluate(
@@ -114,10 +115,11 @@ def judge(
     from relay_verl.evaluation.judge import make_judge
     from relay_verl.evaluation.judge_results import judge_results
     from relay_verl.evaluation.results import find_results
+    from relay_verl.preflight.commands import check_judge
 
     folders, asked = find_results(results), make_judge(judge_url, judge_model)
     assert asked is not None
-    asyncio.run(asked.check())
+    check_judge(asked)
     for folder in folders:
         agreement = asyncio.run(judge_results(folder, asked, max_concurrency))
         typer.echo(f"{folder}\n{agreement.to_markdown()}\n")

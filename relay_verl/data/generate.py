@@ -248,6 +248,7 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
         JobError: the job cannot go on; what is finished is saved.
     """
     from relay_verl.cluster import ray_cluster
+    from relay_verl.preflight.commands import check_generator
     from relay_verl.teacher import start_teacher
 
     finished = JobStore(out, plan.spec, Parquet(plan.schema)).finished_manifest()
@@ -256,6 +257,7 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
         _warn_of_unanswerable(out, finished)
         return finished
     tokenizer = tokenizer_at(config, plan.tokenizer_path)
+    check_generator(plan, source, tokenizer)
 
     async def run() -> dict[str, Any]:
         group = await start_teacher(config, replace(plan.model, breaker_threshold=NO_BREAKER), tokenizer)

@@ -169,6 +169,8 @@ def evaluate(
         ConfigError: a model cannot be used; before any model loads.
         JobError: a condition cannot go on; what is finished is saved.
     """
+    from relay_verl.preflight.commands import check_evaluation  # which reads what is defined here
+
     addresses = dict.fromkeys(model for condition in conditions for model in condition.models if model)
     digests = {address: model_sha256(address) for address in addresses}  # once each: weights are large
     prompts_by = tokenizer_path or OmegaConf.select(config, "actor_rollout_ref.model.tokenizer_path")
@@ -199,11 +201,13 @@ def evaluate(
                 settings, num_replicas=student_replicas, tensor_parallel_size=1, api_key_env="RELAY_STUDENT_API_KEY"
             )
             models[student] = as_student(alone, student, model=endpoint_models.get(student))
+    writers = [vocabulary_of_writer(config, *condition.models, tokenizer, tokenizer_path) for condition, _ in open_jobs]
+    open_conditions = [condition for condition, _ in open_jobs]
+    check_evaluation(config, open_conditions, exam, models, tokenizer, tokenizer_path, writers)
 
     async def run() -> None:
         engines = await start_models(config, models, tokenizer)
-        for condition, spec in open_jobs:
-            vocabulary = vocabulary_of_writer(config, *condition.models, tokenizer, tokenizer_path)
+        for (condition, spec), vocabulary in zip(open_jobs, writers, strict=True):
             job = _make_job(config, condition, spec, exam, engines, tokenizer, models, num_workers, vocabulary)
             await run_job(job, exam.queries(), exam.num_queries, condition.out / RESPONSES)
             write_summary(condition.out)

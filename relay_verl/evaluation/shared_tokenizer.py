@@ -33,10 +33,13 @@ def load_shared_tokenizer(config: Any, addresses: Sequence[str], path: str | Non
     """
     from verl.utils import hf_tokenizer
 
-    from relay_verl.preflight import check_model_path, compare_tokenizers
-    from relay_verl.preflight.models import compare_prompts
+    from relay_verl.preflight.models import check_model, check_tokenizer_path, compare_prompts, compare_tokenizers
 
-    paths = [check_model_path("--student, --teacher", address) for address in addresses if not is_endpoint(address)]
+    paths = [address for address in addresses if not is_endpoint(address)]
+    for address in paths:
+        check_model("--student, --teacher", address)
+    if path is not None:
+        check_tokenizer_path("--tokenizer", path)
     path = path or (tokenizer_path_of(config, paths[0]) if paths else None)
     if path is None:
         raise ConfigError("--tokenizer: all models are endpoints; name the model whose tokenizer they have")

@@ -10,6 +10,7 @@ from typing import Any
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.cpu.threads import share_cores
 from relay_verl.engines.base import EngineError, TokenEngine
+from relay_verl.overrides import check_single_values
 from relay_verl.ray_start import start_ray
 
 
@@ -42,6 +43,7 @@ def compose_overrides(overrides: Sequence[str], trainer: str = "ppo_trainer") ->
     from relay_verl.catalog.choice import check_overrides, the_recipe
 
     chosen = the_recipe(overrides)
+    check_single_values(overrides)
     with initialize_config_module("verl.trainer.config", version_base=None):
         try:
             config = hydra_compose(trainer, overrides=list(overrides))
@@ -50,6 +52,24 @@ def compose_overrides(overrides: Sequence[str], trainer: str = "ppo_trainer") ->
     if chosen is not None:
         check_overrides(config, chosen, overrides)
     return config
+
+
+def resolve(config: Any) -> None:
+    """Put the values of a composed config's interpolations into it, as they are in this process.
+
+    Workers, those of other nodes too, may have other variables and other packages: what was checked here is what they
+    get.
+
+    Raises:
+        ConfigError: one has no value; names the key.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        OmegaConf.resolve(config)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error.msg or error).splitlines()[0]}") from None
 
 
 def template_of(config: Any) -> dict[str, Any]:
@@ -108,11 +128,13 @@ def ray_cluster(
     import ray
 
     if ray.is_initialized():
+        resolve(config)
         yield
         return
     num_together = num_gpus if turns is None else max((num_gpus_of(models) for models in turns), default=0)
     share_cores(config, num_together, is_deterministic=is_deterministic)
     start_ray(config, log_to_driver=False, **({"num_gpus": num_gpus} if config.trainer.device == "cpu" else {}))
+    resolve(config)
     try:
         yield
     finally:

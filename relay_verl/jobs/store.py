@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -23,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from relay_verl.files import replace_file, replacing
+from relay_verl.files import LockedError, lock, replace_file, replacing
 from relay_verl.jobs.formats import Format, Row
 
 logger = logging.getLogger(__name__)
@@ -103,11 +102,9 @@ class JobStore:
     def __enter__(self) -> JobStore:
         try:
             self.work.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.work / "lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise JobError(f"{self.out}: another process is writing it") from None
+            self._lock = lock(self.work / "lock")
+        except LockedError as holder:
+            raise JobError(f"{self.out}: another process is writing it: {holder}") from None
         except OSError as error:
             raise JobError(f"{self.work}: {error.strerror}") from error
         try:

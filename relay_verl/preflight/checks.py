@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from relay_verl.catalog.choice import check_recipe_choice
 from relay_verl.checkpoints.guard import check_resume
+from relay_verl.checkpoints.lock import check_free
 from relay_verl.config import read_settings
 from relay_verl.preflight.attention_checks import check_attention
 from relay_verl.preflight.check import Check
@@ -37,6 +38,7 @@ from relay_verl.preflight.recipe import (
     check_micro_batch_sizes,
     check_platform,
     check_recipe_was_found,
+    check_references,
     check_replica_gpus,
     check_settings,
     check_sft_platform,
@@ -62,6 +64,7 @@ INSTALLATION = (
 
 RECIPE = (
     Check("recipe", check_recipe_was_found),
+    Check("references", check_references),
     Check("recipe's own keys", check_recipe_choice),
     Check("relay settings", check_settings),
     Check("student given", check_student_given, after=("relay settings",)),
@@ -99,6 +102,7 @@ RECIPE = (
     Check("LoRA", check_lora, after=("student",)),
     Check("teacher", check_teacher_models, after=("relay settings",)),
     Check("tokenizers", check_tokenizers, after=("relay settings", "student", "teacher")),
+    Check("checkpoint folder", check_free),
     Check("checkpoint", check_resume, after=("training data", "student", "teacher")),
 )
 """Of the composed config of a GRPO recipe."""

@@ -64,10 +64,22 @@ def resolve(config: Any) -> None:
         ConfigError: one has no value; names the key.
     """
     from omegaconf import OmegaConf
+
+    check_references(config)
+    OmegaConf.resolve(config)
+
+
+def check_references(config: Any) -> None:
+    """Each interpolation of a composed config, such as `${oc.env:RELAY_STUDENT}`, has a value in this process.
+
+    Raises:
+        ConfigError: one has none; names the key.
+    """
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        OmegaConf.resolve(config)
+        OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {str(error.msg or error).splitlines()[0]}") from None
 

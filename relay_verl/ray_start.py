@@ -37,7 +37,7 @@ STARTS_A_CLUSTER = {
 """Arguments of `ray.init` that start a cluster; Ray refuses them, or ignores them, beside an address."""
 LONGEST_SOCKET_PATH = 107
 """Bytes of the path of a socket on Linux."""
-SHORT_FOLDER = "/tmp"  # noqa: S108 (an example in messages)
+SHORT_FOLDER = "/tmp"
 VLLMS_PART = len("/00000000-0000-0000-0000-000000000000")
 """Bytes of it that are vLLM's."""
 CLIENT_LINE = (
@@ -100,7 +100,7 @@ def start_ray(config: Any, **changes: Any) -> None:
     try:
         with nullcontext() if is_joined else _logical_gpus():
             ray.init(**options)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         ray.shutdown()
         raise ConfigError(explain(error, address)) from error
 

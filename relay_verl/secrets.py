@@ -36,7 +36,7 @@ def holds_secret(url: str) -> bool:
     >>> holds_secret("http://me:key@host/v1"), holds_secret("http://[::1]:8000/v1")
     (True, False)
     """
-    return "@" in url.partition("://")[2].partition("/")[0] or "?" in url or "://" not in url and "@" in url
+    return "@" in url.partition("://")[2].partition("/")[0] or "?" in url or ("://" not in url and "@" in url)
 
 
 def hide_in_text(text: str, values: Iterable[str] = ()) -> str:

@@ -130,4 +130,3 @@ def _shown(value: Any) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(dict(value) if isinstance(value, Mapping) else value)
-

@@ -178,4 +178,3 @@ def _read(kind: Any, file: Path) -> Any:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
     except ValueError:
         raise ConfigError(f"{file} is not a record of ours") from None
-

@@ -8,6 +8,7 @@ from __future__ import annotations
 from relay_verl.catalog.choice import check_recipe_choice
 from relay_verl.checkpoints.guard import check_resume
 from relay_verl.checkpoints.lock import check_free
+from relay_verl.cluster import check_references
 from relay_verl.config import read_settings
 from relay_verl.preflight.attention_checks import check_attention
 from relay_verl.preflight.check import Check
@@ -38,7 +39,6 @@ from relay_verl.preflight.recipe import (
     check_micro_batch_sizes,
     check_platform,
     check_recipe_was_found,
-    check_references,
     check_replica_gpus,
     check_settings,
     check_sft_platform,
@@ -64,9 +64,9 @@ INSTALLATION = (
 
 RECIPE = (
     Check("recipe", check_recipe_was_found),
-    Check("references", check_references),
     Check("recipe's own keys", check_recipe_choice),
     Check("relay settings", check_settings),
+    Check("references", check_references, after=("relay settings",)),
     Check("student given", check_student_given, after=("relay settings",)),
     Check("student's size", check_student_size, after=("student given",)),
     Check("platform", check_platform),

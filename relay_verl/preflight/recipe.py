@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import os
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl.catalog.recipe import recipe_names
-from relay_verl.cluster import num_gpus_of, resolve
+from relay_verl.cluster import num_gpus_of
 from relay_verl.config import ConfigError, RelaySettings, read_settings
 
 
@@ -21,11 +20,6 @@ def check_recipe_was_found(config: Any) -> None:
             raise ConfigError(
                 f"{key}={config[key]}: no recipe was loaded; write +recipe=NAME with one of {', '.join(recipe_names())}"
             )
-
-
-def check_references(config: Any) -> None:
-    """Each interpolation of the config, such as `${oc.env:RELAY_STUDENT}`, has a value in this process."""
-    resolve(copy.deepcopy(config))
 
 
 def check_settings(config: Any) -> str:

@@ -34,8 +34,8 @@ def check_folder_name(key: str, address: str) -> None:
     """
     if not is_endpoint(address) and glob.has_magic(address):
         raise ConfigError(
-            f"{key}: {address}: vLLM reads '[', '*' and '?' in a folder's name as a pattern, and finds no weights: rename "
-            "the folder, or give a link to it whose name has none of them"
+            f"{key}: {address}: vLLM reads '[', '*' and '?' in a folder's name as a pattern, and finds no weights: "
+            "rename the folder, or give a link to it whose name has none of them"
         )
 
 

@@ -61,7 +61,7 @@ def hide(key: str, value: Any) -> Any:
 
 def hide_override(word: str, values: Iterable[str] = ()) -> str:
     """A word of a command line as it may be shown; `values` are the secrets that the composed config has."""
-    key, equals, value = word.partition("=")
+    key, equals, _ = word.partition("=")
     return f"{key}{equals}{HIDDEN}" if equals and is_secret_name(key) else hide_in_text(word, values)
 
 

@@ -1,7 +1,8 @@
 """What the driver's environment says reaches every Ray worker of the run: on a running cluster, and on other nodes.
 
-Ray gives workers the environment of the node they run on, which is the driver's only where the driver started Ray. So a
-start sends the variables that recipes, engines, the hub and loggers read: `CARRIED`, and those that `api_key_env` names.
+Ray gives workers the environment of the node they run on, which is the driver's only where the driver started Ray. So
+a start sends the variables that recipes, engines, the hub and loggers read: `CARRIED`, and those that `api_key_env`
+names.
 
 They travel in Ray's `worker_process_setup_hook`, a function that Ray runs in each worker before any code of the run.
 Ray keeps its pickle in the control store under the job's id, deletes it with the job, and shows of it nothing but a key

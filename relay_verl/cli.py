@@ -9,6 +9,7 @@ import typer
 from relay_verl.commands import bench, checkpoints, data, doctor, evaluation, models, recipes
 from relay_verl.config import ConfigError
 from relay_verl.jobs.store import JobError
+from relay_verl.secrets import hide_in_text
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Token-level relay between a small and a large model."
@@ -36,4 +37,4 @@ def main() -> None:
     try:
         app()
     except (ConfigError, JobError) as error:
-        sys.exit(f"relay-verl: {error}")
+        sys.exit(f"relay-verl: {hide_in_text(str(error))}")

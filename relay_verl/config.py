@@ -7,6 +7,7 @@ what is allowed.
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from relay_verl.engines.address import check_address
 from relay_verl.policies import TRAINABLE, FixedLength, Learned, TeacherFree, make_policy, needs_teacher
 from relay_verl.relay_config import FixedCommand, OnTeacherFailure, RelayConfig
+from relay_verl.secrets import HIDDEN, hide
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -48,6 +50,12 @@ def _check_top_k(top_k: int) -> int:
     return top_k
 
 
+def _check_key_variable(name: str) -> str:
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is None:
+        raise ValueError("expected the name of an environment variable that holds the key, not the key")
+    return name
+
+
 @dataclass(frozen=True)
 class TeacherSettings:
     """The large model: vLLM replicas of our own (`path`), or an OpenAI-compatible endpoint (`base_url`)."""
@@ -60,7 +68,7 @@ class TeacherSettings:
     """Endpoint instead of `path`, such as http://127.0.0.1:8000/v1; it must take and return token ids, as vLLM does."""
     model: str | None = None
     """Name of the model at the endpoint; its first one if None."""
-    api_key_env: str = "RELAY_TEACHER_API_KEY"
+    api_key_env: Annotated[str, AfterValidator(_check_key_variable)] = "RELAY_TEACHER_API_KEY"
     """Environment variable that holds the endpoint's key, if it wants one."""
     num_replicas: Count = 1
     """vLLM replicas, each on `tensor_parallel_size` GPUs of its own."""
@@ -326,6 +334,14 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
     return settings
 
 
+def check_endpoint(key: str, url: str, api_key_env: str) -> None:
+    """Raise ConfigError, which names `key`, unless `url` can be an endpoint's address and holds no secret."""
+    try:
+        check_address(url, api_key_env)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from None
+
+
 def _check_teachers(settings: RelaySettings) -> None:
     """Raise ConfigError on what one field alone does not show."""
     listed = {f"relay.teachers.{index}": teacher for index, teacher in enumerate(settings.teachers)}
@@ -335,10 +351,7 @@ def _check_teachers(settings: RelaySettings) -> None:
                 f"{key}: both path={teacher.path!r} and base_url={teacher.base_url!r} are given; give one"
             )
         if teacher.base_url is not None:
-            try:
-                check_address(teacher.base_url, teacher.api_key_env)
-            except ValueError as error:
-                raise ConfigError(f"{key}.base_url: {error}") from None
+            check_endpoint(f"{key}.base_url", teacher.base_url, teacher.api_key_env)
         if key in listed and not teacher.is_given:
             raise ConfigError(f"{key}: no teacher given; set its path (a model) or base_url (an endpoint)")
         if teacher.tokenizer is not None and not teacher.text_bridge:
@@ -370,7 +383,8 @@ def _explain(item: Any) -> str:
     key = ".".join(["relay", *location])
     if item["type"] == "unexpected_keyword_argument":
         return f"{key}: unknown key; allowed: {', '.join(_fields_at(location[:-1]))}"
-    return f"{key}: {item['input']!r}: {item['msg'].removeprefix('Value error, ')}"
+    shown = HIDDEN if location[-1:] == ["api_key_env"] else repr(hide(key, item["input"]))
+    return f"{key}: {shown}: {item['msg'].removeprefix('Value error, ')}"
 
 
 def _fields_at(location: list[str]) -> list[str]:

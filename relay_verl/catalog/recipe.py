@@ -97,7 +97,10 @@ def defaults_of(recipe: Recipe) -> str:
 
 
 def _read(path: Path) -> Recipe:
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # an editor may have put a byte order mark in front
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: expected a file in UTF-8; save it in that encoding") from None
     content = yaml.safe_load(text) or {}
     comments = (line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
     description = next((line for line in comments if not line.startswith("@")), "")

@@ -28,13 +28,14 @@ def doctor(
     from rich.padding import Padding
     from rich.text import Text
 
+    from relay_verl.overrides import quote
     from relay_verl.preflight.doctor import examine
 
     console = Console(highlight=False)
     console.soft_wrap = not console.is_terminal  # a pipe gets a line a check
     given = list(overrides or ())
     if config_dir is not None:
-        given.append(f"hydra.searchpath=[file://{config_dir.absolute()}]")
+        given.append(f"hydra.searchpath=[{quote(f'file://{config_dir.absolute()}')}]")
     counts: Counter[str] = Counter()
     for outcome in examine(given, with_ray=not no_ray):
         counts[outcome.status] += 1

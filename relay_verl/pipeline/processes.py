@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from relay_verl.overrides import override
+
 NUM_LAST_LINES = 50
 """Lines at the end of a log among which an error of ours is looked for."""
 
@@ -20,6 +22,11 @@ class StageError(SystemExit):
 def relay_verl(*arguments: str) -> list[str]:
     """The command line of `relay-verl`."""
     return [sys.executable, "-m", "relay_verl", *arguments]
+
+
+def trainer_folders(checkpoints: Path, folder: Path) -> list[str]:
+    """The overrides by which a trainer of verl's writes its checkpoints and Hydra's files there, whatever the names."""
+    return [override("trainer.default_local_dir", checkpoints), override("hydra.run.dir", folder / "hydra")]
 
 
 def run(command: Sequence[str], variables: Mapping[str, str] = {}, *, log: Path | None = None) -> None:

@@ -25,7 +25,7 @@ from relay_verl.checkpoints.export import export
 from relay_verl.cluster import compose
 from relay_verl.evaluation.trace import write_trace
 from relay_verl.jobs.progress import LINE_S, Lines
-from relay_verl.pipeline.processes import StageError, failure
+from relay_verl.pipeline.processes import StageError, failure, trainer_folders
 
 POLL_S = 1.0
 
@@ -74,7 +74,7 @@ def train(recipe: str, folder: Path, *, overrides: Sequence[str] = (), variables
     os.environ |= variables  # the recipe's paths are read here, too
     num_steps = compose(recipe, overrides).trainer.total_training_steps
     command = [sys.executable, "-m", "verl.trainer.main_ppo", f"+recipe={recipe}", *overrides]
-    command += [f"trainer.default_local_dir={checkpoints}", f"hydra.run.dir={run.folder}/hydra"]
+    command += trainer_folders(checkpoints, run.folder)
     environment = os.environ | {
         "VERL_FILE_LOGGER_PATH": str(run.metrics),
         "TENSORBOARD_DIR": str(run.folder / "tensorboard"),

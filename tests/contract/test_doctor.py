@@ -131,6 +131,7 @@ def test_ray_is_started_as_verl_starts_it(monkeypatch: pytest.MonkeyPatch, overr
         for name in ("VERL_FULL_DETERMINISM", "VLLM_BATCH_INVARIANT", "PYTHONHASHSEED"):
             monkeypatch.delenv(name, raising=False)
     ours, verls = calls
+    assert callable(ours["runtime_env"].pop("worker_process_setup_hook")), "sends the driver's environment"
     assert ours == verls
     assert ours["num_cpus"] == 64
 

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 from relay_verl.policies import TRAINABLE, FixedLength, Learned, TeacherFree, make_policy, needs_teacher
 from relay_verl.relay_config import FixedCommand, OnTeacherFailure, RelayConfig
+from relay_verl.suggestions import suggest
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -357,7 +358,8 @@ def _explain(item: Any) -> str:
     location = [str(part) for part in item["loc"]]
     key = ".".join(["relay", *location])
     if item["type"] == "unexpected_keyword_argument":
-        return f"{key}: unknown key; allowed: {', '.join(_fields_at(location[:-1]))}"
+        allowed = _fields_at(location[:-1])
+        return f"{key}: unknown key; allowed: {', '.join(allowed)}{suggest(location[-1], allowed)}"
     return f"{key}: {item['input']!r}: {item['msg'].removeprefix('Value error, ')}"
 
 

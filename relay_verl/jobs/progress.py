@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -153,6 +153,11 @@ class ProgressBar:
         self._bar.set_postfix_str(self._meter.describe(is_whole=True), refresh=False)
         self._bar.close()
 
+    @property
+    def num_done(self) -> int:
+        """Queries that are done, with those of an earlier run."""
+        return int(self._bar.n)
+
     def update(self, num_queries: int = 1) -> None:
         """So many more queries are done."""
         self._bar.update(num_queries)
@@ -165,6 +170,13 @@ class ProgressBar:
             parts = [tokens, f"{self.num_under_way} under way"] if tokens else [f"{self.num_under_way} under way"]
             self._bar.set_postfix_str(", ".join(parts), refresh=False)
             self._bar.refresh()
+
+
+def show_progress(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
+    """tqdm's bar on a terminal; elsewhere a line every LINE_S seconds. `options` are tqdm's."""
+    if sys.stderr.isatty():
+        return tqdm(iterable, **options)
+    return tqdm(iterable, **options, file=Lines(sys.stderr), mininterval=LINE_S, maxinterval=LINE_S)
 
 
 class Lines:

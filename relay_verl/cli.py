@@ -48,8 +48,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="A small model that asks a large one for tokens: its data, its evaluation, its checkpoints. Training itself is "
-    "verl's command: python -m verl.trainer.main_ppo +recipe=NAME.",
+    help="A small model that asks a large one for tokens: its data, its evaluation, its checkpoints. Training is verl's "
+    "own command: python -m verl.trainer.main_ppo +recipe=NAME.",
     epilog="Exit codes: 0 done, 1 an error, 2 a command line that cannot be read, 130 Ctrl-C.",
 )
 # the order in which help lists the groups: Start, Data, Train, Evaluate, Share
@@ -81,6 +81,8 @@ def options(
         bool, typer.Option(DEBUG, help=f"Show the traceback of an error; anywhere on the line, or {DEBUG_VARIABLE}=1.")
     ] = False,
 ) -> None:
+    # vLLM logs to standard output, where results belong; in Ray's workers and in the quickstart's stages, too
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"  # in the processes of the quickstart, too
 

@@ -1,4 +1,6 @@
-"""A training that ends with an error of ours ends with its one line, below whatever Ray and verl print on the way."""
+"""A training that ends with an error of ours ends with its one line, below whatever Ray and verl print on the way; one
+that Ctrl-C ends says which checkpoint is kept.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,10 @@ import functools
 import re
 import sys
 from typing import Any
+
+from relay_verl import interruption
+from relay_verl.checkpoints.guard import runs_folder
+from relay_verl.checkpoints.integrity import kept_in
 
 _MEMORY_ON_NODE = re.compile(r"Memory on the node .*? was ([\d.]+) ?GB(?: used)? / ([\d.]+) ?GB")
 
@@ -24,6 +30,12 @@ def install() -> None:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return original(*args, **kwargs)
+        except KeyboardInterrupt as error:
+            config = args[0] if args else kwargs["config"]
+            can_resume = config.trainer.get("resume_mode", "auto") != "disable"
+            error.add_note(kept_in(runs_folder(config), can_resume=can_resume))
+            print(f"relay_verl: {interruption.explain(error)}", file=sys.stderr, flush=True)
+            sys.exit(interruption.CODE)
         except Exception as error:
             line = line_of(error)
             if line is None:

@@ -16,7 +16,6 @@ from omegaconf import OmegaConf, open_dict
 from relay_verl.catalog.layers import lay_over, own_keys
 from relay_verl.catalog.recipe import Recipe, defaults_of, flat, recipe_folders
 
-
 SECTIONS = ("actor_rollout_ref", "data", "engine", "model", "relay", "trainer")
 """The parts of a config that tell what a recipe needs (`relay_verl.catalog.estimate`)."""
 

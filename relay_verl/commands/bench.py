@@ -28,12 +28,15 @@ def rollout(
     import pandas as pd
 
     from relay_verl.bench.rollout import bench_rollout
+    from relay_verl.models import is_endpoint
     from relay_verl.preflight import check_dataset, check_model_path
 
     config = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
     student = student or config.actor_rollout_ref.model.path
     if not student:
         raise ConfigError("--student: the recipe names none while RELAY_STUDENT is not set; give one")
+    if is_endpoint(student):
+        raise ConfigError(f"--student: {student} is an endpoint; verl's single turn needs a folder or a hub id")
     check_model_path("--student", student)
     teacher = teacher or read_settings(config.relay).only_teacher.path
     if teacher is None:

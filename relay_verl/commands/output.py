@@ -1,4 +1,4 @@
-"""What a command prints: its result on standard output, for people or as JSON, and everything else on standard error."""
+"""What a command prints: a result on standard output, for people or as JSON, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def print_json(value: Any) -> None:
 
 @contextlib.contextmanager
 def results_only() -> Iterator[None]:
-    """What is printed in here, by Ray and vLLM too, goes to standard error: only a result belongs on standard output."""
+    """What is printed in here, by Ray and vLLM too, goes to standard error."""
     with contextlib.redirect_stdout(sys.stderr):
         yield

@@ -14,9 +14,12 @@ from relay_verl.data.sources import HubId
 from relay_verl.evaluation.benchmark_readers import read_choice
 from relay_verl.evaluation.benchmarks import BENCHMARKS, Benchmark, find_benchmark
 
+USUAL = OwnColumns()
+"""Columns of the usual names."""
+
 
 def find_benchmarks(
-    values: Sequence[str], columns: OwnColumns = OwnColumns()
+    values: Sequence[str], columns: OwnColumns = USUAL
 ) -> tuple[list[Benchmark], dict[str, Path | HubId]]:
     """The benchmarks that a command line names, and where those of the user's own are, by name.
 

@@ -176,6 +176,7 @@ def show_progress(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
     """tqdm's bar on a terminal; elsewhere a line every LINE_S seconds. `options` are tqdm's."""
     if sys.stderr.isatty():
         return tqdm(iterable, **options)
+    options.pop("position", None)  # lines stand below each other
     return tqdm(iterable, **options, file=Lines(sys.stderr), mininterval=LINE_S, maxinterval=LINE_S)
 
 

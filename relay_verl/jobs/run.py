@@ -90,8 +90,8 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
                 num_shards = await _run_shards(job, queries, store, progress)
             except asyncio.CancelledError as error:  # Ctrl-C; `relay_verl.interruption` tells the note
                 error.add_note(
-                    f"{bar.num_done:,} of {num_queries:,} queries are saved in {store.work}: the same command continues "
-                    "from there"
+                    f"{bar.num_done:,} of {num_queries:,} queries are saved in {store.work}: the same command "
+                    "continues from there"
                 )
                 raise
         if progress.failures:

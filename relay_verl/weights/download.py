@@ -15,7 +15,6 @@ import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-
 from relay_verl.config import ConfigError
 from relay_verl.data.files import sha256_of
 from relay_verl.files import replacing

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from relay_verl import interruption
 from relay_verl.commands import bench, checkpoints, data, doctor, evaluation, models, quickstart, recipes
-from relay_verl.commands.options import DATA, EVALUATE, START, Json
+from relay_verl.commands.options import EVALUATE, START, Json
 from relay_verl.commands.output import print_json
 
 DEBUG = "--debug"
@@ -48,16 +48,16 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="A small model that asks a large one for tokens: its data, its evaluation, its checkpoints. Training is verl's "
-    "own command: python -m verl.trainer.main_ppo +recipe=NAME.",
+    help="A small model that asks a large one for tokens: its data, its evaluation, its checkpoints. Training itself "
+    "is verl's own command: python -m verl.trainer.main_ppo +recipe=NAME.",
     epilog="Exit codes: 0 done, 1 an error, 2 a command line that cannot be read, 130 Ctrl-C.",
 )
-# the order in which help lists the groups: Start, Data, Train, Evaluate, Share
+# the order in which the help lists the groups
 app.add_typer(quickstart.app)
-app.add_typer(doctor.app)
-app.add_typer(models.app, name="models", rich_help_panel=DATA)
+app.add_typer(models.app, name="models", rich_help_panel=START)
 app.add_typer(data.app)
 app.add_typer(recipes.app)
+app.add_typer(doctor.app)
 app.add_typer(evaluation.app)
 app.add_typer(bench.app, name="bench", rich_help_panel=EVALUATE)
 app.add_typer(checkpoints.app)

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf, open_dict
 
-from relay_verl.catalog.layers import lay_over, own_keys
+from relay_verl.catalog.layers import own_keys
 from relay_verl.catalog.recipe import Recipe, defaults_of, flat, recipe_folders
 
 SECTIONS = ("actor_rollout_ref", "data", "engine", "model", "relay", "trainer")
@@ -59,10 +59,10 @@ def compose_all(recipes: Sequence[Recipe], also: Sequence[Path] = ()) -> dict[st
 
 def compose_quickly(recipes: Sequence[Recipe], also: Sequence[Path] = ()) -> dict[str, Any]:
     """The same, of the SECTIONS alone, in a few hundredths of a second a recipe (`relay_verl.catalog.layers`)."""
-    bases: dict[str, dict[str, Any]] = {}
-    for name in {defaults_of(recipe) for recipe in recipes}:
-        defaults: Any = OmegaConf.to_container(verl_defaults(name), resolve=False)
-        bases[name] = {section: defaults[section] for section in SECTIONS if section in defaults}
+    bases = {
+        name: OmegaConf.masked_copy(verl_defaults(name), SECTIONS)  # type: ignore[arg-type]
+        for name in {defaults_of(recipe) for recipe in recipes}
+    }
     roots = [folder.parent for folder in (*recipe_folders(), *also)]
     composed = {}
     for recipe in recipes:
@@ -70,7 +70,8 @@ def compose_quickly(recipes: Sequence[Recipe], also: Sequence[Path] = ()) -> dic
         if keys is None:
             keys = OmegaConf.to_container(_by_hydra(recipe, also), resolve=False)  # type: ignore[assignment]
         kept = {section: value for section, value in (keys or {}).items() if section in SECTIONS}
-        composed[recipe.name] = OmegaConf.create(lay_over(bases[defaults_of(recipe)], kept))
+        with open_dict(bases[defaults_of(recipe)]) as base:
+            composed[recipe.name] = OmegaConf.merge(base, kept)
     return composed
 
 

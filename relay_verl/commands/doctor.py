@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from relay_verl.commands.options import START, ConfigDir, Json, search_path
+from relay_verl.commands.options import TRAIN, ConfigDir, Json, search_path
 from relay_verl.commands.output import print_json, results_only
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ app = typer.Typer()
 _MARKS = {"passed": ("✓", "green"), "doubtful": ("!", "yellow"), "failed": ("✗", "red"), "skipped": ("–", "dim")}
 
 
-@app.command(rich_help_panel=START)
+@app.command(rich_help_panel=TRAIN)
 def doctor(
     overrides: Annotated[
         list[str] | None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from relay_verl.commands.options import START, ConfigDir, Json, name_recipe, recipe_folder
+from relay_verl.commands.options import TRAIN, ConfigDir, Json, name_recipe, recipe_folder
 from relay_verl.commands.output import print_json
 from relay_verl.config import ConfigError
 
@@ -16,7 +16,7 @@ UNCUT = 10_000
 """Columns where nobody looks at a screen: wide enough that no cell is broken."""
 
 
-@app.command(rich_help_panel=START)
+@app.command(rich_help_panel=TRAIN)
 def recipes(
     name: Annotated[
         str | None, typer.Argument(help="One recipe, in full, as NAME or +recipe=NAME; all as a table if not given.")

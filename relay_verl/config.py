@@ -10,6 +10,7 @@ import dataclasses
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
@@ -307,7 +308,7 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
         if not values["teachers"]:
             raise ConfigError("relay.teacher: []: an empty list; give at least one teacher")
     try:
-        settings = TypeAdapter(RelaySettings).validate_python(values)
+        settings = _validator().validate_python(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(item) for item in error.errors())) from None
     length = make_policy(settings.policy).fixed_length()
@@ -318,6 +319,12 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
         )
     _check_teachers(settings)
     return settings
+
+
+@cache
+def _validator() -> TypeAdapter[RelaySettings]:
+    """Made once: that takes longer than all that it validates."""
+    return TypeAdapter(RelaySettings)
 
 
 def _check_teachers(settings: RelaySettings) -> None:

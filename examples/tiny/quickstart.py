@@ -9,8 +9,11 @@ on where a stopped one ended.
 import argparse
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+from rich.table import Table
 from stage_one import build_pair, variables, warm_up_and_filter
 from tables import seeded, tiny_exam
 
@@ -19,14 +22,14 @@ from relay_verl.evaluation.curves import plot_curves
 from relay_verl.evaluation.page import write_page
 from relay_verl.evaluation.results import read_result
 from relay_verl.evaluation.runner import Condition, evaluate
-from relay_verl.evaluation.table import gap_recovered, summarize, to_markdown
+from relay_verl.evaluation.table import ConditionSummary, gap_recovered, summarize, to_markdown
 from relay_verl.pipeline import train
 
 BENCHMARKS = {"tiny/add": "'+' (student's)", "tiny/mul": "'*' (teacher's)", "tiny/hash": "'#' (nobody's)"}
 LEFT = {
     "samples.html": "open this first: every response of the evaluation, the teacher's tokens marked",
     "curves.png": "how it learned",
-    "table.md": "the table above",
+    "table.md": "the table above in full",
     "train/samples.html": "responses of the training",
     "pair/": "both models and their data",
 }
@@ -91,7 +94,20 @@ def run_stages(out: Path, seed: int, steps: int) -> None:
     plot_curves({"relay_tiny": trained.metrics}, out / "curves.png")
     title = "relay_verl: the tiny world, before and after"
     write_page(records, out / "samples.html", title, summaries=summaries, names=BENCHMARKS)
-    print(f"\n{table}\n\n{verdict}")
+    Console(highlight=False).print(short_table(summaries))
+    print(verdict)
+
+
+def short_table(summaries: Sequence[ConditionSummary]) -> Table:
+    """What a terminal of 80 columns holds of the table."""
+    table = Table(box=None, pad_edge=False, title="Right answers in %, on 40 questions each")
+    table.add_column("who answers")
+    for name in ("+", "*", "#", "responses that call", "tokens by the teacher"):
+        table.add_column(name, justify="right")
+    for each in summaries:
+        right = (f"{each.accuracy[name]:.0%}" for name in BENCHMARKS)
+        table.add_row(each.condition, *right, f"{each.overall_call_rate:.0%}", f"{each.pooled_call_ratio:.1%}")
+    return table
 
 
 def main() -> None:

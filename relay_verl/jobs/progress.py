@@ -27,6 +27,8 @@ REFRESH_S = 5.0
 """Seconds between two looks at the engines on a terminal."""
 LINE_S = 30.0
 """Seconds between two lines elsewhere, such as in a log file."""
+DELAY_S = 1.0
+"""Seconds before a bar is shown."""
 _SMOOTHING = 0.3
 """Weight of the last interval in a rate."""
 
@@ -173,11 +175,14 @@ class ProgressBar:
 
 
 def show_progress(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
-    """tqdm's bar on a terminal; elsewhere a line every LINE_S seconds. `options` are tqdm's."""
+    """tqdm's bar on a terminal; elsewhere a line every LINE_S seconds. Nothing of a work that takes less than DELAY_S.
+
+    `options` are tqdm's.
+    """
     if sys.stderr.isatty():
-        return tqdm(iterable, **options)
+        return tqdm(iterable, **options, delay=DELAY_S)
     options.pop("position", None)  # lines stand below each other
-    return tqdm(iterable, **options, file=Lines(sys.stderr), mininterval=LINE_S, maxinterval=LINE_S)
+    return tqdm(iterable, **options, delay=DELAY_S, file=Lines(sys.stderr), mininterval=LINE_S, maxinterval=LINE_S)
 
 
 class Lines:

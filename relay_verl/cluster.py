@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -170,7 +171,12 @@ def ray_cluster(
         return
     num_together = num_gpus if turns is None else max((num_gpus_of(models) for models in turns), default=0)
     share_cores(config, num_together, is_deterministic=is_deterministic)
-    start_ray(config, log_to_driver=False, **({"num_gpus": num_gpus} if config.trainer.device == "cpu" else {}))
+    start_ray(
+        config,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        **({"num_gpus": num_gpus} if config.trainer.device == "cpu" else {}),
+    )
     resolve(config)
     try:
         yield

@@ -11,6 +11,7 @@ import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
@@ -21,6 +22,7 @@ from relay_verl.engines.address import check_address
 from relay_verl.policies import TRAINABLE, FixedLength, Learned, TeacherFree, make_policy, needs_teacher
 from relay_verl.relay_config import FixedCommand, OnTeacherFailure, RelayConfig
 from relay_verl.secrets import HIDDEN, hide
+from relay_verl.suggestions import suggest
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -321,7 +323,7 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
         if not values["teachers"]:
             raise ConfigError("relay.teacher: []: an empty list; give at least one teacher")
     try:
-        settings = TypeAdapter(RelaySettings).validate_python(values)
+        settings = _validator().validate_python(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(item) for item in error.errors())) from None
     length = make_policy(settings.policy).fixed_length()
@@ -340,6 +342,12 @@ def check_endpoint(key: str, url: str, api_key_env: str) -> None:
         check_address(url, api_key_env)
     except ValueError as error:
         raise ConfigError(f"{key}: {error}") from None
+
+
+@cache
+def _validator() -> TypeAdapter[RelaySettings]:
+    """Made once: that takes longer than all that it validates."""
+    return TypeAdapter(RelaySettings)
 
 
 def _check_teachers(settings: RelaySettings) -> None:
@@ -382,7 +390,8 @@ def _explain(item: Any) -> str:
     location = [str(part) for part in item["loc"]]
     key = ".".join(["relay", *location])
     if item["type"] == "unexpected_keyword_argument":
-        return f"{key}: unknown key; allowed: {', '.join(_fields_at(location[:-1]))}"
+        allowed = _fields_at(location[:-1])
+        return f"{key}: unknown key{suggest(location[-1], allowed)}; allowed: {', '.join(allowed)}"
     shown = HIDDEN if location[-1:] == ["api_key_env"] else repr(hide(key, item["input"]))
     return f"{key}: {shown}: {item['msg'].removeprefix('Value error, ')}"
 

@@ -1,5 +1,5 @@
-"""What a training leaves: an error of ours as the last line, below whatever Ray and verl print on the way; and, for the
-next run of a sweep, this process as it was before: its environment, no Ray, no lock.
+"""What a training leaves: an error of ours as the last line, below whatever Ray and verl print; after Ctrl-C, which
+checkpoint is kept; and, for the next run of a sweep, this process as it was before: its environment, no Ray, no lock.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from relay_verl import interruption
+from relay_verl.checkpoints.guard import runs_folder
+from relay_verl.checkpoints.integrity import kept_in
 from relay_verl.checkpoints.lock import release
 from relay_verl.secrets import hide_in_text
 
@@ -36,6 +39,12 @@ def install(environment: Mapping[str, str], *, ends_ray: bool) -> None:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return original(*args, **kwargs)
+        except KeyboardInterrupt as error:
+            config = args[0] if args else kwargs["config"]
+            can_resume = config.trainer.get("resume_mode", "auto") != "disable"
+            error.add_note(kept_in(runs_folder(config), can_resume=can_resume))
+            print(f"relay_verl: {interruption.explain(error)}", file=sys.stderr, flush=True)
+            sys.exit(interruption.CODE)
         except Exception as error:
             line = line_of(error)
             if line is None:

@@ -185,7 +185,7 @@ def evaluate(
         if JobStore(condition.out / RESPONSES, spec, JsonLines()).finished_manifest() is None:
             open_jobs.append((condition, spec))
         else:
-            print(f"{condition.out} is there already")
+            print(f"{condition.out} is there already", file=sys.stderr)
             write_summary(condition.out)  # a run may have been killed before it came to that
     if not open_jobs:
         return

@@ -13,6 +13,7 @@ refusal; a query that counts is never run again. What was damaged is named, put 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging

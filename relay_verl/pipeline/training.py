@@ -22,10 +22,11 @@ from typing import Any
 from tqdm import tqdm
 
 from relay_verl.checkpoints.export import export
+from relay_verl.checkpoints.integrity import kept_in
 from relay_verl.cluster import compose
 from relay_verl.evaluation.trace import write_trace
 from relay_verl.jobs.progress import LINE_S, Lines
-from relay_verl.pipeline.processes import StageError, failure, trainer_folders
+from relay_verl.pipeline.processes import StageError, ending_with, failure, trainer_folders
 
 POLL_S = 1.0
 
@@ -82,7 +83,12 @@ def train(recipe: str, folder: Path, *, overrides: Sequence[str] = (), variables
     }
     with run.log.open("a") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=run.folder)
-        _watch(process, run.metrics, num_steps, recipe)
+        try:
+            with ending_with(process):
+                _watch(process, run.metrics, num_steps, recipe)
+        except KeyboardInterrupt as error:
+            error.add_note(kept_in(checkpoints))
+            raise
     if process.returncode:
         raise StageError(failure(command, process.returncode, run.log))
     if (checkpoints / "samples").is_dir():  # of few steps chance may have chosen none

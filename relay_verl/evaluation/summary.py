@@ -12,11 +12,11 @@ and call rate are means over benchmarks (paper 4.2).
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from relay_verl.byproducts import by_product
 from relay_verl.evaluation.consumption import cost
 from relay_verl.evaluation.paper import paper
 from relay_verl.evaluation.records import ResponseRecord
@@ -35,20 +35,13 @@ from relay_verl.evaluation.verdicts import VerdictsBy, take_verdicts
 from relay_verl.evaluation.words import condition_words
 from relay_verl.files import replace_file
 
-logger = logging.getLogger(__name__)
-
 
 def write_summary(folder: Path) -> None:
-    """Write the summary of a whole results folder. A disk that refuses it costs a warning, not the responses.
-
-    Raises:
-        ConfigError: the folder is not a whole result.
-    """
-    text = json.dumps(summary_of(read_result(folder)), indent=2, allow_nan=False)
-    try:
+    """Write the summary of a whole results folder. What keeps it from being written costs a warning, not the responses
+    or the conditions that are still to be measured."""
+    with by_product(str(folder / SUMMARY)):
+        text = json.dumps(summary_of(read_result(folder)), indent=2, allow_nan=False)
         replace_file(folder / SUMMARY, f"{text}\n".encode())
-    except OSError as error:
-        logger.warning("%s is not written: %s", folder / SUMMARY, error)
 
 
 def summary_of(result: Result) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Whose colour a condition has in the report's pictures: the student's, the teacher's, the relay's, or one of the others.
+"""Whose colour a condition has in the report's pictures: the student's, the teacher's, the relay's, or another one.
 
-Invariant: a condition that has one of the three meanings has its colour whatever else is in the picture; the others take
-turns at what is left.
+Invariant: a condition that has one of the three meanings has its colour whatever else is in the picture; the others
+take turns at what is left.
 """
 
 from __future__ import annotations

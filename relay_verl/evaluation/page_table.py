@@ -11,7 +11,7 @@ from typing import Any
 
 from relay_verl.evaluation.table import Column, ConditionSummary, make_columns
 
-MAX_UNFOLDED = 12
+MAX_UNFOLDED = 16
 """Most conditions whose table is open when the page is; a training has one for each step."""
 ABOUT: Mapping[tuple[str, str], str] = {
     ("accuracy by rule (%)", ""): "right answers, by comparison with the ground truth",

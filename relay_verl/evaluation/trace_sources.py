@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,9 @@ from relay_verl.evaluation.paper import Row, paper
 from relay_verl.evaluation.records import ResponseRecord, read_records
 from relay_verl.evaluation.results import find_results, read_result
 from relay_verl.evaluation.words import condition_words
+
+MAX_NAMED = 2
+"""Most models or files of a kind that a heading names."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,14 @@ def title_of(sources: Sequence[Source]) -> str:
     jobs = [source.job for source in sources if source.job.get("policy")]
     students = dict.fromkeys(_last_part(job.get("student")) for job in jobs if job.get("student"))
     teachers = dict.fromkeys(job.get("teacher_name") or _last_part(job.get("teacher")) for job in jobs)
-    models = " with ".join(", ".join(filter(None, names)) for names in (students, teachers) if any(filter(None, names)))
-    return f"{models or ', '.join(source.path.name for source in sources)}: responses"
+    models = " with ".join(filter(None, (_list(students, "students"), _list(teachers, "teachers"))))
+    return f"{models or _list([source.path.name for source in sources], 'files')}: responses"
+
+
+def _list(names: Iterable[str | None], what: str) -> str:
+    """The names, or how many they are."""
+    known = list(filter(None, names))
+    return ", ".join(known) if len(known) <= MAX_NAMED else f"{len(known)} {what}"
 
 
 def condition_names(sources: Sequence[Source]) -> dict[str, str]:

@@ -66,9 +66,9 @@ def provenance(groups: Groups) -> tuple[tuple[str, str], ...]:
     """Date, models, versions and commands, each as a name and a text."""
     results = [result for group in groups.groups for results in group.seeds for result in results]
     times = [record.started_at for result in results for record in result.records]
-    days = list(
-        dict.fromkeys(datetime.fromtimestamp(time, UTC).date().isoformat() for time in (min(times), max(times)))
-    )
+    if not times:
+        return ()
+    days = dict.fromkeys(datetime.fromtimestamp(time, UTC).date().isoformat() for time in (min(times), max(times)))
     facts = {
         "evaluated": " to ".join(days),
         "students": ", ".join(_names(result.job.get("student") for result in results)),

@@ -83,15 +83,9 @@ def make_document(groups: Groups) -> Document:
         _captioned(Section("Tables of the paper that nothing was measured for", rest, is_folded=True), groups),
         _discrepancies(),
     ]
-    heads = [
-        name for section in sections for block in section.blocks if isinstance(block, Table) for name in block.head
-    ]
-    meanings = Table(
-        "What the columns mean",
-        ("term", "meaning"),
-        terms_of(name for table in tables for name in table.head),
-        num_labels=2,
-    )
+    tables = [block for section in sections for block in section.blocks if isinstance(block, Table)]
+    terms = terms_of(name for table in tables for name in table.head)
+    meanings = Table("What the columns mean", ("term", "meaning"), terms, num_labels=2)
     sections.append(Section("Terms", (meanings,) if meanings.rows else (), is_folded=True))
     num_seeds = sum(len(group.seeds) for group in groups.groups)
     num_responses = sum(len(records) for group in groups.groups for records in group.records)

@@ -77,6 +77,8 @@ class Benchmark:
     """Questions that the paper's numbers fit; None where they say nothing."""
     num_samples: int = 1
     """Responses to each question (4.2)."""
+    about: str = ""
+    """What its questions are, where its name does not say it."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from relay_verl.byproducts import by_product
 from relay_verl.checkpoints.export import export
 from relay_verl.checkpoints.integrity import kept_in
 from relay_verl.cluster import compose
@@ -92,7 +93,9 @@ def train(recipe: str, folder: Path, *, overrides: Sequence[str] = (), variables
     if process.returncode:
         raise StageError(failure(command, process.returncode, run.log))
     if (checkpoints / "samples").is_dir():  # of few steps chance may have chosen none
-        write_trace([checkpoints / "samples"], run.folder / "samples.html")
+        with by_product("the page of samples"):
+            title = f"{recipe}: responses of the training, steps 1 to {num_steps}"
+            write_trace([checkpoints / "samples"], run.folder / "samples.html", title=title)
     export(checkpoints / f"global_step_{num_steps}", run.student, metrics=run.metrics)
     shutil.rmtree(checkpoints)
     return run

@@ -22,12 +22,12 @@ from typing import Any
 from tqdm import tqdm
 
 from relay_verl.byproducts import by_product
-from relay_verl.checkpoints.export import export
 from relay_verl.checkpoints.integrity import kept_in
 from relay_verl.cluster import compose
 from relay_verl.evaluation.trace import write_trace
 from relay_verl.jobs.progress import LINE_S, Lines
-from relay_verl.pipeline.processes import StageError, ending_with, failure, trainer_folders
+from relay_verl.pipeline.processes import StageError, ending_with, failure, relay_verl, trainer_folders
+from relay_verl.pipeline.processes import run as run_command
 
 POLL_S = 1.0
 
@@ -96,7 +96,9 @@ def train(recipe: str, folder: Path, *, overrides: Sequence[str] = (), variables
         with by_product("the page of samples"):
             title = f"{recipe}: responses of the training, steps 1 to {num_steps}"
             write_trace([checkpoints / "samples"], run.folder / "samples.html", title=title)
-    export(checkpoints / f"global_step_{num_steps}", run.student, metrics=run.metrics)
+    # in a process of its own, for the weights' memory goes back to the system when that ends
+    checkpoint = str(checkpoints / f"global_step_{num_steps}")
+    run_command(relay_verl("export", checkpoint, str(run.student), "--metrics", str(run.metrics)), log=run.log)
     shutil.rmtree(checkpoints)
     return run
 

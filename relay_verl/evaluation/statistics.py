@@ -10,11 +10,7 @@ makes one bootstrap serve all of them:
 - two measures over the same questions are resampled together: the paired bootstrap of their difference.
 
 Over several training seeds their spread takes the place of the bootstrap: Student's t interval for a mean, Welch's
-for a difference. `Estimate.basis` says which one it was.
-
-A bootstrap of questions that are all alike has no width. Of an accuracy of 0 or 1 that would say that nothing else can
-be: there the interval ends where the exact one of Clopper and Pearson does, by the number of questions. A difference of
-two such measures keeps none.
+for a difference. `Estimate.basis` says which one it was. A bootstrap of questions that are all alike has no width.
 """
 
 from __future__ import annotations
@@ -72,8 +68,6 @@ class Measure:
     """How they become one number."""
     questions: tuple[tuple[str, ...], ...] = ()
     """Ids of each stratum's questions, in its order; () if nobody needs them."""
-    is_success_rate: bool = False
-    """Whether each sample succeeds or fails, by chance as far as is known."""
 
     @property
     def num_seeds(self) -> int:
@@ -108,7 +102,7 @@ Counts = Callable[[ResponseRecord], tuple[float, float]]
 
 def accuracy(seeds: Sequence[Records], benchmarks: Sequence[str]) -> Measure:
     """Share of right responses, averaged over benchmarks; one sequence of records a seed."""
-    return replace(measure(seeds, benchmarks, lambda record: (record.is_correct, 1)), is_success_rate=True)
+    return measure(seeds, benchmarks, lambda record: (record.is_correct, 1))
 
 
 def call_rate(seeds: Sequence[Records], benchmarks: Sequence[str]) -> Measure:
@@ -210,20 +204,7 @@ def estimate(measured: Measure, *, seed: int = 0) -> Estimate:
         reach = t_quantile(len(values) - 1) * error
         return Estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach), len(values), "seeds")
     low, high = _percentiles(measured.resample(np.random.default_rng(seed)).mean(axis=1))
-    if measured.is_success_rate and low == high and mean in (0.0, 1.0):
-        low, high = _exact_interval(mean, [len(stratum) for stratum in measured.strata])
     return Estimate(mean, low, high, len(values), "questions")
-
-
-def _exact_interval(share: float, sizes: Sequence[int]) -> tuple[float, float]:
-    """Clopper and Pearson's for a share of 0 or 1, of which each benchmark has one by its number of questions.
-
-    >>> low, high = _exact_interval(0.0, [30])
-    >>> low, round(high, 3)
-    (0.0, 0.116)
-    """
-    reach = sum(1 - ((1 - LEVEL) / 2) ** (1 / size) for size in sizes) / len(sizes)
-    return (0.0, reach) if share == 0.0 else (1.0 - reach, 1.0)
 
 
 def difference(of: Measure, to: Measure, *, seed: int = 0) -> Estimate:

@@ -19,7 +19,6 @@ from relay_verl.data.prompts import strip_wrapper
 from relay_verl.data.truths import truth_of, truth_text
 from relay_verl.evaluation.records import ResponseRecord, write_records
 from relay_verl.grading import Verdict
-from relay_verl.messages import content_text
 from relay_verl.tokenization import TokenBytes
 from relay_verl.types import RelayTrajectory
 
@@ -74,7 +73,7 @@ class SampleLog:
         verdict: Verdict,
         latency_s: float,
     ) -> ResponseRecord:
-        question = strip_wrapper(content_text(list(prompt["raw_prompt"])[-1]["content"]) or "")
+        question = strip_wrapper(list(prompt["raw_prompt"])[-1]["content"])
         return ResponseRecord.of(
             trajectory,
             verdict,

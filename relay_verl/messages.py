@@ -33,6 +33,24 @@ def content_text(content: object) -> str | None:
     return None if None in texts else "".join(text for text in texts if text is not None)
 
 
+def text_of(content: object) -> str:
+    """The content as text: parts joined, a part that is not text by its type in brackets, '' for null.
+
+    >>> text_of("7*8?"), text_of([{"type": "text", "text": "7*"}, {"type": "image"}, {"text": "8?"}]), text_of(None)
+    ('7*8?', '7*[image]8?', '')
+    """
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Mapping):
+        text = content.get("text")
+        return text if isinstance(text, str) else f"[{content.get('type') or 'part'}]"
+    if isinstance(content, Iterable):
+        return "".join(map(text_of, content))
+    return str(content)
+
+
 def plain_messages(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The messages with each list of text parts as one text, and without keys that hold nothing.
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from relay_verl.data.warmup import draw_num_tokens
 from relay_verl.protocol import CLOSE, OPEN, Call
+from relay_verl.suggestions import suggest
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,8 @@ POLICIES: dict[str, type[Policy]] = {
     "teacher_alone": TeacherAlone,
 }
 """The policies without a number."""
+_SPELLINGS = (*POLICIES, "fixed_20", "random_0.01", "router_0.5")
+"""What a misspelt policy is compared with."""
 _FIXED = re.compile(r"fixed_([1-9][0-9]{0,5})")
 _RATED = re.compile(r"(random|router)_(0(?:\.[0-9]+)?|1(?:\.0+)?)")
 
@@ -161,8 +164,8 @@ def make_policy(name: str, seed: int = 0) -> Policy:
         return TeacherAlone() if np.random.default_rng(seed).random() < rate else StudentAlone()
     if name not in POLICIES:
         raise ValueError(
-            f"policy: {name!r} is not one of {', '.join(POLICIES)}, fixed_N (such as fixed_20), random_P (such as "
-            "random_0.01), router_P (such as router_0.5)"
+            f"policy: {name!r}{suggest(name, _SPELLINGS)} is not one of {', '.join(POLICIES)}, fixed_N (such as "
+            "fixed_20), random_P (such as random_0.01), router_P (such as router_0.5)"
         )
     return POLICIES[name]()
 

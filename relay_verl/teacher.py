@@ -16,6 +16,7 @@ from relay_verl.config import ConfigError, RelaySettings, TeacherSettings
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.engines.guard import GuardedEngine
+from relay_verl.models import check_folder_name
 from relay_verl.reservation import find_reserved, reserve, start_in
 from relay_verl.vocabulary import read_vocabulary
 
@@ -96,6 +97,7 @@ async def start_teacher(
         return TeacherGroup(_guard(open_endpoint(settings), settings), [])
     if settings.path is None:
         return None
+    check_folder_name("model", settings.path)
     import ray
 
     if settings.node_resource is not None:

@@ -253,7 +253,7 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
 
     finished = JobStore(out, plan.spec, Parquet(plan.schema)).finished_manifest()
     if finished is not None:
-        print(f"{out} is there already")
+        print(f"{out} is there already", file=sys.stderr)
         _warn_of_unanswerable(out, finished)
         return finished
     tokenizer = tokenizer_at(config, plan.tokenizer_path)

@@ -23,7 +23,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl.cluster import num_gpus_of, prompt_spec, ray_cluster, start_models, template_of
-from relay_verl.config import ConfigError, TeacherSettings, read_settings
+from relay_verl.config import ConfigError, TeacherSettings, check_endpoint, read_settings
 from relay_verl.deadlines import GRADING_S
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.guard import NO_BREAKER
@@ -37,7 +37,7 @@ from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines, Row
 from relay_verl.jobs.pool import Pool, default_num_workers
 from relay_verl.jobs.store import JobStore
-from relay_verl.models import as_student, model_at, model_sha256
+from relay_verl.models import as_student, is_endpoint, model_at, model_sha256
 from relay_verl.policies import make_policy, needs_student, needs_teacher
 from relay_verl.vocabulary import Vocabulary
 
@@ -75,6 +75,8 @@ class Condition:
         ):
             if is_needed and model is None:
                 raise ConfigError(f"--{role}: policy {self.policy} needs one")
+            if model is not None and is_endpoint(model):
+                check_endpoint(f"--{role}", model, f"RELAY_{role.upper()}_API_KEY")
 
     @property
     def models(self) -> tuple[str | None, str | None]:
@@ -183,7 +185,7 @@ def evaluate(
         if JobStore(condition.out / RESPONSES, spec, JsonLines()).finished_manifest() is None:
             open_jobs.append((condition, spec))
         else:
-            print(f"{condition.out} is there already")
+            print(f"{condition.out} is there already", file=sys.stderr)
             write_summary(condition.out)  # a run may have been killed before it came to that
     if not open_jobs:
         return

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -24,15 +23,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from relay_verl.files import replace_file, replacing
+from relay_verl.files import LockedError, lock, replace_file, replacing
 from relay_verl.jobs.formats import Format, Row
 
 logger = logging.getLogger(__name__)
 
 MAX_NAME_BYTES = 255
 """Longest name of a file on the usual file systems."""
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, 524)
-"""How network file systems without locks refuse one (524 is the kernel's own ENOTSUPP)."""
 
 
 class JobError(RuntimeError):
@@ -130,11 +127,9 @@ class JobStore:
         self._check_name()
         try:
             self.work.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.work / "lock").open("w")
-            self._take_lock()
-        except BlockingIOError:
-            self._lock.close()
-            raise JobError(f"{self.out}: another process is writing it") from None
+            self._lock = lock(self.work / "lock")
+        except LockedError as holder:
+            raise JobError(f"{self.out}: another process is writing it: {holder}") from None
         except OSError as error:
             raise JobError(f"{self.work}: {error.strerror}") from error
         try:
@@ -153,23 +148,6 @@ class JobStore:
         spare = MAX_NAME_BYTES - len(longest.encode())
         if spare < 0:
             raise JobError(f"{self.out}: its name is {-spare} bytes too long for the files that stand beside it")
-
-    def _take_lock(self) -> None:
-        """One process at a time, where the file system has locks.
-
-        Raises:
-            BlockingIOError: another process has it.
-        """
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            logger.warning(
-                "%s: the file system has no locks (%s): see that no second command writes this output",
-                self.work,
-                error.strerror,
-            )
 
     def finished_manifest(self) -> dict[str, Any] | None:
         """The manifest if the output is complete; None if there is work to do.

@@ -520,10 +520,9 @@ def test_a_run_ends_with_our_line_and_others_errors_pass(monkeypatch: pytest.Mon
 
     main = SimpleNamespace(run_ppo=run_ppo)
     monkeypatch.setitem(sys.modules, "__main__", main)
-    ending.install()
-    once = main.run_ppo
-    ending.install()
-    assert main.run_ppo is once, "a second call does nothing"
+    ending.install(dict(os.environ), ends_ray=False)
+    ending.install(dict(os.environ), ends_ray=False)
+    assert main.run_ppo.relay_original is run_ppo, "a second run of a sweep wraps it once"
     remote = RayTaskError("save", "a long\ntraceback", saving.SaveError("no room"))
     for error in (saving.SaveError("no room"), remote, remote.as_instanceof_cause()):
         with pytest.raises(SystemExit) as end:

@@ -328,7 +328,7 @@ def test_a_file_system_without_locks_is_a_warning(
     def no_locks(*_: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("relay_verl.jobs.store.fcntl.flock", no_locks)
+    monkeypatch.setattr("relay_verl.files.fcntl.flock", no_locks)
     run(filter_job(source, SeededEngine()), source, tmp_path / "out.parquet")
     assert ids_of(tmp_path / "out.parquet") == [f"q{i}" for i in range(50)]
     [line] = [record.getMessage() for record in caplog.records]
@@ -339,7 +339,7 @@ def test_another_error_of_the_lock_is_one(source: Source, tmp_path: Path, monkey
     def broken(*_: Any) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("relay_verl.jobs.store.fcntl.flock", broken)
+    monkeypatch.setattr("relay_verl.files.fcntl.flock", broken)
     with pytest.raises(JobError, match=r"out.parquet.work: Input/output error"):
         run(filter_job(source, SeededEngine()), source, tmp_path / "out.parquet")
 

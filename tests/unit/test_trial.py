@@ -1,6 +1,7 @@
 """What is done once before a run: a row through each chat template, a completion of each endpoint."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,18 @@ def test_an_endpoint_that_cannot_serve_calls_is_refused(fake_vllm: Any, route: A
     line = one_line(check_completions, endpoint(fake_vllm, Wording(SAMPLING, 99)))
     assert line.startswith(f"relay.teacher.base_url: {fake_vllm.url}")
     assert part in line, why
+
+
+def test_a_row_that_alone_is_refused_is_a_doubt(fake_vllm: Any) -> None:
+    """The first row of a file is longer than the model takes; the other rows are answered."""
+    fake_vllm.routes["/v1/completions"] = small_context
+    long = TrialRow("file: row 1", [{"role": "user", "content": "What is 7*8? " * 40}])
+    trial = replace(endpoint(fake_vllm, Wording(SAMPLING, 40)), rows=[long])
+    doubt = check_completions(trial)
+    assert isinstance(doubt, Doubt)
+    assert all(part in str(doubt) for part in ("refuses file: row 1", "maximum context length"))
+    fake_vllm.routes["/v1/completions"] = (400, {"error": {"message": "no"}})
+    assert "a completion as it will be asked fails" in one_line(check_completions, trial)
 
 
 def test_the_line_says_what_was_sent(fake_vllm: Any) -> None:

@@ -20,6 +20,7 @@ from relay_verl.deadlines import DeadlineError, pulse_of, run_within
 from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import EngineError, Generation, PermanentError, TokenEngine
 from relay_verl.engines.text_bridge import TextBridge
+from relay_verl.messages import text_of
 from relay_verl.preflight.check import Check, Doubt
 from relay_verl.preflight.rows import TrialRow
 from relay_verl.teacher import open_endpoint
@@ -142,7 +143,7 @@ def _write_prompt(reader: Reader, row: TrialRow) -> str:
 
 def _holds_question(prompt: str, row: TrialRow) -> bool:
     """Whether the last message is in the prompt; blanks do not count."""
-    return "".join(row.messages[-1]["content"].split()) in "".join(prompt.split())
+    return "".join(text_of(row.messages[-1]["content"]).split()) in "".join(prompt.split())
 
 
 def check_completions(trial: Trial) -> Doubt | str:

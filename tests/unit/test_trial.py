@@ -85,6 +85,12 @@ def test_a_prompt_without_the_question_is_a_doubt(template: str, is_doubtful: bo
     assert isinstance(check_prompts(Trial([WITH_SYSTEM], [reader(template)])), Doubt) is is_doubtful
 
 
+def test_a_question_in_parts_is_in_its_prompt() -> None:
+    parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "7*8?"}]
+    trial = Trial([TrialRow("file: row 1", [{"role": "user", "content": parts}])], [reader()])
+    assert not isinstance(check_prompts(trial), Doubt)
+
+
 def test_a_reader_is_tried_with_its_own_rows_alone() -> None:
     check_prompts(Trial([QUESTION, WITH_SYSTEM], [reader(NO_SYSTEM, data_sources=("math",))]))
     one_line(check_prompts, Trial([QUESTION, WITH_SYSTEM], [reader(NO_SYSTEM, data_sources=("logic",))]))

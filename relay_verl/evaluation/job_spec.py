@@ -1,5 +1,5 @@
-"""What decides the responses of one condition: the spec of its job, by which a run that was killed continues only as the
-same one, and a finished folder is never taken for another model's.
+"""What decides the responses of one condition: the spec of its job, by which a run that was killed continues only as
+the same one, and a finished folder is never taken for another model's.
 
 Invariant: what a recipe or a command leaves to the model is None, so that a file of an earlier version, which has no
 such key, stays the same job.

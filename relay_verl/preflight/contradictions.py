@@ -53,7 +53,7 @@ def _contradictions(config: Any) -> Iterator[str]:
         node = OmegaConf.select(config, group)
         for key, value in _given(node, group):
             yield (
-                f"{key}={value}: verl's V1 trainer does not read {group}, which is of older versions: set it to null; "
+                f"{key}={str(value).lower() if isinstance(value, bool) else value}: verl's V1 trainer does not read {group}, which is of older versions: set it to null; "
                 f"{instead} is what it reads"
             )
     url = value_of("reward.sandbox_fusion.url")

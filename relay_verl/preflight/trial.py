@@ -142,7 +142,9 @@ def _write_prompt(reader: Reader, row: TrialRow) -> str:
 
 def _holds_question(prompt: str, row: TrialRow) -> bool:
     """Whether the last message is in the prompt; blanks do not count."""
-    return "".join(row.messages[-1]["content"].split()) in "".join(prompt.split())
+    content = row.messages[-1]["content"]
+    parts = [content] if isinstance(content, str) else [part.get("text", "") for part in content]
+    return all("".join(part.split()) in "".join(prompt.split()) for part in parts)
 
 
 def check_completions(trial: Trial) -> Doubt | str:

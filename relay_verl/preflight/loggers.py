@@ -69,8 +69,8 @@ def _open_tensorboard(config: Any) -> None:
         importlib.import_module("torch.utils.tensorboard")
     except Exception as error:  # such as protobuf's, of another version than TensorBoard was built with
         raise ConfigError(
-            f"trainer.logger: 'tensorboard' does not import: {type(error).__name__}: {first_line(error)}; pip install a "
-            "tensorboard that does, or leave it out of trainer.logger"
+            f"trainer.logger: 'tensorboard' does not import: {type(error).__name__}: {first_line(error)}; pip install "
+            "a tensorboard that does, or leave it out of trainer.logger"
         ) from None
     given = os.environ.get("TENSORBOARD_DIR")
     folder = given or f"tensorboard_log/{config.trainer.project_name}/{config.trainer.experiment_name}"

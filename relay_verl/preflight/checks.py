@@ -96,6 +96,7 @@ RECIPE = (
     Check("dataset class", check_dataset_class),
     Check("rows", check_num_rows, after=("training data", "batch sizes")),
     Check("validation rows", check_validation_rows, after=("validation data",)),
+    Check("loggers", check_loggers),
     Check("student", check_student_model, after=("student given",)),
     Check("student's warm-up", check_warmed_up, after=("student",)),
     Check("weights' way to vLLM", check_bucket, after=("student",)),
@@ -106,7 +107,6 @@ RECIPE = (
     Check("lengths", check_lengths, after=("prompts", "rows")),
     Check("endpoints' answers", check_training_completions, after=("prompts",)),
     Check("checkpoint", check_resume, after=("training data", "student", "teacher")),
-    Check("loggers", check_loggers),
 )
 """Of the composed config of a GRPO recipe."""
 

@@ -14,6 +14,7 @@ from relay_verl.decoder import RelayDecoder
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.text_bridge import TextBridge
 from relay_verl.engines.verl_server import VerlServerEngine
+from relay_verl.messages import plain_messages
 from relay_verl.policies import make_policy
 from relay_verl.routing import pick_teacher
 from relay_verl.teacher import load_tokenizer
@@ -85,7 +86,7 @@ class RelayAgentLoop(AgentLoopBase):
 
     async def build_prompt(self, messages: list[dict[str, Any]]) -> list[int]:
         """The chat template's token ids, [prompt_length]."""
-        return await self.ct_build_initial_tokens(list(messages))
+        return await self.ct_build_initial_tokens(plain_messages(messages))
 
     async def relay(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.cpu.threads import share_cores
 from relay_verl.data.parquet import first_line
 from relay_verl.engines.base import EngineError, TokenEngine
+from relay_verl.overrides import check_single_values
 from relay_verl.ray_start import start_ray
 
 
@@ -43,6 +45,7 @@ def compose_overrides(overrides: Sequence[str], trainer: str = "ppo_trainer") ->
     from relay_verl.catalog.choice import check_overrides, the_recipe
 
     chosen = the_recipe(overrides)
+    check_single_values(overrides)
     with initialize_config_module("verl.trainer.config", version_base=None):
         try:
             config = hydra_compose(trainer, overrides=list(overrides))
@@ -53,12 +56,56 @@ def compose_overrides(overrides: Sequence[str], trainer: str = "ppo_trainer") ->
     return config
 
 
+def resolve(config: Any) -> None:
+    """Put the values of a composed config's interpolations into it, as they are in this process.
+
+    Workers, those of other nodes too, may have other variables and other packages: what was checked here is what they
+    get.
+
+    Raises:
+        ConfigError: one has no value; names the key.
+    """
+    from omegaconf import OmegaConf
+
+    check_references(config)
+    OmegaConf.resolve(config)
+
+
+def check_references(config: Any) -> None:
+    """Each interpolation of a composed config, such as `${oc.env:RELAY_STUDENT}`, has a value in this process.
+
+    Raises:
+        ConfigError: one has none; names the key.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error.msg or error).splitlines()[0]}") from None
+
+
 def template_of(config: Any) -> dict[str, Any]:
     """A recipe's arguments of the chat template."""
     from omegaconf import OmegaConf
 
     template = config.data.get("apply_chat_template_kwargs") or {}
     return OmegaConf.to_container(template, resolve=True) if OmegaConf.is_config(template) else dict(template)  # type: ignore[return-value]
+
+
+def prompt_spec(config: Any, tokenizer: str | None) -> dict[str, Any]:
+    """What else than the models and `template_of` decides a row's prompt, for a job's spec; None where a recipe leaves
+    it to the model.
+
+    Args:
+        config: a composed recipe.
+        tokenizer: whose tokenizer was asked for.
+    """
+    from omegaconf import OmegaConf
+
+    own = OmegaConf.select(config, "actor_rollout_ref.model.custom_chat_template")
+    return {"tokenizer": tokenizer, "chat_template": own}
 
 
 def tokenizer_at(config: Any, path: str) -> Any:
@@ -119,11 +166,18 @@ def ray_cluster(
     import ray
 
     if ray.is_initialized():
+        resolve(config)
         yield
         return
     num_together = num_gpus if turns is None else max((num_gpus_of(models) for models in turns), default=0)
     share_cores(config, num_together, is_deterministic=is_deterministic)
-    start_ray(config, log_to_driver=False, **({"num_gpus": num_gpus} if config.trainer.device == "cpu" else {}))
+    start_ray(
+        config,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        **({"num_gpus": num_gpus} if config.trainer.device == "cpu" else {}),
+    )
+    resolve(config)
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from relay_verl.config import ConfigError, RelaySettings, TeacherSettings
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.engines.guard import GuardedEngine
+from relay_verl.models import check_folder_name
 from relay_verl.reservation import find_reserved, reserve, start_in
 from relay_verl.vocabulary import read_vocabulary
 
@@ -73,10 +74,14 @@ def load_tokenizer(teacher: TeacherSettings, students: Any, *, trust_remote_code
 
 
 def open_endpoint(settings: TeacherSettings) -> EndpointEngine:
-    """The engine at `settings.base_url`, without the retries that a run adds."""
+    """The engine at `settings.base_url`."""
     assert settings.base_url is not None
     return EndpointEngine(
-        settings.base_url, settings.model, api_key_env=settings.api_key_env, timeout_s=settings.timeout_s
+        settings.base_url,
+        settings.model,
+        api_key_env=settings.api_key_env,
+        timeout_s=settings.timeout_s,
+        num_retries=settings.num_retries,
     )
 
 
@@ -92,6 +97,7 @@ async def start_teacher(
         return TeacherGroup(_guard(open_endpoint(settings), settings), [])
     if settings.path is None:
         return None
+    check_folder_name("model", settings.path)
     import ray
 
     if settings.node_resource is not None:

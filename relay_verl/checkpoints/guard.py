@@ -26,6 +26,7 @@ def check_resume(config: Any) -> None:
     """
     if not config.trainer.get("default_local_dir"):
         return
+    _expand_home(config)
     name_the_launch(config)
     mode = config.trainer.get("resume_mode", "auto")
     if mode == "auto":
@@ -43,6 +44,13 @@ def check_resume(config: Any) -> None:
         _check_path(config)
     elif mode != "disable":
         raise ConfigError(f"trainer.resume_mode={mode}: allowed: auto, resume_path, disable")
+
+
+def _expand_home(config: Any) -> None:
+    """verl takes `~` for the name of a folder; what is written beside the checkpoints is meant to be beside them."""
+    folder = str(config.trainer.default_local_dir)
+    if folder.startswith("~"):
+        config.trainer.default_local_dir = str(Path(folder).expanduser())
 
 
 def runs_folder(config: Any) -> Path:

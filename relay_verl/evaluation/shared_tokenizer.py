@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from relay_verl.cluster import template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.config import ConfigError
 from relay_verl.models import is_endpoint
 from relay_verl.vocabulary import Vocabulary, read_vocabulary
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "tekken.json")
+"""Of which a model's folder has one or more if it has a tokenizer."""
 
 
 def load_shared_tokenizer(config: Any, addresses: Sequence[str], path: str | None) -> tuple[Any, str]:
@@ -43,6 +47,8 @@ def load_shared_tokenizer(config: Any, addresses: Sequence[str], path: str | Non
     trusts = config.actor_rollout_ref.model.get("trust_remote_code", False)
     tokenizer = tokenizer_at(config, path)
     for other in paths:
+        if other != path and _has_no_tokenizer(other):
+            continue  # it is read with the one that was named
         others = hf_tokenizer(other, trust_remote_code=trusts)
         if difference := compare_tokenizers(tokenizer, others):
             raise ConfigError(f"{path} and {other} differ in their tokenizers: {difference}")
@@ -50,6 +56,12 @@ def load_shared_tokenizer(config: Any, addresses: Sequence[str], path: str | Non
         if not has_own_template and (difference := compare_prompts(tokenizer, others, template_of(config))):
             print(f"warning: {path} and {other}: {difference}; all read that of {path}", file=sys.stderr)
     return tokenizer, path
+
+
+def _has_no_tokenizer(address: str) -> bool:
+    """Whether this is a folder without a tokenizer, which `model.tokenizer_path` or --tokenizer names elsewhere."""
+    folder = Path(address).expanduser()
+    return folder.is_dir() and not any((folder / name).exists() for name in TOKENIZER_FILES)
 
 
 def vocabulary_of_writer(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from relay_verl.catalog.choice import check_recipe_choice
 from relay_verl.checkpoints.guard import check_resume, check_sft_resume
+from relay_verl.checkpoints.lock import check_free
+from relay_verl.cluster import check_references
 from relay_verl.config import read_settings
 from relay_verl.preflight.attention_checks import check_attention
 from relay_verl.preflight.check import Check
@@ -68,6 +70,7 @@ RECIPE = (
     Check("recipe", check_recipe_was_found),
     Check("recipe's own keys", check_recipe_choice),
     Check("relay settings", check_settings),
+    Check("references", check_references, after=("relay settings",)),
     Check("student given", check_student_given, after=("relay settings",)),
     Check("student's size", check_student_size, after=("student given",)),
     Check("contradictions", check_contradictions),
@@ -106,6 +109,7 @@ RECIPE = (
     Check("prompts", check_training_prompts, after=("training data", "validation data", "tokenizers")),
     Check("lengths", check_lengths, after=("prompts", "rows")),
     Check("endpoints' answers", check_training_completions, after=("prompts",)),
+    Check("checkpoint folder", check_free),
     Check("checkpoint", check_resume, after=("training data", "student", "teacher")),
 )
 """Of the composed config of a GRPO recipe."""

@@ -12,7 +12,7 @@ from relay_verl.cluster import explain_tokenizer_error, template_of
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.data.prompts import wrap
 from relay_verl.engines.base import EngineError
-from relay_verl.models import is_adapter
+from relay_verl.models import check_folder_name, is_adapter
 from relay_verl.preflight.check import Doubt
 from relay_verl.teacher import open_endpoint
 from relay_verl.tokenization import chat_ids
@@ -39,6 +39,7 @@ def check_model_path(key: str, path: str) -> str:
     """A local folder must exist and hold a whole model; a hub id is `check_on_hub`'s, a remote address its server's."""
     if "://" in path:
         return path
+    check_folder_name(key, path)
     local = Path(path).expanduser()
     if is_adapter(local):
         raise ConfigError(f"{key}: {path} {IS_ADAPTER}")
@@ -261,7 +262,7 @@ def compare_prompts(one: Any, other: Any, template: Mapping[str, Any]) -> str:
 
 
 async def _tokenize_at_endpoint(teacher: TeacherSettings) -> list[int] | None:
-    endpoint = open_endpoint(replace(teacher, timeout_s=ENDPOINT_DEADLINE_S))
+    endpoint = open_endpoint(replace(teacher, timeout_s=ENDPOINT_DEADLINE_S, num_retries=0))
     async with asyncio.timeout(ENDPOINT_DEADLINE_S):
         await endpoint.model()
         return await endpoint.tokenize(PROBE)

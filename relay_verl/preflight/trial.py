@@ -182,7 +182,7 @@ async def _complete(request: Request, wording: Wording, trial: Trial) -> str:
     """
     row = next(filter(request.reader.reads, trial.rows), _ANY_ROW)
     prompt_ids = chat_ids(request.reader.tokenizer, row.messages, request.reader.template)
-    quick = replace(request.settings, timeout_s=min(request.settings.timeout_s, SILENCE_S))
+    quick = replace(request.settings, timeout_s=min(request.settings.timeout_s, SILENCE_S), num_retries=0)
     engine: TokenEngine = open_endpoint(quick)
     if request.bridge is not None:
         bridge = TextBridge(

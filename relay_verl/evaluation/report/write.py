@@ -9,7 +9,6 @@ from pathlib import Path
 from relay_verl.config import ConfigError
 from relay_verl.evaluation.curves import NUM_STEPS_TO_SMOOTH, plot_curves
 from relay_verl.evaluation.paper import Size, paper
-from relay_verl.evaluation.report.comparison import NOT_MEASURED
 from relay_verl.evaluation.report.conditions import benchmarks_table, conditions_table
 from relay_verl.evaluation.report.cost import calls_table, judge_table, time_table
 from relay_verl.evaluation.report.differences import differences_table
@@ -18,15 +17,19 @@ from relay_verl.evaluation.report.document import Document, Picture, Section, Ta
 from relay_verl.evaluation.report.drawing import standalone, to_svg
 from relay_verl.evaluation.report.figures import benchmarks_figure, calls_figure, router_figure, teachers_figure
 from relay_verl.evaluation.report.groups import Groups, group_results
+from relay_verl.evaluation.report.headline import headlines, provenance
 from relay_verl.evaluation.report.random_router import router_table
 from relay_verl.evaluation.report.share_figure import share_figure
 from relay_verl.evaluation.report.tables import own_tables, paper_tables, teachers_lines, teachers_table
+from relay_verl.evaluation.report.terms import terms_of
 from relay_verl.evaluation.results import find_results, read_result
-from relay_verl.evaluation.verdicts import VerdictsBy, has_unclear_reply, is_for_judge, verdict_of
+from relay_verl.evaluation.verdicts import VerdictsBy, has_unclear_reply, is_for_judge, is_refused, verdict_of
 from relay_verl.files import replace_file
 
 Block = Table | Picture
 _COST = "What it took"
+MAX_NAMED = 3
+"""Most models that the title names."""
 
 
 def write_report(
@@ -66,23 +69,44 @@ def make_document(groups: Groups) -> Document:
     paper_blocks += [(size.title, _paper_blocks(groups, size.name)) for size in paper().students(is_in_paper=True)]
     measured = [Section(title, tuple(b for b in blocks if b.is_measured)) for title, blocks in paper_blocks]
     rest = tuple(block for _, blocks in paper_blocks for block in blocks if not block.is_measured)
+    rest += tuple(
+        directions_table(groups, size.name, is_measured=False)
+        for size in paper().students(is_in_paper=True)
+        if groups.of_size(size.name)
+    )
     judged = judge_table(groups)
     sections = [
         _evaluations(groups),
         *(_captioned(section, groups) for section in measured),
         *(_own_section(groups, size) for size in paper().students(is_in_paper=False)),
         Section(_COST, (calls_table(groups), time_table(groups), *([judged] if judged else []))),
-        _captioned(Section("Tables of the paper that nothing was measured for", rest), groups),
+        _captioned(Section("Tables of the paper that nothing was measured for", rest, is_folded=True), groups),
         _discrepancies(),
     ]
+    tables = [block for section in sections for block in section.blocks if isinstance(block, Table)]
+    terms = terms_of(name for table in tables for name in table.head)
+    meanings = Table("What the columns mean", ("term", "meaning"), terms, num_labels=2)
+    sections.append(Section("Terms", (meanings,) if meanings.rows else (), is_folded=True))
     num_seeds = sum(len(group.seeds) for group in groups.groups)
     num_responses = sum(len(records) for group in groups.groups for records in group.records)
     note = (
         f"{num_responses:,} responses of {num_seeds} evaluations, next to the numbers of RelayLLM (arXiv 2601.05167). "
-        "Intervals are 95%: over training seeds (Student's t) where several differ, else over questions (bootstrap). "
+        "Intervals are 95%: over training seeds (Student's t) where several differ, else over questions (bootstrap; "
+        "Wilson where all answers are alike). "
         f"{_tell_verdicts(groups)}"
     )
-    return Document("Report", note, tuple(section for section in sections if section.blocks))
+    return Document(
+        f"Evaluation of {_tell_models(groups)}",
+        note,
+        tuple(section for section in sections if section.blocks),
+        headlines(groups),
+        provenance(groups),
+    )
+
+
+def _tell_models(groups: Groups) -> str:
+    families = list(dict.fromkeys(group.family for group in groups.groups))
+    return ", ".join(families) if 0 < len(families) <= MAX_NAMED else f"{len(families)} models"
 
 
 def _evaluations(groups: Groups) -> Section:
@@ -124,7 +148,7 @@ def _own_section(groups: Groups, size: Size) -> Section:
         None if is_all else conditions_table(f"Every condition, {size.title}", shown),
         share_figure(groups, size.name),
         differences_table(groups, size.name),
-        replace(claims, rows=tuple(row for row in claims.rows if NOT_MEASURED not in row)),
+        claims,
     ]
     # over one benchmark the first table says all that these do
     if len(paper().groups[size.average]) > 1:
@@ -164,17 +188,19 @@ def _tell_verdicts(groups: Groups) -> str:
     records = [record for record in records if is_for_judge(record.benchmark)]
     num_without = sum(record.answer is None for record in records)
     num_unclear = sum(map(has_unclear_reply, records))
+    num_refused = sum(map(is_refused, records))
+    refused = f" So do {num_refused:,} that it refuses." if num_refused else ""
     return (
         f"Accuracy is by {_name_judge(groups)}, and by rule where answers are letters or words, as on MMLU-Pro and "
         f"BBEH. Of {len(records):,} responses for the judge {num_without:,} have no answer and are wrong without "
-        f"being asked about; {num_unclear:,} replies that are neither Yes nor No count as wrong."
+        f"being asked about; {num_unclear:,} replies that are neither Yes nor No count as wrong.{refused}"
     )
 
 
 def _discrepancies() -> Section:
     rows = tuple((item.place, item.says, item.but) for item in paper().discrepancies.values())
     head = ("place", "the paper says", "which does not fit")
-    return Section("The paper's numbers", (Table("Where they do not tie", head, rows, num_labels=3),))
+    return Section("The paper's numbers", (Table("Where they do not tie", head, rows, num_labels=3),), is_folded=True)
 
 
 def _add_curves(document: Document, metrics: Mapping[str, Path], out: Path) -> Document:

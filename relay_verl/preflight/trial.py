@@ -18,8 +18,9 @@ from typing import Any
 from relay_verl.config import ConfigError, TeacherSettings
 from relay_verl.deadlines import DeadlineError, pulse_of, run_within
 from relay_verl.engines.ask import ask_within
-from relay_verl.engines.base import EngineError, Generation, TokenEngine
+from relay_verl.engines.base import EngineError, Generation, PermanentError, TokenEngine
 from relay_verl.engines.text_bridge import TextBridge
+from relay_verl.messages import text_of
 from relay_verl.preflight.check import Check, Doubt
 from relay_verl.preflight.rows import TrialRow
 from relay_verl.teacher import open_endpoint
@@ -142,9 +143,7 @@ def _write_prompt(reader: Reader, row: TrialRow) -> str:
 
 def _holds_question(prompt: str, row: TrialRow) -> bool:
     """Whether the last message is in the prompt; blanks do not count."""
-    content = row.messages[-1]["content"]
-    parts = [content] if isinstance(content, str) else [part.get("text", "") for part in content]
-    return all("".join(part.split()) in "".join(prompt.split()) for part in parts)
+    return "".join(text_of(row.messages[-1]["content"]).split()) in "".join(prompt.split())
 
 
 def check_completions(trial: Trial) -> Doubt | str:
@@ -227,6 +226,11 @@ async def _complete(request: Request, wording: Wording, trial: Trial) -> str:
         reason = " ".join(str(error).split())
         if _is_overloaded(error):
             return f"{request.name} refuses a completion for now, and calls will be tried again: {reason:.200}"
+        if isinstance(error, PermanentError) and not error.concerns_all and row is not _ANY_ROW:
+            # it may be this row alone, such as for its length: one query never keeps a job from beginning
+            others = await _complete(request, wording, replace(trial, rows=()))
+            refusal = f"{request.name} refuses {row.place}, which will have no answer: {reason:.200}"
+            return f"{refusal}; {others}" if others else refusal
         raise ConfigError(
             f"{request.name}: a completion as it will be asked fails: {reason:.300}; sent: {wording}"
         ) from None

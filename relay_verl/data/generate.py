@@ -249,6 +249,7 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
     """
     from relay_verl.cluster import ray_cluster
     from relay_verl.preflight.commands import check_generator
+    from relay_verl.preflight.models import check_tokenizer_path
     from relay_verl.teacher import start_teacher
 
     finished = JobStore(out, plan.spec, Parquet(plan.schema)).finished_manifest()
@@ -256,6 +257,8 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
         print(f"{out} is there already", file=sys.stderr)
         _warn_of_unanswerable(out, finished)
         return finished
+    if plan.tokenizer_path != plan.model.path:
+        check_tokenizer_path(f"the {plan.author}'s tokenizer", plan.tokenizer_path)
     tokenizer = tokenizer_at(config, plan.tokenizer_path)
     check_generator(plan, source, tokenizer)
 

@@ -38,11 +38,12 @@ def load_shared_tokenizer(config: Any, addresses: Sequence[str], path: str | Non
     paths = [address for address in addresses if not is_endpoint(address)]
     for address in paths:
         check_model("--student, --teacher", address)
-    if path is not None:
-        check_tokenizer_path("--tokenizer", path)
+    key = "actor_rollout_ref.model.tokenizer_path" if path is None else "--tokenizer"
     path = path or (tokenizer_path_of(config, paths[0]) if paths else None)
     if path is None:
         raise ConfigError("--tokenizer: all models are endpoints; name the model whose tokenizer they have")
+    if path not in paths:
+        check_tokenizer_path(key, path)
     trusts = config.actor_rollout_ref.model.get("trust_remote_code", False)
     tokenizer = tokenizer_at(config, path)
     for other in paths:

@@ -47,8 +47,7 @@ from relay_verl.preflight.recipe import (
     check_sft_platform,
 )
 from relay_verl.preflight.student import check_student_given, check_student_size, check_warmed_up
-from relay_verl.preflight.trial import check_completions, check_prompts
-from relay_verl.preflight.trials import training_trial
+from relay_verl.preflight.trials import check_training_completions, check_training_prompts
 from relay_verl.preflight.wiring import (
     check_agent_loop,
     check_dataset_class,
@@ -100,22 +99,18 @@ RECIPE = (
     Check("dataset class", check_dataset_class),
     Check("rows", check_num_rows, after=("training data", "batch sizes")),
     Check("validation rows", check_validation_rows, after=("validation data",)),
+    Check("loggers", check_loggers),
     Check("student", check_student_model, after=("student given",)),
     Check("student's warm-up", check_warmed_up, after=("student",)),
     Check("weights' way to vLLM", check_bucket, after=("student",)),
     Check("LoRA", check_lora, after=("student",)),
     Check("teacher", check_teacher_models, after=("relay settings",)),
     Check("tokenizers", check_tokenizers, after=("relay settings", "student", "teacher")),
-    Check(
-        "prompts",
-        lambda config: check_prompts(training_trial(config)),
-        after=("training data", "validation data", "tokenizers"),
-    ),
+    Check("prompts", check_training_prompts, after=("training data", "validation data", "tokenizers")),
     Check("lengths", check_lengths, after=("prompts", "rows")),
-    Check("endpoints' answers", lambda config: check_completions(training_trial(config)), after=("prompts",)),
+    Check("endpoints' answers", check_training_completions, after=("prompts",)),
     Check("checkpoint folder", check_free),
     Check("checkpoint", check_resume, after=("training data", "student", "teacher")),
-    Check("loggers", check_loggers),
 )
 """Of the composed config of a GRPO recipe."""
 

@@ -52,8 +52,9 @@ def _contradictions(config: Any) -> Iterator[str]:
     for group, instead in LEGACY.items():
         node = OmegaConf.select(config, group)
         for key, value in _given(node, group):
+            shown = str(value).lower() if isinstance(value, bool) else value
             yield (
-                f"{key}={value}: verl's V1 trainer does not read {group}, which is of older versions: set it to null; "
+                f"{key}={shown}: verl's V1 trainer does not read {group}, which is of older versions: set it to null; "
                 f"{instead} is what it reads"
             )
     url = value_of("reward.sandbox_fusion.url")

@@ -6,6 +6,7 @@ is neither emptied nor changed; no run appears on a server. A server is asked on
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl.config import ConfigError
+from relay_verl.data.parquet import first_line
 
 MODULES = {"vemlp_wandb": "volcengine_ml_platform", "tracking": "wandb", "console": "", "file": ""}
 """What a logger of verl's imports, where that is not called like the logger."""
@@ -38,6 +40,9 @@ def check_loggers(config: Any) -> str:
     """
     from verl.utils.tracking import Tracking
 
+    # of the processes that torchrun starts for verl's SFT trainer the first one logs
+    if os.environ.get("RANK", "0") != "0":
+        return "opened by the first process"
     named = OmegaConf.select(config, "trainer.logger", default=[])
     if named is None:
         raise ConfigError("trainer.logger=null: verl reads a list: write trainer.logger=[console], or [] for none")
@@ -59,7 +64,14 @@ def check_loggers(config: Any) -> str:
 
 
 def _open_tensorboard(config: Any) -> None:
-    """The folder of the event files can be made and written to."""
+    """The writer imports, and the folder of the event files can be made and written to."""
+    try:
+        importlib.import_module("torch.utils.tensorboard")
+    except Exception as error:  # such as protobuf's, of another version than TensorBoard was built with
+        raise ConfigError(
+            f"trainer.logger: 'tensorboard' does not import: {type(error).__name__}: {first_line(error)}; pip install "
+            "a tensorboard that does, or leave it out of trainer.logger"
+        ) from None
     given = os.environ.get("TENSORBOARD_DIR")
     folder = given or f"tensorboard_log/{config.trainer.project_name}/{config.trainer.experiment_name}"
     try:

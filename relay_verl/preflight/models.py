@@ -21,7 +21,7 @@ IS_ADAPTER = (
     "is a LoRA adapter without its base model: give the folder of the whole model, which `relay-verl export` writes "
     "without --keep-adapter, and PEFT's merge_and_unload of any adapter"
 )
-ENDPOINT_DEADLINE_S = 10.0
+ENDPOINT_DEADLINE_S = 6.0
 HUB_DEADLINE_S = 10.0
 MODEL_FILE = "config.json"
 """The file that every model on the hub has."""

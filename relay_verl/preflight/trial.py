@@ -26,7 +26,7 @@ from relay_verl.preflight.rows import TrialRow
 from relay_verl.teacher import open_endpoint
 from relay_verl.tokenization import chat_ids
 
-SILENCE_S = 8.0
+SILENCE_S = 6.0
 """Seconds without a sign of life after which an endpoint counts as one that does not answer."""
 COMPLETION_DEADLINE_S = 10.0
 """Seconds after which a completion is no longer waited for, though its endpoint is alive."""

@@ -17,9 +17,10 @@ from relay_verl.data.seeds import sample_seed
 from relay_verl.evaluation.runner import Condition, Exam
 from relay_verl.models import is_endpoint
 from relay_verl.policies import Policy, StudentAlone, TeacherAlone, make_policy
+from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.data import file_names, local_files
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape, trial_rows
-from relay_verl.preflight.trial import Reader, Request, Trial, Wording
+from relay_verl.preflight.trial import Reader, Request, Trial, Wording, check_completions, check_prompts
 from relay_verl.protocol import CLOSE, OPEN
 from relay_verl.teacher import load_tokenizer
 from relay_verl.vocabulary import Vocabulary, read_vocabulary
@@ -63,6 +64,20 @@ def training_trial(config: Any) -> Trial:
                 Request(f"{teacher_key}.base_url: {teacher.base_url}", teacher, asked, wordings, size, bridge)
             )
     return Trial(_rows_of(config), readers, requests)
+
+
+def check_training_prompts(config: Any) -> Doubt | str:
+    """`check_prompts` of a composed GRPO config."""
+    return check_prompts(training_trial(config))
+
+
+def check_training_completions(config: Any) -> Doubt | str:
+    """`check_completions` of a composed GRPO config; without an endpoint no tokenizer is loaded for it."""
+    settings = read_settings(config.relay)
+    has_endpoint = any(teacher.base_url is not None for teacher in settings.active_teachers.values())
+    if not (settings.needs_teacher and has_endpoint):
+        return "no endpoint"
+    return check_completions(training_trial(config))
 
 
 def _rows_of(config: Any) -> list[TrialRow]:

@@ -80,7 +80,8 @@ def check_reward_manager(config: Any) -> str:
     if is_relay and OmegaConf.select(reward, "custom_reward_function.path"):
         raise ConfigError(
             f"reward.custom_reward_function.path={reward.custom_reward_function.path}: the reward manager relay does "
-            "not call it: set it to null; relay.reward says what earns how much"
+            "not call it: set it to null; relay.reward says what earns how much, and a subclass of "
+            "relay_verl.reward_manager.RelayRewardManager may judge answers otherwise"
         )
     if OmegaConf.select(reward, "custom_reward_function.path"):
         _check_reward_function(config, reward.custom_reward_function)

@@ -60,7 +60,7 @@ REFUSED = [
     ({"custom_reward_function.path": "mine.py"}, "custom_reward_function.path=mine.py: ",
      "reward.custom_reward_function"),
     ({"reward_model.reward_manager": "naive"}, "reward_model.reward_manager=naive: ", "null"),
-    ({"reward_model.enable": True}, "reward_model.enable=True: ", "null"),
+    ({"reward_model.enable": True}, "reward_model.enable=true: ", "null"),
     ({"reward_model.model.path": "big"}, "reward_model.model.path=big: ", "null"),
     ({"sandbox_fusion.url": "http://sandbox"}, "sandbox_fusion.url=http://sandbox: ", "reward.sandbox_fusion"),
     ({"reward.sandbox_fusion.url": "http://sandbox"}, "reward.sandbox_fusion.url=http://sandbox: ", "null"),

@@ -85,6 +85,19 @@ def test_a_metrics_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytes
     assert "VERL_FILE_LOGGER_ROOT=/proc/nohome" in one_line("file")
 
 
+def test_a_tensorboard_that_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert "does not import" in one_line("tensorboard")
+
+
+def test_only_the_first_process_of_a_warm_up_opens_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others would remove the folder that it tries."""
+    monkeypatch.setenv("TENSORBOARD_DIR", "/proc/nohome/tb")
+    one_line("tensorboard")
+    monkeypatch.setenv("RANK", "1")
+    check_loggers(config("tensorboard"))
+
+
 WANDB = """
 class settings:
     mode, base_url = "online", "{url}"

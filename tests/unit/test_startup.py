@@ -281,6 +281,10 @@ def test_hub_ids_without_a_hub_are_refused_by_every_command(good: Any, tmp_path:
     exam = ("--benchmark", "math-500", "--source", f"math-500={data}", "--out", out, *tiny)
     lines = [
         line_of("filter", "--data", data, "--out", out, *tiny, f"relay.teacher.path={hub}"),
+        line_of(
+            *("filter", "--data", data, "--out", out, *tiny, "relay.teacher.path=null"),
+            *(f"relay.teacher.base_url={endpoint}", f"actor_rollout_ref.model.path={hub}"),
+        ),
         line_of("warmup-data", "--data", data, "--out", out, *tiny, "--student", hub),
         line_of("eval", *exam, "--student", hub, "--teacher", endpoint),
         line_of("eval", *exam, "--student", good.actor_rollout_ref.model.path, "--teacher", hub),

@@ -37,8 +37,8 @@ def tokenizer(template: str) -> Any:
     return made
 
 
-def reader(template: str = TEMPLATE, **values: Any) -> Reader:
-    return Reader("relay.teacher.text_bridge: big", tokenizer(template), **values)
+def reader(chat_template: str = TEMPLATE, **values: Any) -> Reader:
+    return Reader("relay.teacher.text_bridge: big", tokenizer(chat_template), **values)
 
 
 def one_line(check: Any, *arguments: Any) -> str:

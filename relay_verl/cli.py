@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -34,6 +35,9 @@ def version() -> None:
 
 def main() -> None:
     """Console entry point; a bad input is one line."""
+    for stream in (sys.stdout, sys.stderr):  # a locale without a letter must not end a command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except (ConfigError, JobError) as error:

@@ -132,6 +132,7 @@ WARMUP = (
     Check("student", lambda config: check_model("model.path", config.model.path)),
     Check("LoRA", check_lora, after=("student",)),
     Check("warm-up's data", check_warmup_data),
+    Check("checkpoint folder", check_free),
     Check("attention", check_attention, after=("platform",)),
 )
 """Of the composed config of a warm-up recipe, for verl's SFT trainer."""

@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 an error of the input or of the run, in a one-line message
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated, Any
@@ -123,6 +124,9 @@ def line_of(error: BaseException) -> str:
 
 def main() -> None:
     """Console entry point; an error is a one-line message."""
+    for stream in (sys.stdout, sys.stderr):  # a locale without a letter must not end a command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except Exception as error:

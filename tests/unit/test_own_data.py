@@ -39,7 +39,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def rows_under(question: str, answer: str, **more: Any) -> list[dict[str, Any]]:
+def rows_under(question: str, answer: str, /, **more: Any) -> list[dict[str, Any]]:
     return [{question: text, answer: number, **more} for text, number in SUMS]
 
 

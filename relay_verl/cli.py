@@ -34,13 +34,8 @@ class RelayGroup(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with interruption.reported("relay-verl"):
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            if is_debug():
-                raise
-            typer.echo(f"relay-verl: {interruption.explain(error)}", err=True)
-            raise typer.Exit(interruption.CODE) from None
 
 
 app = typer.Typer(
@@ -83,6 +78,9 @@ def options(
 ) -> None:
     # vLLM logs to standard output, where results belong; in Ray's workers and in the quickstart's stages, too
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    if not sys.stderr.isatty():  # the hub's own bars are redrawn in place
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"  # in the processes of the quickstart, too
 

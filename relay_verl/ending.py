@@ -28,19 +28,19 @@ def install() -> None:
 
     @functools.wraps(original)
     def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return original(*args, **kwargs)
-        except KeyboardInterrupt as error:
-            config = args[0] if args else kwargs["config"]
-            can_resume = config.trainer.get("resume_mode", "auto") != "disable"
-            error.add_note(kept_in(runs_folder(config), can_resume=can_resume))
-            print(f"relay_verl: {interruption.explain(error)}", file=sys.stderr, flush=True)
-            sys.exit(interruption.CODE)
-        except Exception as error:
-            line = line_of(error)
-            if line is None:
+        with interruption.reported("relay_verl"):
+            try:
+                return original(*args, **kwargs)
+            except KeyboardInterrupt as error:
+                config = args[0] if args else kwargs["config"]
+                can_resume = config.trainer.get("resume_mode", "auto") != "disable"
+                error.add_note(kept_in(runs_folder(config), can_resume=can_resume))
                 raise
-            sys.exit(f"relay_verl: {line}")
+            except Exception as error:
+                line = line_of(error)
+                if line is None:
+                    raise
+                sys.exit(f"relay_verl: {line}")
 
     run.is_relay_ending = True  # type: ignore[attr-defined]
     main.run_ppo = run  # type: ignore[attr-defined]

@@ -100,7 +100,12 @@ def defaults_of(recipe: Recipe) -> str:
 
 def _read(path: Path) -> Recipe:
     text = path.read_text(encoding="utf-8")
-    content = yaml.safe_load(text) or {}
+    try:
+        content = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected keys with values, got {str(content)[:40]!r}")
     comments = (line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
     description = next((line for line in comments if not line.startswith("@")), "")
     defaults = [str(item) for item in content.pop("defaults", []) if isinstance(item, str) and item != "_self_"]

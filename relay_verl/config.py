@@ -366,7 +366,7 @@ def _explain(item: Any) -> str:
     key = ".".join(["relay", *location])
     if item["type"] == "unexpected_keyword_argument":
         allowed = _fields_at(location[:-1])
-        return f"{key}: unknown key{suggest(location[-1], allowed)}; allowed: {', '.join(allowed)}"
+        return f"{key}: unknown key; allowed: {', '.join(allowed)}{suggest(location[-1], allowed)}"
     return f"{key}: {item['input']!r}: {item['msg'].removeprefix('Value error, ')}"
 
 

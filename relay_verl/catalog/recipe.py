@@ -77,7 +77,7 @@ def find_recipe(name: str, also: Sequence[Path] = ()) -> Recipe:
         if path.is_file() and path.parent == folder:
             return _read(path)
     names = recipe_names(also)
-    raise ConfigError(f"recipe={name}: no such recipe{suggest(name, names)}; one of {', '.join(names)}")
+    raise ConfigError(f"recipe={name}: no such recipe; one of {', '.join(names)}{suggest(name, names)}")
 
 
 def lineage(recipe: Recipe) -> list[Recipe]:

@@ -70,8 +70,8 @@ def _check(row: Mapping[str, Any], place: str, what: str, column: str | None, us
         )
     if column is not None and column not in row:
         raise ConfigError(
-            f"{place} has no column --{what}-column {column!r}{suggest(column, map(str, row))}; it has the columns "
-            f"{columns}"
+            f"{place} has no column --{what}-column {column!r}; it has the columns {columns}"
+            f"{suggest(column, map(str, row))}"
         )
 
 

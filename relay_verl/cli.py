@@ -1,4 +1,4 @@
-"""relay-verl: the command line beside verl's own entry points.
+"""relay-verl: the command line for everything but the training itself, which is verl's own command.
 
 Exit codes: 0 done; 1 an error of the input or of the run, in a one-line message; 2 a command line that cannot be read;
 130 Ctrl-C. Results go to standard output, everything else to standard error.
@@ -103,7 +103,7 @@ def is_debug() -> bool:
 
 
 def line_of(error: BaseException) -> str:
-    """What an error that left a command says, in one line; one that is not ours with its kind and how to see more."""
+    """The message of an error that left a command; of one that is not ours with its kind and how to see more."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if type(error).__module__.partition(".")[0] == "relay_verl":

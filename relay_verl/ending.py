@@ -1,5 +1,6 @@
-"""A training that ends with an error of ours ends with its one line, below whatever Ray and verl print on the way; one
-that Ctrl-C ends says which checkpoint is kept.
+"""The last line of a training that an error of ours or Ctrl-C ends, below whatever Ray and verl print on the way.
+
+It says what is wrong, or which checkpoint is kept.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from rich.table import Table
 from stage_one import build_pair, variables, warm_up_and_filter
 from tables import seeded, tiny_exam
 
+from relay_verl import interruption
 from relay_verl.cluster import compose
 from relay_verl.evaluation.curves import plot_curves
 from relay_verl.evaluation.page import write_page
@@ -120,4 +121,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with interruption.reported("quickstart"):
+        main()

@@ -87,7 +87,7 @@ def data(
         )
     if not is_known and own is None:
         raise ConfigError(
-            f"there is no dataset {name!r}{suggest(name, known)}; allowed: {', '.join(known)}, or a file of your own"
+            f"there is no dataset {name!r}; allowed: {', '.join(known)}, or a file of your own{suggest(name, known)}"
         )
     if own is not None and copy is not None:
         raise ConfigError(f"--source: {name} is a file of your own, of which there is no other copy")

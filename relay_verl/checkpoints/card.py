@@ -96,10 +96,9 @@ def _render(data: Mapping[str, Any], **context: Any) -> str:
     from huggingface_hub import ModelCardData
 
     matter = ModelCardData(**{key: value for key, value in data.items() if value})
+    source = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
     blocks: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
-    template = Environment(undefined=StrictUndefined, **blocks).from_string(
-        Path(__file__).with_name("card.md").read_text(encoding="utf-8")
-    )
+    template = Environment(undefined=StrictUndefined, **blocks).from_string(source)
     text = template.render(card_data=matter.to_yaml(), license=data.get("license"), **context)
     return re.sub(r"\n{3,}", "\n\n", text)
 

@@ -7,11 +7,15 @@ stays, of a URL its scheme.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_PATH = re.compile(r"(?:file:)?(?<![\w.$}:-])(?:~|\.{1,2})?(?:/[^\s/,'\"\[\](){}=|;&]+)+/?")
+_PATH = re.compile(r"(?:file:)?(?<![\w.$}:/-])(?:~|\.{1,2})?(?:/+[^\s/,'\"\[\](){}=|;&]+)+/?")
+_QUOTED = re.compile(r"(['\"])((?:file:)?(?:~|\.{1,2})?/[^'\"]*)\1")
+_BARE = re.compile(r"([^=]+=)((?:file:)?(?:~|\.{1,2})?/[^,'\"\[\]{}]*)")
+"""An override whose value is one path, blanks and all."""
 _URL = re.compile(r"\b(https?|grpc|tcp)://[^\s,'\"\[\](){}]+")
 _OWN_FOLDERS = ("trainer.default_local_dir", "hydra.run.dir", "hydra.sweep.dir", "trainer.resume_from_path")
 """Overrides that say where a run's files go, which nobody else's run needs."""
@@ -26,13 +30,25 @@ def without_paths(text: str) -> str:
     'relay.teacher.path=Qwen/Qwen3-8B relay.teacher.base_url=http://HOST'
     """
     hidden = _URL.sub(lambda url: f"{url[1]}://HOST", text)
-    return _PATH.sub(lambda path: re.split(r"/+", path[0].rstrip("/"))[-1], hidden)
+    hidden = _QUOTED.sub(lambda quoted: f"{quoted[1]}{_last_part(quoted[2])}{quoted[1]}", hidden)
+    return _PATH.sub(lambda path: _last_part(path[0]), hidden)
+
+
+def _last_part(path: str) -> str:
+    return re.split(r"/+", path.rstrip("/"))[-1]
 
 
 def command_of(overrides: Sequence[str]) -> str:
     """The command of a training, for another machine."""
-    kept = [without_paths(override) for override in overrides if not override.lstrip("+~").startswith(_OWN_FOLDERS)]
+    kept = [_shown(override) for override in overrides if not override.lstrip("+~'\"").startswith(_OWN_FOLDERS)]
     return " ".join(["python -m verl.trainer.main_ppo", *kept])
+
+
+def _shown(override: str) -> str:
+    """An override for the command line: a shell reads it as one word."""
+    bare = override[1:-1] if override[:1] in ("'", '"') and override[:1] == override[-1:] else override
+    path = _BARE.fullmatch(bare)
+    return shlex.quote(f"{path[1]}{_last_part(path[2])}" if path else without_paths(bare))
 
 
 def settings_of(config: Mapping[str, Any]) -> list[str]:

@@ -95,7 +95,7 @@ def test_no_path_of_the_machine_is_in_a_card(tmp_path: Path, base: Path) -> None
     assert str(tmp_path) not in text and "10.1.2.3" not in text
     assert not re.search(r"(?<![\w.:/])/(home|tmp|root|work|data|mnt|Users)/", text)
     assert "trainer.default_local_dir" not in text and "hydra.run.dir" not in text
-    assert "data.train_files=[train.parquet]" in text
+    assert "'data.train_files=[train.parquet]'" in text
 
 
 def test_settings_are_in_words(tmp_path: Path) -> None:
@@ -132,11 +132,19 @@ def test_of_a_path_its_last_part_stays(text: str, shown: str, why: str) -> None:
     assert without_paths(text) == shown, why
 
 
-@given(st.lists(st.text("abcXYZ0._-", min_size=1).filter(lambda part: part.strip(".")), min_size=2, max_size=5))
+@pytest.mark.parametrize("override", ["a.b=/me/my data/x (1)", "'a.b=/me/my data/x (1)'", "a.b='/me/my data/x (1)'"])
+def test_blanks_in_a_path_are_of_the_path(override: str) -> None:
+    command = command_of([override])
+    assert "my data" not in command and "x (1)" in command
+
+
+@given(st.lists(st.text("abcXYZ0 ._-é", min_size=1).filter(lambda part: part.strip(". ")), min_size=2, max_size=5))
 def test_no_folder_of_a_path_is_left(parts: list[str]) -> None:
     path = "/" + "/".join(parts)
-    for value in (path, f"[{path}]", f"'{path}'", f"{{a:{path},b:1}}"):
-        assert path not in command_of([f"key={value}"])
+    for value in (path, f"['{path}']", f"'{path}'", f"{{a:'{path}',b:1}}"):
+        assert f"/{'/'.join(parts[:-1])}/" not in command_of([f"key={value}"])
+            "python -m verl.trainer.main_ppo key="
+        )
 
 
 def test_the_python_on_a_card_is_right(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_PATH = re.compile(r"(?:file:)?(?<![\w.$}:/-])(?:~|\.{1,2})?(?:/+[^\s/,'\"\[\](){}=|;&]+)+/?")
+_NAME = r"[^\s/,'\"\[\](){}=|;&]+"
+_PATH = re.compile(rf"(?:file:/*(?=/)|(?<![\w.$}}/-]))(?:~|\.{{1,2}})?/(?!/){_NAME}(?:/+{_NAME})*/?")
 _QUOTED = re.compile(r"(['\"])((?:file:)?(?:~|\.{1,2})?/[^'\"]*)\1")
 _BARE = re.compile(r"([^=]+=)((?:file:)?(?:~|\.{1,2})?/[^,'\"\[\]{}]*)")
 """An override whose value is one path, blanks and all."""

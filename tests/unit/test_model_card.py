@@ -143,8 +143,6 @@ def test_no_folder_of_a_path_is_left(parts: list[str]) -> None:
     path = "/" + "/".join(parts)
     for value in (path, f"['{path}']", f"'{path}'", f"{{a:'{path}',b:1}}"):
         assert f"/{'/'.join(parts[:-1])}/" not in command_of([f"key={value}"])
-            "python -m verl.trainer.main_ppo key="
-        )
 
 
 def test_the_python_on_a_card_is_right(tmp_path: Path) -> None:

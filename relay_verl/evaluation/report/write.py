@@ -211,7 +211,7 @@ def _add_curves(document: Document, metrics: Mapping[str, Path], out: Path) -> D
         f"Runs of fewer than {NUM_STEPS_TO_SMOOTH} steps as they were; of longer ones the raw points, and moving "
         "averages over about a tenth of each run."
     )
-    picture = Picture("curves", "Learning curves", to_svg(file.read_text(encoding="utf-8")), note)
+    picture = Picture("curves", "Learning curves", to_svg(file.read_text(encoding="utf-8"), is_light=True), note)
     titles = [section.title for section in document.sections]
     sections = list(document.sections)
     sections.insert(titles.index(_COST), Section("Training", (picture,)))

@@ -14,6 +14,7 @@ from relay_verl.decoder import RelayDecoder
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.text_bridge import TextBridge
 from relay_verl.engines.verl_server import VerlServerEngine
+from relay_verl.messages import plain_messages
 from relay_verl.policies import make_policy
 from relay_verl.routing import pick_teacher
 from relay_verl.teacher import load_tokenizer
@@ -67,8 +68,10 @@ class RelayAgentLoop(AgentLoopBase):
         }
 
     def _make_bridge(self, teacher: TeacherSettings, engine: TokenEngine, template: Mapping[str, Any]) -> TextBridge:
-        theirs = load_tokenizer(teacher, self.tokenizer)
-        ends = read_vocabulary(teacher.path or teacher.own_tokenizer, theirs).end_ids
+        trusts = bool(self.config.actor_rollout_ref.model.get("trust_remote_code", False))
+        theirs = load_tokenizer(teacher, self.tokenizer, trust_remote_code=trusts)
+        address = teacher.path or teacher.own_tokenizer
+        ends = read_vocabulary(address, theirs, trust_remote_code=trusts).end_ids
         return TextBridge(engine, theirs, self.tokenizer, template, ends)
 
     def _make_decoder(self, teacher: TeacherSettings, engine: TokenEngine | None, greedy: bool) -> RelayDecoder:
@@ -83,7 +86,7 @@ class RelayAgentLoop(AgentLoopBase):
 
     async def build_prompt(self, messages: list[dict[str, Any]]) -> list[int]:
         """The chat template's token ids, [prompt_length]."""
-        return await self.ct_build_initial_tokens(list(messages))
+        return await self.ct_build_initial_tokens(plain_messages(messages))
 
     async def relay(
         self,

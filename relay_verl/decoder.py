@@ -19,6 +19,7 @@ Where the paper is silent:
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
@@ -28,7 +29,14 @@ from uuid import uuid4
 from relay_verl.constraint import force_command
 from relay_verl.deadlines import pulse_of
 from relay_verl.engines.ask import ask_within
-from relay_verl.engines.base import EngineError, FinishReason, Generation, TeacherError, TokenEngine
+from relay_verl.engines.base import (
+    EngineError,
+    FinishReason,
+    Generation,
+    PermanentError,
+    TeacherError,
+    TokenEngine,
+)
 from relay_verl.policies import Interruption, Learned, Policy
 from relay_verl.protocol import (
     CLOSE,
@@ -42,6 +50,8 @@ from relay_verl.protocol import (
 from relay_verl.relay_config import RelayConfig
 from relay_verl.tokenization import TokenBytes, end_ids_of
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Relay", "RelayConfig", "RelayDecoder"]
 
@@ -62,6 +72,16 @@ class RelayDecoder:
         self.end_ids = end_ids_of(tokenizer, config.end_ids)
         self.student_pulse = pulse_of(student)
         self.teacher_pulse = pulse_of(teacher)
+        self._has_warned = False
+
+    def note_failed_call(self, error: EngineError) -> None:
+        """Say the first failure of this decoder's calls at once: whoever counts them may do so much later. Where a
+        failure is raised, whoever asks says it."""
+        if self.config.on_teacher_failure == "fail" or self._has_warned:
+            return
+        self._has_warned = True
+        name = f" {self.config.teacher_name}" if self.config.teacher_name else ""
+        logger.warning("relay_verl: warning: the first call to the teacher%s that failed: %s", name, error)
 
     async def run(
         self,
@@ -155,10 +175,13 @@ class Relay:
         self._has_failed = False  # a call without a command, which else might come for ever
         self._status = RelayStatus.COMPLETED
         self._error = ""
+        self._is_refused = False
 
     def trajectory(self) -> RelayTrajectory:
         """What has been written so far."""
-        return RelayTrajectory(self._prompt_ids, list(self._segments), self._status, list(self._calls), self._error)
+        return RelayTrajectory(
+            self._prompt_ids, list(self._segments), self._status, list(self._calls), self._error, self._is_refused
+        )
 
     async def __aiter__(self) -> AsyncIterator[Segment]:
         while self._tokens_left > 0:
@@ -169,7 +192,7 @@ class Relay:
                 try:
                     piece = await self._student_turn(max_tokens)
                 except EngineError as error:
-                    self._status, self._error = RelayStatus.STUDENT_FAILED, str(error)
+                    self._fail(RelayStatus.STUDENT_FAILED, error)
                     break
                 forced: Generation | None = None
                 if self._is_constrained:
@@ -195,7 +218,7 @@ class Relay:
                 if self._config.on_teacher_failure == "fail":
                     raise TeacherError(f"teacher: {error}") from error
                 if self._config.on_teacher_failure == "drop":
-                    self._status, self._error = RelayStatus.TEACHER_FAILED, str(error)
+                    self._fail(RelayStatus.TEACHER_FAILED, error)
                     break
                 self._has_failed = self._has_failed or call is None
                 continue
@@ -204,6 +227,10 @@ class Relay:
                 if answer.finish_reason == "eos":
                     break
         self._close_turn()
+
+    def _fail(self, status: RelayStatus, error: EngineError) -> None:
+        self._status, self._error = status, str(error)
+        self._is_refused = isinstance(error, PermanentError) and not error.concerns_all
 
     @property
     def _tokens_left(self) -> int:
@@ -325,6 +352,7 @@ class Relay:
         except EngineError as error:
             self._num_failed += 1
             record(CallOutcome.FAILED, latency_s=time.monotonic() - started, error=str(error))
+            self._decoder.note_failed_call(error)
             raise
         record(
             CallOutcome.SERVED,

@@ -17,6 +17,8 @@ import numpy as np
 from relay_verl.rewards import Scenario, find_scenario
 from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory
 
+MAX_FAILURE_CHARS = 400
+"""Longest cause of a failure that travels with a sample."""
 _ASKED = {CallOutcome.SERVED: "calls", CallOutcome.FAILED: "failures"}
 
 
@@ -48,6 +50,8 @@ class SampleStats:
     """How its grading ended."""
     teachers: dict[str, int] = field(default_factory=dict)
     """'NAME/calls' and 'NAME/failures': served and failed calls by teacher, where there are several."""
+    failure: str = ""
+    """Why its last failed call failed."""
     is_sole_survivor: bool = False
     """Whether it is dropped because all other samples of its group failed; see `drop_sole_survivor`."""
 
@@ -73,6 +77,7 @@ class SampleStats:
                     f"{call.teacher}/{_ASKED[call.outcome]}" for call in trajectory.calls if call.teacher is not None
                 )
             ),
+            failure=_last_failure(trajectory),
         )
 
     @property
@@ -83,6 +88,15 @@ class SampleStats:
     def to_dict(self) -> dict[str, object]:
         """Plain data, for a tag."""
         return asdict(self)
+
+
+def _last_failure(trajectory: RelayTrajectory) -> str:
+    """Why the last failed call failed, with the teacher's name where there are several; empty if none failed."""
+    failed = [call for call in trajectory.calls if call.outcome is CallOutcome.FAILED]
+    if not failed:
+        return ""
+    name = "" if failed[-1].teacher is None else f"{failed[-1].teacher}: "
+    return f"{name}{' '.join(failed[-1].error.split()):.{MAX_FAILURE_CHARS}}"
 
 
 def has_called(trajectory: RelayTrajectory) -> bool:

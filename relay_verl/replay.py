@@ -2,8 +2,8 @@
 
 A recipe names one of these in `trainer.v1.sampler.custom_sampler`. `sampler_kwargs`: `poll_interval_s` (seconds between
 looks at the queue; verl's own 2 s is most of a short step), `timeout_s` (seconds a group may take, after which its
-worker gives it up), `grace_s` (seconds more after which the run ends with an error if no group has ended) and `reward`
-(the recipe's `relay.reward`).
+worker gives it up), `grace_s` (seconds more after which the run ends with an error if no group has ended), `reward`
+(the recipe's `relay.reward`) and `max_failed_call_share` (the recipe's; `relay_verl.teacher_watch`).
 
 Invariants: a batch's rows stand in an order that does not depend on which sample ended first; a hung group is a failed
 group, and only a worker that ends none of its groups ends the run.
@@ -23,11 +23,12 @@ import transfer_queue as tq
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 from verl.utils import tensordict_utils as tu
 
-from relay_verl.config import RewardSettings
+from relay_verl.config import RelaySettings, RewardSettings
 from relay_verl.deadlines import GRACE_S
 from relay_verl.engines.base import TeacherError
 from relay_verl.metrics import SampleStats, relay_metrics
 from relay_verl.rewards import rewards_of
+from relay_verl.teacher_watch import HOW_TO_CONTINUE, TeacherWatch
 from relay_verl.types import RelayStatus
 
 
@@ -59,12 +60,15 @@ class _RelaySampling:
         self._timeout_s = float(options.get("timeout_s", 7200.0))
         self._grace_s = float(options.get("grace_s", GRACE_S))
         self._reward = RewardSettings(**(options.get("reward") or {}))
+        self._watch = TeacherWatch(float(options.get("max_failed_call_share", RelaySettings.max_failed_call_share)))
         self._deadline = float("inf")
         self._ended: set[str] = set()
         self._groups: list[list[SampleStats]] = []
         self._failures: Counter[str] = Counter()
         self._needs_teacher = False
         self._sampled_partitions: set[str] = set()
+        self.end_reason: str | None = None
+        """Why the run must end behind this step (`relay_verl.teacher_watch`)."""
         self.last_metrics: dict[str, float] = {}
         """Metrics of the training groups sampled last."""
 
@@ -74,11 +78,13 @@ class _RelaySampling:
         Raises:
             RolloutTimeoutError: no group ended for longer than a group may take.
             NoSampleError: all groups ended, and not one sample of them can be used.
-            TeacherError: a call failed, and `relay.on_teacher_failure` is 'fail'.
+            TeacherError: a call failed, and `relay.on_teacher_failure` is 'fail'; or too many calls failed where there
+                is no step to end behind.
         """
         self._start_waiting()
         self._groups, self._failures = [], Counter()
         batch, metrics = super().sample(*args, **kwargs)  # type: ignore[misc]
+        self._count_calls(batch.partition_id, kwargs.get("global_steps"))
         self._warn_if_silent(batch.partition_id)
         if batch.partition_id == "val":  # verl logs none of these in validation
             return batch, metrics
@@ -111,7 +117,12 @@ class _RelaySampling:
         """verl's, which replaces failed groups in its asynchronous modes; a fatal one ends the run there, too."""
         evicted = set().union(*eviction_reasons[:3])
         if evicted:
-            _check_fatal(_tags_of(partition_id), evicted)
+            tags = _tags_of(partition_id)
+            _check_fatal(tags, evicted)
+            lost = [SampleStats(**sample) for uid in evicted for sample in tags.get(uid, {}).get("relay") or ()]
+            self._watch.count(lost)
+            if too_many := self._watch.decide():
+                raise TeacherError(f"{too_many.explain()}; {HOW_TO_CONTINUE}")
         return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)  # type: ignore[misc]
 
     def _select_prompt_uids(self, partition_id: str, *args: Any, **kwargs: Any) -> Any:
@@ -144,6 +155,20 @@ class _RelaySampling:
             groups = _reward_whole_batch(groups, self._reward, partition_id)
         self._groups = list(groups.values())
         return batch
+
+    def _count_calls(self, partition_id: str, step: int | None) -> None:
+        """Warn of failed calls, and end the run if they are too many: behind this step, which can be saved, or at once
+        if none has begun."""
+        is_val = partition_id == "val"
+        self._watch.count(sample for group in self._groups for sample in group)
+        self._watch.warn(f"validation at step {step}" if is_val else f"step {step}")
+        too_many = self._watch.decide()
+        if too_many is None:
+            return
+        if not is_val:
+            self.end_reason = too_many.explain()
+        elif "train" not in self._sampled_partitions:
+            raise TeacherError(f"{too_many.explain()}; no step was begun; {HOW_TO_CONTINUE}")
 
     def _warn_if_silent(self, partition_id: str) -> None:
         """Warn if the run's first validation, or its first batch, has no response that called: a student that was not
@@ -186,9 +211,11 @@ def _explain_no_sample(partition_id: str, tags: Collection[Mapping[str, Any]]) -
             status = "empty response" if is_empty else sample.status
             reasons["only survivor of its group" if sample.is_sole_survivor else status] += 1
     counts = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items())) or "no reason is known"
+    causes = [sample.get("failure") for tag in tags for sample in tag.get("relay") or ()]
+    cause = next((f"; the latest failed call: {cause}" for cause in reversed(causes) if cause), "")
     return (
-        f"no sample of the {len(tags)} groups of a {partition_id} batch can be used ({counts}); the rollout workers' "
-        "logs say more"
+        f"no sample of the {len(tags)} groups of a {partition_id} batch can be used ({counts}){cause}; the rollout "
+        "workers' logs say more"
     )
 
 

@@ -17,11 +17,11 @@ from typing import Any
 
 from relay_verl.byproducts import by_product
 from relay_verl.config import RelaySettings
-from relay_verl.data.content import text_of
 from relay_verl.data.prompts import strip_wrapper
 from relay_verl.data.truths import truth_of, truth_text
 from relay_verl.evaluation.records import ResponseRecord, write_records
 from relay_verl.grading import Verdict
+from relay_verl.messages import text_of
 from relay_verl.tokenization import TokenBytes
 from relay_verl.types import RelayTrajectory
 

@@ -17,6 +17,8 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any, Protocol
 
+from relay_verl.messages import plain_messages
+
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 _FRONTS = ("", "\n", "x")
 """What a text follows while it is encoded: SentencePiece puts a blank before a first word; "\\n" may merge with it."""
@@ -37,17 +39,32 @@ def chat_ids(tokenizer: Any, messages: Iterable[Mapping[str, Any]], template: Ma
 
     Args:
         tokenizer: has the template.
-        messages: with `role` and `content`.
+        messages: with `role` and `content`, a text or a list of text parts.
         template: further arguments of the template, such as {"enable_thinking": False}.
     """
     ids = tokenizer.apply_chat_template(
-        [dict(message) for message in messages],
+        plain_messages(messages),
         add_generation_prompt=True,
         tokenize=True,
         return_dict=False,
         **template,
     )
     return list(ids)
+
+
+def response_text(tokenizer: Any, token_ids: list[int]) -> str:
+    """What graders and judges read of a response: its text as it was written, without special tokens.
+
+    Llama 3's tokenizer files ask for a clean-up that takes blanks out in front of marks, as in `x != y`.
+
+    Args:
+        tokenizer: needs no more than `decode` if it is not one of transformers'.
+        token_ids: the response, [response_length].
+    """
+    cleans_up = getattr(tokenizer, "clean_up_tokenization_spaces", False)
+    options = {"clean_up_tokenization_spaces": False} if cleans_up else {}
+    text: str = tokenizer.decode(token_ids, skip_special_tokens=True, **options)
+    return text
 
 
 def end_ids_of(tokenizer: Tokenizer, others: Iterable[int] = ()) -> frozenset[int]:

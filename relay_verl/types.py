@@ -110,6 +110,9 @@ class RelayTrajectory:
     """Every command met, in the order in which its fate was known."""
     error: str = ""
     """Why it is not completed."""
+    is_refused: bool = False
+    """Whether it would not be completed another time either, since an engine refuses its request for good
+    (`relay_verl.engines.base.PermanentError`)."""
 
     @property
     def response_ids(self) -> list[int]:

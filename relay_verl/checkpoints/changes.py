@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
-from relay_verl.checkpoints.record import HIDDEN, RunRecord
+from relay_verl.checkpoints.record import RunRecord
+from relay_verl.secrets import HIDDEN
 
 MAY_CHANGE: dict[str, tuple[str, ...]] = {
     "where things are and what they are called": (
@@ -26,6 +27,7 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
         "trainer.logger",
         "trainer.log_val_generations",
         "relay.num_logged_groups",
+        "relay.max_failed_call_share",
         "trainer.save_freq",
         "trainer.test_freq",
         "trainer.val_before_train",

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from relay_verl.commands.options import SHARE
 from relay_verl.config import ConfigError
 
 app = typer.Typer()
@@ -14,7 +15,7 @@ app = typer.Typer()
 DTYPES = ("auto", "bfloat16", "float32")
 
 
-@app.command("export")
+@app.command("export", rich_help_panel=SHARE)
 def export_(
     checkpoint: Annotated[
         Path, typer.Argument(help="A global_step_N folder, or a run's folder: its newest whole one.")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from relay_verl.data.prompt_ids import prompt_ids_of
 from relay_verl.data.seeds import sample_seed
 from relay_verl.data.solvability import COLUMN, PassCount
 from relay_verl.data.truths import truth_of
@@ -21,7 +22,7 @@ from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import TokenEngine
 from relay_verl.grading import Grader, kind_of
 from relay_verl.jobs.formats import Row
-from relay_verl.tokenization import chat_ids
+from relay_verl.tokenization import response_text
 
 _COUNTS = pa.struct(
     [(name, pa.int32()) for name in ("num_samples", "num_done", "num_correct")] + [("num_tokens", pa.int64())]
@@ -72,9 +73,10 @@ class TeacherFilter:
         """The pass count of one row in verl's schema, and the tokens it took.
 
         Raises:
+            PermanentError: the prompt cannot be rendered, or the teacher refuses it.
             EngineError: the teacher could not answer.
         """
-        prompt_ids = chat_ids(self._tokenizer, row["prompt"], self._template)
+        prompt_ids = prompt_ids_of(self._tokenizer, row, self._template)
         count, num_tokens = PassCount(self._num_samples, 0, 0), 0
         while wave := count.next_wave(self._stop_at):
             indices = range(count.num_done, count.num_done + wave)
@@ -99,7 +101,7 @@ class TeacherFilter:
             pulse=self._pulse,
             max_tokens=self._max_tokens,
         )
-        text = self._tokenizer.decode(generation.token_ids, skip_special_tokens=True)
+        text = response_text(self._tokenizer, generation.token_ids)
         verdict = await self._grader.grade_async(text, truth_of(row["reward_model"]), kind_of(row.get("ability")))
         return verdict.is_correct, len(generation.token_ids)
 

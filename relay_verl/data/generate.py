@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,19 +18,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from relay_verl.cluster import template_of, tokenizer_at, tokenizer_path_of
+from relay_verl.cluster import prompt_spec, template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.data import filter as teacher_filter
 from relay_verl.data import warmup_samples
 from relay_verl.data.files import sha256_of
 from relay_verl.data.filter import TeacherFilter
-from relay_verl.data.schema import dataset_schema, iter_rows, parquet_files
+from relay_verl.data.parquet import first_line, iter_parquet
+from relay_verl.data.schema import dataset_schema, iter_rows, parquet_files, row_id
 from relay_verl.data.solvability import COLUMN
 from relay_verl.data.warmup_samples import WarmupSampler
 from relay_verl.deadlines import GRADING_S
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.guard import NO_BREAKER
-from relay_verl.jobs import Job, run_job
+from relay_verl.jobs import Job, run_job, tell_unanswerable
 from relay_verl.jobs.formats import Parquet, Row
 from relay_verl.jobs.pool import Pool, Worker, default_num_workers
 from relay_verl.jobs.store import JobStore
@@ -55,7 +56,8 @@ class Source:
         """Check every row before a model loads.
 
         Raises:
-            ConfigError: see `relay_verl.data.schema.iter_rows`.
+            ConfigError: see `relay_verl.data.schema.iter_rows`; or a row does not fit the columns that the output will
+                have.
         """
         num_rows = sum(1 for _ in iter_rows(path))
         num_read = sum(pq.read_metadata(file).num_rows for file in parquet_files(path))
@@ -64,11 +66,36 @@ class Source:
                 f"{path}: {num_read} rows are {num_rows} queries; copies with the same id and prompt count once",
                 file=sys.stderr,
             )
-        return cls(path, num_rows, dataset_schema(path), [sha256_of(file) for file in parquet_files(path)])
+        schema = dataset_schema(path)
+        _check_columns(path, schema)
+        return cls(path, num_rows, schema, [sha256_of(file) for file in parquet_files(path)])
 
     def queries(self) -> Iterator[tuple[str, Row]]:
         """Id and row of each query, in order."""
         return ((row["extra_info"]["id"], row) for row in iter_rows(self.path))
+
+    def locate(self, ids: Sequence[str]) -> dict[str, str]:
+        """File and row, which count from 1, of the first row of each of these queries."""
+        places: dict[str, str] = {}
+        sought = set(ids)
+        for file in parquet_files(self.path):
+            for number, row in enumerate(iter_parquet(file), start=1):
+                if (id := row_id(row)) in sought:
+                    places.setdefault(id, f"{file}: row {number}")
+        return places
+
+
+def _check_columns(path: Path, schema: pa.Schema) -> None:
+    """Every row fits the schema of the output, which is told apart from the rows: what does not fit would be noticed
+    when a shard is written, behind all that was sampled for it."""
+    for number, row in enumerate(iter_rows(path), start=1):
+        try:
+            pa.Table.from_pylist([row], schema=schema)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            id = row["extra_info"]["id"]
+            raise ConfigError(
+                f"{path}: query {number} (id {id!r}) does not fit its columns: {first_line(error)}"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -91,8 +118,12 @@ class Plan:
     """Responses a query takes at most."""
     author: str
     """Who the model is: student or teacher."""
+    locate: Callable[[Sequence[str]], Mapping[str, str]]
+    """See `relay_verl.jobs.run.Job.locate`."""
     count_tokens: Callable[[Any], int]
     """Tokens that the model wrote for a result."""
+    max_failed_share: float
+    """See `relay_verl.jobs.run.Job.max_failed_share`."""
     summarize: Callable[[Path], Mapping[str, Any]] | None = None
     """See `relay_verl.jobs.run.Job.summarize`."""
 
@@ -112,6 +143,8 @@ class Plan:
             summarize=self.summarize,
             engines={self.author: engine},
             count_tokens=lambda result: {self.author: self.count_tokens(result)},
+            locate=self.locate,
+            max_failed_share=self.max_failed_share,
         )
 
 
@@ -132,13 +165,16 @@ def plan_warmup_data(config: Any, source: Source, student: str) -> Plan:
             "student_sha256": model_sha256(student),
             "columns": warmup_samples.SCHEMA.names,
             **arguments,
+            **_prompt_spec(config),
         },
         schema=warmup_samples.SCHEMA,
         make_worker=partial(WarmupSampler, timeout_s=settings.rollout_timeout_s, **arguments),
         to_records=warmup_samples.to_records,
         num_requests=settings.warmup.num_samples,
         author="student",
+        locate=source.locate,
         count_tokens=warmup_samples.count_tokens,
+        max_failed_share=settings.max_failed_call_share,
         summarize=warmup_samples.summarize,
     )
 
@@ -174,13 +210,16 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
             "teacher": name,
             "teacher_sha256": model_sha256(teacher.path) if teacher.path else None,
             **arguments,
+            **_prompt_spec(config),
         },
         schema=teacher_filter.filtered_schema(source.schema),
         make_worker=partial(TeacherFilter, timeout_s=settings.rollout_timeout_s, **arguments),
         to_records=teacher_filter.to_records,
         num_requests=chosen.num_samples,
         author="teacher",
+        locate=source.locate,
         count_tokens=teacher_filter.count_tokens,
+        max_failed_share=settings.max_failed_call_share,
     )
 
 
@@ -209,13 +248,16 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
         JobError: the job cannot go on; what is finished is saved.
     """
     from relay_verl.cluster import ray_cluster
+    from relay_verl.preflight.commands import check_generator
     from relay_verl.teacher import start_teacher
 
     finished = JobStore(out, plan.spec, Parquet(plan.schema)).finished_manifest()
     if finished is not None:
-        print(f"{out} is there already")
+        print(f"{out} is there already", file=sys.stderr)
+        _warn_of_unanswerable(out, finished)
         return finished
     tokenizer = tokenizer_at(config, plan.tokenizer_path)
+    check_generator(plan, source, tokenizer)
 
     async def run() -> dict[str, Any]:
         group = await start_teacher(config, replace(plan.model, breaker_threshold=NO_BREAKER), tokenizer)
@@ -227,7 +269,14 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
     num_gpus = plan.model.num_replicas * plan.model.tensor_parallel_size
     needs_ray = plan.model.path is not None or num_workers  # an endpoint is asked from here
     with ray_cluster(config, num_gpus) if needs_ray else nullcontext():
-        return asyncio.run(run())
+        manifest = asyncio.run(run())
+    _warn_of_unanswerable(out, manifest)
+    return manifest
+
+
+def _warn_of_unanswerable(out: Path, manifest: Mapping[str, Any]) -> None:
+    if missing := tell_unanswerable(out, manifest):
+        print(f"warning: {missing}", file=sys.stderr)
 
 
 def _limits(config: Any, sampling: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,3 +285,9 @@ def _limits(config: Any, sampling: Mapping[str, Any]) -> dict[str, Any]:
         "sampling": dict(sampling),
         "template": template_of(config),
     }
+
+
+def _prompt_spec(config: Any) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    return prompt_spec(config, OmegaConf.select(config, "actor_rollout_ref.model.tokenizer_path"))

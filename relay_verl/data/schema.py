@@ -36,6 +36,7 @@ from relay_verl.data.parquet import write_parquet as write_parquet
 from relay_verl.data.prompts import PROMPT_SUFFIX as PROMPT_SUFFIX
 from relay_verl.data.prompts import quote, strip_wrapper, wrap
 from relay_verl.data.truths import Truth, UnusableTruthError, truth_of
+from relay_verl.messages import content_text
 
 COLUMNS = ("data_source", "prompt", "reward_model")
 """Columns that a dataset must have; `extra_info` and `ability` may be missing."""
@@ -244,7 +245,7 @@ def question_text(row: Mapping[str, Any]) -> str | None:
     """The same as it stands there, of messages the last one that a user wrote."""
     for value in values_of(row, QUESTION_COLUMNS):
         if is_messages(value):
-            value = next((m["content"] for m in reversed(value) if m["role"] == "user"), None)
+            value = next((content_text(m["content"]) for m in reversed(value) if m["role"] == "user"), None)
         if isinstance(value, str) and value.strip():
             return value
     return None
@@ -252,20 +253,21 @@ def question_text(row: Mapping[str, Any]) -> str | None:
 
 def boxless_question(prompt: Sequence[Mapping[str, Any]]) -> str | None:
     """The question of messages whose known instructions ask for no box, where alone the grader looks; else None."""
-    text = prompt[-1]["content"].strip()
+    text = (content_text(prompt[-1]["content"]) or "").strip()
     question = strip_wrapper(text)
     return question if question != text and not _ASKS_FOR_BOX.search(text.replace(question, "")) else None
 
 
 def is_messages(prompt: object) -> TypeGuard[list[Mapping[str, Any]]]:
-    """Whether this is a list of at least one message, each with the texts `role` and `content`."""
+    """Whether this is a list of at least one message, each with a text at `role` and at `content`, where a list of text
+    parts is one, too (`relay_verl.messages`)."""
     return (
         isinstance(prompt, list)
         and bool(prompt)
         and all(
             isinstance(message, Mapping)
             and isinstance(message.get("role"), str)
-            and isinstance(message.get("content"), str)
+            and content_text(message.get("content")) is not None
             for message in prompt
         )
     )

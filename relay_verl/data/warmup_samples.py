@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from relay_verl.data.prompt_ids import prompt_ids_of
 from relay_verl.data.seeds import derive_seed, sample_seed
 from relay_verl.data.warmup import DrawnCall, draw_calls, place_calls
 from relay_verl.deadlines import pulse_of
@@ -32,7 +33,7 @@ from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import TokenEngine
 from relay_verl.grading.answers import last_boxed
 from relay_verl.jobs.formats import Row
-from relay_verl.tokenization import TokenBytes, chat_ids
+from relay_verl.tokenization import TokenBytes
 
 SCHEMA = pa.schema(
     [
@@ -107,9 +108,10 @@ class WarmupSampler:
         """All rows of one query.
 
         Raises:
+            PermanentError: the prompt cannot be rendered, or the student's engine refuses it.
             EngineError: the student could not answer.
         """
-        prompt_ids = chat_ids(self._tokenizer, row["prompt"], self._template)
+        prompt_ids = prompt_ids_of(self._tokenizer, row, self._template)
         samples = await asyncio.gather(*(self._sample(row, prompt_ids, i) for i in range(self._num_samples)))
         return [record for records in samples for record in records]
 

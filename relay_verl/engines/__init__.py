@@ -1,6 +1,13 @@
 """Engines that continue token ids: verl's servers, an OpenAI-compatible endpoint, and scripts."""
 
-from relay_verl.engines.base import EngineError, FinishReason, Generation, TeacherError, TokenEngine
+from relay_verl.engines.base import (
+    EngineError,
+    FinishReason,
+    Generation,
+    PermanentError,
+    TeacherError,
+    TokenEngine,
+)
 from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.engines.guard import GuardedEngine
 from relay_verl.engines.scripted import ScriptedEngine
@@ -11,6 +18,7 @@ __all__ = [
     "FinishReason",
     "Generation",
     "GuardedEngine",
+    "PermanentError",
     "ScriptedEngine",
     "TeacherError",
     "TokenEngine",

@@ -11,6 +11,9 @@ from collections.abc import Awaitable, Callable
 from relay_verl.deadlines import DeadlineError, Pulse
 from relay_verl.engines.base import EngineError, Generation
 
+MAX_CAUSE_CHARS = 400
+"""Longest text of another library's error that a message repeats."""
+
 
 async def ask_within(
     timeout_s: float, ask: Callable[[], Awaitable[Generation]], *, pulse: Pulse | None = None, max_tokens: int = 1
@@ -40,9 +43,18 @@ async def ask_within(
     except EngineError:
         raise
     except Exception as error:
-        raise EngineError(f"{type(error).__name__}: {error}") from error
+        raise EngineError(describe(error)) from error
     pulse.num_tokens += len(generation.token_ids)
     return generation
+
+
+def describe(error: BaseException) -> str:
+    """Another library's error on one line. Ray puts the worker's traceback into the text of its own errors; the error
+    that the worker raised, which it keeps, says the cause alone."""
+    cause = getattr(error, "cause", None)
+    cause = cause if isinstance(cause, BaseException) else error
+    text = " ".join(str(cause).split())
+    return f"{type(cause).__name__}: {text:.{MAX_CAUSE_CHARS}}" if text else type(cause).__name__
 
 
 def _num_tokens(generation: Generation) -> int:

@@ -1,4 +1,7 @@
-"""A circuit breaker for asyncio: who failed several times in a row is left alone for a while."""
+"""A circuit breaker for asyncio: who failed several times in a row is left alone for a while.
+
+A refusal (`PermanentError`) is an answer: whoever gives it is well, and it opens nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-from relay_verl.engines.base import EngineError
+from relay_verl.engines.base import EngineError, PermanentError
 
 
 class CircuitOpenError(EngineError):
@@ -28,6 +31,7 @@ class Breaker:
         self._threshold = threshold
         self._reset_s = reset_s
         self._is_trying = False
+        self._last_failure = ""
 
     def __reduce__(self) -> Any:
         return Breaker, (self._threshold, self._reset_s)
@@ -36,7 +40,12 @@ class Breaker:
     def _breaker(self) -> Any:
         from pybreaker import CircuitBreaker
 
-        return CircuitBreaker(fail_max=self._threshold, reset_timeout=self._reset_s, throw_new_error_on_trip=False)
+        return CircuitBreaker(
+            fail_max=self._threshold,
+            reset_timeout=self._reset_s,
+            exclude=[PermanentError],
+            throw_new_error_on_trip=False,
+        )
 
     @contextmanager
     def calling(self) -> Iterator[None]:
@@ -49,13 +58,23 @@ class Breaker:
 
         is_trial = self._breaker.current_state != "closed"
         if is_trial and self._is_trying:
-            raise CircuitOpenError(f"circuit open after {self._threshold} failures in a row: another call is trying")
+            raise CircuitOpenError(f"{self._open}; another call is trying")
         self._is_trying = self._is_trying or is_trial
         try:
             with self._breaker.calling():
                 yield
         except CircuitBreakerError as error:
-            raise CircuitOpenError(f"circuit open after {self._threshold} failures in a row") from error
+            raise CircuitOpenError(self._open) from error
+        except PermanentError:
+            raise
+        except Exception as error:
+            self._last_failure = str(error) or type(error).__name__
+            raise
         finally:
             if is_trial:
                 self._is_trying = False
+
+    @property
+    def _open(self) -> str:
+        last = f", the last one: {self._last_failure}" if self._last_failure else ""
+        return f"circuit open after {self._threshold} failures in a row{last}"

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relay_verl.deadlines import LONGEST_WAIT, DeadlineError, Pulse
+from relay_verl.deadlines import Pulse
+from relay_verl.engines.address import root_of
 from relay_verl.engines.base import NEUTRAL_SAMPLING, EngineError, Generation
+from relay_verl.engines.client import EndpointClient
+from relay_verl.engines.failures import RetriedError
 from relay_verl.engines.load import read_load
 
-# Parameters of vLLM's server that the OpenAI API does not know travel in the request's extra body.
-_OPENAI_PARAMETERS = {"temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"}
-
-CONNECT_TIMEOUT_S = 30.0
-"""Most seconds until a connection stands: a host that drops packets must not hold a request for as long as a whole
-response may take."""
+MAX_BODY_BYTES = 1 << 26
+"""Longest answer that is read: some tens of bytes a token, with log-probabilities, for the longest context there is."""
 
 # What reading an answer that is none raises: a web page, other JSON, a list without choices.
-_NO_ANSWER = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+_NO_ANSWER = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
 
 
 class EndpointEngine:
@@ -34,6 +32,7 @@ class EndpointEngine:
         api_key_env: environment variable that holds the key; endpoints without one ignore it.
         timeout_s: seconds of silence after which a request fails; an endpoint that answers other requests of this
             object, or whose token counter moves (vLLM's `/metrics`), is not silent. See `relay_verl.deadlines`.
+        num_retries: further tries after a moment's trouble, by openai's own client.
     """
 
     def __init__(
@@ -43,30 +42,13 @@ class EndpointEngine:
         *,
         api_key_env: str = "RELAY_TEACHER_API_KEY",
         timeout_s: float = 300.0,
+        num_retries: int = 2,
     ):
         self.base_url = base_url
         self._model = model
-        self._api_key_env = api_key_env
         self._timeout_s = timeout_s
-        self._client_of_loop: tuple[Any, Any] = (None, None)
+        self._client = EndpointClient(base_url, api_key_env=api_key_env, timeout_s=timeout_s, num_retries=num_retries)
         self.pulse = Pulse(self._count_tokens)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_client_of_loop": (None, None)}
-
-    @property
-    def _client(self) -> Any:
-        """The client of the running event loop: its connections belong to one loop."""
-        from openai import AsyncOpenAI, Timeout
-
-        loop, client = self._client_of_loop
-        if loop is not asyncio.get_running_loop():
-            key = os.environ.get(self._api_key_env) or "none"
-            # the client counts seconds without a byte, which a queue is full of: `pulse` bounds requests
-            timeout = Timeout(LONGEST_WAIT * self._timeout_s, connect=min(self._timeout_s, CONNECT_TIMEOUT_S))
-            client = AsyncOpenAI(base_url=self.base_url, api_key=key, timeout=timeout, max_retries=0)
-            self._client_of_loop = (asyncio.get_running_loop(), client)
-        return client
 
     async def model(self) -> str:
         """The model's name at the endpoint.
@@ -74,16 +56,11 @@ class EndpointEngine:
         Raises:
             EngineError: the endpoint is down, or serves no model or not the one asked for.
         """
-        import openai
-
-        try:
-            names = [model.id for model in (await self._client.models.list(timeout=self._timeout_s)).data]
-        except (openai.OpenAIError, *_NO_ANSWER) as error:
-            raise EngineError(f"{self.base_url}/models: {type(error).__name__}: {error}") from error
+        names = await self._client.model_names()
         if self._model is None and names:
             self._model = names[0]
         if self._model is None or self._model not in names:
-            raise EngineError(f"{self.base_url}: no model {self._model!r}; it serves {', '.join(names) or 'none'}")
+            raise EngineError(self._client.line(f"no model {self._model!r}; it serves {', '.join(names) or 'none'}"))
         return self._model
 
     async def generate(
@@ -95,50 +72,55 @@ class EndpointEngine:
         sampling: Mapping[str, Any] = {},
         request_id: str | None = None,
     ) -> Generation:
-        """See `TokenEngine.generate`."""
-        import openai
+        """See `TokenEngine.generate`.
 
+        Raises:
+            PermanentError: the endpoint refuses the request, such as for a prompt that is too long for the model.
+        """
         wants_logprobs = bool(sampling.get("logprobs"))
-        complete = {**NEUTRAL_SAMPLING, **sampling}
-        known = {key: value for key, value in complete.items() if key in _OPENAI_PARAMETERS}
-        extra = {key: value for key, value in complete.items() if key not in {*_OPENAI_PARAMETERS, "logprobs"}}
-        request = self._client.completions.create(
-            model=self._model or await self.model(),
-            prompt=prompt_ids,
-            max_tokens=max_tokens,
-            stop=list(stop) or None,
-            logprobs=0 if wants_logprobs else None,
-            extra_body={"return_token_ids": True, "include_stop_str_in_output": bool(stop), **extra},
-            **known,
+        parameters = {**NEUTRAL_SAMPLING, **sampling} | {
+            "max_tokens": max_tokens,
+            "stop": list(stop) or None,
+            "logprobs": 0 if wants_logprobs else None,
+            "return_token_ids": True,
+            "include_stop_str_in_output": bool(stop),
+        }
+        return await self._client.within(
+            self.pulse,
+            self._timeout_s,
+            self._complete(prompt_ids, parameters, wants_logprobs),
+            num_tokens=max_tokens,
+            measure=lambda generation: len(generation.token_ids),
         )
+
+    async def _complete(self, prompt_ids: list[int], parameters: Mapping[str, Any], wants_logprobs: bool) -> Generation:
+        """One answer, read."""
+        required = {"model": self._model or await self.model(), "prompt": prompt_ids}
+        body = await self._client.ask("completions", required, parameters, max_bytes=MAX_BODY_BYTES)
         try:
-            completion = await self.pulse.wait(self._timeout_s, request, num_tokens=max_tokens, measure=_num_tokens)
-        except DeadlineError as error:
-            raise EngineError(f"{self.base_url}: Timeout: {error}") from None
-        except openai.OpenAIError as error:
-            raise EngineError(f"{self.base_url}: {type(error).__name__}: {error}") from error
-        try:
-            details = completion.usage and completion.usage.prompt_tokens_details
-            return self._read(completion.choices[0], wants_logprobs, details and details.cached_tokens)
+            return self._read(json.loads(body), wants_logprobs)
         except _NO_ANSWER as error:
-            raise EngineError(f"{self.base_url}: the answer is no completion: {error}") from error
+            raise EngineError(self._client.line(f"the answer is not a completion: {error!r}")) from None
 
-    def _read(self, choice: Any, wants_logprobs: bool, cached: int | None) -> Generation:
-        extra = choice.model_extra or {}
-        token_ids = extra.get("token_ids")
+    def _read(self, completion: Any, wants_logprobs: bool) -> Generation:
+        choice = completion["choices"][0]
+        token_ids = choice.get("token_ids")
         if not isinstance(token_ids, list):
-            raise EngineError(f"{self.base_url}: the answer has no token_ids; the endpoint must know return_token_ids")
-        logprobs = list(choice.logprobs.token_logprobs or []) if wants_logprobs and choice.logprobs else None
-        if choice.finish_reason == "length":
+            # asked again it would answer the same
+            raise RetriedError(
+                self._client.line("the answer has no token_ids; the endpoint must know return_token_ids, as vLLM does")
+            )
+        details = (completion.get("usage") or {}).get("prompt_tokens_details") or {}
+        cached = details.get("cached_tokens")
+        logprobs = list((choice.get("logprobs") or {}).get("token_logprobs") or []) or None if wants_logprobs else None
+        reason = choice.get("finish_reason")
+        if reason == "length":
             return Generation(token_ids, logprobs, "length", cached)
-        return Generation(token_ids, logprobs, "stop" if isinstance(extra.get("stop_reason"), str) else "eos", cached)
-
-    @property
-    def _root(self) -> str:
-        return self.base_url.rstrip("/").removesuffix("/v1")
+        is_stop = isinstance(choice.get("stop_reason"), str)
+        return Generation(token_ids, logprobs, "stop" if is_stop else "eos", cached)
 
     async def _count_tokens(self) -> int | None:
-        load = await read_load([self._root], uses_proxy=True)
+        load = await read_load([root_of(self.base_url)], uses_proxy=True)
         return None if load is None else load.num_tokens
 
     async def tokenize(self, text: str) -> list[int] | None:
@@ -149,22 +131,14 @@ class EndpointEngine:
         """
         import httpx
 
-        root = self._root
+        url = f"{root_of(self.base_url)}/tokenize"
         body = {"model": await self.model(), "prompt": text, "add_special_tokens": False}
-        key = os.environ.get(self._api_key_env)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
             async with httpx.AsyncClient(timeout=self._timeout_s) as client:
-                answer = await client.post(f"{root}/tokenize", json=body, headers=headers)
+                answer = await client.post(url, json=body, headers=self._client.headers)
         except httpx.HTTPError as error:
-            raise EngineError(f"{root}/tokenize: {error}") from error
+            raise EngineError(self._client.line(f"/tokenize: {self._client.explain(error)}")) from None
         try:
             return answer.json().get("tokens") if answer.status_code == 200 else None
         except _NO_ANSWER as error:
-            raise EngineError(f"{root}/tokenize: the answer is no JSON object: {error}") from error
-
-
-def _num_tokens(completion: Any) -> int:
-    """Tokens of an answer that has not been read yet; 1 if it does not say."""
-    written = getattr(getattr(completion, "usage", None), "completion_tokens", None)
-    return written if isinstance(written, int) else 1
+            raise EngineError(self._client.line(f"/tokenize: the answer is not a JSON object: {error}")) from None

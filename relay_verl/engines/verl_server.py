@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import uuid4
 
 from relay_verl.deadlines import Pulse
-from relay_verl.engines.base import NEUTRAL_SAMPLING, EngineError, FinishReason, Generation
+from relay_verl.engines.ask import describe
+from relay_verl.engines.base import NEUTRAL_SAMPLING, EngineError, FinishReason, Generation, PermanentError
 from relay_verl.engines.load import EngineLoad, read_load
 from relay_verl.tokenization import TokenBytes, end_ids_of
 
@@ -59,11 +61,22 @@ class VerlServerEngine:
         sampling: Mapping[str, Any] = {},
         request_id: str | None = None,
     ) -> Generation:
-        """See `TokenEngine.generate`."""
+        """See `TokenEngine.generate`.
+
+        Raises:
+            PermanentError: the server refuses the request, such as for a prompt that fills the context.
+        """
         params: dict[str, Any] = {**NEUTRAL_SAMPLING, **sampling, "max_tokens": max_tokens}
         if stop:
             params |= {"stop": list(stop), "include_stop_str_in_output": True}
-        output = await self.client.generate(request_id, prompt_ids=prompt_ids, sampling_params=params)
+        # verl's balancer keeps all requests of one name on one replica, those without a name too.
+        name = request_id or uuid4().hex
+        try:
+            output = await self.client.generate(name, prompt_ids=prompt_ids, sampling_params=params)
+        except ValueError as error:
+            # verl and vLLM refuse a request so (no room behind the prompt, an id that the model does not have), and
+            # Ray's error for it is a ValueError, too; a server that is in trouble raises others
+            raise PermanentError(describe(error)) from error
         if output.stop_reason == "aborted":
             raise EngineError("the request was aborted")
         token_ids = list(output.token_ids)

@@ -4,6 +4,8 @@ Invariants:
 
 - A record is of what was asked. A student or a teacher that fails ends the attempt with an EngineError; it never
   becomes a response that the other one wrote alone.
+- A question that can never be answered (its prompt fills the context or cannot be rendered, an engine refuses it for
+  good) is a record with its cause at `error`: not completed, and wrong.
 - Whoever writes a whole response writes it under the benchmark's sampling and has `relay.rollout_timeout_s` for it, so
   that the teacher alone and the random router are measured as the students they are compared with (paper 4.2, Table 1,
   Figure 1). A teacher that answers calls keeps `relay.teacher`'s sampling and deadline, and is greedy with the student.
@@ -18,17 +20,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from relay_verl.config import RelaySettings
+from relay_verl.data.prompt_ids import prompt_ids_of
 from relay_verl.data.prompts import strip_wrapper
 from relay_verl.data.seeds import derive_seed, sample_seed
 from relay_verl.data.truths import truth_of, truth_text
 from relay_verl.decoder import RelayDecoder
-from relay_verl.engines.base import EngineError, TokenEngine
+from relay_verl.engines.base import EngineError, PermanentError, TokenEngine
 from relay_verl.evaluation.judge import Judge
-from relay_verl.evaluation.records import ResponseRecord
+from relay_verl.evaluation.records import REFUSED, UNCLEAR_REPLY, ResponseRecord
 from relay_verl.grading import Grader, kind_of
 from relay_verl.jobs.formats import Row
+from relay_verl.messages import content_text
 from relay_verl.policies import TeacherAlone, make_policy
-from relay_verl.tokenization import TokenBytes, chat_ids
+from relay_verl.tokenization import TokenBytes, response_text
 from relay_verl.types import RelayStatus, RelayTrajectory
 from relay_verl.vocabulary import Vocabulary, read_vocabulary
 
@@ -76,7 +80,8 @@ class Answerer:
         vocabulary = vocabulary or read_vocabulary(None, tokenizer)
         writer = student or teacher
         assert writer is not None
-        settings = replace(rules.settings, on_teacher_failure="fail")
+        # a response that its teacher fails ends there; `process` decides whether it is asked for again
+        settings = replace(rules.settings, on_teacher_failure="drop")
         # greedy for pass@1, sampled where a benchmark says so; a teacher that answers calls follows the student
         configs = {
             is_greedy: settings.decoder_config(
@@ -103,37 +108,18 @@ class Answerer:
             query: {row: in verl's schema, sample: its number, sampling: under vLLM's names}.
 
         Raises:
-            EngineError: a model could not answer.
+            EngineError: a model could not answer; asked again it may.
         """
-        row, sample, sampling = query["row"], query["sample"], query["sampling"]
+        row, sample = query["row"], query["sample"]
         rules, id, benchmark = self._rules, str(row["extra_info"]["id"]), str(row["data_source"])
-        name = (benchmark, id, sample)
-        is_greedy = sampling.get("temperature") == 0
-        seeds = [{} if is_greedy else sample_seed(rules.seed, who, *name) for who in ("student", "teacher")]
-        prompt_ids = chat_ids(self._tokenizer, row["prompt"], rules.template)
         started_at, started = time.time(), time.monotonic()
-        room = rules.max_tokens if rules.max_context is None else rules.max_context - len(prompt_ids)
-        if room < 1:  # nobody can answer it, however often it is asked: not completed, and wrong
-            trajectory = RelayTrajectory(
-                prompt_ids, [], RelayStatus.STUDENT_FAILED, error="the prompt fills the context"
-            )
-        else:
-            # one object a response: the router draws here who writes it
-            policy = make_policy(rules.policy, derive_seed(rules.seed, "policy", *name))
-            is_teachers = isinstance(policy, TeacherAlone)
-            decoder = self._teacher_alone if is_teachers else self._decoders[is_greedy]
-            trajectory = await decoder.run(
-                prompt_ids,
-                sampling={**sampling, **seeds[0]},
-                teacher_sampling={**sampling, **seeds[1]} if is_teachers else seeds[1],
-                policy=policy,
-                max_response_tokens=room,
-            )
-            if trajectory.status is not RelayStatus.COMPLETED:
-                raise EngineError(trajectory.error)
+        trajectory = await self._write(row, (benchmark, id, sample), query["sampling"])
+        if trajectory.status is not RelayStatus.COMPLETED and not trajectory.is_refused:
+            who = "teacher: " if trajectory.status is RelayStatus.TEACHER_FAILED else ""
+            raise EngineError(f"{who}{trajectory.error}")
         latency_s = time.monotonic() - started
-        truth, question = truth_of(row["reward_model"]), strip_wrapper(row["prompt"][-1]["content"])
-        text = self._tokenizer.decode(trajectory.response_ids, skip_special_tokens=True)
+        truth, question = truth_of(row["reward_model"]), strip_wrapper(content_text(row["prompt"][-1]["content"]) or "")
+        text = response_text(self._tokenizer, trajectory.response_ids)
         verdict = await self._grader.grade_async(text, truth, kind_of(row.get("ability")))
         record = ResponseRecord.of(
             trajectory,
@@ -152,6 +138,31 @@ class Answerer:
         )
         return record.to_dict()
 
+    async def _write(self, row: Row, name: tuple[str, str, int], sampling: Mapping[str, Any]) -> RelayTrajectory:
+        """The response called `name`; an empty one that is refused where no engine needs to be asked."""
+        rules = self._rules
+        try:
+            prompt_ids = prompt_ids_of(self._tokenizer, row, rules.template)
+        except PermanentError as error:
+            return RelayTrajectory([], [], RelayStatus.STUDENT_FAILED, error=str(error), is_refused=True)
+        room = rules.max_tokens if rules.max_context is None else rules.max_context - len(prompt_ids)
+        if room < 1:
+            cause = f"the prompt fills the context: {len(prompt_ids)} of {rules.max_context} tokens"
+            return RelayTrajectory(prompt_ids, [], RelayStatus.STUDENT_FAILED, error=cause, is_refused=True)
+        is_greedy = sampling.get("temperature") == 0
+        seeds = [{} if is_greedy else sample_seed(rules.seed, who, *name) for who in ("student", "teacher")]
+        # one object a response: the router draws here who writes it
+        policy = make_policy(rules.policy, derive_seed(rules.seed, "policy", *name))
+        is_teachers = isinstance(policy, TeacherAlone)
+        decoder = self._teacher_alone if is_teachers else self._decoders[is_greedy]
+        return await decoder.run(
+            prompt_ids,
+            sampling={**sampling, **seeds[0]},
+            teacher_sampling={**sampling, **seeds[1]} if is_teachers else seeds[1],
+            policy=policy,
+            max_response_tokens=room,
+        )
+
 
 def task_of(row: Row) -> str | None:
     """The task of a benchmark that a row belongs to, at `extra_info.task`; None if it does not say."""
@@ -162,6 +173,14 @@ def task_of(row: Row) -> str | None:
 def to_records(query: Row, record: Row) -> list[Row]:
     """The output's row of a query."""
     return [record]
+
+
+def missing_verdict(record: Row) -> str | None:
+    """Why the judge, which was asked, gave no reply to a record, as JSON; None if it did, or was not asked."""
+    judge = record["judge"]
+    if judge is None or judge["is_correct"] is not None or judge["error"] == UNCLEAR_REPLY:
+        return None
+    return None if judge["error"].startswith(REFUSED) else str(judge["error"])
 
 
 def count_tokens(record: Row) -> dict[str, int]:

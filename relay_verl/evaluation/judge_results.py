@@ -21,9 +21,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from relay_verl.engines.base import PermanentError
 from relay_verl.evaluation.agreement import Agreement, agreement
 from relay_verl.evaluation.judge import Judge
-from relay_verl.evaluation.records import JudgeText, ResponseRecord, write_records
+from relay_verl.evaluation.records import JudgeText, ResponseRecord, refusal, write_records
 from relay_verl.evaluation.results import RESPONSES, VERDICTS, read_result
 from relay_verl.evaluation.summary import write_summary
 from relay_verl.grading import boxed_answer
@@ -37,7 +38,8 @@ _SCHEMA = pa.schema([("is_correct", pa.bool_()), ("reply", pa.string()), ("error
 async def judge_results(folder: Path, judge: Judge, max_concurrency: int = 32) -> Agreement:
     """Put every response of `folder` to the judge; gives how far it agrees with the rule.
 
-    A reply that is no verdict is kept as such. Where the endpoint gives no reply, the same call asks again.
+    A reply that is not a verdict is kept as such, and so is a question that the endpoint refuses for good. Where the
+    endpoint gives no reply, the same call asks again.
 
     Args:
         folder: a whole results folder.
@@ -81,7 +83,12 @@ def _answer_of(record: ResponseRecord) -> str | None:
 
 
 async def _ask(judge: Judge, row: dict[str, Any]) -> JudgeText:
-    return await judge.ask(row["question"], row["answer"], row["ground_truth"])
+    try:
+        return await judge.ask(row["question"], row["answer"], row["ground_truth"])
+    except PermanentError as error:
+        if error.concerns_all:
+            raise
+        return refusal(error)
 
 
 def _hash(records: Sequence[ResponseRecord]) -> str:

@@ -14,6 +14,7 @@ from importlib.resources import files
 import yaml
 
 from relay_verl.config import ConfigError
+from relay_verl.suggestions import suggest
 
 
 @dataclass(frozen=True)
@@ -193,5 +194,5 @@ def find_row(name: str) -> Row:
         ConfigError: no such row; lists the valid ones.
     """
     if name not in paper().rows:
-        raise ConfigError(f"row: {name!r} is not one of {', '.join(paper().rows)}")
+        raise ConfigError(f"row: {name!r}{suggest(name, paper().rows)} is not one of {', '.join(paper().rows)}")
     return paper().rows[name]

@@ -26,7 +26,9 @@ from relay_verl.files import replace_file
 from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory
 
 UNCLEAR_REPLY = "the reply is neither Yes nor No"
-"""Why there is no verdict where the judge replied; any other reason means that it was not heard."""
+"""Why there is no verdict where the judge replied; any other reason, but for REFUSED, means that it was not heard."""
+REFUSED = "the judge refuses the question"
+"""Begins why there is no verdict where asking the judge again gives none either; the cause follows it."""
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -67,6 +69,11 @@ class JudgeText(TypedDict):
     """What it wrote."""
     error: str
     """Why there is no verdict, or why it was not asked for one; else empty."""
+
+
+def refusal(cause: object) -> JudgeText:
+    """What stands in place of a verdict where the judge refuses the question for good, such as for its length."""
+    return {"is_correct": None, "reply": "", "error": f"{REFUSED}: {cause}"}
 
 
 class VerdictLike(Protocol):
@@ -127,6 +134,9 @@ class ResponseRecord:
     task: str | None = None
     """Which of its benchmark's tasks the question belongs to, such as BBEH's 'boardgame qa'; None if it has none. Files
     written before there was this field read as None."""
+    error: str | None = None
+    """Why the response is not completed, such as a prompt that fills the context; None if it is completed, and in files
+    written before there was this field."""
 
     @classmethod
     def of(
@@ -184,6 +194,7 @@ class ResponseRecord:
             started_at=float(started_at),
             latency_s=float(latency_s),
             task=task,
+            error=trajectory.error or None,
         )
 
     @property
@@ -212,10 +223,12 @@ class ResponseRecord:
         return self.status == RelayStatus.COMPLETED
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as JSON's types. Without a task there is no key `task`: an old record stays byte for byte."""
+        """The record as JSON's types. Without a task or an error there is no key for it: an old record stays byte for
+        byte."""
         fields = asdict(self)
-        if self.task is None:
-            del fields["task"]
+        for name in ("task", "error"):
+            if fields[name] is None:
+                del fields[name]
         return fields
 
     def to_json(self) -> str:

@@ -2,7 +2,8 @@
 
     {"condition": ..., "in_words": ..., "row": ..., "policy": ..., "student": ..., "teacher": ...,
      "all_benchmarks": {"num_responses": 128, "accuracy_percent": 42.19, "accuracy_percent_low": ..., ...},
-     "benchmarks": {"gsm8k": {the same}, ...}}
+     "benchmarks": {"gsm8k": {the same}, ...},
+     "not_completed": [{"benchmark": "gsm8k", "id": ..., "sample": 0, "cause": "the prompt fills the context: ..."}]}
 
 Invariant: it follows from the folder's manifest and responses alone, so that it can be made again at any time. Accuracy
 is by rule; where an LLM judge decided on every response, its accuracy stands next to it. Over all benchmarks accuracy
@@ -12,6 +13,7 @@ and call rate are means over benchmarks (paper 4.2).
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,11 @@ from relay_verl.evaluation.table import summarize
 from relay_verl.evaluation.verdicts import VerdictsBy, take_verdicts
 from relay_verl.evaluation.words import condition_words
 from relay_verl.files import replace_file
+
+logger = logging.getLogger(__name__)
+
+MAX_NAMED = 3
+"""Most responses that a message names."""
 
 
 def write_summary(folder: Path) -> None:
@@ -60,7 +67,34 @@ def summary_of(result: Result) -> dict[str, Any]:
         "seed": result.job.get("seed"),
         "all_benchmarks": _numbers(records, benchmarks),
         "benchmarks": {name: _numbers([r for r in records if r.benchmark == name], [name]) for name in benchmarks},
+        "not_completed": [_name(record) for record in records if not record.is_completed],
     }
+
+
+def _name(record: ResponseRecord) -> dict[str, Any]:
+    """Which response it is, and why it is not completed."""
+    return {
+        "benchmark": record.benchmark,
+        "id": record.id,
+        "sample": record.sample,
+        "cause": record.error or record.status,
+    }
+
+
+def tell_not_completed(folder: Path) -> str:
+    """Which responses of a whole results folder count as wrong because they can never be completed, on one line with
+    the first cases; empty if there is none.
+
+    Raises:
+        ConfigError: the folder is not a whole result.
+    """
+    records = read_result(folder).records
+    missing = [_name(record) for record in records if not record.is_completed]
+    if not missing:
+        return ""
+    named = "; ".join(f"{one['benchmark']}/{one['id']}/{one['sample']}: {one['cause']}" for one in missing[:MAX_NAMED])
+    more = f"; {len(missing) - MAX_NAMED} more in {SUMMARY}" if len(missing) > MAX_NAMED else ""
+    return f"{folder}: {len(missing)} of {len(records)} responses are not completed and count as wrong: {named}{more}"
 
 
 def _numbers(records: Sequence[ResponseRecord], benchmarks: Sequence[str]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ Departures from the paper, which reports GPT-4o-mini's verdicts:
 
 1. The default is the rule: it needs no paid endpoint and gives the same number twice. `--by judge` is the paper's.
 2. A response without a box is wrong without being asked about; what the paper's judge is given then is not known.
-3. A reply that is neither Yes nor No counts as wrong. A judge that was not heard (no endpoint, no reply) gives no
-   verdict, and `relay-verl judge` asks it again.
+3. A reply that is neither Yes nor No counts as wrong, and so does a question that the judge refuses for good. A judge
+   that was not heard (no endpoint, no reply) gives no verdict, and `relay-verl judge` asks it again.
 4. Letters and words (BBEH, MMLU-Pro, SuperGPQA) stay by rule: C.2 names the judge for mathematics, where an answer can
    be written in many ways.
 """
@@ -21,7 +21,7 @@ from enum import StrEnum
 
 from relay_verl.config import ConfigError
 from relay_verl.evaluation.benchmarks import BENCHMARKS
-from relay_verl.evaluation.records import UNCLEAR_REPLY, ResponseRecord
+from relay_verl.evaluation.records import REFUSED, UNCLEAR_REPLY, ResponseRecord
 from relay_verl.evaluation.results import Result
 
 
@@ -56,12 +56,18 @@ def verdict_of(record: ResponseRecord, by: VerdictsBy) -> bool | None:
         return record.is_correct
     if record.judge is None:
         return None
-    return False if has_unclear_reply(record) else record.judge["is_correct"]
+    is_final = has_unclear_reply(record) or is_refused(record)
+    return False if is_final else record.judge["is_correct"]
 
 
 def has_unclear_reply(record: ResponseRecord) -> bool:
     """Whether the judge replied, but neither Yes nor No (departure 3)."""
     return record.judge is not None and record.judge["error"] == UNCLEAR_REPLY
+
+
+def is_refused(record: ResponseRecord) -> bool:
+    """Whether the judge refuses the question for good (departure 3)."""
+    return record.judge is not None and record.judge["error"].startswith(REFUSED)
 
 
 def take_verdicts(records: Iterable[ResponseRecord], by: VerdictsBy) -> list[ResponseRecord]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from relay_verl.engines.base import EngineError
+from relay_verl.engines.base import EngineError, PermanentError
 from relay_verl.jobs.formats import Row
 
 
@@ -42,6 +42,7 @@ class Pool:
         """The result of the least busy worker.
 
         Raises:
+            PermanentError: the query can never be answered.
             EngineError: the worker died, or its engine could not answer.
         """
         if self._local is not None:
@@ -54,6 +55,8 @@ class Pool:
             return await self._actors[index].process.remote(row)
         except RayError as error:
             cause = getattr(error, "cause", None)
+            if isinstance(cause, PermanentError):
+                raise PermanentError(str(cause), concerns_all=cause.concerns_all) from error
             last_line = str(cause or error).strip().splitlines()[-1]  # Ray's own texts end with what happened
             raise EngineError(f"{type(cause or error).__name__}: {last_line}") from error
         finally:

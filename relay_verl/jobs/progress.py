@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -27,6 +27,8 @@ REFRESH_S = 5.0
 """Seconds between two looks at the engines on a terminal."""
 LINE_S = 30.0
 """Seconds between two lines elsewhere, such as in a log file."""
+DELAY_S = 1.0
+"""Seconds before a bar is shown."""
 _SMOOTHING = 0.3
 """Weight of the last interval in a rate."""
 
@@ -153,6 +155,11 @@ class ProgressBar:
         self._bar.set_postfix_str(self._meter.describe(is_whole=True), refresh=False)
         self._bar.close()
 
+    @property
+    def num_done(self) -> int:
+        """Queries that are done, with those of an earlier run."""
+        return int(self._bar.n)
+
     def update(self, num_queries: int = 1) -> None:
         """So many more queries are done."""
         self._bar.update(num_queries)
@@ -165,6 +172,17 @@ class ProgressBar:
             parts = [tokens, f"{self.num_under_way} under way"] if tokens else [f"{self.num_under_way} under way"]
             self._bar.set_postfix_str(", ".join(parts), refresh=False)
             self._bar.refresh()
+
+
+def show_progress(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
+    """tqdm's bar on a terminal; elsewhere a line every LINE_S seconds. Nothing of a work that takes less than DELAY_S.
+
+    `options` are tqdm's.
+    """
+    if sys.stderr.isatty():
+        return tqdm(iterable, **options, delay=DELAY_S)
+    options.pop("position", None)  # lines stand below each other
+    return tqdm(iterable, **options, delay=DELAY_S, file=Lines(sys.stderr), mininterval=LINE_S, maxinterval=LINE_S)
 
 
 class Lines:

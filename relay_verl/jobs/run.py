@@ -1,27 +1,40 @@
 """Runs a long job: queries in, one result each, in any order, without a barrier; progress as it is made.
 
+A first failure is said at once, and failures are counted: a job of which too many fail ends with the cause.
+
 Memory is bounded by the open shards: queries are read as they are needed, and a shard is forgotten when it is written.
-A query that fails leaves no result; the others go on, and the same command tries it again.
+A query that fails leaves no result; the others continue, and the same command tries it again. A query that can never
+be answered (`relay_verl.engines.base.PermanentError`) leaves no result either, but it counts: it is left out of the
+output, the manifest names it with its place and its cause, and it never keeps the job from ending.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
+import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from relay_verl.config import RelaySettings
 from relay_verl.deadlines import Pulse
-from relay_verl.engines.base import EngineError
+from relay_verl.engines.base import EngineError, PermanentError
+from relay_verl.failure_share import FailureShare
 from relay_verl.jobs.formats import Format, Row
-from relay_verl.jobs.progress import ProgressBar, TokenMeter
+from relay_verl.jobs.progress import LINE_S, ProgressBar, TokenMeter
 from relay_verl.jobs.store import JobError, JobStore, Shard
 from relay_verl.versions import versions
+
+logger = logging.getLogger(__name__)
+
+MAX_NAMED = 3
+"""Most queries that a message names."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +47,8 @@ class Job:
     format: Format
     """The output's kind of file."""
     process: Callable[[Row], Awaitable[Any]]
-    """A query's result, as JSON. An EngineError or TimeoutError fails this query alone; past `timeout_s` it is
-    cancelled."""
+    """A query's result, as JSON. An EngineError or TimeoutError fails this query alone, and a PermanentError leaves it
+    out; past `timeout_s` it is cancelled."""
     to_records: Callable[[Row, Any], list[Row]]
     """The output's rows of a query and its result."""
     shard_size: int = 256
@@ -49,10 +62,19 @@ class Job:
     """Numbers on the whole output, which the manifest gets as its `summary`; None leaves it without."""
     max_failures: int = 32
     """Failures in a row after which the job stops: the engine looks dead."""
+    max_failed_share: float = RelaySettings.max_failed_call_share
+    """Largest share of the queries, and of what `find_failure` finds, that may fail; see `relay_verl.failure_share`."""
+    find_failure: Callable[[Any], str | None] = lambda result: None
+    """Why a part of a result is missing that is not worth the whole, such as the judge's verdict of a response; None
+    if it is not missing. The result is kept."""
+    parts: str = "parts"
+    """What `find_failure` looks at, as a message calls it."""
     engines: Mapping[str, Any] = field(default_factory=dict)
     """Who writes, by the names under which their tokens are shown: student, teacher."""
     count_tokens: Callable[[Any], Mapping[str, int]] = lambda result: {}
     """What each of them wrote of a result."""
+    locate: Callable[[Sequence[str]], Mapping[str, str]] = lambda keys: {}
+    """Where queries stand, such as a file and a row, by their keys."""
 
 
 @dataclass
@@ -60,8 +82,11 @@ class _Progress:
     bar: ProgressBar
     meter: TokenMeter
     pulse: Pulse
+    queries: FailureShare
+    parts: FailureShare
     failures: list[str] = field(default_factory=list)
     num_in_a_row: int = 0
+    warned_at: float = -math.inf
     num_resumed: int = 0
 
 
@@ -75,7 +100,7 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
         out: the file to write.
 
     Raises:
-        JobError: it cannot go on, or some queries failed; what is finished is saved.
+        JobError: it cannot continue, some queries failed, or an engine refuses all of them; what is finished is saved.
     """
     started = time.monotonic()
     store = JobStore(out, job.spec, job.format)
@@ -85,19 +110,33 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
     with store:
         meter = TokenMeter(job.engines)
         async with ProgressBar(f"{Path(out).parent.name}/{Path(out).name}", num_queries, meter) as bar:
-            progress = _Progress(bar, meter, Pulse(meter.count_tokens))
-            num_shards = await _run_shards(job, queries, store, progress)
+            queries_share, parts_share = (FailureShare(job.max_failed_share, what) for what in ("queries", job.parts))
+            progress = _Progress(bar, meter, Pulse(meter.count_tokens), queries_share, parts_share)
+            try:
+                num_shards = await _run_shards(job, queries, store, progress)
+            except asyncio.CancelledError as error:  # Ctrl-C; `relay_verl.interruption` tells the note
+                error.add_note(
+                    f"{bar.num_done:,} of {num_queries:,} queries are saved in {store.work}: the same command "
+                    "continues from there"
+                )
+                raise
         if progress.failures:
             raise JobError(
                 f"{len(progress.failures)} of {num_queries} queries failed, the first one: {progress.failures[0]}; the "
                 f"others are saved in {store.work}: the same command goes on from there"
             )
+        refused = store.refused_in(num_shards)
+        if refused and len(refused) == num_queries:
+            store.forget()
+            key, cause = next(iter(refused.items()))
+            raise JobError(f"none of the {num_queries} queries can be answered, the first one: {key}: {cause}")
         store.assemble(
             num_shards,
             {
                 "num_queries": num_queries,
                 "num_resumed": progress.num_resumed,
                 "seconds": round(time.monotonic() - started, 1),
+                "unanswerable": _describe_refused(job, refused),
                 "versions": versions(),
             },
             job.summarize,
@@ -113,7 +152,7 @@ async def _run_shards(job: Job, queries: Iterable[tuple[str, Row]], store: JobSt
             num_shards = index + 1
             keys = [key for key, _ in chunk]
             shard = store.open_shard(index, keys)
-            num_done = len(keys) if shard is None else len(shard.results)
+            num_done = len(keys) if shard is None else shard.num_done
             progress.num_resumed += num_done
             progress.bar.update(num_done)
             if shard is None:
@@ -122,7 +161,7 @@ async def _run_shards(job: Job, queries: Iterable[tuple[str, Row]], store: JobSt
             if shard.is_complete:
                 _finish(job, store, index, shard, rows)
             for key in keys:
-                if key not in shard.results:
+                if key not in shard.results and key not in shard.refused:
                     await start(partial(_run_query, job, store, index, shard, rows, key, progress))
     return num_shards
 
@@ -162,23 +201,53 @@ async def _run_query(
     progress.bar.num_under_way += 1
     try:
         result = await progress.pulse.wait(job.timeout_s, _process(job, rows[key]))
+    except PermanentError as error:
+        if error.concerns_all:
+            raise JobError(
+                f"the engine refuses every query: {error}; what is finished is saved in {store.work}: the same command "
+                "continues from there"
+            ) from error
+        shard.refuse(key, str(error))
     except (EngineError, TimeoutError) as error:
         progress.failures.append(f"{key}: {str(error) or 'it timed out'}")
         progress.num_in_a_row += 1
+        _count(progress, progress.queries, progress.failures[-1], store)
         if progress.num_in_a_row >= job.max_failures:
             raise JobError(
                 f"{progress.num_in_a_row} queries failed in a row, the last one: {progress.failures[-1]}; what is "
                 f"finished is saved in {store.work}: the same command goes on from there"
             ) from error
         return
+    else:
+        shard.add(key, result)
+        progress.meter.add_result(job.count_tokens(result))
+        progress.queries.add(1, 0)
+        _count(progress, progress.parts, job.find_failure(result), store)
     finally:
         progress.bar.num_under_way -= 1
     progress.num_in_a_row = 0
-    shard.add(key, result)
-    progress.meter.add_result(job.count_tokens(result))
     progress.bar.update()
     if shard.is_complete:
         _finish(job, store, index, shard, rows)
+
+
+def _count(progress: _Progress, share: FailureShare, failure: str | None, store: JobStore) -> None:
+    """Count a request that failed, or one that was served if `failure` is None.
+
+    Raises:
+        JobError: too many failed.
+    """
+    if failure is None:
+        share.add(1, 0)
+        return
+    share.add(0, 1, failure)
+    if share.is_over:
+        raise JobError(
+            f"{share.explain()}; what is finished is saved in {store.work}: the same command continues from there"
+        )
+    if time.monotonic() - progress.warned_at >= LINE_S:
+        progress.warned_at = time.monotonic()
+        logger.warning("%s: %s", store.out, share)
 
 
 async def _process(job: Job, row: Row) -> Any:
@@ -186,5 +255,30 @@ async def _process(job: Job, row: Row) -> Any:
 
 
 def _finish(job: Job, store: JobStore, index: int, shard: Shard, rows: Mapping[str, Row]) -> None:
-    records = [record for key in shard.keys for record in job.to_records(rows[key], shard.results[key])]
+    answered = [key for key in shard.keys if key in shard.results]
+    records = [record for key in answered for record in job.to_records(rows[key], shard.results[key])]
     store.finish_shard(index, shard, records)
+
+
+def _describe_refused(job: Job, refused: Mapping[str, str]) -> list[dict[str, str]]:
+    """The queries that can never be answered, for the manifest."""
+    places = job.locate(list(refused)) if refused else {}
+    return [{"query": key, "place": places.get(key, key), "cause": cause} for key, cause in refused.items()]
+
+
+def tell_unanswerable(out: Path, manifest: Mapping[str, Any]) -> str:
+    """What a finished output leaves out, on one line with the first cases; empty if it is whole.
+
+    Args:
+        out: the output.
+        manifest: its manifest.
+    """
+    refused = manifest.get("unanswerable") or []
+    if not refused:
+        return ""
+    named = "; ".join(f"{one['place']}: {one['cause']}" for one in refused[:MAX_NAMED])
+    more = f"; {len(refused) - MAX_NAMED} more in its manifest" if len(refused) > MAX_NAMED else ""
+    return (
+        f"{out}: {len(refused)} of {manifest['num_queries']} queries can never be answered and are left out: "
+        f"{named}{more}"
+    )

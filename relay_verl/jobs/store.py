@@ -3,17 +3,17 @@
     OUT.work/job.json          what the job is; a run with other settings does not continue it
     OUT.work/00003.journal     finished queries of an open shard, a line each, in the order in which they ended
     OUT.work/00003.parquet     a finished shard (or 00003.jsonl), in the order of its queries
+    OUT.work/00003.refused     which of its queries can never be answered, and why; without the file, none
     OUT                        all shards in order, once all are finished; OUT.manifest.json says how it came about
 
-Invariants: a file under its final name is whole; a result counts from the line break that ends it; a query that counts
-is never run again. What was damaged is named, put aside and made anew.
+Invariants: a file under its final name is whole; a result counts from the line break that ends it, and so does a
+refusal; a query that counts is never run again. What was damaged is named, put aside and made anew.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -23,10 +23,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from relay_verl.files import replace_file, replacing
+from relay_verl.files import LockedError, lock, replace_file, replacing
 from relay_verl.jobs.formats import Format, Row
 
 logger = logging.getLogger(__name__)
+
+MAX_NAME_BYTES = 255
+"""Longest name of a file on the usual file systems."""
 
 
 class JobError(RuntimeError):
@@ -39,18 +42,25 @@ def fingerprint(keys: Sequence[str]) -> str:
 
 
 class Shard:
-    """An open shard: its queries in order, and the results that are in so far."""
+    """An open shard: its queries in order, and what is known of them so far."""
 
     def __init__(self, keys: Sequence[str], journal: Path):
         self.keys = keys
         self.results: dict[str, Any] = {}
+        self.refused: dict[str, str] = {}
+        """Why a query can never be answered, by its key."""
         self._journal = journal
         self._read()
 
     @property
     def is_complete(self) -> bool:
-        """Whether every query has its result."""
-        return len(self.results) == len(self.keys)
+        """Whether every query has its result, or its refusal."""
+        return self.num_done == len(self.keys)
+
+    @property
+    def num_done(self) -> int:
+        """Queries with a result or a refusal."""
+        return len(self.results) + len(self.refused)
 
     def add(self, key: str, result: Any) -> None:
         """Keep a result; it counts from here on.
@@ -58,7 +68,20 @@ class Shard:
         Raises:
             JobError: it cannot be written.
         """
-        line = json.dumps({"key": key, "result": result}, allow_nan=False).encode() + b"\n"
+        self._write({"key": key, "result": result})
+        self.results[key] = result
+
+    def refuse(self, key: str, cause: str) -> None:
+        """Note that a query can never be answered; this counts from here on.
+
+        Raises:
+            JobError: it cannot be written.
+        """
+        self._write({"key": key, "refused": cause})
+        self.refused[key] = cause
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        line = json.dumps(entry, allow_nan=False).encode() + b"\n"
         try:
             with self._journal.open("ab", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
@@ -67,7 +90,6 @@ class Shard:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise JobError(f"{self._journal}: {error.strerror}; what is finished is saved") from error
-        self.results[key] = result
 
     def _read(self) -> None:
         """Take what a stopped run left; a line cut short by its end is cut off."""
@@ -78,13 +100,14 @@ class Shard:
         for number, line in enumerate(self._journal.read_bytes().split(b"\n")[:-1], start=1):
             try:
                 entry = json.loads(line)
-                key, result = entry["key"], entry["result"]
+                key, is_refused = entry["key"], "refused" in entry
+                result = str(entry["refused"]) if is_refused else entry["result"]
                 if key not in wanted:
-                    raise ValueError(f"{key!r} is no query of this shard")
+                    raise ValueError(f"{key!r} is not a query of this shard")
             except (ValueError, KeyError, TypeError) as error:
                 logger.warning("%s, line %d is damaged (%s); its query runs again", self._journal, number, error)
                 continue
-            self.results[key] = result
+            (self.refused if is_refused else self.results)[key] = result
             whole += line + b"\n"
         replace_file(self._journal, bytes(whole))
 
@@ -101,13 +124,12 @@ class JobStore:
         self._lock: Any = None
 
     def __enter__(self) -> JobStore:
+        self._check_name()
         try:
             self.work.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.work / "lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise JobError(f"{self.out}: another process is writing it") from None
+            self._lock = lock(self.work / "lock")
+        except LockedError as holder:
+            raise JobError(f"{self.out}: another process is writing it: {holder}") from None
         except OSError as error:
             raise JobError(f"{self.work}: {error.strerror}") from error
         try:
@@ -119,6 +141,13 @@ class JobStore:
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
+
+    def _check_name(self) -> None:
+        """Every file beside the output can be named: the manifest is written last, behind all of the work."""
+        longest = f".{self.manifest.name}.{os.getpid()}.tmp"  # see `relay_verl.files.replacing`
+        spare = MAX_NAME_BYTES - len(longest.encode())
+        if spare < 0:
+            raise JobError(f"{self.out}: its name is {-spare} bytes too long for the files that stand beside it")
 
     def finished_manifest(self) -> dict[str, Any] | None:
         """The manifest if the output is complete; None if there is work to do.
@@ -142,10 +171,28 @@ class JobStore:
         return Shard(keys, journal)
 
     def finish_shard(self, index: int, shard: Shard, records: list[Row]) -> None:
-        """Write a complete shard's records under its final name and forget its journal."""
-        with self._writing(), replacing(self._path(index)) as path:
-            self._format.write(path, records, fingerprint(shard.keys))
+        """Write a complete shard's refusals and its records under their final names and forget its journal."""
+        with self._writing():
+            if shard.refused:
+                replace_file(self._refused(index), json.dumps(shard.refused).encode())
+            else:
+                self._refused(index).unlink(missing_ok=True)
+            with replacing(self._path(index)) as path:
+                self._format.write(path, records, fingerprint(shard.keys))
         self._journal(index).unlink(missing_ok=True)
+
+    def refused_in(self, num_shards: int) -> dict[str, str]:
+        """Why queries of the finished shards can never be answered, by their keys."""
+        refused: dict[str, str] = {}
+        for index in range(num_shards):
+            if self._refused(index).exists():
+                refused |= json.loads(self._refused(index).read_bytes())
+        return refused
+
+    def forget(self) -> None:
+        """Remove the working folder: there is nothing in it to keep. What a network file system does not give up while
+        it is open, such as the lock, stays until the next command."""
+        shutil.rmtree(self.work, ignore_errors=True)
 
     def assemble(
         self,
@@ -160,10 +207,13 @@ class JobStore:
             summary = {} if summarize is None else {"summary": dict(summarize(self.out))}
             text = json.dumps({"job": self._spec, **manifest, **summary}, indent=2)
             replace_file(self.manifest, f"{text}\n".encode())
-        shutil.rmtree(self.work)
+        self.forget()
 
     def _path(self, index: int) -> Path:
         return self.work / f"{index:05d}{self._format.suffix}"
+
+    def _refused(self, index: int) -> Path:
+        return self.work / f"{index:05d}.refused"
 
     def _journal(self, index: int) -> Path:
         return self.work / f"{index:05d}.journal"

@@ -182,6 +182,68 @@ def test_a_batch_without_a_row_says_why(partition: str, queue: None) -> None:
         assert reason in str(error.value)
 
 
+DEAD = SampleStats(
+    "completed", called=True, num_tokens=2, outcomes={"failed": 24}, failure="http://h/v1: HTTP 401: who are you"
+)
+DROPPED = SampleStats(
+    "teacher_failed", called=True, num_tokens=2, outcomes={"failed": 24}, failure="Connection refused"
+)
+
+
+def test_a_batch_whose_calls_fail_is_a_warning_and_ends_the_run_behind_its_step(
+    queue: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    buffer = make_buffer(timeout_s=20, max_failed_call_share=0.5)
+    put_group([DEAD, SILENT], "train")
+    batch, _ = buffer.sample(global_steps=3, partition_id="train", batch_size=1)
+    tq.kv_clear(keys=batch.keys, partition_id="train")
+    warning = (
+        "relay_verl: warning: step 3: 24 of 24 calls to the teacher failed (100%), the latest: http://h/v1: HTTP 401"
+    )
+    assert warning in capsys.readouterr().err
+    assert buffer.end_reason.startswith("relay.max_failed_call_share=0.5: 24 of 24 calls")
+    assert "HTTP 401: who are you" in buffer.end_reason
+
+
+def test_a_user_who_continues_without_a_teacher_is_only_warned(queue: None, capsys: pytest.CaptureFixture[str]) -> None:
+    buffer = make_buffer(timeout_s=20, max_failed_call_share=1)
+    put_group([DEAD, SILENT], "train")
+    batch, _ = buffer.sample(global_steps=3, partition_id="train", batch_size=1)
+    tq.kv_clear(keys=batch.keys, partition_id="train")
+    assert "step 3: 24 of 24 calls" in capsys.readouterr().err
+    assert buffer.end_reason is None
+
+
+def test_a_validation_whose_calls_fail_ends_the_run_before_its_first_step_alone(queue: None) -> None:
+    buffer = make_buffer(timeout_s=20)
+    put_group([DEAD], "val")
+    with pytest.raises(TeacherError, match=r"relay\.max_failed_call_share=0\.5: .*HTTP 401.*no step was begun"):
+        buffer.sample(global_steps=0, partition_id="val", batch_size=1)
+    clear("g", "g_0_0", partition="val")
+    put_group([SILENT], "train")
+    batch, _ = buffer.sample(global_steps=1, partition_id="train", batch_size=1)
+    tq.kv_clear(keys=batch.keys, partition_id="train")
+    put_group([DEAD], "val")
+    batch, _ = buffer.sample(global_steps=1, partition_id="val", batch_size=1)
+    tq.kv_clear(keys=batch.keys, partition_id="val")
+    assert buffer.end_reason is None, "the next step decides"
+
+
+def test_groups_that_are_replaced_without_end_end_the_run(queue: None) -> None:
+    """With `on_teacher_failure=drop` verl's asynchronous modes replace every group of a dead teacher."""
+    put_prompt("lost", "failure", relay=[DROPPED.to_dict()], relay_number=1)
+    with pytest.raises(TeacherError, match=r"24 of 24 calls to the teacher failed \(100%\), the latest: Connection"):
+        make_buffer(RelayReplayBufferAsync, timeout_s=20).sample(global_steps=1, partition_id="train", batch_size=1)
+    clear("lost")
+
+
+def test_a_batch_without_a_row_says_why_its_calls_failed(queue: None) -> None:
+    put_prompt("lost", "failure", relay=[DROPPED.to_dict()], relay_number=1)
+    with pytest.raises(NoSampleError, match=r"the latest failed call: Connection refused"):
+        make_buffer(timeout_s=20).sample(global_steps=1, partition_id="train", batch_size=1)
+    clear("lost")
+
+
 SILENT = SampleStats("completed", num_tokens=2)
 SAID = [
     # partition, samples, needs a teacher, warns, why

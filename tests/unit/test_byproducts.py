@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from relay_verl import byproducts
 from relay_verl.byproducts import by_product, cause_of
 from relay_verl.checkpoints import metrics_log
-from relay_verl.data.content import text_of
 from relay_verl.evaluation.trace import read_responses
+from relay_verl.messages import text_of
 from relay_verl.samples import SampleLog
 
 from .test_samples import PROMPT, TOKENIZER, sample

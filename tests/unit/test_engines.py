@@ -14,7 +14,7 @@ from relay_verl.deadlines import LONGEST_WAIT
 from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines import EndpointEngine, EngineError, Generation, GuardedEngine, ScriptedEngine
 from relay_verl.engines.base import NEUTRAL_SAMPLING
-from relay_verl.engines.endpoint import CONNECT_TIMEOUT_S
+from relay_verl.engines.client import CONNECT_TIMEOUT_S
 from relay_verl.engines.load import EngineLoad, read_load
 from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.types import RelayStatus
@@ -207,7 +207,7 @@ BAD_ANSWERS = [
     ((404, {"error": {"message": "no such path"}}), "the wrong path"),
     ((401, {"error": {"message": "who are you"}}), "no key"),
     ((400, {"error": {"message": "prompt too long"}}), "a request it does not take"),
-    ((500, {"error": {"message": "boom"}}), "it broke"),
+    ((500, {"error": {"message": "boom"}}, {"Retry-After-Ms": "1"}), "it broke"),
 ]
 
 
@@ -224,7 +224,7 @@ BAD_MODELS = [
     ({"object": "list", "data": [{"id": "other", "object": "model"}]}, "not the one asked for"),
     ({}, "another JSON object"),
     (b"<html>Welcome</html>", "a web page"),
-    ((500, {"error": {"message": "boom"}}), "it broke"),
+    ((500, {"error": {"message": "boom"}}, {"Retry-After-Ms": "1"}), "it broke"),
 ]
 
 
@@ -243,7 +243,7 @@ async def test_endpoint_names_the_models_there_are(fake_vllm: Any) -> None:
 
 async def test_endpoint_that_is_down_is_an_engine_error(fake_vllm: Any) -> None:
     fake_vllm.stop()
-    engine = EndpointEngine(fake_vllm.url, "big")
+    engine = EndpointEngine(fake_vllm.url, "big", num_retries=0)
     for ask in (engine.model, lambda: engine.generate([1], max_tokens=1), lambda: engine.tokenize("x")):
         with pytest.raises(EngineError, match=r"127\.0\.0\.1"):
             await ask()
@@ -261,7 +261,7 @@ async def test_endpoint_that_is_slow_is_an_engine_error(fake_vllm: Any) -> None:
 
 @pytest.mark.parametrize(("timeout_s", "connect_s"), [(7200.0, CONNECT_TIMEOUT_S), (0.05, 0.05)])
 async def test_a_connection_does_not_get_a_responses_time(timeout_s: float, connect_s: float) -> None:
-    timeout = EndpointEngine("http://127.0.0.1:9/v1", timeout_s=timeout_s)._client.timeout
+    timeout = EndpointEngine("http://127.0.0.1:9/v1", timeout_s=timeout_s)._client.openai.timeout
     assert timeout.connect == connect_s
     assert timeout.read == LONGEST_WAIT * timeout_s, "a request in the endpoint's queue is silent"
 

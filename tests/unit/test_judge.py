@@ -23,8 +23,9 @@ from relay_verl.evaluation.agreement import agreement
 from relay_verl.evaluation.judge import API_KEY_ENV, MAX_BODY_BYTES, MAX_REPLY_CHARS, Judge, make_judge
 from relay_verl.evaluation.judge_prompt import make_messages, read_verdict, says_something
 from relay_verl.evaluation.judge_results import _answer_of, judge_results
-from relay_verl.evaluation.records import JudgeText, ResponseRecord, read_records, write_records
+from relay_verl.evaluation.records import REFUSED, JudgeText, ResponseRecord, read_records, write_records
 from relay_verl.evaluation.results import MANIFEST, RESPONSES, VERDICTS
+from relay_verl.evaluation.verdicts import VerdictsBy, verdict_of
 from relay_verl.grading import MAX_ANSWER_CHARS, last_boxed
 from relay_verl.jobs import JobError
 
@@ -247,7 +248,7 @@ FAILURES = [
     ((401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}), "provided: ***", "it quotes the key"),
     ((400, {"error": {"message": "prompt too long"}}), "prompt too long", "a request it does not take"),
     ((429, {"error": {"message": "quota exceeded"}}), "quota exceeded", "no money left"),
-    ((302, {}, {"Location": "http://127.0.0.1:9/"}), "Error", "it sends us to where nobody is"),
+    ((302, {}, {"Location": "http://127.0.0.1:9/"}), "refused", "it sends us to where nobody is"),
 ]
 
 
@@ -342,11 +343,13 @@ def in_turn(*answers: Any) -> Callable[[Any], Any]:
     return lambda body: left.pop(0) if len(left) > 1 else left[0]
 
 
+SOON = {"Retry-After-Ms": "1"}
+
 RETRIES = [
     # first answers, tries, why
-    ([(429, {})], 2, "too many requests"),
-    ([(500, {}), (503, b"")], 3, "overloaded"),
-    ([b"<html>", (408, {})], 3, "a proxy's page"),
+    ([(429, {}, SOON)], 2, "too many requests"),
+    ([(500, {}, SOON), (503, b"", SOON)], 3, "overloaded"),
+    ([b"<html>", (408, {}, SOON)], 3, "a proxy's page"),
     ([(400, {})], 1, "will not change"),
     ([(401, {})], 1, "will not change"),
     ([(404, {})], 1, "will not change"),
@@ -362,7 +365,7 @@ async def test_what_may_pass_is_tried_again(fake_vllm: Any, answers: list[Any], 
 
 
 async def test_the_number_of_tries_is_bounded(fake_vllm: Any) -> None:
-    fake_vllm.routes[CHAT] = (503, {})
+    fake_vllm.routes[CHAT] = (503, {}, SOON)
     await make(fake_vllm, num_retries=3).judge(QUESTION, "56", "56")
     assert len(fake_vllm.requests) == 4
 
@@ -380,7 +383,15 @@ async def test_retry_after_is_kept_to(fake_vllm: Any) -> None:
     assert asked_at[1] - asked_at[0] >= 0.95
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "-5", "1e9", "Wed, 21 Oct 2015 07:28:00 GMT", "9" * 5000, ""])
+@pytest.mark.parametrize("value", ["1e9", "9" * 5000, "86400"])
+async def test_a_retry_after_of_days_is_not_waited_for(fake_vllm: Any, value: str) -> None:
+    fake_vllm.routes[CHAT] = (429, {"error": {"message": "come back"}}, {"Retry-After": value})
+    text = await make(fake_vllm, num_retries=1).judge(QUESTION, "56", "56")
+    assert "come back" in text["error"]
+    assert len(fake_vllm.requests) == 1
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-5", "Wed, 21 Oct 2015 07:28:00 GMT", ""])
 async def test_a_retry_after_that_is_no_number_of_seconds_is_passed_over(fake_vllm: Any, value: str) -> None:
     fake_vllm.routes[CHAT] = in_turn((429, {}, {"Retry-After": value}), reply("Yes"))
     assert (await make(fake_vllm, num_retries=1).judge(QUESTION, "56", "56"))["is_correct"] is True
@@ -414,7 +425,7 @@ async def test_a_judge_that_comes_back_is_asked_again(fake_vllm: Any) -> None:
 
 
 async def test_rate_limits_that_pass_do_not_open_the_circuit(fake_vllm: Any) -> None:
-    limited = [answer for _ in range(6) for answer in ((429, {}), (429, {}), reply("Yes"))]
+    limited = [answer for _ in range(6) for answer in ((429, {}, SOON), (429, {}, SOON), reply("Yes"))]
     fake_vllm.routes[CHAT] = in_turn(*limited, reply("Yes"))
     judge = make(fake_vllm, num_retries=2, breaker_threshold=2)
     assert [(await judge.judge(QUESTION, "56", "56"))["is_correct"] for _ in range(6)] == [True] * 6
@@ -525,12 +536,12 @@ BAD_OPTIONS = [
     (None, "big", "model 'big' is given without an address"),
     ("http://h/v1", None, "http://h/v1 is given without a model"),
     ("http://h/v1", " ", "http://h/v1 is given without a model"),
-    ("", "big", "'' is no address"),
-    ("localhost:8000/v1", "big", "'localhost:8000/v1' is no address that begins with http:// or https://"),
-    ("ftp://h/v1", "big", "'ftp://h/v1' is no address"),
+    ("", "big", "'' is not an address"),
+    ("localhost:8000/v1", "big", "'localhost:8000/v1' is not an address that begins with http:// or https://"),
+    ("ftp://h/v1", "big", "'ftp://h/v1' is not an address"),
     ("http:///v1", "big", "names a host"),
-    ("http://h:99999/v1", "big", "a port that can be"),
-    ("http://[::1", "big", "is no address"),
+    ("http://h:99999/v1", "big", "a valid port"),
+    ("http://[::1", "big", "is not an address"),
     (f"http://me:{KEY}@h/v1", "big", f"holds a key or a query; a key goes in {API_KEY_ENV}"),
     (f"me:{KEY}@h/v1", "big", "holds a key or a query"),
     (f"http://h/v1?key={KEY}", "big", "holds a key or a query"),
@@ -654,6 +665,36 @@ async def test_a_folder_s_judging_goes_on_where_it_stopped(fake_vllm: Any, tmp_p
     await judge_results(tmp_path, make(fake_vllm))
     assert len(fake_vllm.requests) - num_before == 3, "the others are not asked again"
     assert all(r.judge is not None for r in read_records(tmp_path / RESPONSES))
+
+
+async def test_an_answer_that_the_judge_refuses_is_recorded_and_the_others_are_judged(
+    fake_vllm: Any, tmp_path: Path
+) -> None:
+    """Such as a question that is too long for it, or that its content filter stops."""
+    refused = {"error": {"message": "maximum context length is 64 tokens"}}
+    fake_vllm.routes[CHAT] = lambda body: (400, refused) if quoted(body, "answer") == "57" else compares(body)
+    write_folder(tmp_path, some_records())
+    agreed = await judge_results(tmp_path, make(fake_vllm, breaker_threshold=100))
+    assert (agreed.num_both_right, agreed.num_no_verdict) == (3, 3)
+    written = read_records(tmp_path / RESPONSES)
+    for response in written:
+        assert response.judge is not None
+        is_refused = response.answer == "57"
+        assert response.judge["error"].startswith(REFUSED) == is_refused
+        assert ("maximum context length" in response.judge["error"]) == is_refused
+        assert verdict_of(response, VerdictsBy.JUDGE) is not None, "a report by judge has a verdict of each"
+    num_asked = len(fake_vllm.requests)
+    assert await judge_results(tmp_path, make(fake_vllm)) == agreed
+    assert len(fake_vllm.requests) == num_asked, "there is nothing left to do"
+
+
+async def test_a_judge_that_refuses_whoever_asks_stops_the_job(fake_vllm: Any, tmp_path: Path) -> None:
+    fake_vllm.routes[CHAT] = lambda body: (401, {"error": {"message": "wrong key"}})
+    write_folder(tmp_path, some_records())
+    with pytest.raises(JobError, match=r"refuses every query: .*wrong key"):
+        await judge_results(tmp_path, make(fake_vllm), max_concurrency=1)
+    assert len(fake_vllm.requests) == 1
+    assert all(r.judge is None for r in read_records(tmp_path / RESPONSES))
 
 
 STORED = [

@@ -266,3 +266,35 @@ UNIONS = [
 @pytest.mark.parametrize(("intervals", "length", "why"), UNIONS, ids=[case[2] for case in UNIONS])
 def test_union_length(intervals: list[tuple[float, float]], length: float, why: str) -> None:
     assert union_length(intervals) == length
+
+
+# ---- an accuracy of 0 or 1 ----
+
+
+@pytest.mark.parametrize("num", [1, 5, 30, 500])
+@pytest.mark.parametrize("is_correct", [True, False])
+def test_an_accuracy_at_the_border_keeps_a_width(num: int, is_correct: bool) -> None:
+    """Zero of 30 and zero of 500 are not the same evidence (lm-evaluation-harness#4070)."""
+    records = [record(id=str(i), sample=s, is_correct=is_correct) for i in range(num) for s in range(2)]
+    interval = estimate(accuracy([records], ["tiny/mul"]))
+    reach = 1.96**2 / (num + 1.96**2)  # Wilson's, by questions: samples of one question are alike
+    assert interval.value == float(is_correct)
+    assert (interval.low, interval.high) == pytest.approx((1 - reach, 1.0) if is_correct else (0.0, reach), abs=1e-4)
+
+
+def test_only_an_accuracy_at_the_border_does() -> None:
+    nobody_called = [record(id=str(i), calls=[], num_calls=0, num_teacher_tokens=0) for i in range(9)]
+    interval = estimate(call_rate([nobody_called], ["tiny/mul"]))
+    assert (interval.low, interval.high) == (0.0, 0.0), "a student without a teacher cannot call"
+    mixed = [record(id=str(i), is_correct=i < 4) for i in range(9)]
+    interval = estimate(accuracy([mixed], ["tiny/mul"]))
+    assert 0.0 < interval.low < interval.value < interval.high < 1.0
+
+
+def test_benchmarks_at_the_border_share_its_reach() -> None:
+    records = [
+        record(id=str(i), benchmark=b, is_correct=False) for b, num in (("a", 10), ("b", 40)) for i in range(num)
+    ]
+    interval = estimate(accuracy([records], ["a", "b"]))
+    reaches = [1.96**2 / (num + 1.96**2) / 2 for num in (10, 40)]
+    assert interval.high == pytest.approx(math.hypot(*reaches), abs=1e-4)

@@ -23,7 +23,7 @@ from relay_verl.evaluation.report.share_figure import share_figure
 from relay_verl.evaluation.report.tables import own_tables, paper_tables, teachers_lines, teachers_table
 from relay_verl.evaluation.report.terms import terms_of
 from relay_verl.evaluation.results import find_results, read_result
-from relay_verl.evaluation.verdicts import VerdictsBy, has_unclear_reply, is_for_judge, verdict_of
+from relay_verl.evaluation.verdicts import VerdictsBy, has_unclear_reply, is_for_judge, is_refused, verdict_of
 from relay_verl.files import replace_file
 
 Block = Table | Picture
@@ -188,10 +188,12 @@ def _tell_verdicts(groups: Groups) -> str:
     records = [record for record in records if is_for_judge(record.benchmark)]
     num_without = sum(record.answer is None for record in records)
     num_unclear = sum(map(has_unclear_reply, records))
+    num_refused = sum(map(is_refused, records))
+    refused = f" So do {num_refused:,} that it refuses." if num_refused else ""
     return (
         f"Accuracy is by {_name_judge(groups)}, and by rule where answers are letters or words, as on MMLU-Pro and "
         f"BBEH. Of {len(records):,} responses for the judge {num_without:,} have no answer and are wrong without "
-        f"being asked about; {num_unclear:,} replies that are neither Yes nor No count as wrong."
+        f"being asked about; {num_unclear:,} replies that are neither Yes nor No count as wrong.{refused}"
     )
 
 

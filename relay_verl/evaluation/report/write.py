@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from relay_verl.byproducts import by_product
 from relay_verl.config import ConfigError
 from relay_verl.evaluation.curves import NUM_STEPS_TO_SMOOTH, plot_curves
 from relay_verl.evaluation.paper import Size, paper
@@ -124,16 +125,17 @@ def _paper_blocks(groups: Groups, size: str) -> list[Block]:
     title = paper().sizes[size].title
     blocks: list[Block | None] = [
         router_table(groups, size, f"Figure 1 in numbers: {title}"),
-        router_figure(groups, size),
+        _drawn(router_figure, groups, size),
     ]
     has_figure_3 = any(entry.table == "Figure 3" and entry.row == f"{size}/relay" for entry in paper().entries)
     if has_figure_3 or groups.find(f"{size}/relay"):
         blocks += [
             teachers_table(groups, size, f"Figure 3 in numbers: other teachers of {title} (%)"),
-            teachers_figure(teachers_lines(groups, size), size),
+            _drawn(teachers_figure, teachers_lines(groups, size), size),
         ]
     if groups.of_size(size):
-        blocks += [directions_table(groups, size), benchmarks_figure(groups, size), calls_figure(groups, size)]
+        blocks.append(directions_table(groups, size))
+        blocks += [_drawn(benchmarks_figure, groups, size), _drawn(calls_figure, groups, size)]
     return [block for block in blocks if block]
 
 
@@ -146,7 +148,7 @@ def _own_section(groups: Groups, size: Size) -> Section:
     is_all = len(shown) == len(groups.groups)  # then "Your evaluations" has this table
     blocks: list[Block | None] = [
         None if is_all else conditions_table(f"Every condition, {size.title}", shown),
-        share_figure(groups, size.name),
+        _drawn(share_figure, groups, size.name),
         differences_table(groups, size.name),
         claims,
     ]
@@ -154,13 +156,21 @@ def _own_section(groups: Groups, size: Size) -> Section:
     if len(paper().groups[size.average]) > 1:
         blocks += [
             *own_tables(groups, size.name),
-            teachers_figure(teachers_lines(groups, size.name), size.name),
-            benchmarks_figure(groups, size.name),
+            _drawn(teachers_figure, teachers_lines(groups, size.name), size.name),
+            _drawn(benchmarks_figure, groups, size.name),
         ]
-    blocks += [router_table(groups, size.name, f"Figure 1 on {size.title}"), calls_figure(groups, size.name)]
+    blocks.append(router_table(groups, size.name, f"Figure 1 on {size.title}"))
+    blocks.append(_drawn(calls_figure, groups, size.name))
     note = "The paper has no numbers for it; what can be compared is the direction of each claim."
     measured = tuple(block for block in blocks if block and block.is_measured)
     return _captioned(Section(size.heading, measured, note), groups, has_paper=False)
+
+
+def _drawn(figure: Callable[..., Picture | None], *arguments: object) -> Picture | None:
+    """A picture, or None where drawing it fails: the tables of a report stand without it."""
+    with by_product(f"the report's {figure.__name__}"):
+        return figure(*arguments)
+    return None
 
 
 def _captioned(section: Section, groups: Groups, *, has_paper: bool = True) -> Section:

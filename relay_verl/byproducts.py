@@ -1,4 +1,4 @@
-"""By-products: pages, pictures, logs, cards, summaries and progress, which a run has for people and no later step needs.
+"""By-products: pages, pictures, logs, cards, summaries, progress: made for people, and needed by no later step.
 
 Invariant: a by-product that fails costs itself and a warning with its cause; the work that it accompanies continues.
 Of each kind of by-product a process warns once. An interrupt is not a failure: it ends the work as ever.

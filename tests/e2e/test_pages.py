@@ -244,12 +244,12 @@ def test_the_page_opens_on_calls_and_the_conditions_are_side_by_side(
     )
     with open_tab(tmp_path / "page.html", width=width) as tab:
         assert len(set(tab.evaluate(lefts))) == num_columns
-        first = tab.evaluate("document.querySelector('.question').innerText")
+        first = tab.evaluate("document.querySelector('.question').textContent")
         order = sorted(CONDITIONS, key=lambda name: first.index(name))
         assert order == ["trained relay", "student alone", "untrained relay", "teacher alone"]
         assert tab.evaluate("document.querySelector('article .call').dataset.note") == "6 of 30 · call limit"
         assert "max_tokens_per_call" in tab.evaluate("document.querySelector('article .call').title")
-        text = tab.evaluate("document.body.innerText")
+        text = tab.evaluate("document.getElementById('list').textContent")
         assert "<|im_end|>" not in text and "That is all.∎" in text
         assert tab.evaluate("document.querySelector('.end').title") == "end of the text: <|im_end|>"
         assert "sums" in tab.evaluate("document.querySelector('dl').textContent")
@@ -259,7 +259,7 @@ def test_a_training_opens_on_its_last_step(tmp_path: Path) -> None:
     records, options = PAGES["a training"]
     write_page(records, tmp_path / "page.html", "title", **options)
     with open_tab(tmp_path / "page.html") as tab:
-        steps = tab.evaluate("[...document.querySelectorAll('article strong')].map((part) => part.innerText)")
+        steps = tab.evaluate("[...document.querySelectorAll('article strong')].map((part) => part.textContent)")
     assert steps[:8] == ["step 29"] * 8 and steps[8] == "step 28"
 
 

@@ -251,7 +251,7 @@ def test_the_page_opens_on_calls_and_the_conditions_are_side_by_side(
         assert "max_tokens_per_call" in tab.evaluate("document.querySelector('article .call').title")
         text = tab.evaluate("document.getElementById('list').textContent")
         assert "<|im_end|>" not in text and "That is all.∎" in text
-        assert tab.evaluate("document.querySelector('.end').title") == "end of the text: <|im_end|>"
+        assert tab.evaluate("document.querySelector('article .end').title") == "end of the text: <|im_end|>"
         assert "sums" in tab.evaluate("document.querySelector('dl').textContent")
 
 

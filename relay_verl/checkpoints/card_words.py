@@ -19,7 +19,7 @@ _BARE = re.compile(r"([^=]+=)((?:file:)?(?:~|\.{1,2})?/[^,'\"\[\]{}]*)")
 """An override whose value is one path, blanks and all."""
 _URL = re.compile(r"\b(https?|grpc|tcp)://[^\s,'\"\[\](){}]+")
 _OWN_FOLDERS = ("trainer.default_local_dir", "hydra.run.dir", "hydra.sweep.dir", "trainer.resume_from_path")
-"""Overrides that say where a run's files go, which nobody else's run needs."""
+"""Overrides that say where a run's files go, which no other run needs."""
 
 
 def without_paths(text: str) -> str:

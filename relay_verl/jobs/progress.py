@@ -135,14 +135,16 @@ class ProgressBar:
         is_terminal = file.isatty()
         self._meter = meter
         self._every_s = REFRESH_S if is_terminal else LINE_S
-        self._bar = tqdm(
-            total=num_queries,
-            desc=name,
-            unit="query",
-            smoothing=0.05,
-            file=file if is_terminal else Lines(file),
-            mininterval=0.1 if is_terminal else float("inf"),  # there the ticker alone prints
-        )
+        self._bar = tqdm(disable=True)
+        with by_product(_WHAT):  # it prints at once
+            self._bar = tqdm(
+                total=num_queries,
+                desc=name,
+                unit="query",
+                smoothing=0.05,
+                file=file if is_terminal else Lines(file),
+                mininterval=0.1 if is_terminal else float("inf"),  # there the ticker alone prints
+            )
         self._ticker: asyncio.Task[None] | None = None
         self.num_under_way = 0
 

@@ -233,9 +233,7 @@ def _add_curves(document: Document, metrics: Mapping[str, Path], out: Path, grou
     )
     references = _references(groups)
     if references:
-        note += (
-            " Dotted: accuracy of the models alone in the evaluation, on other questions than those of the training."
-        )
+        note += " Dotted: the models alone in the evaluation, whose questions are not those of the training."
     sections = list(document.sections)
     with by_product("the report's learning curves"):
         plot_curves(metrics, file.with_suffix(".png"), references=references)

@@ -1,8 +1,8 @@
 """The width of an interval where all questions of a benchmark were answered alike. Pure.
 
-A bootstrap of such questions has no width, though 40 right answers of 40 do not show that all are right. Where a measure
-counts right answers, such a stratum has the interval of a binomial proportion at its end (Wilson's, which is z²/(n+z²)
-wide), combined with those of the others as independent errors are.
+A bootstrap of such questions has no width, though 40 right answers of 40 do not show that all are right. Where a
+measure counts right answers, such a stratum has the interval of a binomial proportion at its end (Wilson's, which is
+z²/(n+z²) wide), combined with those of the others as independent errors are.
 """
 
 from __future__ import annotations

@@ -10,10 +10,8 @@ makes one bootstrap serve all of them:
 - two measures over the same questions are resampled together: the paired bootstrap of their difference.
 
 Over several training seeds their spread takes the place of the bootstrap: Student's t interval for a mean, Welch's
-for a difference. `Estimate.basis` says which one it was.
-
-Where all questions were answered alike a bootstrap has no width; a count of right answers keeps one
-(`relay_verl.evaluation.alike`), a share by construction, such as the call ratio of a teacher alone, none.
+for a difference. `Estimate.basis` says which one it was. Where all questions were answered alike a bootstrap has no
+width: a count of right answers keeps one (`alike`), a share by construction (a teacher's call ratio) none.
 """
 
 from __future__ import annotations

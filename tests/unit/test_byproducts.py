@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from relay_verl import byproducts
+from relay_verl import byproducts, step_line
 from relay_verl.byproducts import by_product, cause_of
 from relay_verl.checkpoints import metrics_log
 from relay_verl.data import report
@@ -227,3 +228,11 @@ def test_a_picture_of_data_that_fails_costs_no_line(
     line = report.report_filter(tmp_path / "train.parquet", OmegaConf.create({"relay": {"max_calls": 0}}))
     assert "3 of 5 queries" in line and "picture" not in line
     assert "No space left on device" in caplog.text
+
+
+def test_a_line_of_a_step_that_cannot_be_printed_costs_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = type("Tracking", (), {"log": lambda self, data, step, backend=None: "logged"})
+    step_line.install(SimpleNamespace(Tracking=kind))
+    monkeypatch.setattr(sys, "stderr", FullDisk(is_terminal=False))
+    for metrics in ({"relay/accuracy": 0.5}, {"relay/accuracy": None}, {"relay/accuracy": "x"}):
+        assert kind().log(metrics, 1) == "logged"  # type: ignore[attr-defined]

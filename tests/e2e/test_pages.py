@@ -45,7 +45,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shown(tab: Tab) -> list[str]:
     """The cards in the list: condition, id, and sample if there are several."""
     id = "card.querySelector('.id') ?? card.closest('.question').querySelector('.id')"
-    names = f"[card.querySelector('strong'), {id}, card.querySelector('.sample')].map((part) => part?.innerText ?? '')"
+    names = f"[card.querySelector('strong'), {id}, card.querySelector('.sample')].map((part) => part?.textContent ?? '')"
     cards = tab.evaluate(f"[...document.querySelectorAll('#list article')].map((card) => {names})")
     return [" ".join(filter(None, card)) for card in cards]
 

@@ -15,8 +15,8 @@ $(VENV)/ready: .ci/requirements-cpu.txt .ci/setup setup.cfg
 
 setup: $(VENV)/ready  ## the virtual environment, for CPU
 
-quickstart: $(VENV)/ready  ## build the tiny pair, train its relay, evaluate: everything in outputs/quickstart
-	$(PY) examples/tiny/quickstart.py --out $(OUT)
+quickstart: $(VENV)/ready  ## build the tiny pair, train its relay, evaluate: all in outputs/quickstart; 20 min
+	$(PY) -m relay_verl quickstart --out $(OUT)
 
 real: $(VENV)/ready  ## the chain on a real pair, 0.5B and 1.5B, in outputs/real; hours
 	$(PY) examples/real/real.py --out outputs/real

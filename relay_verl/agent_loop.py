@@ -68,8 +68,10 @@ class RelayAgentLoop(AgentLoopBase):
         }
 
     def _make_bridge(self, teacher: TeacherSettings, engine: TokenEngine, template: Mapping[str, Any]) -> TextBridge:
-        theirs = load_tokenizer(teacher, self.tokenizer)
-        ends = read_vocabulary(teacher.path or teacher.own_tokenizer, theirs).end_ids
+        trusts = bool(self.config.actor_rollout_ref.model.get("trust_remote_code", False))
+        theirs = load_tokenizer(teacher, self.tokenizer, trust_remote_code=trusts)
+        address = teacher.path or teacher.own_tokenizer
+        ends = read_vocabulary(address, theirs, trust_remote_code=trusts).end_ids
         return TextBridge(engine, theirs, self.tokenizer, template, ends)
 
     def _make_decoder(self, teacher: TeacherSettings, engine: TokenEngine | None, greedy: bool) -> RelayDecoder:

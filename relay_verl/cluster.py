@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.cpu.threads import share_cores
+from relay_verl.data.parquet import first_line
 from relay_verl.engines.base import EngineError, TokenEngine
+from relay_verl.overrides import check_single_values
 from relay_verl.ray_start import start_ray
 
 
@@ -42,6 +45,7 @@ def compose_overrides(overrides: Sequence[str], trainer: str = "ppo_trainer") ->
     from relay_verl.catalog.choice import check_overrides, the_recipe
 
     chosen = the_recipe(overrides)
+    check_single_values(overrides)
     with initialize_config_module("verl.trainer.config", version_base=None):
         try:
             config = hydra_compose(trainer, overrides=list(overrides))
@@ -52,6 +56,36 @@ def compose_overrides(overrides: Sequence[str], trainer: str = "ppo_trainer") ->
     return config
 
 
+def resolve(config: Any) -> None:
+    """Put the values of a composed config's interpolations into it, as they are in this process.
+
+    Workers, those of other nodes too, may have other variables and other packages: what was checked here is what they
+    get.
+
+    Raises:
+        ConfigError: one has no value; names the key.
+    """
+    from omegaconf import OmegaConf
+
+    check_references(config)
+    OmegaConf.resolve(config)
+
+
+def check_references(config: Any) -> None:
+    """Each interpolation of a composed config, such as `${oc.env:RELAY_STUDENT}`, has a value in this process.
+
+    Raises:
+        ConfigError: one has none; names the key.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error.msg or error).splitlines()[0]}") from None
+
+
 def template_of(config: Any) -> dict[str, Any]:
     """A recipe's arguments of the chat template."""
     from omegaconf import OmegaConf
@@ -60,17 +94,34 @@ def template_of(config: Any) -> dict[str, Any]:
     return OmegaConf.to_container(template, resolve=True) if OmegaConf.is_config(template) else dict(template)  # type: ignore[return-value]
 
 
+def prompt_spec(config: Any, tokenizer: str | None) -> dict[str, Any]:
+    """What else than the models and `template_of` decides a row's prompt, for a job's spec; None where a recipe leaves
+    it to the model.
+
+    Args:
+        config: a composed recipe.
+        tokenizer: whose tokenizer was asked for.
+    """
+    from omegaconf import OmegaConf
+
+    own = OmegaConf.select(config, "actor_rollout_ref.model.custom_chat_template")
+    return {"tokenizer": tokenizer, "chat_template": own}
+
+
 def tokenizer_at(config: Any, path: str) -> Any:
     """The tokenizer at `path` as training loads the student's, so that one row is one prompt wherever it is asked: with
     the recipe's own chat template (`actor_rollout_ref.model.custom_chat_template`) if it has one.
 
     Raises:
-        ConfigError: no response could end, or no question be put to it.
+        ConfigError: it does not load, no response could end, or no question be put to it.
     """
     from verl.utils import hf_tokenizer
 
     model = config.actor_rollout_ref.model
-    tokenizer = hf_tokenizer(path, trust_remote_code=model.get("trust_remote_code", False))
+    try:
+        tokenizer = hf_tokenizer(path, trust_remote_code=model.get("trust_remote_code", False))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} {explain_tokenizer_error(error)}") from None
     own_template = model.get("custom_chat_template")
     if own_template is not None:
         tokenizer.chat_template = own_template
@@ -79,6 +130,13 @@ def tokenizer_at(config: Any, path: str) -> Any:
     if not tokenizer.chat_template:
         raise ConfigError(f"{path}: its tokenizer has no chat template; a question cannot be put to it")
     return tokenizer
+
+
+def explain_tokenizer_error(error: BaseException) -> str:
+    """Why a tokenizer does not load, as the end of a line that names it."""
+    if "trust_remote_code" in str(error):
+        return "has a tokenizer of its own code: set actor_rollout_ref.model.trust_remote_code=true if you trust it"
+    return f"has no tokenizer that loads: {first_line(error)}"
 
 
 def tokenizer_path_of(config: Any, model: str) -> str:
@@ -108,11 +166,18 @@ def ray_cluster(
     import ray
 
     if ray.is_initialized():
+        resolve(config)
         yield
         return
     num_together = num_gpus if turns is None else max((num_gpus_of(models) for models in turns), default=0)
     share_cores(config, num_together, is_deterministic=is_deterministic)
-    start_ray(config, log_to_driver=False, **({"num_gpus": num_gpus} if config.trainer.device == "cpu" else {}))
+    start_ray(
+        config,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        **({"num_gpus": num_gpus} if config.trainer.device == "cpu" else {}),
+    )
+    resolve(config)
     try:
         yield
     finally:

@@ -7,9 +7,11 @@ what is allowed.
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
@@ -19,6 +21,8 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from relay_verl.engines.address import check_address
 from relay_verl.policies import TRAINABLE, FixedLength, Learned, TeacherFree, make_policy, needs_teacher
 from relay_verl.relay_config import FixedCommand, OnTeacherFailure, RelayConfig
+from relay_verl.secrets import HIDDEN, hide
+from relay_verl.suggestions import suggest
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -48,6 +52,12 @@ def _check_top_k(top_k: int) -> int:
     return top_k
 
 
+def _check_key_variable(name: str) -> str:
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is None:
+        raise ValueError("expected the name of an environment variable that holds the key, not the key")
+    return name
+
+
 @dataclass(frozen=True)
 class TeacherSettings:
     """The large model: vLLM replicas of our own (`path`), or an OpenAI-compatible endpoint (`base_url`)."""
@@ -60,7 +70,7 @@ class TeacherSettings:
     """Endpoint instead of `path`, such as http://127.0.0.1:8000/v1; it must take and return token ids, as vLLM does."""
     model: str | None = None
     """Name of the model at the endpoint; its first one if None."""
-    api_key_env: str = "RELAY_TEACHER_API_KEY"
+    api_key_env: Annotated[str, AfterValidator(_check_key_variable)] = "RELAY_TEACHER_API_KEY"
     """Environment variable that holds the endpoint's key, if it wants one."""
     num_replicas: Count = 1
     """vLLM replicas, each on `tensor_parallel_size` GPUs of its own."""
@@ -313,7 +323,7 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
         if not values["teachers"]:
             raise ConfigError("relay.teacher: []: an empty list; give at least one teacher")
     try:
-        settings = TypeAdapter(RelaySettings).validate_python(values)
+        settings = _validator().validate_python(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(item) for item in error.errors())) from None
     length = make_policy(settings.policy).fixed_length()
@@ -326,6 +336,20 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
     return settings
 
 
+def check_endpoint(key: str, url: str, api_key_env: str) -> None:
+    """Raise ConfigError, which names `key`, unless `url` can be an endpoint's address and holds no secret."""
+    try:
+        check_address(url, api_key_env)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from None
+
+
+@cache
+def _validator() -> TypeAdapter[RelaySettings]:
+    """Made once: that takes longer than all that it validates."""
+    return TypeAdapter(RelaySettings)
+
+
 def _check_teachers(settings: RelaySettings) -> None:
     """Raise ConfigError on what one field alone does not show."""
     listed = {f"relay.teachers.{index}": teacher for index, teacher in enumerate(settings.teachers)}
@@ -335,10 +359,7 @@ def _check_teachers(settings: RelaySettings) -> None:
                 f"{key}: both path={teacher.path!r} and base_url={teacher.base_url!r} are given; give one"
             )
         if teacher.base_url is not None:
-            try:
-                check_address(teacher.base_url, teacher.api_key_env)
-            except ValueError as error:
-                raise ConfigError(f"{key}.base_url: {error}") from None
+            check_endpoint(f"{key}.base_url", teacher.base_url, teacher.api_key_env)
         if key in listed and not teacher.is_given:
             raise ConfigError(f"{key}: no teacher given; set its path (a model) or base_url (an endpoint)")
         if teacher.tokenizer is not None and not teacher.text_bridge:
@@ -369,8 +390,10 @@ def _explain(item: Any) -> str:
     location = [str(part) for part in item["loc"]]
     key = ".".join(["relay", *location])
     if item["type"] == "unexpected_keyword_argument":
-        return f"{key}: unknown key; allowed: {', '.join(_fields_at(location[:-1]))}"
-    return f"{key}: {item['input']!r}: {item['msg'].removeprefix('Value error, ')}"
+        allowed = _fields_at(location[:-1])
+        return f"{key}: unknown key; allowed: {', '.join(allowed)}{suggest(location[-1], allowed)}"
+    shown = HIDDEN if location[-1:] == ["api_key_env"] else repr(hide(key, item["input"]))
+    return f"{key}: {shown}: {item['msg'].removeprefix('Value error, ')}"
 
 
 def _fields_at(location: list[str]) -> list[str]:

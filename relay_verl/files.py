@@ -1,11 +1,24 @@
-"""Files that are either the old one or the whole new one, whenever the process ends."""
+"""Files that are either the old one or the whole new one, whenever the process ends; and one writer at a time.
+
+A lock is the operating system's, held by the process: one that is killed leaves none behind.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+logger = logging.getLogger(__name__)
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, 524)
+"""How network file systems without locks refuse one (524 is the kernel's own ENOTSUPP)."""
 
 
 @contextmanager
@@ -25,3 +38,35 @@ def replace_file(path: Path, content: bytes) -> None:
     """Write `content` so that a reader sees either the old file or the whole new one; makes the folder."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+class LockedError(Exception):
+    """Another process holds the lock; the message says which: `process 12 on host a`."""
+
+
+def lock(file: Path) -> IO[str]:
+    """Hold the lock of `file` until the result is closed or this process ends; the file says who holds it.
+
+    Raises:
+        LockedError: another process holds it.
+        OSError: the file cannot be written.
+    """
+    held = open(file, "a+", encoding="utf-8")  # noqa: SIM115 (it stays open) and not "w", which would empty the holder's line
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held.seek(0)
+        holder = held.readline().strip()
+        held.close()
+        raise LockedError(holder or "another process") from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            held.close()
+            raise
+        logger.warning(
+            "%s: the file system has no locks (%s): see that no second command writes there", file, error.strerror
+        )
+    held.truncate(0)
+    held.write(f"process {os.getpid()} on host {socket.gethostname()}\n")
+    held.flush()
+    return held

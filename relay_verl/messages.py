@@ -1,7 +1,9 @@
-"""The messages of a chat, whose content is a text or a list of parts. Pure.
+"""The messages of a chat, as a chat template gets them. Pure.
 
 Invariant: a chat is one prompt, whichever way its texts are spelled. Chat templates of text models print a list of
-parts as Python shows it, so the parts are joined before a template reads them, in training and everywhere else.
+parts as Python shows it, so the parts are joined before a template reads them, in training and everywhere else. A table
+has each key that one of its messages has in all of them, as null or as an empty list; a template may take a message
+with `tool_calls` in it for one that calls a tool, so keys that hold nothing are left out.
 
     {"role": "user", "content": "What is 7*8?"}
     {"role": "user", "content": [{"type": "text", "text": "What is "}, {"type": "text", "text": "7*8?"}]}
@@ -31,17 +33,46 @@ def content_text(content: object) -> str | None:
     return None if None in texts else "".join(text for text in texts if text is not None)
 
 
-def plain_messages(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The messages with each list of text parts as one text; what is not text stays as it is.
+def text_of(content: object) -> str:
+    """The content as text: parts joined, a part that is not text by its type in brackets, '' for null.
 
-    >>> plain_messages([{"role": "user", "content": [{"type": "text", "text": "7*8?"}]}])
+    >>> text_of("7*8?"), text_of([{"type": "text", "text": "7*"}, {"type": "image"}, {"text": "8?"}]), text_of(None)
+    ('7*8?', '7*[image]8?', '')
+    """
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Mapping):
+        text = content.get("text")
+        return text if isinstance(text, str) else f"[{content.get('type') or 'part'}]"
+    if isinstance(content, Iterable):
+        return "".join(map(text_of, content))
+    return str(content)
+
+
+def plain_messages(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with each list of text parts as one text, and without keys that hold nothing.
+
+    Raises:
+        ValueError: a content has parts that are not text, such as an image.
+
+    >>> plain_messages([{"role": "user", "content": [{"type": "text", "text": "7*8?"}], "tool_calls": None}])
     [{'role': 'user', 'content': '7*8?'}]
     """
     plain = []
     for message in messages:
-        text = content_text(message.get("content"))
-        plain.append(dict(message) if text is None else {**message, "content": text})
+        filled = {key: value for key, value in message.items() if key == "content" or not _is_nothing(value)}
+        content = filled.get("content")
+        if content is not None and (text := content_text(content)) is None:
+            raise ValueError(f"a message's content is not a text or a list of text parts: {content!r:.80}")
+        plain.append(filled if content is None else {**filled, "content": text})
     return plain
+
+
+def _is_nothing(value: object) -> bool:
+    """Whether a table holds this where a message has no such key."""
+    return value is None or (isinstance(value, list | tuple) and not value)
 
 
 def _part_text(part: object) -> str | None:

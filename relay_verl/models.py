@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.config import TeacherSettings
+from relay_verl.config import ConfigError, TeacherSettings
 from relay_verl.data.files import sha256_of
 
 _WEIGHTS = (".safetensors", ".bin")
@@ -23,6 +24,19 @@ _OTHERS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer
 def is_endpoint(address: str) -> bool:
     """Whether this is an endpoint's URL."""
     return address.startswith(("http://", "https://"))
+
+
+def check_folder_name(key: str, address: str) -> None:
+    """vLLM finds a model's weights by a pattern that begins with the folder's name, which must not be one itself.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if not is_endpoint(address) and glob.has_magic(address):
+        raise ConfigError(
+            f"{key}: {address}: vLLM reads '[', '*' and '?' in a folder's name as a pattern, and finds no weights: "
+            "rename the folder, or give a link to it whose name has none of them"
+        )
 
 
 def student_of(config: Any) -> str | None:

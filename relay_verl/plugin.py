@@ -64,6 +64,7 @@ def _register() -> None:
     _install_after("verl.trainer.ppo.v1.trainer_base", "relay_verl.teacher_watch")
     _install_after("verl.utils.checkpoint.checkpoint_handler", "relay_verl.checkpoints.warmup_record")
     _install_after("verl.utils.tracking", "relay_verl.checkpoints.metrics_log")
+    _install_after("verl.utils.tracking", "relay_verl.step_line")
     for schedule in ("verl.workers.config.optimizer", "verl.workers.engine.fsdp.transformer_impl"):
         _install_after(schedule, "relay_verl.linear_schedule")
     _import_after("verl.experimental.agent_loop", "relay_verl.agent_loop")

@@ -24,6 +24,7 @@ import numpy as np
 
 from relay_verl.data.warmup import draw_num_tokens
 from relay_verl.protocol import CLOSE, OPEN, Call
+from relay_verl.suggestions import suggest
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,9 @@ class StudentAlone(Policy):
 class TeacherFree(StudentAlone):
     """The sampler bans both strings of the command, as in the paper's teacher-free setting (5.3).
 
-    vLLM bans the token sequences that its tokenizer makes of each string, alone and behind a blank: four sequences, not
-    every way to write the characters (Qwen3 has 92 other tokens that end in `<`). A command that gets through is text:
-    it is not served.
+    vLLM bans the token sequences that its tokenizer makes of each string, alone and behind a blank: at most four
+    sequences, not every way to write the characters (Qwen3 has 92 other tokens that end in `<`). A command that gets
+    through is text: it is not served.
     """
 
     def student_sampling(self) -> Mapping[str, Any]:
@@ -137,6 +138,8 @@ POLICIES: dict[str, type[Policy]] = {
     "teacher_alone": TeacherAlone,
 }
 """The policies without a number."""
+_SPELLINGS = (*POLICIES, "fixed_20", "random_0.01", "router_0.5")
+"""What a misspelt policy is compared with."""
 _FIXED = re.compile(r"fixed_([1-9][0-9]{0,5})")
 _RATED = re.compile(r"(random|router)_(0(?:\.[0-9]+)?|1(?:\.0+)?)")
 
@@ -161,8 +164,9 @@ def make_policy(name: str, seed: int = 0) -> Policy:
         return TeacherAlone() if np.random.default_rng(seed).random() < rate else StudentAlone()
     if name not in POLICIES:
         raise ValueError(
-            f"policy: {name!r} is not one of {', '.join(POLICIES)}, fixed_N (such as fixed_20), random_P (such as "
-            "random_0.01), router_P (such as router_0.5)"
+            f"policy: {name!r} is not one of {', '.join(POLICIES)}, fixed_N (such as "
+            "fixed_20), random_P (such as random_0.01), router_P (such as router_0.5)"
+            f"{suggest(name, _SPELLINGS)}"
         )
     return POLICIES[name]()
 

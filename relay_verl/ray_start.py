@@ -1,7 +1,8 @@
-"""Ray, started or joined as verl's trainer does it, with one line for each way in which that fails.
+"""Ray, started or joined as verl's trainer does it, with a one-line error for each way in which that fails.
 
 Invariant: what `start_ray` starts has the runtime environment that verl's `run_ppo` would give it, so that the trainer,
-which takes a Ray that runs already, finds what it expects.
+which takes a Ray that runs already, finds what it expects; and its workers have what the driver's environment says
+(`relay_verl.worker_environment`).
 """
 
 from __future__ import annotations
@@ -9,11 +10,17 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from relay_verl import cpu
 from relay_verl.config import ConfigError
+from relay_verl.worker_environment import carry, key_variables
 
 CONNECT_DEADLINE_S = 10.0
 STARTS_A_CLUSTER = {
@@ -28,6 +35,17 @@ STARTS_A_CLUSTER = {
     "_temp_dir",
 }
 """Arguments of `ray.init` that start a cluster; Ray refuses them, or ignores them, beside an address."""
+LONGEST_SOCKET_PATH = 107
+"""Bytes of the path of a socket on Linux."""
+SHORT_FOLDER = "/tmp"
+VLLMS_PART = len("/00000000-0000-0000-0000-000000000000")
+"""Bytes of it that are vLLM's."""
+CLIENT_LINE = (
+    "a Ray client does not hand this command's environment to the workers, which have that of their nodes; give the "
+    "address of the cluster itself, HOST:PORT, or submit the command as a job"
+)
+RAYS_PART = len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store")
+"""Bytes of it that are Ray's, below its folder."""
 
 
 def ray_options(config: Any) -> dict[str, Any]:
@@ -69,14 +87,39 @@ def start_ray(config: Any, **changes: Any) -> None:
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a submitted job and its recipe may both set a variable
     options = ray_options(config) | changes
     address = options.get("address") or os.environ.get("RAY_ADDRESS")
-    if address and address != "local":
+    is_joined = bool(address) and address != "local"
+    if address and is_joined:
         options = {name: value for name, value in options.items() if name not in STARTS_A_CLUSTER}
         _check_answers(address)
+    else:
+        _check_socket_paths(options.get("_temp_dir"))
+    if (address or "").startswith("ray://"):  # the proxy of a Ray client takes no function
+        print(f"relay_verl: {address}: {CLIENT_LINE}", file=sys.stderr)
+    else:
+        options["runtime_env"] = carry(options["runtime_env"], os.environ, key_variables(config))
     try:
-        ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        with nullcontext() if is_joined else _logical_gpus():
+            ray.init(**options)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         ray.shutdown()
         raise ConfigError(explain(error, address)) from error
+
+
+@contextmanager
+def _logical_gpus() -> Iterator[None]:
+    """Let Ray start on CPU with the GPUs that a recipe declares, which are logical, whatever devices the user shows.
+
+    `CUDA_VISIBLE_DEVICES=""` says that there is no GPU, and Ray refuses to declare more GPUs than it shows.
+    """
+    from ray._private.accelerators import get_accelerator_manager_for_resource
+
+    name = get_accelerator_manager_for_resource("GPU").get_visible_accelerator_ids_env_var()
+    value = os.environ.pop(name, None) if cpu.is_chosen() else None
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ[name] = value
 
 
 def explain(error: BaseException, address: str | None) -> str:
@@ -103,7 +146,45 @@ def explain(error: BaseException, address: str | None) -> str:
             "RAY_ADDRESS=local to start another, or end it with `ray stop`"
         )
     line = " ".join(texts[0].split())
-    return f"{where} cannot be joined: {line}" if address else f"Ray does not start: {line}"
+    return f"{where} cannot be joined: {line}" if address else f"Ray does not start: {line}{_remedy(error)}"
+
+
+def _remedy(error: BaseException) -> str:
+    """What to do about an error of a Ray that starts here, as the end of a sentence; empty if it says so itself."""
+    text = str(error)
+    if isinstance(error, UnicodeError):
+        return "; a path has letters that this locale cannot write: set PYTHONUTF8=1 and LC_ALL=C.UTF-8"
+    if "VISIBLE_DEVICES contains" in text:
+        return "; lower ray_kwargs.ray_init.num_gpus, or let the variable show as many GPUs"
+    if "AF_UNIX" in text:
+        return f"; set RAY_TMPDIR to a shorter folder, such as {SHORT_FOLDER}"
+    if isinstance(error, OSError):
+        home = os.path.expanduser("~")
+        if error.filename and f"{error.filename}{os.sep}".startswith(f"{home}{os.sep}"):
+            return f"; HOME={home} must be a folder that can be written: set HOME to one"
+        return "; set RAY_TMPDIR to a folder that can be written"
+    return ""
+
+
+def _check_socket_paths(temp_dir: str | None) -> None:
+    """The sockets of Ray, and those of vLLM's processes, have paths that Linux takes."""
+    from ray._common.utils import get_default_system_temp_dir
+
+    if temp_dir is None:
+        folder, room = get_default_system_temp_dir(), LONGEST_SOCKET_PATH - RAYS_PART
+        name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+        if len(os.fsencode(folder)) > room:
+            raise ConfigError(
+                f"{name}={folder}: {len(os.fsencode(folder))} bytes; Ray's sockets leave {room} for its folder: set "
+                f"RAY_TMPDIR to a shorter one, such as {SHORT_FOLDER}"
+            )
+    folder = os.environ.get("VLLM_RPC_BASE_PATH") or tempfile.gettempdir()
+    room = LONGEST_SOCKET_PATH - VLLMS_PART
+    if len(os.fsencode(folder)) > room:
+        raise ConfigError(
+            f"TMPDIR={folder}: {len(os.fsencode(folder))} bytes; vLLM's sockets leave {room} for its folder: set "
+            f"TMPDIR to a shorter one, such as {SHORT_FOLDER}"
+        )
 
 
 def _check_answers(address: str) -> None:

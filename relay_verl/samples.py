@@ -1,29 +1,29 @@
 """Responses of the training, kept to be read: `relay-verl trace CHECKPOINTS/samples`.
 
 A group is chosen by its number, so that every worker decides alone; each becomes one file of records.
+
+Invariant: `write` never raises: whatever is wrong with a group's record or its folder costs a warning, not the group.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from relay_verl.byproducts import by_product
 from relay_verl.config import RelaySettings
 from relay_verl.data.prompts import strip_wrapper
 from relay_verl.data.truths import truth_of, truth_text
 from relay_verl.evaluation.records import ResponseRecord, write_records
 from relay_verl.grading import Verdict
-from relay_verl.messages import content_text
+from relay_verl.messages import text_of
 from relay_verl.tokenization import TokenBytes
 from relay_verl.types import RelayTrajectory
-
-logger = logging.getLogger(__name__)
 
 RESOLUTION = 2**31
 """A group's number is below this (`relay_verl.data.seeds`)."""
@@ -54,16 +54,15 @@ class SampleLog:
         self, number: int, prompt: dict[str, Any], samples: Sequence[tuple[RelayTrajectory, Verdict, float]]
     ) -> None:
         """Write a group's samples, each with the seconds it took, if the group's number is among the chosen ones.
-        A folder that cannot be written is a warning."""
+        What fails is a warning."""
         if number >= self.share * RESOLUTION or not samples:
             return
-        step = int(prompt["global_steps"])
-        path = self.folder / f"step_{step:06d}_{number:08x}.jsonl"
-        records = [self._record(step, prompt, index, *sample) for index, sample in enumerate(samples)]
-        try:
+        # records are made in the block too: rows of others hold what no code here expects
+        with by_product(f"a logged group in {self.folder}"):
+            step = int(prompt["global_steps"])
+            path = self.folder / f"step_{step:06d}_{number:08x}.jsonl"
+            records = [self._record(step, prompt, index, *sample) for index, sample in enumerate(samples)]
             await asyncio.to_thread(write_records, path, records)
-        except OSError as error:  # what is kept to be read must not cost a group of the training
-            logger.warning("%s could not be written: %s", path, error.strerror or error)
 
     def _record(
         self,
@@ -74,13 +73,16 @@ class SampleLog:
         verdict: Verdict,
         latency_s: float,
     ) -> ResponseRecord:
-        question = strip_wrapper(content_text(list(prompt["raw_prompt"])[-1]["content"]) or "")
+        messages = list(prompt["raw_prompt"])
+        question = strip_wrapper(text_of(messages[-1].get("content"))) if messages else ""
+        extra = prompt.get("extra_info")
+        id = extra.get("id") if isinstance(extra, Mapping) else None
         return ResponseRecord.of(
             trajectory,
             verdict,
             condition=f"step {step}",
             benchmark=str(prompt.get("data_source", "train")),
-            id=str((prompt.get("extra_info") or {}).get("id", prompt["uid"])),
+            id=str(prompt["uid"] if id is None else id),
             sample=sample,
             question=question,
             ground_truth=truth_text(truth_of(prompt["reward_model"])),

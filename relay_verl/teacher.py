@@ -16,6 +16,7 @@ from relay_verl.config import ConfigError, RelaySettings, TeacherSettings
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.engines.guard import GuardedEngine
+from relay_verl.models import check_folder_name
 from relay_verl.reservation import find_reserved, reserve, start_in
 from relay_verl.vocabulary import read_vocabulary
 
@@ -47,8 +48,11 @@ async def start_teachers(config: Any, settings: RelaySettings, tokenizer: Any) -
         import ray
 
         check_resources(ray.available_resources(), needed, f"the {len(anywhere)} teachers")
+    trusts = bool(config.actor_rollout_ref.model.get("trust_remote_code", False))
     starts = (
-        start_teacher(config, teacher, load_tokenizer(teacher, tokenizer), name=suffix_of(index))
+        start_teacher(
+            config, teacher, load_tokenizer(teacher, tokenizer, trust_remote_code=trusts), name=suffix_of(index)
+        )
         for index, teacher in enumerate(teachers)
     )
     groups = await asyncio.gather(*starts)
@@ -60,13 +64,25 @@ def suffix_of(index: int) -> str:
     return str(index) if index else ""
 
 
-def load_tokenizer(teacher: TeacherSettings, students: Any) -> Any:
+def load_tokenizer(teacher: TeacherSettings, students: Any, *, trust_remote_code: bool = False) -> Any:
     """What a teacher reads and writes with: its own tokenizer behind a text bridge, else the student's."""
     if teacher.own_tokenizer is None:
         return students
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(teacher.own_tokenizer)
+    return AutoTokenizer.from_pretrained(teacher.own_tokenizer, trust_remote_code=trust_remote_code)
+
+
+def open_endpoint(settings: TeacherSettings) -> EndpointEngine:
+    """The engine at `settings.base_url`."""
+    assert settings.base_url is not None
+    return EndpointEngine(
+        settings.base_url,
+        settings.model,
+        api_key_env=settings.api_key_env,
+        timeout_s=settings.timeout_s,
+        num_retries=settings.num_retries,
+    )
 
 
 async def start_teacher(
@@ -78,16 +94,10 @@ async def start_teacher(
         ConfigError: the cluster lacks the resources, or the replicas did not start within `start_timeout_s`.
     """
     if settings.base_url is not None:
-        endpoint = EndpointEngine(
-            settings.base_url,
-            settings.model,
-            api_key_env=settings.api_key_env,
-            timeout_s=settings.timeout_s,
-            num_retries=settings.num_retries,
-        )
-        return TeacherGroup(_guard(endpoint, settings), [])
+        return TeacherGroup(_guard(open_endpoint(settings), settings), [])
     if settings.path is None:
         return None
+    check_folder_name("model", settings.path)
     import ray
 
     if settings.node_resource is not None:

@@ -80,7 +80,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what `pip install --no-deps --target` leaves, from a copy: pip leaves things where it builds."""
     root, folder = Path(__file__).parents[1], tmp_path_factory.mktemp("installation")
     source, target = folder / "source", folder / "plugin"
-    for name in ("relay_verl", "recipes"):
+    for name in ("relay_verl", "recipes", "examples/tiny"):
         shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns("__pycache__", ".*_cache"))
     for name in ("setup.cfg", "pyproject.toml", "README.md"):
         shutil.copy(root / name, source)

@@ -37,11 +37,11 @@ import torch
 import world
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging
 
 from relay_verl.data.warmup import insert_calls
+from relay_verl.jobs.progress import show_progress
 from relay_verl.protocol import find_calls, format_call
 
 IGNORED = -100
@@ -121,7 +121,7 @@ def train(model: Any, examples: list[torch.Tensor], stage: Pretraining, name: st
         for o in optimizers
     ]
     model.train()
-    for _ in tqdm(range(stage.steps), desc=name, position=MODELS.index(name), mininterval=1):
+    for _ in show_progress(range(stage.steps), desc=name, position=MODELS.index(name)):
         chosen = torch.randint(len(examples), (stage.batch_size,)).tolist()
         batch = pad_sequence([examples[i] for i in chosen], batch_first=True, padding_value=IGNORED)
         input_ids, labels = batch[:, :-1, 0].clamp(min=0), batch[:, 1:, 1]  # [batch, length - 1]
@@ -277,7 +277,9 @@ def main() -> None:
     settings = Settings(seed=arguments.seed).scaled(arguments.steps_scale)
     models = MODELS if arguments.other else MODELS[:2]
     manifest = build(arguments.out, settings, models=models, should_force=arguments.force)
-    print(json.dumps({key: manifest[key] for key in ("measured", "build_seconds")}, indent=2))
+    for name, measured in manifest["measured"].items():
+        accuracy = ", ".join(f"{label} {share:.0%}" for label, share in measured["accuracy_greedy"].items())
+        print(f"{name}: {measured['num_parameters']:,} parameters; accuracy alone: {accuracy}")
 
 
 if __name__ == "__main__":

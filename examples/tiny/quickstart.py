@@ -1,6 +1,6 @@
 """From nothing to a trained relay on two cores: the tiny pair, its warm-up and filter, GRPO, evaluation.
 
-    python examples/tiny/quickstart.py --out outputs/quickstart
+    relay-verl quickstart --out outputs/quickstart
 
 Leaves in the folder: table.md, curves.png, samples.html, results/ (every response), and the models. A second run goes
 on where a stopped one ended.
@@ -9,46 +9,80 @@ on where a stopped one ended.
 import argparse
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+from rich.table import Table
 from stage_one import build_pair, variables, warm_up_and_filter
 from tables import seeded, tiny_exam
 
+from relay_verl import interruption
+from relay_verl.byproducts import by_product
 from relay_verl.cluster import compose
 from relay_verl.evaluation.curves import plot_curves
 from relay_verl.evaluation.page import write_page
+from relay_verl.evaluation.paper import paper
 from relay_verl.evaluation.results import read_result
 from relay_verl.evaluation.runner import Condition, evaluate
-from relay_verl.evaluation.table import gap_recovered, summarize, to_markdown
+from relay_verl.evaluation.table import ConditionSummary, gap_recovered, summarize, to_markdown
 from relay_verl.pipeline import train
 
-BENCHMARKS = {"tiny/add": "'+' (student's)", "tiny/mul": "'*' (teacher's)", "tiny/hash": "'#' (nobody's)"}
+BENCHMARKS = {"tiny/add": "sums", "tiny/mul": "products", "tiny/hash": "hashes"}
+LEFT = {
+    "samples.html": "open this first: every response of the evaluation, the teacher's tokens marked",
+    "curves.png": "how it learned",
+    "table.md": "the table above in full",
+    "train/samples.html": "responses of the training",
+    "pair/": "both models and their data",
+}
+"""What to open at the end."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("outputs/quickstart"), help="where everything goes")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the training run")
-    parser.add_argument("--steps", type=int, default=80, help="steps of the training run; the recipe has 100")
-    options = parser.parse_args()
-    out: Path = options.out.resolve()
+def run(out: Path, seed: int = 1, steps: int = 80) -> None:
+    """All of it, in the folder `out`.
+
+    Args:
+        out: the folder.
+        seed: of the training run.
+        steps: of the training run; the recipe has 100.
+
+    Raises:
+        StageError: a stage failed; names its log.
+    """
     started = time.monotonic()
     os.environ |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
+    print(
+        f"About 20 minutes on two CPU cores, less on more. Everything goes to {out}; the same command continues a "
+        "stopped run."
+    )
+    try:
+        run_stages(out, seed, steps)
+    except KeyboardInterrupt as error:
+        error.add_note(f"what is finished is in {out}: the same command continues from there")
+        raise
+    print(f"\nDone in {(time.monotonic() - started) / 60:.1f} min. What to look at, in {out}:")
+    for name, what in LEFT.items():
+        print(f"  {name:<19} {what}")
+    print("Next: `relay-verl recipes` lists what can be trained on GPUs, and the README's section On GPUs says how.")
 
+
+def run_stages(out: Path, seed: int, steps: int) -> None:
+    """The four stages; each leaves what is there already."""
     pair = out / "pair"
-    print("1/4 the pair: a student that adds, a teacher that also multiplies")
+    print("1/4 the pair, 3 to 4 min: a student that adds, a teacher that also multiplies", flush=True)
     build_pair(pair)
-    print("2/4 stage one: the student's warm-up, and the teacher's filter")
+    print("2/4 stage one, 3 min: the student's warm-up, and the teacher's filter", flush=True)
     warm_up_and_filter(pair)
-    print("3/4 training: verl's GRPO trainer, +recipe=relay_tiny")
-    overrides = [*seeded(options.seed), f"trainer.total_training_steps={options.steps}"]
-    run = train("relay_tiny", out / "train", overrides=overrides, variables=variables(pair))
-    print("4/4 evaluation on questions the training never saw")
+    print("3/4 training, 10 min: verl's GRPO trainer, +recipe=relay_tiny", flush=True)
+    overrides = [*seeded(seed), f"trainer.total_training_steps={steps}"]
+    trained = train("relay_tiny", out / "train", overrides=overrides, variables=variables(pair))
+    print("4/4 evaluation, 2 to 3 min, on questions the training never saw", flush=True)
     teacher, results = str(pair / "teacher"), out / "results"
     conditions = [
         Condition("student alone", results / "student_alone", str(pair / "student"), policy="student_alone"),
         Condition("untrained relay", results / "untrained", str(pair / "student_warm"), teacher),
-        Condition("trained relay", results / "trained", str(run.student), teacher),
+        Condition("trained relay", results / "trained", str(trained.student), teacher),
         Condition("teacher alone", results / "teacher_alone", None, teacher, policy="teacher_alone"),
     ]
     evaluate(compose("relay_tiny"), conditions, tiny_exam(pair))
@@ -60,12 +94,49 @@ def main() -> None:
     )
     verdict = f"The trained relay recovers {recovered:.0%} of the gap between student and teacher on '*'."
     (out / "table.md").write_text(f"{table}\n\n{verdict}\n")
-    plot_curves({"relay_tiny": run.metrics}, out / "curves.png")
-    title = "relay_verl: the tiny world, before and after"
-    write_page(records, out / "samples.html", title, summaries=summaries, names=BENCHMARKS)
-    print(f"\n{table}\n\n{verdict}")
-    print(f"\n{out}: table.md, curves.png, samples.html; {(time.monotonic() - started) / 60:.1f} min")
+    with by_product("the picture of the training"):
+        # training has the questions that the filter kept: those of the two families that a model can solve
+        alone = {
+            f"{each.condition}, held-out + and *": (each.accuracy["tiny/add"] + each.accuracy["tiny/mul"]) / 2
+            for each in summaries
+            if each.condition in ("student alone", "teacher alone")
+        }
+        plot_curves({"relay_tiny": trained.metrics}, out / "curves.png", references=alone)
+    with by_product("the page of responses"):
+        write_page(
+            records,
+            out / "samples.html",
+            "The tiny world before and after training",
+            summaries=summaries,
+            names=BENCHMARKS,
+            notes={name: paper().benchmarks[name].about for name in BENCHMARKS},
+            lead="trained relay",
+        )
+    Console(highlight=False).print(short_table(summaries))
+    print(verdict)
+
+
+def short_table(summaries: Sequence[ConditionSummary]) -> Table:
+    """What a terminal of 80 columns holds of the table."""
+    table = Table(box=None, pad_edge=False, title="Right answers in %, on 40 questions each")
+    table.add_column("who answers")
+    for name in ("+", "*", "#", "responses that call", "tokens by the teacher"):
+        table.add_column(name, justify="right")
+    for each in summaries:
+        right = (f"{each.accuracy[name]:.0%}" for name in BENCHMARKS)
+        table.add_row(each.condition, *right, f"{each.overall_call_rate:.0%}", f"{each.pooled_call_ratio:.1%}")
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("outputs/quickstart"), help="where everything goes")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the training run")
+    parser.add_argument("--steps", type=int, default=80, help="steps of the training run; the recipe has 100")
+    options = parser.parse_args()
+    run(options.out.resolve(), options.seed, options.steps)
 
 
 if __name__ == "__main__":
-    main()
+    with interruption.reported("quickstart"):
+        main()

@@ -36,6 +36,7 @@ from relay_verl.grading import Grader, kind_of
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines
 from relay_verl.models import as_student, model_at
+from relay_verl.preflight.commands import check_bench
 from relay_verl.tokenization import chat_ids
 from relay_verl.vocabulary import read_vocabulary
 
@@ -43,13 +44,15 @@ from relay_verl.vocabulary import read_vocabulary
 def bench_eval(config: Any, student: str, teacher: str, exam: Exam, rounds: int) -> str:
     """Start both models and time the three ways on the exam; gives the table and how far the ways agree."""
     settings = read_settings(config.relay)
-    tokenizer = tokenizer_at(config, tokenizer_path_of(config, student))
+    tokenizer_path = tokenizer_path_of(config, student)
+    tokenizer = tokenizer_at(config, tokenizer_path)
     vocabulary = read_vocabulary(student, tokenizer)
     models = {student: as_student(settings.teacher, student), teacher: model_at(teacher, settings.teacher)}
     max_tokens = int(config.data.max_response_length)
     max_context = config.actor_rollout_ref.rollout.max_model_len
     rules = Rules("bench", "learned", settings, max_tokens, max_context, template_of(config), exam.seed)
     queries = list(exam.queries())
+    check_bench([query["row"] for _, query in queries], tokenizer, tokenizer_path, rules.template)
     texts: dict[str, list[tuple[str, bool]]] = {}
 
     async def run(folder: Path) -> str:

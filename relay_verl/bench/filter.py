@@ -27,6 +27,7 @@ from relay_verl.data.solvability import COLUMN, PassCount
 from relay_verl.data.truths import truth_of
 from relay_verl.grading import grade, kind_of
 from relay_verl.jobs import run_job
+from relay_verl.preflight.commands import check_generator
 from relay_verl.tokenization import chat_ids
 
 
@@ -45,6 +46,7 @@ def bench_filter(config: Any, source: Source, rounds: int) -> str:
     if path is None:
         raise ConfigError("relay.teacher.path: the benchmark starts the teacher itself; give a model")
     tokenizer = tokenizer_at(config, path)
+    check_generator(plan_filter(config, source), source, tokenizer)
     verdicts: dict[str, list[bool | None]] = {}
 
     async def run(folder: Path, offline: Way) -> str:

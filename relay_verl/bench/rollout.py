@@ -17,6 +17,9 @@ from typing import Any
 
 from relay_verl.bench.timing import time_rounds, to_markdown
 from relay_verl.decoder import Relay, RelayDecoder
+from relay_verl.engines.base import TokenEngine
+from relay_verl.engines.guard import GuardedEngine
+from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.tokenization import chat_ids
 from relay_verl.types import RelayTrajectory
 from relay_verl.vocabulary import read_vocabulary
@@ -36,8 +39,11 @@ def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mappin
     from relay_verl.cluster import ray_cluster, start_models, template_of, tokenizer_at, tokenizer_path_of
     from relay_verl.config import read_settings
     from relay_verl.models import as_student, model_at
+    from relay_verl.preflight.commands import check_bench
 
-    tokenizer = tokenizer_at(config, tokenizer_path_of(config, student))
+    tokenizer_path = tokenizer_path_of(config, student)
+    tokenizer = tokenizer_at(config, tokenizer_path)
+    check_bench(rows, tokenizer, tokenizer_path, template_of(config))
     vocabulary = read_vocabulary(student, tokenizer)
 
     async def run() -> str:
@@ -55,7 +61,7 @@ def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mappin
                 end_ids=vocabulary.end_ids,
             ),
         )
-        single_turn = _single_turn_loop(config, engines[student], tokenizer)
+        single_turn = single_turn_loop(config, engines[student], tokenizer)
         template = template_of(config)
         prompts = [chat_ids(tokenizer, row["prompt"], template) for row in rows]
         samplings = [{"temperature": 1.0, "seed": seed} for seed in range(len(prompts))]
@@ -95,15 +101,17 @@ def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mappin
         return asyncio.run(run())
 
 
-def _single_turn_loop(config: Any, engine: Any, tokenizer: Any) -> Any:
-    """verl's own loop on the client inside `engine`."""
+def single_turn_loop(config: Any, engine: TokenEngine, tokenizer: Any) -> Any:
+    """verl's own loop on verl's client inside `engine`, which `relay_verl.cluster.start_models` gave."""
     from verl.experimental.agent_loop.agent_loop import DictConfigWrap
     from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
     from verl.utils.dataset.rl_dataset import get_dataset_class
 
+    served = engine.inner if isinstance(engine, GuardedEngine) else engine
+    assert isinstance(served, VerlServerEngine)
     return SingleTurnAgentLoop(
         trainer_config=DictConfigWrap(config),
-        server_manager=engine.client,
+        server_manager=served.client,
         tokenizer=tokenizer,
         processor=None,
         dataset_cls=get_dataset_class(config.data),

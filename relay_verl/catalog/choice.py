@@ -12,6 +12,7 @@ from typing import Any
 
 from relay_verl.catalog.recipe import Recipe, defaults_of, find_recipe, lineage
 from relay_verl.config import ConfigError
+from relay_verl.overrides import parse
 
 GROUP = "recipe"
 TEACHER = "relay.teacher.path"
@@ -57,11 +58,11 @@ def the_recipe(words: Sequence[str]) -> Recipe | None:
         words: as typed, such as ['+recipe=relay_1.7b', 'data.seed=2'].
 
     Raises:
-        ConfigError: more than one.
+        ConfigError: more than one, or a word that Hydra cannot read.
     """
     chosen: list[str] = []
     also: list[Path] = []
-    for override in _parsed(words):
+    for override in parse(words):
         if override.key_or_group == "hydra.searchpath":
             also += [Path(str(root).removeprefix("file://"), "recipe") for root in override.value()]
         if override.key_or_group == GROUP:
@@ -89,7 +90,7 @@ def check_overrides(config: Any, recipe: Recipe, words: Sequence[str]) -> None:
     from omegaconf import OmegaConf
 
     words = [word for word in words if not word.lstrip("+").startswith(f"{GROUP}=")]
-    typed = {override.key_or_group: word for override, word in zip(_parsed(words), words, strict=True)}
+    typed = {override.key_or_group: word for override, word in zip(parse(words), words, strict=True)}
     for key, value, owner in _subjects(recipe):
         word = next((word for touched, word in typed.items() if _touches(touched, key)), None)
         final = OmegaConf.select(config, key)
@@ -129,9 +130,3 @@ def _shown(value: Any) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(dict(value) if isinstance(value, Mapping) else value)
-
-
-def _parsed(words: Sequence[str]) -> list[Any]:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    return OverridesParser.create().parse_overrides(list(words))

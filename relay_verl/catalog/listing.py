@@ -52,6 +52,34 @@ def listing(recipes: Iterable[Recipe], configs: Mapping[str, Any]) -> Table:
     return table
 
 
+def rows_of(recipes: Iterable[Recipe], configs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The table for programs: a row a recipe, in the order of the paper, with numbers where the table has text."""
+    rows = []
+    for recipe in sorted(recipes, key=_order):
+        config = configs[recipe.name]
+        largest = estimate(config, GPUS["80 GB"])
+        values = paper_numbers(recipe)
+        is_known = not largest.is_cpu and not largest.unknown
+        rows.append(
+            {
+                "name": recipe.name,
+                "description": recipe.description,
+                "group": group_of(recipe, config),
+                "row": recipe.row.name if recipe.row else None,
+                "paper_accuracy_percent": values.get("average"),
+                "paper_call_ratio_percent": values.get("call_ratio"),
+                "student": student_of(config) or OmegaConf.select(config, "model.path"),
+                "teacher": OmegaConf.select(config, "relay.teacher.path") if largest.num_teacher_gpus else None,
+                "is_cpu": largest.is_cpu,
+                "num_trainer_gpus": largest.num_trainer_gpus,
+                "num_teacher_gpus": largest.num_teacher_gpus,
+                "trainer_gib": round(largest.peak_gib, 1) if is_known else None,
+                "teacher_gib": round(largest.teacher.share.num_bytes / 2**30, 1) if largest.teacher else None,
+            }
+        )
+    return rows
+
+
 def group_of(recipe: Recipe, config: Any) -> str:
     """The heading that a recipe stands under."""
     if config.trainer.device == "cpu":

@@ -16,6 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from relay_verl.config import ConfigError
 from relay_verl.evaluation.paper import Row, paper, rows
+from relay_verl.suggestions import suggest
 
 NAMES = ("trainer.experiment_name", "trainer.project_name")
 
@@ -60,9 +61,9 @@ def recipe_folders() -> tuple[Path, ...]:
     return tuple(folder for root in roots if (folder := root / "recipe").is_dir())
 
 
-def recipe_names() -> list[str]:
-    """The recipes that are there, sorted."""
-    return sorted({path.stem for folder in recipe_folders() for path in folder.glob("*.yaml")})
+def recipe_names(also: Sequence[Path] = ()) -> list[str]:
+    """The recipes that are there, sorted; `also` are further `recipe/` folders to look in."""
+    return sorted({path.stem for folder in (*recipe_folders(), *also) for path in folder.glob("*.yaml")})
 
 
 def find_recipe(name: str, also: Sequence[Path] = ()) -> Recipe:
@@ -75,7 +76,8 @@ def find_recipe(name: str, also: Sequence[Path] = ()) -> Recipe:
         path = folder / f"{name}.yaml"
         if path.is_file() and path.parent == folder:
             return _read(path)
-    raise ConfigError(f"recipe={name}: no such recipe; one of {', '.join(recipe_names())}")
+    names = recipe_names(also)
+    raise ConfigError(f"recipe={name}: no such recipe; one of {', '.join(names)}{suggest(name, names)}")
 
 
 def lineage(recipe: Recipe) -> list[Recipe]:
@@ -97,8 +99,16 @@ def defaults_of(recipe: Recipe) -> str:
 
 
 def _read(path: Path) -> Recipe:
-    text = path.read_text(encoding="utf-8")
-    content = yaml.safe_load(text) or {}
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # an editor may have put a byte order mark in front
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: expected a file in UTF-8; save it in that encoding") from None
+    try:
+        content = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected keys with values, got {str(content)[:40]!r}")
     comments = (line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
     description = next((line for line in comments if not line.startswith("@")), "")
     defaults = [str(item) for item in content.pop("defaults", []) if isinstance(item, str) and item != "_self_"]

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
-from relay_verl.checkpoints.record import HIDDEN, RunRecord
+from relay_verl.checkpoints.record import RunRecord
+from relay_verl.secrets import HIDDEN
 
 MAY_CHANGE: dict[str, tuple[str, ...]] = {
     "where things are and what they are called": (

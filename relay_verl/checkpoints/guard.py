@@ -26,6 +26,7 @@ def check_resume(config: Any) -> None:
     """
     if not config.trainer.get("default_local_dir"):
         return
+    _expand_home(config)
     name_the_launch(config)
     mode = config.trainer.get("resume_mode", "auto")
     if mode == "auto":
@@ -35,6 +36,7 @@ def check_resume(config: Any) -> None:
         if choice is None:
             return
         _check_same_run(config, choice)
+        _say_if_at_the_end(config, choice)
         if reason:
             config.trainer.resume_mode = "resume_path"
             config.trainer.resume_from_path = str(choice)
@@ -42,6 +44,13 @@ def check_resume(config: Any) -> None:
         _check_path(config)
     elif mode != "disable":
         raise ConfigError(f"trainer.resume_mode={mode}: allowed: auto, resume_path, disable")
+
+
+def _expand_home(config: Any) -> None:
+    """verl takes `~` for the name of a folder; what is written beside the checkpoints is meant to be beside them."""
+    folder = str(config.trainer.default_local_dir)
+    if folder.startswith("~"):
+        config.trainer.default_local_dir = str(Path(folder).expanduser())
 
 
 def runs_folder(config: Any) -> Path:
@@ -102,17 +111,56 @@ def _check_same_run(config: Any, checkpoint: Path) -> None:
 
 
 def _check_path(config: Any) -> None:
-    """A checkpoint that was named: it must be whole; what differs is one line each."""
-    path = config.trainer.get("resume_from_path")
-    checkpoint = Path(path or "").absolute()
-    if not path or step_of(checkpoint) is None:
-        raise ConfigError(f"trainer.resume_from_path={path}: name a folder global_step_N")
+    """A checkpoint that was named: it must be whole; what differs is one line each. verl reads the step off the path as
+    it is given, so it gets the path that was checked."""
+    checkpoint = _named_checkpoint(config)
     damage = find_damage(checkpoint)
     if damage:
         raise ConfigError(f"trainer.resume_from_path: {damage}")
+    config.trainer.resume_from_path = str(checkpoint)
+    _say_if_at_the_end(config, checkpoint)
     old = _read_its_run(checkpoint)
     for key, then, today in find_changes(old, record_of(config)) if old else ():
         print(f"relay_verl: {key}={today}, and {checkpoint} was trained with {then}", file=sys.stderr)
+
+
+def _say_if_at_the_end(config: Any, checkpoint: Path) -> None:
+    """A line where verl would start its engines and end without a step."""
+    step, steps = step_of(checkpoint), config.trainer.get("total_training_steps")
+    if step is not None and steps is not None and step >= steps:
+        print(
+            f"relay_verl: trainer.total_training_steps={steps}: {checkpoint} is of step {step}, and no step is left: "
+            "raise it to train further",
+            file=sys.stderr,
+        )
+
+
+def _named_checkpoint(config: Any) -> Path:
+    """`trainer.resume_from_path` as an absolute path without a slash at its end."""
+    path = config.trainer.get("resume_from_path")
+    checkpoint = Path(str(path or "")).expanduser().absolute()
+    if not path or step_of(checkpoint) is None:
+        raise ConfigError(f"trainer.resume_from_path={path}: name a folder global_step_N")
+    return checkpoint
+
+
+def check_sft_resume(config: Any) -> str:
+    """verl's SFT trainer finds the checkpoint that `trainer.resume_from_path` names; the config then has the path that
+    was checked.
+
+    Raises:
+        ConfigError: it is not there, or is not the folder of a step.
+    """
+    mode, path = config.trainer.get("resume_mode", "auto"), config.trainer.get("resume_from_path")
+    if mode not in ("auto", "resume_path", "disable"):
+        raise ConfigError(f"trainer.resume_mode={mode}: allowed: auto, resume_path, disable")
+    if mode == "disable" or (mode == "auto" and not path):
+        return str(mode)
+    checkpoint = _named_checkpoint(config)
+    if not checkpoint.is_dir():
+        raise ConfigError(f"trainer.resume_from_path: {checkpoint} does not exist")
+    config.trainer.resume_from_path = str(checkpoint)
+    return str(checkpoint)
 
 
 def _read_its_run(checkpoint: Path) -> RunRecord | None:

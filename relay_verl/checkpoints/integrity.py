@@ -41,6 +41,23 @@ def newest_whole(folder: Path, *, before: float = float("inf")) -> Path | None:
     return next(found, None)
 
 
+def last_saved(folder: Path) -> Path | None:
+    """The checkpoint that verl says it saved last, unread; None if there is none."""
+    try:
+        name = f"global_step_{int((folder / POINTER_FILE).read_text())}"
+    except (OSError, ValueError):
+        return None
+    return folder / name if (folder / name / "actor").is_dir() else None
+
+
+def kept_in(folder: Path, *, can_resume: bool = True) -> str:
+    """What a training that is interrupted has kept, and whether the same command continues it."""
+    saved = last_saved(folder)
+    if saved is None:
+        return "no checkpoint was saved yet (trainer.save_freq): the same command starts at the beginning"
+    return f"the last checkpoint is {saved}{': the same command resumes there' if can_resume else ''}"
+
+
 def find_damage(folder: Path) -> str:
     """What is wrong with a `global_step_N` folder, naming the file; empty if it is whole. Reads every file once."""
     if not folder.is_dir():

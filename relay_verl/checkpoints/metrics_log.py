@@ -1,12 +1,21 @@
-"""verl's file logger empties its file when it starts. A run that resumes adds to it, so that no step is lost.
+"""What verl's loggers do that a run must not pay for.
 
-A step that was logged after the last checkpoint is logged again: of two lines with the same step the later counts.
-Remove this when verl appends.
+verl's file logger empties its file when it starts. A run that resumes adds to it, so that no step is lost. A step that
+was logged after the last checkpoint is logged again: where the steps go back, the later lines count
+(`relay_verl.evaluation.curves.read_log`). A line that the end of the earlier process cut is cut off, or the next one
+would be joined to it. Remove this when verl appends.
+
+A logger that fails while the run lasts (a full disk under TensorBoard's files, a tracking server that is away) ends
+verl's training; here it costs its own metrics and a warning. Remove this when verl catches the failures of its loggers.
 """
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
+
+from relay_verl.byproducts import by_product
 
 _is_resumed = False
 
@@ -18,9 +27,43 @@ def resume() -> None:
 
 
 def install(module: Any) -> None:
-    """Let `verl.utils.tracking` open the log as above; a second call does nothing."""
+    """Let `verl.utils.tracking` open the log and bear failures as above; a second call does nothing."""
 
     def open_log(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        return open(file, "ab" if mode == "wb" and _is_resumed else mode, *args, **kwargs)
+        if mode == "wb" and _is_resumed:
+            _cut_last_line(Path(file))
+            mode = "ab"
+        return open(file, mode, *args, **kwargs)
 
     module.open = open_log
+    tracking = getattr(module, "Tracking", None)
+    if tracking is not None and not hasattr(tracking, "relay_verl_log"):
+        tracking.relay_verl_log, tracking.relay_verl_finish = tracking.log, tracking.finish
+        tracking.log, tracking.finish = _log, _finish
+    samples = getattr(module, "ValidationGenerationsLogger", None)
+    if samples is not None and not hasattr(samples, "relay_verl_log"):
+        samples.relay_verl_log = samples.log
+        samples.log = by_product("the table of validation samples")(samples.log)
+
+
+def _log(self: Any, data: Any, step: Any, backend: Any = None) -> None:
+    """verl's `Tracking.log`, one backend at a time: those behind one that fails get their metrics."""
+    for name in self.logger if backend is None else [name for name in self.logger if name in backend]:
+        with by_product(f"a step of the logger {name!r}"):
+            self.relay_verl_log(data, step, backend=[name])
+
+
+def _finish(self: Any, exit_code: int = 0) -> None:
+    """verl's `Tracking.finish`, which the trainer calls before its last lines."""
+    with by_product("the end of the loggers' files"):
+        self.relay_verl_finish(exit_code)
+
+
+def _cut_last_line(file: Path) -> None:
+    """Cut off what stands behind the last line break."""
+    if not file.exists():
+        return
+    content = file.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.truncate(file, len(whole))

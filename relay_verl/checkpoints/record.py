@@ -21,12 +21,11 @@ from pydantic import TypeAdapter
 from relay_verl.config import ConfigError
 from relay_verl.data.files import sha256_of
 from relay_verl.files import replace_file
+from relay_verl.secrets import hide, hide_override, secrets_in
 from relay_verl.versions import versions
 
 RUN_FILE = "relay_run.json"
 CHECKPOINT_FILE = "relay_checkpoint.json"
-HIDDEN = "(hidden)"
-_SECRET = re.compile(r"api_?key$|token$|secret|passw|credential|private_key", re.IGNORECASE)
 _MODEL = re.compile(r"actor_rollout_ref\.model\.(path|lora_adapter_path)|relay\.(.+\.)?path")
 _IDENTIFYING = ("config.json", "tokenizer.json", "adapter_config.json")
 _ENDS_BYTES = 1 << 20
@@ -72,7 +71,10 @@ def name_the_launch(config: Any) -> None:
     if not HydraConfig.initialized():
         return
     hydra = HydraConfig.get()
-    launched_as = {"recipe": hydra.runtime.choices.get("recipe"), "overrides": list(hydra.overrides.task)}
+    # verl prints the config and gives it to its loggers
+    secrets = secrets_in(config)
+    overrides = [hide_override(word, secrets) for word in hydra.overrides.task]
+    launched_as = {"recipe": hydra.runtime.choices.get("recipe"), "overrides": overrides}
     with open_dict(config.trainer):
         config.trainer.launched_as = launched_as
 
@@ -91,8 +93,8 @@ def record_of(config: Any) -> RunRecord:
     paths = [Path(name).expanduser() for name in files]
     return RunRecord(
         recipe=launched_as.get("recipe"),
-        overrides=[_hide_override(override) for override in launched_as.get("overrides") or []],
-        config={key: _hide(key, value) for key, value in values.items()},
+        overrides=[hide_override(word) for word in launched_as.get("overrides") or []],
+        config={key: hide(key, value) for key, value in values.items()},
         models={key: model_identity(value) for key, value in values.items() if _MODEL.fullmatch(key) and value},
         train_files=[sha256_of(path) if path.is_file() else None for path in paths],
         versions=versions(),
@@ -176,14 +178,3 @@ def _read(kind: Any, file: Path) -> Any:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
     except ValueError:
         raise ConfigError(f"{file} is not a record of ours") from None
-
-
-def _hide(key: str, value: Any) -> Any:
-    if isinstance(value, str):
-        value = re.sub(r"(?<=://)[^/@\s]+@", "", value)  # a user and a password in a URL
-    return HIDDEN if value is not None and _SECRET.search(key) else value
-
-
-def _hide_override(override: str) -> str:
-    key, equals, value = override.partition("=")
-    return f"{key}{equals}{_hide(key, value)}"

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from relay_verl.commands.options import SHARE
 from relay_verl.config import ConfigError
 
 app = typer.Typer()
@@ -14,7 +15,7 @@ app = typer.Typer()
 DTYPES = ("auto", "bfloat16", "float32")
 
 
-@app.command("export")
+@app.command("export", rich_help_panel=SHARE)
 def export_(
     checkpoint: Annotated[
         Path, typer.Argument(help="A global_step_N folder, or a run's folder: its newest whole one.")
@@ -27,6 +28,10 @@ def export_(
         Path | None,
         typer.Option(help="verl's metrics file (logger `file`), for the card: the step and its validation."),
     ] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="Results folder of `relay-verl eval` on this student, for the card; repeatable."),
+    ] = None,
     keep_adapter: Annotated[
         bool,
         typer.Option("--keep-adapter", help="Of a student under LoRA, write the PEFT adapter instead of merging it."),
@@ -37,5 +42,5 @@ def export_(
 
     if dtype not in DTYPES:
         raise ConfigError(f"--dtype {dtype}: allowed: {', '.join(DTYPES)}")
-    source = export(checkpoint, out, dtype=dtype, metrics=metrics, keep_adapter=keep_adapter)
+    source = export(checkpoint, out, dtype=dtype, metrics=metrics, keep_adapter=keep_adapter, results=results or ())
     typer.echo(f"{out} is {source}")

@@ -3,35 +3,60 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from relay_verl.commands.options import Overrides, Recipe, Workers
+from relay_verl.commands.options import (
+    EVALUATE,
+    AnswerColumn,
+    ConfigDir,
+    Json,
+    Overrides,
+    QuestionColumn,
+    Recipe,
+    Workers,
+    compose_recipe,
+)
+from relay_verl.commands.output import print_json, results_only
 from relay_verl.config import ConfigError
 
 app = typer.Typer()
 
 
-@app.command("eval")
+@app.command("eval", rich_help_panel=EVALUATE)
 def eval_(
     out: Annotated[Path, typer.Option(help="Folder; each policy gets a results folder in it.")],
-    benchmark: Annotated[list[str], typer.Option(help="Benchmark by name, such as math-500; repeatable.")],
+    benchmark: Annotated[
+        list[str],
+        typer.Option(
+            help="Benchmark by name, such as math-500; or a file of your own, FILE or NAME=FILE, with a question and "
+            "an answer in each row (CSV, JSON, JSON Lines, parquet); repeatable."
+        ),
+    ],
     student: Annotated[str | None, typer.Option(help="Student: a folder, a hub id, or an endpoint's URL.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Teacher, likewise; need not be the one of the training.")] = None,
     policy: Annotated[
         list[str],
         typer.Option(
-            help="Who calls, repeatable: learned, teacher_free, fixed_N, random_P, router_P, student_alone, "
-            "teacher_alone."
+            help="Who asks the teacher, repeatable: learned (the student, by its commands), teacher_free (commands are "
+            "banned), fixed_N (each call is N tokens), random_P (a call before each token with probability P), "
+            "router_P (a question goes to the teacher alone with probability P), student_alone, teacher_alone."
         ),
     ] = ["learned"],  # noqa: B006 (typer copies it)
-    row: Annotated[str | None, typer.Option(help="Row of the paper that the student is, such as 1.7b/relay.")] = None,
+    row: Annotated[
+        str | None,
+        typer.Option(help="Row of the paper's tables that the student is, such as 1.7b/relay, for the report."),
+    ] = None,
     source: Annotated[
         list[str] | None, typer.Option(help="Copy of a benchmark, NAME=PATH or NAME=hub:ID; repeatable.")
     ] = None,
-    recipe: Recipe = "relay_1.7b",
+    question_column: QuestionColumn = None,
+    answer_column: AnswerColumn = None,
+    recipe: Recipe = None,
+    config_dir: ConfigDir = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first questions of each benchmark.")] = None,
     num_samples: Annotated[
         int | None, typer.Option(min=1, help="Responses a question; the benchmark's own number if not given.")
@@ -44,7 +69,7 @@ def eval_(
             "sampling if not given.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling and of what a policy draws.")] = 0,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="One response at a time, so that greedy runs agree; slow.")
     ] = False,
@@ -56,22 +81,26 @@ def eval_(
     judge_url: Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint of an LLM judge.")] = None,
     judge_model: Annotated[str | None, typer.Option(help="The judge's name there.")] = None,
     num_workers: Workers = None,
+    as_json: Json = False,
     overrides: Overrides = None,
 ) -> None:
-    """Measure a student, with a teacher or without, on benchmarks."""
-    from relay_verl.cluster import compose
+    """Measure a student, with a teacher or without, on benchmarks or on questions of your own."""
     from relay_verl.data.golds import warn_of_unreadable
-    from relay_verl.evaluation.benchmarks import find_benchmark, load_benchmark, parse_sources
+    from relay_verl.data.own import OwnColumns
+    from relay_verl.evaluation.benchmarks import load_benchmark, parse_sources
     from relay_verl.evaluation.judge import make_judge
+    from relay_verl.evaluation.own_benchmark import find_benchmarks
     from relay_verl.evaluation.paper import find_row
     from relay_verl.evaluation.results import read_result
     from relay_verl.evaluation.runner import Condition, Exam, evaluate
+    from relay_verl.evaluation.summary import summary_of
     from relay_verl.evaluation.table import summarize, to_markdown
     from relay_verl.grading import Grader
+    from relay_verl.preflight.commands import check_judge
 
     if row is not None:
         find_row(row)
-    chosen = [find_benchmark(name) for name in dict.fromkeys(benchmark)]
+    chosen, own = find_benchmarks(benchmark, OwnColumns(question_column, answer_column))
     conditions = [
         Condition(name, out / name, student, teacher, name, row, teacher_name) for name in dict.fromkeys(policy)
     ]
@@ -79,7 +108,8 @@ def eval_(
     sources = parse_sources(source or ())
     if stray := sources.keys() - {each.name for each in chosen}:
         raise ConfigError(f"--source: {', '.join(sorted(stray))} is not among --benchmark {', '.join(benchmark)}")
-    config = compose(recipe, overrides or ())
+    sources |= own
+    config = compose_recipe(recipe, overrides, config_dir)
     questions = {each.name: (each, load_benchmark(each, sources.get(each.name), limit=limit)) for each in chosen}
     with Grader() as grader:
         for name, (_, loaded) in questions.items():
@@ -87,43 +117,56 @@ def eval_(
             for warning in (*loaded.warnings, *filter(None, [unreadable])):
                 typer.echo(warning, err=True)
     if judge is not None:
-        asyncio.run(judge.check())
+        check_judge(judge)
     exam = Exam(questions, num_samples, temperature, seed, deterministic, judge)
     names = {student: student_model, teacher: teacher_model}
-    evaluate(
-        config,
-        conditions,
-        exam,
-        tokenizer_path=tokenizer,
-        endpoint_models={address: name for address, name in names.items() if address and name},
-        student_replicas=student_replicas,
-        num_workers=num_workers,
+    typer.echo(
+        f"{exam.num_queries * len(conditions):,} responses: {exam.num_queries:,} under each of {len(conditions)} "
+        "policies; progress is shown, and a stopped command continues where it ended",
+        err=True,
     )
-    records = [record for condition in conditions for record in read_result(condition.out).records]
-    typer.echo(f"{to_markdown(summarize(records))}\n\n{out}: `relay-verl report` lays it beside the paper's numbers")
+    with results_only():
+        evaluate(
+            config,
+            conditions,
+            exam,
+            tokenizer_path=tokenizer,
+            endpoint_models={address: name for address, name in names.items() if address and name},
+            student_replicas=student_replicas,
+            num_workers=num_workers,
+        )
+    results = [read_result(condition.out) for condition in conditions]
+    if as_json:
+        print_json({"out": str(out), "results": [summary_of(result) for result in results]})
+        return
+    records = [record for result in results for record in result.records]
+    typer.echo(f"{to_markdown(summarize(records))}\n\n{out} has every response, and summary.json of each policy")
+    folder = shlex.quote(str(out))
+    typer.echo(f"next: relay-verl report {folder} --out report; relay-verl trace {folder} --out trace.html")
 
 
-@app.command()
+@app.command(rich_help_panel=EVALUATE)
 def judge(
     results: Annotated[list[Path], typer.Argument(help="Results folders, or folders that hold such.")],
     judge_url: Annotated[str, typer.Option(help="OpenAI-compatible endpoint; its key is RELAY_JUDGE_API_KEY.")],
     judge_model: Annotated[str, typer.Option(help="The judge's name there.")],
     max_concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 32,
 ) -> None:
-    """Have an LLM judge every response of finished results, right ones and wrong ones, beside the rule."""
+    """Have an LLM judge every response of finished results, right ones and wrong ones, in addition to the rule."""
     from relay_verl.evaluation.judge import make_judge
     from relay_verl.evaluation.judge_results import judge_results
     from relay_verl.evaluation.results import find_results
+    from relay_verl.preflight.commands import check_judge
 
     folders, asked = find_results(results), make_judge(judge_url, judge_model)
     assert asked is not None
-    asyncio.run(asked.check())
+    check_judge(asked)
     for folder in folders:
         agreement = asyncio.run(judge_results(folder, asked, max_concurrency))
         typer.echo(f"{folder}\n{agreement.to_markdown()}\n")
 
 
-@app.command()
+@app.command(rich_help_panel=EVALUATE)
 def trace(
     results: Annotated[
         list[Path], typer.Argument(help="Results folders, folders that hold such, or JSONL files of responses.")
@@ -165,7 +208,7 @@ def trace(
     typer.echo(f"{out}: {num_shown:,} response{'s' * (num_shown != 1)}, {out.stat().st_size / 1e6:.1f} MB")
 
 
-@app.command()
+@app.command(rich_help_panel=EVALUATE)
 def report(
     results: Annotated[list[Path], typer.Argument(help="Results of `relay-verl eval`, or folders that hold them.")],
     out: Annotated[Path, typer.Option(help="Folder for report.md, report.html and their pictures.")],
@@ -174,11 +217,14 @@ def report(
     ] = None,
     by: Annotated[
         str,
-        typer.Option(help="Whose verdicts accuracy counts: rule, or judge as in the paper (see `relay-verl judge`)."),
+        typer.Option(help="Whose verdicts accuracy counts: rule, or judge (the LLM of `relay-verl judge`)."),
     ] = "rule",
+    as_json: Json = False,
 ) -> None:
-    """Write the paper's tables and figures beside our numbers, with 95% intervals."""
+    """Write your results as tables and figures with 95% intervals, next to the paper's where it has the same."""
     from relay_verl.evaluation.report import write_report
+    from relay_verl.evaluation.results import find_results, read_result
+    from relay_verl.evaluation.summary import summary_of
     from relay_verl.evaluation.verdicts import parse_verdicts_by
 
     verdicts_by = parse_verdicts_by(by)
@@ -188,5 +234,10 @@ def report(
         if not (label and found and path) or label in logs:
             raise ConfigError(f"--metrics: {item!r} is not LABEL=PATH with a label of its own")
         logs[label] = Path(path)
-    typer.echo(write_report(results, out, metrics=logs, by=verdicts_by))
+    text = write_report(results, out, metrics=logs, by=verdicts_by)
+    if as_json:
+        summaries = [{"folder": str(folder), **summary_of(read_result(folder))} for folder in find_results(results)]
+        print_json({"markdown": str(out / "report.md"), "html": str(out / "report.html"), "results": summaries})
+        return
+    typer.echo(text)
     typer.echo(f"{out / 'report.html'} is the same as one page")

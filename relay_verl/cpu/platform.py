@@ -12,6 +12,8 @@ import torch
 from verl.plugin.platform.platform_base import PlatformBase
 from verl.plugin.platform.platform_manager import PlatformRegistry
 
+from relay_verl.cpu.heap import trim
+
 
 class _CpuDeviceModule(types.ModuleType):
     """`torch.cpu` with what verl asks of `torch.cuda` besides; memory is that of the process, in bytes."""
@@ -34,7 +36,11 @@ class _CpuDeviceModule(types.ModuleType):
     def _nothing(*_: Any, **__: Any) -> None:
         return None
 
-    reset_peak_memory_stats = empty_cache = ipc_collect = set_device = _nothing
+    reset_peak_memory_stats = ipc_collect = set_device = _nothing
+
+    @staticmethod
+    def empty_cache() -> None:
+        trim()
 
     @staticmethod
     def _true(*_: Any, **__: Any) -> bool:
@@ -86,7 +92,7 @@ class CpuPlatform(PlatformBase):
         return None
 
     def empty_cache(self) -> None:
-        return None
+        trim()
 
     def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:
         return None, None

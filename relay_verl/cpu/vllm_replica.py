@@ -16,6 +16,7 @@ from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
 from relay_verl.cpu import READS_WEIGHTS
+from relay_verl.cpu.heap import trim
 from relay_verl.cpu.repacking import pack, unpack
 from relay_verl.cpu.served_adapter import add_adapter
 from relay_verl.cpu.threads import engine_environment
@@ -55,6 +56,7 @@ class UpdatedWorkerExtension(CpuWorkerExtension):
             for model in self._iter_all_models():
                 unpack(model)
         super().update_weights_from_ipc(peft_config=peft_config, base_sync_done=base_sync_done, use_shm=use_shm)
+        trim()  # as much as all weights is free now, in pieces that the C library would keep
 
 
 class CpuVLLMHttpServer(vLLMHttpServer):

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from relay_verl.cluster import template_of, tokenizer_at, tokenizer_path_of
+from relay_verl.cluster import prompt_spec, template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.data import filter as teacher_filter
 from relay_verl.data import warmup_samples
@@ -165,6 +165,7 @@ def plan_warmup_data(config: Any, source: Source, student: str) -> Plan:
             "student_sha256": model_sha256(student),
             "columns": warmup_samples.SCHEMA.names,
             **arguments,
+            **_prompt_spec(config),
         },
         schema=warmup_samples.SCHEMA,
         make_worker=partial(WarmupSampler, timeout_s=settings.rollout_timeout_s, **arguments),
@@ -209,6 +210,7 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
             "teacher": name,
             "teacher_sha256": model_sha256(teacher.path) if teacher.path else None,
             **arguments,
+            **_prompt_spec(config),
         },
         schema=teacher_filter.filtered_schema(source.schema),
         make_worker=partial(TeacherFilter, timeout_s=settings.rollout_timeout_s, **arguments),
@@ -246,14 +248,19 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
         JobError: the job cannot go on; what is finished is saved.
     """
     from relay_verl.cluster import ray_cluster
+    from relay_verl.preflight.commands import check_generator
+    from relay_verl.preflight.models import check_tokenizer_path
     from relay_verl.teacher import start_teacher
 
     finished = JobStore(out, plan.spec, Parquet(plan.schema)).finished_manifest()
     if finished is not None:
-        print(f"{out} is there already")
+        print(f"{out} is there already", file=sys.stderr)
         _warn_of_unanswerable(out, finished)
         return finished
+    if plan.tokenizer_path != plan.model.path:
+        check_tokenizer_path(f"the {plan.author}'s tokenizer", plan.tokenizer_path)
     tokenizer = tokenizer_at(config, plan.tokenizer_path)
+    check_generator(plan, source, tokenizer)
 
     async def run() -> dict[str, Any]:
         group = await start_teacher(config, replace(plan.model, breaker_threshold=NO_BREAKER), tokenizer)
@@ -281,3 +288,9 @@ def _limits(config: Any, sampling: Mapping[str, Any]) -> dict[str, Any]:
         "sampling": dict(sampling),
         "template": template_of(config),
     }
+
+
+def _prompt_spec(config: Any) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    return prompt_spec(config, OmegaConf.select(config, "actor_rollout_ref.model.tokenizer_path"))

@@ -30,10 +30,11 @@ from relay_verl.data.dropped import DroppedRows, DropReason
 from relay_verl.data.files import find_files, fingerprint, iter_file, sha256_of
 from relay_verl.data.overlap import KINDS, OverlapIndex
 from relay_verl.data.schema import name_few, to_row, write_parquet
-from relay_verl.data.sources import Example, HubId, find_source, iter_examples, load, parse_source
+from relay_verl.data.sources import DatasetSource, Example, HubId, find_source, iter_examples, load, parse_source
 from relay_verl.data.truths import Truth
 from relay_verl.files import replace_file
 from relay_verl.grading import MAX_ANSWER_CHARS, last_boxed
+from relay_verl.jobs.progress import show_progress
 from relay_verl.versions import versions
 
 
@@ -72,7 +73,7 @@ class PreparedReport:
 
 
 def prepare(
-    name: str,
+    name: str | DatasetSource,
     out: Path | str,
     *,
     source: Path | HubId | str | None = None,
@@ -82,6 +83,7 @@ def prepare(
 ) -> PreparedReport:
     """Write the dataset `name` to the parquet file `out`; shows a progress bar.
 
+    name: a dataset's name, or one of the user's own (`relay_verl.data.own`), of which `source` says where it is.
     source: a local copy, a file or a folder, or another one on the hub; the hub's own if None.
     evaluation: files or folders of evaluation sets.
     ngram, min_share: see `relay_verl.data.overlap.find_overlaps`.
@@ -89,15 +91,13 @@ def prepare(
     Raises:
         ConfigError: one line on a name, file, column, wrapper or number that cannot work, or if no row is left.
     """
-    from tqdm import tqdm
-
-    dataset = find_source(name)
+    dataset = find_source(name) if isinstance(name, str) else name
     out, path = Path(out), parse_source(source) if isinstance(source, str) else source
     sets = [Path(file) for file in evaluation]
     check_out(out, [path, *sets] if isinstance(path, Path) else sets)
     index = OverlapIndex(_evaluation_rows(sets), ngram=ngram, min_share=min_share)
     loaded = load(dataset, path)
-    progress = tqdm(iter_examples(dataset, loaded), desc=dataset.name, unit="row", total=loaded.num_rows)
+    progress = show_progress(iter_examples(dataset, loaded), desc=dataset.name, unit="row", total=loaded.num_rows)
     dropped = DroppedRows()
     # All distinct questions come first: a later copy may contradict, and a phrase is common only among many.
     copies = QuestionCopies()

@@ -1,8 +1,7 @@
-"""What the generators made, beside the law it should follow: a few lines and a picture."""
+"""What the generators made next to the law it should follow: a few lines, and a picture as a by-product."""
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -12,16 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from relay_verl.byproducts import by_product
 from relay_verl.config import read_settings
 from relay_verl.data.solvability import COLUMN, PassCount
 from relay_verl.data.warmup import length_law
-from relay_verl.files import replace_file
+from relay_verl.pictures import INK, STUDENT, TEACHER, dress, new_figure, save
 
-DRAWN, LAW = "#4878a8", "#c44e52"
 NUM_BINS = 20
 
 
@@ -51,30 +48,30 @@ def report_warmup(path: Path, config: Any) -> str:
                 laws[left] = length_law(settings.max_exponent, left, relay.written_length)
             for number, share in laws[left].items():
                 expected[number] += float(share)  # type: ignore[assignment]
-    figure = Figure(figsize=(13, 3.8), layout="constrained")
-    counts, spots, lengths = figure.subplots(1, 3)
-    weights = np.asarray(settings.call_weights) / sum(settings.call_weights)
-    _compare(
-        counts, [per_row[k] / max(1, num_rows) for k in range(len(weights))], weights, "Commands in a sample", "samples"
-    )
-    counts.set_xticks(range(len(weights)))
-    num_calls = sum(asked.values())
-    _compare(spots, places / max(1, num_calls), even / max(1, num_calls), "Place of a command in its response")
-    spots.set_xticks([-0.5, NUM_BINS / 2 - 0.5, NUM_BINS - 0.5], ["start", "middle", "end"])
-    edges = np.unique(np.geomspace(1, max([10, *asked]) + 1, 24).astype(int))
-    drawn, law = (
-        np.histogram(list(c), edges, weights=list(c.values()))[0] / max(1, num_calls) for c in (asked, expected)
-    )
-    _compare(lengths, drawn, law, "Tokens a command asks for")
-    ticks = range(0, len(edges) - 1, max(1, len(edges) // 8))
-    lengths.set_xticks(list(ticks), [str(edges[i]) for i in ticks])
-    lengths.legend(frameon=False)
-    figure.suptitle(f"Warm-up data: {num_calls} commands in {num_rows} samples, beside the law they are drawn from")
-    _save(figure, path)
+    num_calls, picture = sum(asked.values()), picture_of(path)
+    title = f"Warm-up data {path.name}: {num_calls:,} commands in {num_rows:,} samples"
+    with by_product(f"the picture {picture}"), new_figure(13, 4.0, title) as figure:
+        counts, spots, lengths = figure.subplots(1, 3)
+        weights = np.asarray(settings.call_weights) / sum(settings.call_weights)
+        shares = [per_row[k] / max(1, num_rows) for k in range(len(weights))]
+        _compare(counts, shares, weights, "Commands in a sample", "number of commands", "samples")
+        counts.set_xticks(range(len(weights)))
+        spread, evenly = places / max(1, num_calls), even / max(1, num_calls)
+        _compare(spots, spread, evenly, "Where a command stands", "place in the response")
+        spots.set_xticks([-0.5, NUM_BINS / 2 - 0.5, NUM_BINS - 0.5], ["start", "middle", "end"])
+        edges = np.unique(np.geomspace(1, max([10, *asked]) + 1, 24).astype(int))
+        drawn, law = (
+            np.histogram(list(c), edges, weights=list(c.values()))[0] / max(1, num_calls) for c in (asked, expected)
+        )
+        _compare(lengths, drawn, law, "Length of a call", "tokens that the command asks for, bins that widen")
+        ticks = _decades(edges)
+        lengths.set_xticks([place for place, _ in ticks], [str(number) for _, number in ticks])
+        figure.legend(*lengths.get_legend_handles_labels(), loc="outside lower right", ncols=2)
+        save(figure, picture)
     return (
         f"{path}: {num_rows} samples, {num_calls} commands; in {num_broken} samples a command stands inside the "
         f"answer's \\boxed{{}}; {num_rows - num_finished} samples ran into the length limit and are left out of "
-        f"training; picture: {path}.png"
+        f"training{_tell_picture(picture)}"
     )
 
 
@@ -93,19 +90,25 @@ def report_filter(path: Path, config: Any) -> str:
         num_full += count.num_samples
         num_tokens += row[COLUMN]["num_tokens"]
         passes[min(9, int(count.pass_rate * 10))] += 1
-    figure = Figure(figsize=(6, 3.8), layout="constrained")
-    axes = figure.subplots()
-    axes.bar([i + 0.5 for i in range(10)], [passes[i] / max(1, num_rows) for i in range(10)], width=0.94, color=DRAWN)
-    axes.axvline(threshold * 10, color=LAW, linewidth=2, label=f"kept from {threshold:g} on: {num_kept} of {num_rows}")
-    axes.set_xticks(range(0, 11, 2), [f"{i / 10:g}" for i in range(0, 11, 2)])
-    _style(axes, "Pass rate of the teacher", "queries")
-    axes.legend(frameon=False)
-    _save(figure, path)
+    picture = picture_of(path)
+    title = f"Filtered data {path.name}: {num_kept:,} of {num_rows:,} questions kept"
+    with by_product(f"the picture {picture}"), new_figure(6.6, 4.0, title) as figure:
+        axes = figure.subplots()
+        # what is kept has the teacher's colour in full: the bins from the threshold on
+        colours = [TEACHER if (i + 1) / 10 > threshold else f"{TEACHER}66" for i in range(10)]
+        axes.bar([i + 0.5 for i in range(10)], [passes[i] / max(1, num_rows) for i in range(10)], 0.94, color=colours)
+        label = f"threshold {threshold:g}: a question with a lower pass rate is left out"
+        axes.axvline(threshold * 10, color=INK, linewidth=1.4, label=label)
+        axes.set_xticks(range(0, 11, 2), [f"{i / 10:g}" for i in range(0, 11, 2)])
+        dress(axes, x="pass rate: share of the teacher's samples that are right", y="share of questions")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        figure.legend(loc="outside lower center")
+        save(figure, picture)
     saved = f"; stopped early: {num_asked} of {num_full} samples" if num_asked < num_full else ""
     still = f"; {num_open} queries are open at this threshold" if num_open else ""
     return (
         f"{path}: {num_kept} of {num_rows} queries have a pass rate of at least {threshold:g}; {num_asked} samples, "
-        f"{num_tokens} tokens{saved}{still}; picture: {path}.png"
+        f"{num_tokens} tokens{saved}{still}{_tell_picture(picture)}"
     )
 
 
@@ -115,20 +118,26 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
             yield from batch.to_pylist()
 
 
-def _compare(axes: Axes, drawn: Any, law: Any, title: str, of: str = "commands") -> None:
-    axes.bar(range(len(drawn)), drawn, width=0.9, color=DRAWN, label="drawn")
-    axes.step(np.arange(-0.5, len(law) + 0.5), [*law, law[-1]], where="post", color=LAW, linewidth=1.5, label="law")
-    _style(axes, title, of)
+def picture_of(path: Path) -> Path:
+    """Where the picture of a data file is."""
+    return path.with_name(f"{path.name}.png")
 
 
-def _style(axes: Axes, title: str, of: str) -> None:
-    axes.set_title(title, loc="left")
-    axes.set_ylabel(f"share of {of}")
+def _tell_picture(picture: Path) -> str:
+    return f"; picture: {picture}" if picture.is_file() else ""
+
+
+def _decades(edges: np.ndarray) -> list[tuple[int, int]]:
+    """Places and numbers of the ticks under bins with these edges: those nearest to 1, 3, 10, 30, 100 and so on."""
+    rounds = [number * 10**power for power in range(8) for number in (1, 3) if number * 10**power < edges[-1]]
+    places = [int(np.argmin(np.abs(np.log(edges[:-1] / number)))) for number in rounds]
+    return [(place, int(edges[place])) for place in dict.fromkeys(places)]
+
+
+def _compare(axes: Axes, drawn: Any, law: Any, title: str, x: str, of: str = "commands") -> None:
+    """What was drawn as bars in the student's colour, since it is the student that calls, and its law as a line."""
+    axes.bar(range(len(drawn)), drawn, width=0.9, color=STUDENT, alpha=0.75, label="in the data")
+    steps = np.arange(-0.5, len(law) + 0.5)
+    axes.step(steps, [*law, law[-1]], where="post", color=INK, linewidth=1.4, label="law that it is drawn from")
+    dress(axes, title, x=x, y=f"share of {of}")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture)
-    replace_file(path.with_name(f"{path.name}.png"), picture.getvalue())

@@ -6,6 +6,8 @@ counts, such as a validation set, is read whole.
 
 from __future__ import annotations
 
+import glob
+import os
 from typing import Any
 
 from verl.utils.dataset.rl_dataset import RLHFDataset
@@ -16,6 +18,18 @@ from relay_verl.data.solvability import COLUMN, solvable_rows
 
 class TeacherSolvableDataset(RLHFDataset):
     """verl's dataset, less the queries whose pass rate is below `data.min_pass_rate`."""
+
+    def _read_files_and_tokenize(self) -> None:
+        """verl's reading of the files, whose names `datasets` takes for patterns: a folder may be called `relay [2]`.
+
+        Raises:
+            ConfigError: a name that `datasets` cannot read.
+        """
+        for file in filter(os.path.exists, self.data_files):
+            if "::" in file:
+                raise ConfigError(f"data: {file}: '::' in a path is read as a chain of archives; rename the folder")
+        self.data_files = [glob.escape(file) if os.path.exists(file) else file for file in self.data_files]
+        super()._read_files_and_tokenize()
 
     def maybe_filter_out_long_prompts(self, dataframe: Any = None) -> Any:
         """verl's hook on the rows it has read.

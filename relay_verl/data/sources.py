@@ -28,6 +28,7 @@ from relay_verl.data.examples import missing_columns, read_columns
 from relay_verl.data.files import find_files, fingerprint, iter_file
 from relay_verl.data.prompts import UnknownWrapperError, unwrap
 from relay_verl.data.schema import first_line, question_text, text_id
+from relay_verl.suggestions import suggest
 
 BATCH_ROWS = 1024
 """Rows of a hub dataset that are in memory at a time."""
@@ -49,6 +50,8 @@ class DatasetSource:
     """The split to load from there."""
     read: Callable[[Mapping[str, Any]], Example]
     """A row as an Example. Raises UnknownWrapperError."""
+    rename: Callable[[Mapping[str, Any], str], Mapping[str, Any]] = lambda row, place: row
+    """A row and its place to the row under the names that `read` knows. Raises ConfigError."""
 
     def check_columns(self, row: Mapping[str, Any], place: str) -> None:
         """Raises ConfigError if the row has no column of a question, or none of an answer."""
@@ -92,7 +95,9 @@ def find_source(name: str) -> DatasetSource:
         ConfigError: there is none; lists those there are.
     """
     if name.lower() not in SOURCES:
-        raise ConfigError(f"there is no dataset {name!r}; allowed: {', '.join(sorted(SOURCES))}")
+        raise ConfigError(
+            f"there is no dataset {name!r}; allowed: {', '.join(sorted(SOURCES))}{suggest(name, SOURCES)}"
+        )
     return SOURCES[name.lower()]
 
 
@@ -165,20 +170,20 @@ def load(source: DatasetSource, path: Path | HubId | None, *, option: str = "--s
     if path is None:
         if source.hub_id is None:
             raise ConfigError(f"{source.name} is not on the hub; give a local copy with {option}")
-        return _load_from_hub(source.name, HubId(source.hub_id, source.config, source.split), option)
+        return _load_from_hub(source, HubId(source.hub_id, source.config, source.split), option)
     if isinstance(path, HubId):
-        return _load_from_hub(source.name, replace(path, split=path.split or source.split), option)
+        return _load_from_hub(source, replace(path, split=path.split or source.split), option)
     files = find_files(path)
     origin = {"path": str(path), "files": [fingerprint(file) for file in files]}
     rows = (
-        PlacedRow(row, f"{file}: row {number}", file)
+        PlacedRow(source.rename(row, place := f"{file}: row {number}"), place, file)
         for file in files
         for number, row in enumerate(iter_file(file), start=1)
     )
     return Loaded(rows, None, origin)
 
 
-def _load_from_hub(name: str, hub: HubId, option: str) -> Loaded:
+def _load_from_hub(source: DatasetSource, hub: HubId, option: str) -> Loaded:
     import datasets
     from datasets.exceptions import DatasetsError
 
@@ -187,7 +192,7 @@ def _load_from_hub(name: str, hub: HubId, option: str) -> Loaded:
         dataset = datasets.load_dataset(*names, split=hub.split)
     except (OSError, ValueError, RuntimeError, httpx.HTTPError, DatasetsError) as error:
         raise ConfigError(
-            f"{name}: {hub.id} does not come from the hub: {first_line(error)}; give a local copy with {option}"
+            f"{source.name}: {hub.id} does not come from the hub: {first_line(error)}; give a local copy with {option}"
         ) from None
     origin = {
         "hub_id": hub.id,
@@ -198,7 +203,10 @@ def _load_from_hub(name: str, hub: HubId, option: str) -> Loaded:
     }
     tables = dataset.with_format("arrow").iter(batch_size=BATCH_ROWS)
     rows = (row for table in tables for row in table.to_pylist())
-    placed = (PlacedRow(row, f"{hub.id}: row {number}") for number, row in enumerate(rows, start=1))
+    placed = (
+        PlacedRow(source.rename(row, place := f"{hub.id}: row {number}"), place)
+        for number, row in enumerate(rows, start=1)
+    )
     return Loaded(placed, len(dataset), origin)
 
 

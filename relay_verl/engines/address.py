@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from urllib.request import getproxies, proxy_bypass
 
+from relay_verl.secrets import holds_secret
+
 
 def check_address(url: str, api_key_env: str) -> None:
     """Raise ValueError, which says what is wrong, unless `url` can be the address of an endpoint.
@@ -17,7 +19,7 @@ def check_address(url: str, api_key_env: str) -> None:
     """
     import httpx
 
-    if "@" in url or "?" in url:
+    if holds_secret(url):
         raise ValueError(f"the address holds a key or a query; a key goes in {api_key_env}")
     try:
         parts = httpx.URL(url)

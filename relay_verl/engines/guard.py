@@ -74,6 +74,11 @@ class GuardedEngine:
         self._first_wait_s = first_wait_s
         self.pulse = pulse_of(engine)
 
+    @property
+    def inner(self) -> TokenEngine:
+        """The engine that is asked, without retries and breaker."""
+        return self._engine
+
     async def load(self) -> EngineLoad | None:
         """The engine's, if it tells."""
         load = getattr(self._engine, "load", None)

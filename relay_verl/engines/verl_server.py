@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import uuid4
 
 from relay_verl.deadlines import Pulse
 from relay_verl.engines.ask import describe
@@ -68,8 +69,10 @@ class VerlServerEngine:
         params: dict[str, Any] = {**NEUTRAL_SAMPLING, **sampling, "max_tokens": max_tokens}
         if stop:
             params |= {"stop": list(stop), "include_stop_str_in_output": True}
+        # verl's balancer keeps all requests of one name on one replica, those without a name too.
+        name = request_id or uuid4().hex
         try:
-            output = await self.client.generate(request_id, prompt_ids=prompt_ids, sampling_params=params)
+            output = await self.client.generate(name, prompt_ids=prompt_ids, sampling_params=params)
         except ValueError as error:
             # verl and vLLM refuse a request so (no room behind the prompt, an id that the model does not have), and
             # Ray's error for it is a ValueError, too; a server that is in trouble raises others

@@ -27,6 +27,7 @@ from relay_verl.data.sources import DatasetSource, HubId, load, parse_source
 from relay_verl.evaluation.benchmark_readers import read_choice, read_gpqa
 from relay_verl.evaluation.benchmark_rows import RowReader
 from relay_verl.grading import Kind
+from relay_verl.suggestions import suggest
 
 GREEDY: Mapping[str, Any] = {"temperature": 0.0}
 """Sampling of pass@1 (4.2)."""
@@ -208,7 +209,10 @@ def find_benchmark(name: str) -> Benchmark:
         ConfigError: there is none; lists those there are.
     """
     if name.lower() not in BENCHMARKS:
-        raise ConfigError(f"there is no benchmark {name!r}; allowed: {', '.join(BENCHMARKS)}")
+        raise ConfigError(
+            f"there is no benchmark {name!r}; allowed: {', '.join(BENCHMARKS)}, or a file of your own"
+            f"{suggest(name, BENCHMARKS)}"
+        )
     return BENCHMARKS[name.lower()]
 
 

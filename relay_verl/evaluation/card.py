@@ -25,6 +25,8 @@ WIDTH, PADDING = 880, 24
 ADVANCE, FONT_SIZE, LINE = 8.0, 13.3, 22
 """Width of a column, size of the letters and height of a line, in pixels; monospaced fonts are 0.6 em wide."""
 COLUMNS = int((WIDTH - 2 * PADDING) / ADVANCE)
+END_MARK = "∎"
+"""In the place of the token that ends a text."""
 MAX_LINES, MAX_QUESTION_LINES, MAX_ANSWER_LINES = 32, 8, 2
 """Most lines of the response, the question, and an answer."""
 
@@ -87,9 +89,11 @@ def _cells_of(record: ResponseRecord) -> Iterator[Cell]:
         text, kind = piece["text"], piece["kind"]
         share = next(shares) if text else 0.0
         if kind == "call":
-            label = " · ".join(filter(None, [text, piece["tip"]]))
+            label = " · ".join(filter(None, [text, piece["tip"], piece.get("cut")]))
             is_served = piece["outcome"] == "served"
             yield call_cell(label, COLUMNS, is_served=is_served, num_chars=len(text), num_tokens=len(text) * share)
+        elif kind == "end":
+            yield Cell(END_MARK, 1, "gap", len(text), len(text) * share)
         else:
             yield from to_cells(text, "teacher" if kind == "teacher" else "student", len(text) * share)
 

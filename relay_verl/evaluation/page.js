@@ -1,7 +1,7 @@
-"use strict";
+"use strict"; // page_cards.js stands before it in the same script
 const CHUNK = 100, FOLD_CHARS = 2400, FOLD_LINES = 18, TYPING_MS = 120;
 const byId = (id) => document.getElementById(id);
-const { responses, names } = JSON.parse(byId("data").textContent);
+const { responses, names, notes, lead, is_training: isTraining, cut_reasons: cutReasons } = JSON.parse(byId("data").textContent);
 byId("data").remove();
 const form = byId("filters"), list = byId("list"), more = byId("more");
 const named = (key) => (Object.hasOwn(names, key) ? names[key] : key);
@@ -20,7 +20,7 @@ const CALLS = {
 const JUDGE = { agrees: "agrees with the rule", disagrees: "disagrees with the rule", none: "gave no verdict" };
 const SCENARIOS = ["student-solvable", "teacher-dependent", "teacher-unsolvable"];
 const ORDERS = {
-  question: ["by question", (a, b) => a.rank - b.rank],
+  recorded: ["as recorded", (a, b) => a.index - b.index],
   teacher: ["most teacher tokens", (a, b) => b.teacher - a.teacher],
   longest: ["longest", (a, b) => b.tokens - a.tokens],
   slowest: ["slowest", (a, b) => b.latency - a.latency],
@@ -43,15 +43,24 @@ for (const { name, values } of FACETS) {
   select.append(new Option("all", ""), ...values.map((value) => new Option(value, value)));
   if (name === "judge") select.parentElement.hidden = !responses.some((response) => response.judge);
 }
-form.elements.order.append(new Option("as recorded", ""));
+form.elements.order.append(new Option(isTraining ? "by question, newest step first" : "by question", ""));
 for (const [value, [label]] of Object.entries(ORDERS)) form.elements.order.append(new Option(label, value));
 
-const ranks = new Map();
-for (const response of responses) {
-  const question = JSON.stringify([response.benchmark, response.id]);
-  if (!ranks.has(question)) ranks.set(question, ranks.size);
-  response.rank = ranks.get(question);
-}
+// By question: first those on which the leading condition called, then the others, each in the order of the records; of
+// one question the leading condition comes first. Steps of a training are not put together, and the newest is first.
+const questions = new Map(), conditionRanks = new Map([lead, ...distinct("condition")].filter((name) => name !== null).map((name, i, all) => [name, all.indexOf(name)]));
+responses.forEach((response, index) => {
+  response.index = index;
+  const key = JSON.stringify([response.benchmark, response.id, isTraining ? response.condition : ""]);
+  if (!questions.has(key)) questions.set(key, { number: questions.size, hasAsked: false });
+  response.group = questions.get(key);
+  response.group.hasAsked ||= response.asked && (lead === null || response.condition === lead);
+});
+const byQuestion = (a, b) =>
+  b.group.hasAsked - a.group.hasAsked
+  || (isTraining ? b.group.number - a.group.number : a.group.number - b.group.number)
+  || conditionRanks.get(a.condition) - conditionRanks.get(b.condition)
+  || a.index - b.index;
 
 function makeSearch(text) {
   const needle = text.trim(), lowered = needle.toLowerCase();
@@ -86,100 +95,20 @@ function findMatches() {
     }
   });
   const order = form.elements.order.value;
-  return Object.hasOwn(ORDERS, order) ? found.sort(ORDERS[order][1]) : found;
-}
-
-// ---- cards: everything a model or a data set wrote enters the page here, as text ----
-
-function make(tag, className, ...children) {
-  const element = document.createElement(tag);
-  element.className = className;
-  element.append(...children);
-  return element;
-}
-
-const wholeText = (response) => response.pieces.map((piece) => piece.text).join("");
-const titled = (heading, ...content) => make("div", "", make("h2", "", heading), ...content);
-const badge = (kind, text) => make("span", `badge ${kind}`, text);
-
-function makePiece(piece) {
-  if (piece.kind === "student") return piece.text;
-  const unserved = piece.kind === "call" && piece.outcome !== "served";
-  const element = make("span", unserved ? "call unserved" : piece.kind, piece.text);
-  element.title = piece.tip;
-  if (piece.note) element.dataset.note = piece.note;
-  return element;
-}
-
-function makeResponse(response) {
-  const text = make("div", "text response", ...response.pieces.map(makePiece));
-  const whole = wholeText(response);
-  if (!whole) text.append(make("span", "none", "empty"));
-  if (whole.length <= FOLD_CHARS && whole.split("\n").length <= FOLD_LINES) return [text];
-  const button = make("button", "fold", "Show the whole response");
-  button.type = "button";
-  text.classList.add("folded");
-  button.onclick = () => (button.textContent = text.classList.toggle("folded") ? "Show the whole response" : "Show less");
-  return [text, button];
-}
-
-function makeBar(response) {
-  const bar = make("div", "bar");
-  bar.setAttribute("aria-hidden", "true");
-  for (const [source, numTokens] of response.bar) {
-    const part = make("span", source);
-    part.style.flex = `${numTokens} 0 0`;
-    bar.append(part);
-  }
-  return bar;
-}
-
-function makeFacts(response) {
-  const { verdict, judge } = response;
-  const id = make("a", "id", response.id);
-  id.href = `#${new URLSearchParams({ benchmark: response.benchmark, search: `id:${response.id}` })}`;
-  id.title = "every response to this question";
-  const scenario = make("span", "", response.scenario);
-  scenario.title = `${response.right} of ${plural(response.samples, "sample")} of this question right under this condition`;
-  const numbers = [plural(response.tokens, "token")];
-  if (response.teacher) numbers.push(`${response.teacher.toLocaleString("en")} by the teacher (${(100 * response.ratio).toFixed(1)}%)`);
-  if (response.calls) numbers.push(plural(response.calls, "call"));
-  if (response.malformed) numbers.push(plural(response.malformed, "malformed command"));
-  numbers.push(`${response.latency.toFixed(2)} s`);
-  const symbol = { correct: "✓ ", wrong: "✗ " }[verdict] ?? "– ";
-  const status = response.status === "completed" ? "" : ` (${response.status.replaceAll("_", " ")})`;
-  const facts = make("div", "facts", badge(["correct", "wrong"].includes(verdict) ? verdict : "", symbol + verdict + status));
-  if (judge) {
-    const said = judge.is_correct === null ? "no verdict" : judge.is_correct ? "correct" : "wrong";
-    facts.append(badge(judge.is_correct === null ? "" : said, `judge: ${said}`));
-  }
-  facts.append(make("strong", "", named(response.condition)), make("span", "", named(response.benchmark)), id);
-  if (response.samples > 1) facts.append(make("span", "sample", `sample ${response.sample + 1} of ${response.samples}`));
-  facts.append(scenario, make("span", "numbers", numbers.join(" · ")));
-  return facts;
-}
-
-function makeCard(response) {
-  const { judge } = response;
-  const answer = response.answer === null ? make("div", "none", "none found") : make("div", "text", response.answer);
-  const answers = make("div", "answers", titled("Answer", answer), titled("Ground truth", make("div", "text", response.truth)));
-  if (judge?.reply) answers.append(titled("The judge's reply", make("div", "text", judge.reply)));
-  if (judge?.error) answers.append(titled("Why the judge gave no verdict", make("div", "text", judge.error)));
-  const card = make(
-    "article", "", makeFacts(response),
-    titled("Question", make("div", "text", response.question)),
-    titled("Response", ...(response.teacher ? [makeBar(response)] : []), ...makeResponse(response)),
-    answers,
-  );
-  card.tabIndex = -1;
-  return card;
+  return found.sort(Object.hasOwn(ORDERS, order) ? ORDERS[order][1] : byQuestion);
 }
 
 // ---- the list, the address and the keys ----
 
+// Shows CHUNK responses more, and by question the rest of the last one's.
 function showMore() {
-  list.append(...matches.slice(numShown, numShown + CHUNK).map(makeCard));
-  numShown = Math.min(numShown + CHUNK, matches.length);
+  const isByQuestion = !Object.hasOwn(ORDERS, form.elements.order.value), end = numShown + CHUNK;
+  while (numShown < Math.min(end, matches.length)) {
+    let next = numShown + 1;
+    while (isByQuestion && next < matches.length && matches[next].group === matches[numShown].group) next += 1;
+    list.append(next - numShown > 1 ? makeQuestion(matches.slice(numShown, next)) : makeCard(matches[numShown]));
+    numShown = next;
+  }
   more.hidden = numShown === matches.length;
 }
 
@@ -229,16 +158,18 @@ window.onhashchange = () => {
 
 function step(delta) {
   const current = document.activeElement.closest("article");
-  const at = current ? [...list.children].indexOf(current) + delta : 0;
+  const at = current ? [...list.querySelectorAll("article")].indexOf(current) + delta : 0;
   if (at === numShown && at < matches.length) showMore();
-  const card = list.children[at];
+  const card = list.querySelectorAll("article")[at];
   if (!card) return;
   card.focus({ preventScroll: true });
   card.scrollIntoView();
 }
 
 list.addEventListener("focusin", (event) => {
-  const at = [...list.children].indexOf(event.target.closest("article"));
+  const card = event.target.closest("article");
+  if (!card) return;
+  const at = [...list.querySelectorAll("article")].indexOf(card);
   byId("place").textContent = `at ${(at + 1).toLocaleString("en")}`;
 });
 
@@ -253,6 +184,24 @@ document.onkeydown = (event) => {
   event.preventDefault();
   KEYS[event.key]();
 };
+
+// ---- the summary: as one table if it fits, else in parts ----
+
+const table = byId("table");
+function fitTable() {
+  table.classList.remove("split");
+  table.classList.toggle("split", table.scrollWidth > table.clientWidth);
+  const parts = table.querySelector(".parts");
+  for (const part of parts.children) {
+    part.classList.remove("full", "stacked");
+    const columnWidth = parseFloat(getComputedStyle(parts).gridTemplateColumns);
+    part.classList.toggle("full", part.offsetWidth > columnWidth + 1);
+    part.classList.toggle("stacked", part.offsetWidth > parts.clientWidth);
+  }
+}
+window.onresize = fitTable;
+table.closest("details")?.addEventListener("toggle", fitTable);
+fitTable();
 
 more.onclick = showMore;
 byId("reset").onclick = () => (location.hash = "");

@@ -4,8 +4,11 @@ The page is a single file that needs no network. Texts reach the browser as JSON
 nodes only, so that nothing a model writes can become markup. `page.js` shows them a hundred at a time, and keeps its
 filters in the address's fragment (`page.html#verdict=wrong&scenario=teacher-dependent`), so that a view can be linked.
 
+It opens question by question, the conditions of each side by side: first the questions on which the leading condition,
+the trained relay, called.
+
 The JSON is not compressed: 10,000 responses of 2,000 characters are 29 MB and open in a second; gzip in base64 halves
-the file, but takes two to three times as long to open, and nobody can search the file with other tools.
+the file, but takes two to three times as long to open, and the file could not be searched with other tools.
 """
 
 from __future__ import annotations
@@ -14,22 +17,22 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
-from itertools import groupby, repeat
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from relay_verl.evaluation.pieces import make_pieces
+from relay_verl.evaluation.page_table import define, make_table
+from relay_verl.evaluation.pieces import CUT_REASONS, make_pieces
 from relay_verl.evaluation.records import JudgeText, ResponseRecord
-from relay_verl.evaluation.table import ConditionSummary, make_columns, summarize
+from relay_verl.evaluation.scenarios import QuestionFacts, find_questions, question_of
+from relay_verl.evaluation.table import ConditionSummary, summarize
 from relay_verl.files import replace_file
-from relay_verl.rewards import find_scenario
 from relay_verl.types import CallOutcome
 
-_Question = tuple[str, str, str]
-"""Condition, benchmark and id: what the samples of one question under one condition share."""
+_SCRIPTS = ("page_cards.js", "page.js")
 
 
 def write_page(
@@ -39,6 +42,9 @@ def write_page(
     *,
     summaries: Sequence[ConditionSummary] | None = None,
     names: Mapping[str, str] = {},
+    notes: Mapping[str, str] = {},
+    lead: str | None = None,
+    is_training: bool = False,
     limit_per_condition: int | None = None,
 ) -> int:
     """Write the page.
@@ -49,6 +55,9 @@ def write_page(
         title: the page's heading.
         summaries: the table on top; that of all `records` if None.
         names: other names to show for conditions and benchmarks.
+        notes: what the questions of a benchmark are, by its name in the records.
+        lead: the condition that comes first; the one whose student called and was right most often if None.
+        is_training: the conditions are steps of one training, and the newest come first.
         limit_per_condition: most responses to show of each condition and benchmark, the first ones; None shows all. The
             table and the scenarios count all of them.
 
@@ -57,23 +66,53 @@ def write_page(
     """
     records = list(records)
     shown = records if limit_per_condition is None else _take_first(records, limit_per_condition)
-    groups = _find_groups(records)
-    entries = [{**_make_entry(record), **groups[_question_of(record)]} for record in shown]
+    questions = find_questions(records, is_training=is_training)
+    entries = [_make_entry(record, questions[question_of(record)]) for record in shown]
+    conditions = list(dict.fromkeys(record.condition for record in records))
+    leader = lead if lead in conditions else None if is_training else find_lead(records)
     parts = files(__package__)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(parts.joinpath("page.html").read_text(encoding="utf-8"))
+    table = make_table(summarize(records) if summaries is None else summaries, names, notes)
     html = template.render(
         title=title,
         num_records=len(records),
         num_shown=len(shown),
         limit=limit_per_condition,
-        table=_make_table(summarize(records) if summaries is None else summaries, names),
-        data=_embed({"responses": entries, "names": dict(names)}),
+        table=table,
+        definitions=define(table, notes, names),
+        cut_reasons=CUT_REASONS,
+        data=_embed(
+            {
+                "responses": entries,
+                "names": dict(names),
+                "notes": dict(notes),
+                "lead": leader,
+                "is_training": is_training,
+                "cut_reasons": CUT_REASONS,
+            }
+        ),
         style=Markup(parts.joinpath("page.css").read_text(encoding="utf-8")),
-        script=Markup(parts.joinpath("page.js").read_text(encoding="utf-8")),
+        script=Markup("\n".join(parts.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS)),
     )
     replace_file(Path(out), html.encode())
     return len(shown)
+
+
+def find_lead(records: Iterable[ResponseRecord]) -> str | None:
+    """The condition whose student called by itself and was right most often; None if none called."""
+    right: dict[str, list[bool]] = {}
+    callers = set()
+    for record in records:
+        right.setdefault(record.condition, []).append(record.is_correct)
+        if _has_asked(record):
+            callers.add(record.condition)
+    return max((name for name in right if name in callers), key=lambda name: fmean(right[name]), default=None)
+
+
+def _has_asked(record: ResponseRecord) -> bool:
+    """Whether a command of the student's was served."""
+    return any(call["has_command"] and call["outcome"] == CallOutcome.SERVED for call in record.calls)
 
 
 def _take_first(records: Iterable[ResponseRecord], limit: int) -> list[ResponseRecord]:
@@ -86,43 +125,7 @@ def _take_first(records: Iterable[ResponseRecord], limit: int) -> list[ResponseR
     return taken
 
 
-def _question_of(record: ResponseRecord) -> _Question:
-    return record.condition, record.benchmark, record.id
-
-
-def _find_groups(records: Iterable[ResponseRecord]) -> dict[_Question, dict[str, Any]]:
-    """What the samples of each question under each condition say together: their scenario (paper 3.2.3)."""
-    by_question: dict[_Question, list[ResponseRecord]] = {}
-    for record in records:
-        by_question.setdefault(_question_of(record), []).append(record)
-    groups = {}
-    for question, samples in by_question.items():
-        correct = [record.is_correct for record in samples]
-        scenario = find_scenario(correct, [record.has_called for record in samples])
-        groups[question] = {"scenario": scenario.replace("_", "-"), "samples": len(samples), "right": sum(correct)}
-    return groups
-
-
-def _make_table(summaries: Sequence[ConditionSummary], names: Mapping[str, str]) -> dict[str, Any]:
-    """The summary as groups of columns and rows of (text, share of 1 or None for a count)."""
-    columns = make_columns(summaries, names)
-    cells = [
-        list(zip(column.cells(), column.values if column.num_decimals is not None else repeat(None), strict=False))
-        for column in columns
-    ]
-    groups = [column.group for column in columns]
-    return {
-        "groups": [(name, len(list(group))) for name, group in groupby(groups)],
-        "firsts": [i for i, group in enumerate(groups) if i == 0 or group != groups[i - 1]],
-        "labels": [column.label for column in columns],
-        "rows": [
-            (names.get(summary.condition, summary.condition), [column[row] for column in cells])
-            for row, summary in enumerate(summaries)
-        ],
-    }
-
-
-def _make_entry(record: ResponseRecord) -> dict[str, Any]:
+def _make_entry(record: ResponseRecord, question: QuestionFacts) -> dict[str, Any]:
     """What the page needs of one response."""
     pieces = make_pieces(record)
     return {
@@ -137,6 +140,7 @@ def _make_entry(record: ResponseRecord) -> dict[str, Any]:
         "judge": record.judge and {**record.judge, "view": _compare(record.judge, record.is_correct)},
         "status": record.status,
         "called": record.has_called,
+        "asked": _has_asked(record),
         "short": any(piece["kind"] == "call" and not piece["outcome"] for piece in pieces)
         or any(call["has_command"] and call["num_delivered"] < call["num_requested"] for call in record.calls),
         "tokens": record.num_tokens,
@@ -147,6 +151,10 @@ def _make_entry(record: ResponseRecord) -> dict[str, Any]:
         "malformed": sum(call["outcome"] == CallOutcome.MALFORMED for call in record.calls),
         "bar": [[segment["source"], segment["num_tokens"]] for segment in record.segments],
         "pieces": pieces,
+        "scenario": question.scenario,
+        "basis": question.basis,
+        "samples": question.num_samples,
+        "right": question.num_right,
     }
 
 

@@ -14,6 +14,7 @@ from importlib.resources import files
 import yaml
 
 from relay_verl.config import ConfigError
+from relay_verl.suggestions import suggest
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Benchmark:
     """Questions that the paper's numbers fit; None where they say nothing."""
     num_samples: int = 1
     """Responses to each question (4.2)."""
+    about: str = ""
+    """What its questions are, where its name does not say it."""
 
 
 @dataclass(frozen=True)
@@ -191,5 +194,5 @@ def find_row(name: str) -> Row:
         ConfigError: no such row; lists the valid ones.
     """
     if name not in paper().rows:
-        raise ConfigError(f"row: {name!r} is not one of {', '.join(paper().rows)}")
+        raise ConfigError(f"row: {name!r} is not one of {', '.join(paper().rows)}{suggest(name, paper().rows)}")
     return paper().rows[name]

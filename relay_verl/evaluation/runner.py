@@ -10,8 +10,6 @@ A response may take `relay.rollout_timeout_s`, whoever writes it; `relay.teacher
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -20,13 +18,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from relay_verl.cluster import num_gpus_of, ray_cluster, start_models, template_of
-from relay_verl.config import ConfigError, TeacherSettings, read_settings
+from relay_verl.config import ConfigError, TeacherSettings, check_endpoint, read_settings
 from relay_verl.deadlines import GRADING_S
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.guard import NO_BREAKER
 from relay_verl.evaluation.answerer import Answerer, Rules, count_tokens, missing_verdict, to_records
 from relay_verl.evaluation.benchmarks import Benchmark, Questions
+from relay_verl.evaluation.job_spec import describe
 from relay_verl.evaluation.judge import Judge
 from relay_verl.evaluation.results import RESPONSES
 from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer, vocabulary_of_writer
@@ -35,7 +36,7 @@ from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines, Row
 from relay_verl.jobs.pool import Pool, default_num_workers
 from relay_verl.jobs.store import JobStore
-from relay_verl.models import as_student, model_at, model_sha256
+from relay_verl.models import as_student, is_endpoint, model_at, model_sha256
 from relay_verl.policies import make_policy, needs_student, needs_teacher
 from relay_verl.vocabulary import Vocabulary
 
@@ -73,6 +74,8 @@ class Condition:
         ):
             if is_needed and model is None:
                 raise ConfigError(f"--{role}: policy {self.policy} needs one")
+            if model is not None and is_endpoint(model):
+                check_endpoint(f"--{role}", model, f"RELAY_{role.upper()}_API_KEY")
 
     @property
     def models(self) -> tuple[str | None, str | None]:
@@ -167,15 +170,21 @@ def evaluate(
         ConfigError: a model cannot be used; before any model loads.
         JobError: a condition cannot go on; what is finished is saved.
     """
+    from relay_verl.preflight.commands import check_evaluation  # which reads what is defined here
+
     addresses = dict.fromkeys(model for condition in conditions for model in condition.models if model)
     digests = {address: model_sha256(address) for address in addresses}  # once each: weights are large
-    specs = [_describe(config, condition, exam.describe(), digests) for condition in conditions]
+    prompts_by = tokenizer_path or OmegaConf.select(config, "actor_rollout_ref.model.tokenizer_path")
+    specs = [
+        describe(config, condition, exam.describe(), digests, names=endpoint_models, tokenizer=prompts_by)
+        for condition in conditions
+    ]
     open_jobs = []
     for condition, spec in zip(conditions, specs, strict=True):
         if JobStore(condition.out / RESPONSES, spec, JsonLines()).finished_manifest() is None:
             open_jobs.append((condition, spec))
         else:
-            print(f"{condition.out} is there already")
+            print(f"{condition.out} is there already", file=sys.stderr)
             write_summary(condition.out)  # a run may have been killed before it came to that
     if not open_jobs:
         return
@@ -193,11 +202,13 @@ def evaluate(
                 settings, num_replicas=student_replicas, tensor_parallel_size=1, api_key_env="RELAY_STUDENT_API_KEY"
             )
             models[student] = as_student(alone, student, model=endpoint_models.get(student))
+    writers = [vocabulary_of_writer(config, *condition.models, tokenizer, tokenizer_path) for condition, _ in open_jobs]
+    open_conditions = [condition for condition, _ in open_jobs]
+    check_evaluation(config, open_conditions, exam, models, tokenizer, tokenizer_path, writers)
 
     async def run() -> None:
         engines = await start_models(config, models, tokenizer)
-        for condition, spec in open_jobs:
-            vocabulary = vocabulary_of_writer(config, *condition.models, tokenizer, tokenizer_path)
+        for (condition, spec), vocabulary in zip(open_jobs, writers, strict=True):
             job = _make_job(config, condition, spec, exam, engines, tokenizer, models, num_workers, vocabulary)
             await run_job(job, exam.queries(), exam.num_queries, condition.out / RESPONSES)
             write_summary(condition.out)
@@ -261,38 +272,3 @@ def _make_job(
         find_failure=missing_verdict,
         parts="verdicts of the judge",
     )
-
-
-def _describe(
-    config: Any, condition: Condition, exam: Mapping[str, Any], digests: Mapping[str, str | None]
-) -> dict[str, Any]:
-    """All that decides a condition's responses; `exam` described, and the models' hashes by address."""
-    from omegaconf import OmegaConf
-
-    student, teacher = condition.models
-    settings = read_settings(config.relay)
-    rollout = OmegaConf.to_container(config.actor_rollout_ref.rollout, resolve=True)
-    name = condition.teacher_name or (teacher and teacher.rstrip("/").rsplit("/", 1)[-1])
-    return {
-        "kind": "eval",
-        "condition": condition.name,
-        "row": condition.row,
-        "policy": condition.policy,
-        "student": student,
-        "student_sha256": student and digests[student],
-        "teacher": teacher,
-        "teacher_name": name,
-        "teacher_sha256": teacher and digests[teacher],
-        **exam,
-        "limits": {
-            "max_tokens": int(config.data.max_response_length),
-            "max_calls": settings.max_calls,
-            "max_tokens_per_call": settings.max_tokens_per_call,
-        },
-        # under another policy it decides nothing
-        "fixed_command": settings.fixed_command if condition.policy.startswith("fixed_") else None,
-        # of calls, unless the student is greedy; who writes whole responses has the benchmark's
-        "teacher_sampling": dict(settings.decoder_config(1, greedy=False, vocab_size=None).teacher_sampling),
-        "template": template_of(config),
-        "rollout_sha256": hashlib.sha256(json.dumps(rollout, sort_keys=True, default=str).encode()).hexdigest(),
-    }

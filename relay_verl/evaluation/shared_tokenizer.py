@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from relay_verl.cluster import template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.config import ConfigError
 from relay_verl.models import is_endpoint
 from relay_verl.vocabulary import Vocabulary, read_vocabulary
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "tekken.json")
+"""Of which a model's folder has one or more if it has a tokenizer."""
 
 
 def load_shared_tokenizer(config: Any, addresses: Sequence[str], path: str | None) -> tuple[Any, str]:
@@ -29,16 +33,22 @@ def load_shared_tokenizer(config: Any, addresses: Sequence[str], path: str | Non
     """
     from verl.utils import hf_tokenizer
 
-    from relay_verl.preflight import check_model_path, compare_tokenizers
-    from relay_verl.preflight.models import compare_prompts
+    from relay_verl.preflight.models import check_model, check_tokenizer_path, compare_prompts, compare_tokenizers
 
-    paths = [check_model_path("--student, --teacher", address) for address in addresses if not is_endpoint(address)]
+    paths = [address for address in addresses if not is_endpoint(address)]
+    for address in paths:
+        check_model("--student, --teacher", address)
+    key = "actor_rollout_ref.model.tokenizer_path" if path is None else "--tokenizer"
     path = path or (tokenizer_path_of(config, paths[0]) if paths else None)
     if path is None:
         raise ConfigError("--tokenizer: all models are endpoints; name the model whose tokenizer they have")
+    if path not in paths:
+        check_tokenizer_path(key, path)
     trusts = config.actor_rollout_ref.model.get("trust_remote_code", False)
     tokenizer = tokenizer_at(config, path)
     for other in paths:
+        if other != path and _has_no_tokenizer(other):
+            continue  # it is read with the one that was named
         others = hf_tokenizer(other, trust_remote_code=trusts)
         if difference := compare_tokenizers(tokenizer, others):
             raise ConfigError(f"{path} and {other} differ in their tokenizers: {difference}")
@@ -46,6 +56,12 @@ def load_shared_tokenizer(config: Any, addresses: Sequence[str], path: str | Non
         if not has_own_template and (difference := compare_prompts(tokenizer, others, template_of(config))):
             print(f"warning: {path} and {other}: {difference}; all read that of {path}", file=sys.stderr)
     return tokenizer, path
+
+
+def _has_no_tokenizer(address: str) -> bool:
+    """Whether this is a folder without a tokenizer, which `model.tokenizer_path` or --tokenizer names elsewhere."""
+    folder = Path(address).expanduser()
+    return folder.is_dir() and not any((folder / name).exists() for name in TOKENIZER_FILES)
 
 
 def vocabulary_of_writer(

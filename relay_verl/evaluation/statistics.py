@@ -10,7 +10,8 @@ makes one bootstrap serve all of them:
 - two measures over the same questions are resampled together: the paired bootstrap of their difference.
 
 Over several training seeds their spread takes the place of the bootstrap: Student's t interval for a mean, Welch's
-for a difference. `Estimate.basis` says which one it was. A bootstrap of questions that are all alike has no width.
+for a difference. `Estimate.basis` says which one it was. Where all questions were answered alike a bootstrap has no
+width: a count of right answers keeps one (`alike`), a share by construction (a teacher's call ratio) none.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from typing import Literal
 
 import numpy as np
 
+from relay_verl.evaluation.alike import LEVEL, reach_of_alike, shares_of
 from relay_verl.evaluation.harmonic import adjusted_harmonic_mean
 from relay_verl.evaluation.records import ResponseRecord
 
 NUM_RESAMPLES = 10_000
-LEVEL = 0.95
 
 Records = Sequence[ResponseRecord]
 
@@ -67,7 +68,9 @@ class Measure:
     average: Average = Average.MEAN
     """How they become one number."""
     questions: tuple[tuple[str, ...], ...] = ()
-    """Ids of each stratum's questions, in its order; () if nobody needs them."""
+    """Ids of each stratum's questions, in its order; () if they are not needed."""
+    is_proportion: bool = False
+    """Whether it counts successes that could have been failures: then a stratum of equal questions has an interval."""
 
     @property
     def num_seeds(self) -> int:
@@ -102,7 +105,7 @@ Counts = Callable[[ResponseRecord], tuple[float, float]]
 
 def accuracy(seeds: Sequence[Records], benchmarks: Sequence[str]) -> Measure:
     """Share of right responses, averaged over benchmarks; one sequence of records a seed."""
-    return measure(seeds, benchmarks, lambda record: (record.is_correct, 1))
+    return replace(measure(seeds, benchmarks, lambda record: (record.is_correct, 1)), is_proportion=True)
 
 
 def call_rate(seeds: Sequence[Records], benchmarks: Sequence[str]) -> Measure:
@@ -204,6 +207,9 @@ def estimate(measured: Measure, *, seed: int = 0) -> Estimate:
         reach = t_quantile(len(values) - 1) * error
         return Estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach), len(values), "seeds")
     low, high = _percentiles(measured.resample(np.random.default_rng(seed)).mean(axis=1))
+    if measured.is_proportion:
+        down, up = reach_of_alike([shares_of(stratum) for stratum in measured.strata], 0.0, 1.0)
+        low, high = max(0.0, mean - math.hypot(mean - low, down)), min(1.0, mean + math.hypot(high - mean, up))
     return Estimate(mean, low, high, len(values), "questions")
 
 
@@ -227,6 +233,10 @@ def difference(of: Measure, to: Measure, *, seed: int = 0) -> Estimate:
     both = Measure(tuple(np.concatenate(pair, axis=1) for pair in pairs), of.average)
     resampled = both.resample(np.random.default_rng(seed))
     low, high = _percentiles(resampled[:, : len(values)].mean(axis=1) - resampled[:, len(values) :].mean(axis=1))
+    if of.is_proportion and to.is_proportion:
+        apart = [shares_of(one) - shares_of(other) for one, other in zip(of.strata, to.strata, strict=True)]
+        down, up = reach_of_alike(apart, -1.0, 1.0)
+        low, high = max(-1.0, mean - math.hypot(mean - low, down)), min(1.0, mean + math.hypot(high - mean, up))
     return Estimate(mean, low, high, num_seeds, "questions")
 
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from relay_verl.byproducts import by_product
 from relay_verl.evaluation.consumption import cost
 from relay_verl.evaluation.paper import paper
 from relay_verl.evaluation.records import ResponseRecord
@@ -43,16 +44,11 @@ MAX_NAMED = 3
 
 
 def write_summary(folder: Path) -> None:
-    """Write the summary of a whole results folder. A disk that refuses it costs a warning, not the responses.
-
-    Raises:
-        ConfigError: the folder is not a whole result.
-    """
-    text = json.dumps(summary_of(read_result(folder)), indent=2, allow_nan=False)
-    try:
+    """Write the summary of a whole results folder. What keeps it from being written costs a warning, not the responses
+    or the conditions that are still to be measured."""
+    with by_product(str(folder / SUMMARY)):
+        text = json.dumps(summary_of(read_result(folder)), indent=2, allow_nan=False)
         replace_file(folder / SUMMARY, f"{text}\n".encode())
-    except OSError as error:
-        logger.warning("%s is not written: %s", folder / SUMMARY, error)
 
 
 def summary_of(result: Result) -> dict[str, Any]:

@@ -110,9 +110,16 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
     with store:
         meter = TokenMeter(job.engines)
         async with ProgressBar(f"{Path(out).parent.name}/{Path(out).name}", num_queries, meter) as bar:
-            shares = [FailureShare(job.max_failed_share, what) for what in ("queries", job.parts)]
-            progress = _Progress(bar, meter, Pulse(meter.count_tokens), *shares)
-            num_shards = await _run_shards(job, queries, store, progress)
+            queries_share, parts_share = (FailureShare(job.max_failed_share, what) for what in ("queries", job.parts))
+            progress = _Progress(bar, meter, Pulse(meter.count_tokens), queries_share, parts_share)
+            try:
+                num_shards = await _run_shards(job, queries, store, progress)
+            except asyncio.CancelledError as error:  # Ctrl-C; `relay_verl.interruption` tells the note
+                error.add_note(
+                    f"{bar.num_done:,} of {num_queries:,} queries are saved in {store.work}: the same command "
+                    "continues from there"
+                )
+                raise
         if progress.failures:
             raise JobError(
                 f"{len(progress.failures)} of {num_queries} queries failed, the first one: {progress.failures[0]}; the "

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -24,10 +23,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from relay_verl.files import replace_file, replacing
+from relay_verl.files import LockedError, lock, replace_file, replacing
 from relay_verl.jobs.formats import Format, Row
 
 logger = logging.getLogger(__name__)
+
+MAX_NAME_BYTES = 255
+"""Longest name of a file on the usual file systems."""
 
 
 class JobError(RuntimeError):
@@ -122,13 +124,12 @@ class JobStore:
         self._lock: Any = None
 
     def __enter__(self) -> JobStore:
+        self._check_name()
         try:
             self.work.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.work / "lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise JobError(f"{self.out}: another process is writing it") from None
+            self._lock = lock(self.work / "lock")
+        except LockedError as holder:
+            raise JobError(f"{self.out}: another process is writing it: {holder}") from None
         except OSError as error:
             raise JobError(f"{self.work}: {error.strerror}") from error
         try:
@@ -140,6 +141,13 @@ class JobStore:
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
+
+    def _check_name(self) -> None:
+        """Every file beside the output can be named: the manifest is written last, behind all of the work."""
+        longest = f".{self.manifest.name}.{os.getpid()}.tmp"  # see `relay_verl.files.replacing`
+        spare = MAX_NAME_BYTES - len(longest.encode())
+        if spare < 0:
+            raise JobError(f"{self.out}: its name is {-spare} bytes too long for the files that stand beside it")
 
     def finished_manifest(self) -> dict[str, Any] | None:
         """The manifest if the output is complete; None if there is work to do.
@@ -182,8 +190,9 @@ class JobStore:
         return refused
 
     def forget(self) -> None:
-        """Remove the working folder: there is nothing in it to keep."""
-        shutil.rmtree(self.work)
+        """Remove the working folder: there is nothing in it to keep. What a network file system does not give up while
+        it is open, such as the lock, stays until the next command."""
+        shutil.rmtree(self.work, ignore_errors=True)
 
     def assemble(
         self,

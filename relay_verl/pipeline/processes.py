@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from relay_verl.overrides import override
+
+INTERRUPT_S = 30.0
+"""Seconds that an interrupted command has to end by itself."""
 NUM_LAST_LINES = 50
 """Lines at the end of a log among which an error of ours is looked for."""
 
@@ -20,6 +25,11 @@ class StageError(SystemExit):
 def relay_verl(*arguments: str) -> list[str]:
     """The command line of `relay-verl`."""
     return [sys.executable, "-m", "relay_verl", *arguments]
+
+
+def trainer_folders(checkpoints: Path, folder: Path) -> list[str]:
+    """The overrides by which a trainer of verl's writes its checkpoints and Hydra's files there, whatever the names."""
+    return [override("trainer.default_local_dir", checkpoints), override("hydra.run.dir", folder / "hydra")]
 
 
 def run(command: Sequence[str], variables: Mapping[str, str] = {}, *, log: Path | None = None) -> None:
@@ -36,9 +46,25 @@ def run(command: Sequence[str], variables: Mapping[str, str] = {}, *, log: Path 
     environment = os.environ | dict(variables)
     with open(log or os.devnull, "a") as file:
         output = file if log else None
-        done = subprocess.run(command, env=environment, stdout=output, stderr=output and subprocess.STDOUT, check=False)
-    if done.returncode:
-        raise StageError(failure(command, done.returncode, log))
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output and subprocess.STDOUT)
+        with ending_with(process):
+            process.wait()
+    if process.returncode:
+        raise StageError(failure(command, process.returncode, log))
+
+
+@contextlib.contextmanager
+def ending_with(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Ctrl-C reaches a command and its children alike: give them time to save and to stop what they started."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(INTERRUPT_S)
+        raise
+    finally:
+        if process.poll() is None:
+            process.kill()
 
 
 def failure(command: Sequence[str], code: int, log: Path | None) -> str:

@@ -21,11 +21,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from relay_verl.checkpoints.export import export
+from relay_verl.byproducts import by_product
+from relay_verl.checkpoints.integrity import kept_in
 from relay_verl.cluster import compose
 from relay_verl.evaluation.trace import write_trace
 from relay_verl.jobs.progress import LINE_S, Lines
-from relay_verl.pipeline.processes import StageError, failure
+from relay_verl.pipeline.processes import StageError, ending_with, failure, relay_verl, trainer_folders
+from relay_verl.pipeline.processes import run as run_command
 
 POLL_S = 1.0
 
@@ -74,7 +76,7 @@ def train(recipe: str, folder: Path, *, overrides: Sequence[str] = (), variables
     os.environ |= variables  # the recipe's paths are read here, too
     num_steps = compose(recipe, overrides).trainer.total_training_steps
     command = [sys.executable, "-m", "verl.trainer.main_ppo", f"+recipe={recipe}", *overrides]
-    command += [f"trainer.default_local_dir={checkpoints}", f"hydra.run.dir={run.folder}/hydra"]
+    command += trainer_folders(checkpoints, run.folder)
     environment = os.environ | {
         "VERL_FILE_LOGGER_PATH": str(run.metrics),
         "TENSORBOARD_DIR": str(run.folder / "tensorboard"),
@@ -82,12 +84,21 @@ def train(recipe: str, folder: Path, *, overrides: Sequence[str] = (), variables
     }
     with run.log.open("a") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=run.folder)
-        _watch(process, run.metrics, num_steps, recipe)
+        try:
+            with ending_with(process):
+                _watch(process, run.metrics, num_steps, recipe)
+        except KeyboardInterrupt as error:
+            error.add_note(kept_in(checkpoints))
+            raise
     if process.returncode:
         raise StageError(failure(command, process.returncode, run.log))
     if (checkpoints / "samples").is_dir():  # of few steps chance may have chosen none
-        write_trace([checkpoints / "samples"], run.folder / "samples.html")
-    export(checkpoints / f"global_step_{num_steps}", run.student, metrics=run.metrics)
+        with by_product("the page of samples"):
+            title = f"{recipe}: responses of the training, steps 1 to {num_steps}"
+            write_trace([checkpoints / "samples"], run.folder / "samples.html", title=title)
+    # in a process of its own, for the weights' memory goes back to the system when that ends
+    checkpoint = str(checkpoints / f"global_step_{num_steps}")
+    run_command(relay_verl("export", checkpoint, str(run.student), "--metrics", str(run.metrics)), log=run.log)
     shutil.rmtree(checkpoints)
     return run
 

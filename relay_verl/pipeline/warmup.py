@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from relay_verl.pipeline.processes import run
+from relay_verl.pipeline.processes import run, trainer_folders
 
 
 def warm_up(
@@ -32,7 +32,7 @@ def warm_up(
     shutil.rmtree(checkpoints, ignore_errors=True)  # one epoch is short: it starts from its beginning
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node=1", "-m", "verl.trainer.sft_trainer"]
     command = [sys.executable, "-m", *launcher, f"+recipe={recipe}", *overrides]
-    command += [f"trainer.default_local_dir={checkpoints}", f"hydra.run.dir={folder}/hydra"]
+    command += trainer_folders(checkpoints, folder)
     metrics = {"VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl")}
     print(f"{student.name}: verl's SFT trainer, +recipe={recipe}")
     run(command, {**variables, **metrics}, log=folder / "train.log")

@@ -7,13 +7,18 @@ that names the key, the value and what is allowed. `relay-verl doctor` runs the 
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from relay_verl import ending
+from omegaconf import OmegaConf
+
+from relay_verl import ending, hydra_files
 from relay_verl.catalog.choice import check_recipe_choice
 from relay_verl.catalog.recipe import recipe_names
+from relay_verl.checkpoints.lock import hold, release
+from relay_verl.cluster import resolve
 from relay_verl.config import ConfigError
 from relay_verl.preflight.check import demand
 from relay_verl.preflight.data import check_columns, check_data_sources, check_dataset
@@ -25,6 +30,7 @@ from relay_verl.preflight.recipe import (
     check_platform,
     check_recipe_was_found,
 )
+from relay_verl.secrets import hide, hide_in_text
 
 __all__ = [
     "check_batch_sizes",
@@ -60,7 +66,7 @@ def install(module: Any, function: str, check: Callable[[Any], None]) -> None:
         try:
             check(config)
         except ConfigError as error:
-            sys.exit(f"relay_verl: {error}")
+            sys.exit(f"relay_verl: {hide_in_text(str(error))}")
         return original(config, *args, **kwargs)
 
     checked.is_relay_preflight = True  # type: ignore[attr-defined]
@@ -90,10 +96,10 @@ def check_training(config: Any) -> None:
     Raises:
         ConfigError: one line on the first thing that is wrong; Ray is then down again.
     """
+    hydra_files.hide_secrets(config)
     check_config(config)
     if "relay" not in config:
         return
-    ending.install()
     import ray
 
     from relay_verl.preflight.checks import CLUSTER, INSTALLATION, MACHINE
@@ -102,9 +108,15 @@ def check_training(config: Any) -> None:
     demand(INSTALLATION)
     demand(MACHINE, config)
     was_there = ray.is_initialized()
+    # A sweep has several runs in one process: each leaves it as it was.
+    ending.install(dict(os.environ), ends_ray=not was_there)
+    hold(config)
     try:
         demand(CLUSTER, config, Cluster(config))
+        resolve(config)
+        config.ray_kwargs = hide("ray_kwargs", OmegaConf.to_container(config.ray_kwargs))  # Ray has what it needs
     except ConfigError:
+        release()
         if not was_there:
             ray.shutdown()
         raise
@@ -121,6 +133,7 @@ def check_sft_config(config: Any) -> None:
     Raises:
         ConfigError: one line on the first thing that is wrong.
     """
+    hydra_files.hide_secrets(config)
     check_recipe_choice(config)
     if "actor_rollout_ref" in config:
         return  # the GRPO trainer's config has `check_config`
@@ -129,3 +142,4 @@ def check_sft_config(config: Any) -> None:
         from relay_verl.preflight.checks import WARMUP
 
         demand(WARMUP, config)
+        hold(config)

@@ -6,7 +6,9 @@ A check that is one more line here runs in both.
 from __future__ import annotations
 
 from relay_verl.catalog.choice import check_recipe_choice
-from relay_verl.checkpoints.guard import check_resume
+from relay_verl.checkpoints.guard import check_resume, check_sft_resume
+from relay_verl.checkpoints.lock import check_free
+from relay_verl.cluster import check_references
 from relay_verl.config import read_settings
 from relay_verl.preflight.attention_checks import check_attention
 from relay_verl.preflight.check import Check
@@ -18,19 +20,22 @@ from relay_verl.preflight.cluster import (
     check_teacher_nodes,
     check_workers,
 )
+from relay_verl.preflight.contradictions import check_contradictions
+from relay_verl.preflight.counts import check_num_rows, check_validation_rows, check_warmup_rows
 from relay_verl.preflight.cpu_memory import check_bucket
 from relay_verl.preflight.data import check_data_sources, check_dataset, check_warmup_data
 from relay_verl.preflight.installation import (
     check_engine,
-    check_loggers,
     check_packages,
     check_plugin,
     check_python,
     check_search_path,
 )
+from relay_verl.preflight.lengths import check_lengths
+from relay_verl.preflight.loggers import check_loggers
 from relay_verl.preflight.lora import check_lora
 from relay_verl.preflight.machine import check_disk, check_own_gpus, check_ports
-from relay_verl.preflight.models import check_model, check_teacher_models, check_tokenizers
+from relay_verl.preflight.models import check_model, check_student_model, check_teacher_models, check_tokenizers
 from relay_verl.preflight.recipe import (
     check_batch_sizes,
     check_declared_gpus,
@@ -42,6 +47,7 @@ from relay_verl.preflight.recipe import (
     check_sft_platform,
 )
 from relay_verl.preflight.student import check_student_given, check_student_size, check_warmed_up
+from relay_verl.preflight.trials import check_training_completions, check_training_prompts
 from relay_verl.preflight.wiring import (
     check_agent_loop,
     check_dataset_class,
@@ -64,8 +70,10 @@ RECIPE = (
     Check("recipe", check_recipe_was_found),
     Check("recipe's own keys", check_recipe_choice),
     Check("relay settings", check_settings),
+    Check("references", check_references, after=("relay settings",)),
     Check("student given", check_student_given, after=("relay settings",)),
     Check("student's size", check_student_size, after=("student given",)),
+    Check("contradictions", check_contradictions),
     Check("platform", check_platform),
     Check("trainer", check_trainer),
     Check("agent loop", check_agent_loop, after=("relay settings",)),
@@ -89,16 +97,19 @@ RECIPE = (
         after=("relay settings", "training data", "validation data"),
     ),
     Check("dataset class", check_dataset_class),
-    Check(
-        "student",
-        lambda config: check_model("actor_rollout_ref.model.path", config.actor_rollout_ref.model.path),
-        after=("student given",),
-    ),
+    Check("rows", check_num_rows, after=("training data", "batch sizes")),
+    Check("validation rows", check_validation_rows, after=("validation data",)),
+    Check("loggers", check_loggers),
+    Check("student", check_student_model, after=("student given",)),
     Check("student's warm-up", check_warmed_up, after=("student",)),
     Check("weights' way to vLLM", check_bucket, after=("student",)),
     Check("LoRA", check_lora, after=("student",)),
     Check("teacher", check_teacher_models, after=("relay settings",)),
     Check("tokenizers", check_tokenizers, after=("relay settings", "student", "teacher")),
+    Check("prompts", check_training_prompts, after=("training data", "validation data", "tokenizers")),
+    Check("lengths", check_lengths, after=("prompts", "rows")),
+    Check("endpoints' answers", check_training_completions, after=("prompts",)),
+    Check("checkpoint folder", check_free),
     Check("checkpoint", check_resume, after=("training data", "student", "teacher")),
 )
 """Of the composed config of a GRPO recipe."""
@@ -106,7 +117,6 @@ RECIPE = (
 MACHINE = (
     Check("vLLM", check_engine, after=("platform",)),
     Check("attention", check_attention, after=("platform",)),
-    Check("loggers", check_loggers, after=("packages",)),
     Check("ports", check_ports),
     Check("disk", check_disk, after=("student",)),
 )
@@ -128,12 +138,15 @@ WARMUP = (
     Check("student", lambda config: check_model("model.path", config.model.path)),
     Check("LoRA", check_lora, after=("student",)),
     Check("warm-up's data", check_warmup_data),
+    Check("rows", check_warmup_rows, after=("warm-up's data",)),
+    Check("checkpoint folder", check_free),
+    Check("checkpoint", check_sft_resume),
+    Check("loggers", check_loggers),
     Check("attention", check_attention, after=("platform",)),
 )
 """Of the composed config of a warm-up recipe, for verl's SFT trainer."""
 
 WARMUP_MACHINE = (
-    Check("loggers", check_loggers, after=("packages",)),
     Check("disk", check_disk),
     Check("GPUs", check_own_gpus, after=("platform",)),
 )

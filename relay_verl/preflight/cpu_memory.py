@@ -1,7 +1,7 @@
 """What a training recipe takes of memory where everything runs on CPU, term by term, against what the node has.
 
 An estimate: a term that is not known, such as the size of a hub model that is not in the cache, counts as nothing.
-PROCESSES_GB and ENGINE_GB are what the processes of the tiny pair take, whose models are next to nothing.
+The constants are fitted to a run of the real pair (examples/real/README.md), whose peak is 22 GB.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from omegaconf import OmegaConf
 from relay_verl import cpu
 from relay_verl.catalog.adapter import count_adapter, rank_of
 from relay_verl.catalog.shapes import shape_of
-from relay_verl.config import ConfigError, TeacherSettings, read_settings
+from relay_verl.config import ConfigError, read_settings
 from relay_verl.models import count_parameters
 from relay_verl.preflight.check import Doubt
 
 GB = 1e9
-PROCESSES_GB = 4.0
+PROCESSES_GB = 5.0
 """Ray, the trainer's driver, the agent loop's and the reward's workers, the trainer without its model."""
-ENGINE_GB = 2.2
+ENGINE_GB = 2.6
 """Each vLLM engine without its model and cache: server, core, worker."""
 TOLERANCE = 0.85
 """Share of the estimate that has to be free; less is refused, and between this and the whole is a doubt."""
+_TOKEN = 10_000
+"""Bytes of a token of the vocabulary: some ten processes hold a tokenizer."""
 _TRAINED, _FROZEN = 16, 4
 """Bytes of a parameter in the trainer: weight, gradient and Adam's two moments in 32 bits; the weight alone."""
 _LOGIT = 12
@@ -45,14 +47,18 @@ def cpu_terms(config: Any) -> dict[str, float]:
     active = settings.active_teachers.values() if settings.needs_teacher else ()
     teachers = [teacher for teacher in active if teacher.path]
     num_engines = 1 + sum(teacher.num_replicas for teacher in teachers)
-    cache = OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars.VLLM_CPU_KVCACHE_SPACE") or 0
+    vocab = shape.vocab if shape else 0
     return {
         "the trained student": trained,
         "the reference": _FROZEN * student if has_reference else 0,
-        "a micro-batch's logits": _LOGIT * sequences * length * (shape.vocab if shape else 0),
-        "the student's engine": _bytes_of(rollout.dtype) * student,
-        "the teacher": sum(_in_engines(teacher, rollout.dtype) for teacher in teachers),
-        "caches": float(cache) * 2**30 * num_engines,
+        "the copy that it computes with": _BYTES.get(_compute_type(actor), 2) * student,
+        "a micro-batch's logits": _LOGIT * sequences * length * vocab,
+        "the student's engine": _in_engine(model.path, rollout.dtype),
+        "the teacher": sum(
+            teacher.num_replicas * _in_engine(teacher.path, teacher.dtype or rollout.dtype) for teacher in teachers
+        ),
+        "caches": _cache_bytes(config) * num_engines,
+        "tokenizers": _TOKEN * vocab,
         "processes": (PROCESSES_GB + ENGINE_GB * num_engines) * GB,
     }
 
@@ -68,7 +74,9 @@ def check_bucket(config: Any) -> str:
         return "no limit is known"
     key = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
     bucket = int(OmegaConf.select(config, key))
-    embedding = shape.vocab * shape.hidden * _bytes_of(config.actor_rollout_ref.rollout.dtype)
+    # the sums of base and adapter are sent as the trainer has them (`relay_verl.cpu.lora_weights`)
+    size = 4 if rank_of(config.actor_rollout_ref.model) else _bytes_of(config.actor_rollout_ref.rollout.dtype)
+    embedding = shape.num_embedding * size
     if embedding > bucket * 2**20:
         raise ConfigError(
             f"{key}={bucket}: the embedding of {config.actor_rollout_ref.model.path} is {embedding / 2**20:.0f} MiB "
@@ -77,8 +85,22 @@ def check_bucket(config: Any) -> str:
     return f"{embedding / 2**20:.0f} of {bucket} MiB"
 
 
-def _in_engines(teacher: TeacherSettings, students: str) -> float:
-    return teacher.num_replicas * _bytes_of(teacher.dtype or students) * (count_parameters(teacher.path or "") or 0)
+def _compute_type(actor: Any) -> str:
+    return str(OmegaConf.select(actor, "fsdp_config.mixed_precision.param_dtype") or "bf16")
+
+
+def _cache_bytes(config: Any) -> float:
+    """Bytes of an engine's KV cache, as vLLM reads its settings."""
+    given = OmegaConf.select(config, "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes")
+    space = OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars.VLLM_CPU_KVCACHE_SPACE")
+    return float(given or float(space or 0) * 2**30)
+
+
+def _in_engine(path: str | None, dtype: str) -> float:
+    """Bytes of a model in an engine, whose kernels have a copy of a tied embedding as the head."""
+    shape = shape_of(path)
+    head = shape.num_embedding if shape and shape.is_tied else 0
+    return _bytes_of(dtype) * ((count_parameters(path or "") or 0) + head)
 
 
 def _bytes_of(dtype: str) -> int:

@@ -7,19 +7,13 @@ import os
 import platform
 import sys
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from relay_verl import cpu
 from relay_verl.catalog.recipe import recipe_names
 from relay_verl.config import ConfigError
 from relay_verl.preflight.check import Doubt
 from relay_verl.versions import INSTALL, PYTHONS, TESTED, find_version, is_tested
-
-_MODULES = {"vemlp_wandb": "volcengine_ml_platform", "tracking": "wandb", "console": "", "file": ""}
-"""What a logger of verl's imports, where that is not called like the logger."""
 
 
 def check_python() -> str:
@@ -98,21 +92,3 @@ def check_engine(config: Any) -> str:
         has = f", but {other} {find_version(other)}, which is for another platform" if find_version(other) else ""
         raise ConfigError(f"{wanted} is not installed{has}; {INSTALL[extra]}")
     return f"{wanted} {version}"
-
-
-def check_loggers(config: Any) -> str:
-    """What `trainer.logger` names exists in verl and is installed."""
-    from verl.utils.tracking import Tracking
-
-    named = OmegaConf.select(config, "trainer.logger") or []
-    loggers = [named] if isinstance(named, str) else list(named)
-    for name in loggers:
-        if name not in (*Tracking.supported_backend, "tracking"):
-            raise ConfigError(f"trainer.logger: {name!r}: allowed: {', '.join(Tracking.supported_backend)}")
-        module = _MODULES.get(name, name)
-        if module and find_spec(module) is None:
-            raise ConfigError(
-                f"trainer.logger: {name!r} needs the package {module}: pip install {module.replace('_', '-')}, or "
-                "leave it out of trainer.logger"
-            )
-    return ", ".join(loggers) or "none"

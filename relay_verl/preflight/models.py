@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from relay_verl.cluster import template_of
+from relay_verl.cluster import explain_tokenizer_error, template_of
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.data.prompts import wrap
 from relay_verl.engines.base import EngineError
-from relay_verl.engines.endpoint import EndpointEngine
-from relay_verl.models import is_adapter
+from relay_verl.models import check_folder_name, is_adapter
 from relay_verl.preflight.check import Doubt
+from relay_verl.teacher import open_endpoint
 from relay_verl.tokenization import chat_ids
 
 IS_ADAPTER = (
     "is a LoRA adapter without its base model: give the folder of the whole model, which `relay-verl export` writes "
     "without --keep-adapter, and PEFT's merge_and_unload of any adapter"
 )
-ENDPOINT_DEADLINE_S = 20.0
+ENDPOINT_DEADLINE_S = 6.0
 HUB_DEADLINE_S = 10.0
+MODEL_FILE = "config.json"
+"""The file that every model on the hub has."""
+TOKENIZER_FILE = "tokenizer_config.json"
+"""The file that every tokenizer on the hub has."""
 PROBE = "What is 7*8? <call>20</call> Let's see: \\boxed{56}\n\n\u00e9\u4e2d"
 
 
@@ -34,6 +39,7 @@ def check_model_path(key: str, path: str) -> str:
     """A local folder must exist and hold a whole model; a hub id is `check_on_hub`'s, a remote address its server's."""
     if "://" in path:
         return path
+    check_folder_name(key, path)
     local = Path(path).expanduser()
     if is_adapter(local):
         raise ConfigError(f"{key}: {path} {IS_ADAPTER}")
@@ -51,19 +57,28 @@ def check_model(key: str, path: str) -> str:
     return f"{path}, {check_on_hub(key, path)}"
 
 
-def check_on_hub(key: str, name: str) -> str:
+def check_tokenizer_path(key: str, path: str) -> str:
+    """The same of a tokenizer, which may be alone in its folder or on the hub."""
+    if "://" in path or Path(path).expanduser().is_dir():
+        return path
+    if is_local(path):
+        raise ConfigError(f"{key}: {path} does not exist; give a folder with a tokenizer, or a hub id")
+    return f"{path}, {check_on_hub(key, path, TOKENIZER_FILE)}"
+
+
+def check_on_hub(key: str, name: str, file: str = MODEL_FILE) -> str:
     """A model is in the hub's cache, or the hub gives it to us; `HF_HUB_OFFLINE` is respected."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
 
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+    if isinstance(try_to_load_from_cache(name, file), str):
         return "in the hub's cache"
     if constants.HF_HUB_OFFLINE:
         raise ConfigError(
             f"{key}: {name} is not in the hub's cache, and HF_HUB_OFFLINE is set: unset it, download the model before "
             f"(`hf download {name}`), or give a folder"
         )
-    url = hf_hub_url(name, "config.json", endpoint=constants.ENDPOINT)
+    url = hf_hub_url(name, file, endpoint=constants.ENDPOINT)
     try:
         get_hf_file_metadata(url, timeout=HUB_DEADLINE_S, retry_on_errors=False)
     except GatedRepoError:
@@ -76,8 +91,8 @@ def check_on_hub(key: str, name: str) -> str:
         ) from None
     except EntryNotFoundError:
         raise ConfigError(
-            f"{key}: {name} has no config.json on the hub; a LoRA adapter has none: give the whole model, with the "
-            "adapter merged"
+            f"{key}: {name} has no {file} on the hub"
+            + ("; a LoRA adapter has none: give the whole model, with the adapter merged" if file == MODEL_FILE else "")
         ) from None
     except Exception as error:  # each HTTP client has its own errors
         raise ConfigError(
@@ -94,6 +109,8 @@ def check_teacher(
     *,
     template: Mapping[str, Any] = {},
     own_template: str | None = None,
+    tokenizer_path: str | None = None,
+    trust_remote_code: bool = False,
 ) -> str:
     """The teacher of the recipe's `key` is there and reads the student's token ids, or stands behind a text bridge; the
     text says what that costs, or where the prompt that it reads is not its own.
@@ -104,22 +121,26 @@ def check_teacher(
         student_path: folder or hub id of the student.
         template: further arguments of the chat templates.
         own_template: the recipe's own chat template for the student.
+        tokenizer_path: where the student's tokenizer is, if not with its model.
+        trust_remote_code: whether models may bring code of their own, as `actor_rollout_ref.model.trust_remote_code`.
     """
-    cost = ""
+    cost, trusts = "", trust_remote_code
     address = teacher.path or teacher.base_url
     name = f"{key}.path: {address}" if teacher.path is not None else f"{key}.base_url: {address}"
-    student = read_tokenizer("actor_rollout_ref.model.path", student_path)
+    students_key = f"actor_rollout_ref.model.{'path' if tokenizer_path is None else 'tokenizer_path'}"
+    student = read_tokenizer(students_key, tokenizer_path or student_path, trust_remote_code=trusts)
     if teacher.path is not None:
         check_model_path(f"{key}.path", teacher.path)
     if teacher.own_tokenizer is not None:
         readers_path = teacher.own_tokenizer
-        reader = read_tokenizer(f"{key}.tokenizer" if teacher.tokenizer else f"{key}.path", readers_path)
+        readers_key = f"{key}.tokenizer" if teacher.tokenizer else f"{key}.path"
+        reader = read_tokenizer(readers_key, readers_path, trust_remote_code=trusts)
         cost = check_bridged_tokenizer(f"{key}.text_bridge: {readers_path}", student, reader)
     else:
         readers_path, reader = f"the student {student_path}", student
     difference = ""
     if teacher.path is not None and reader is student:
-        theirs = read_tokenizer(f"{key}.path", teacher.path)
+        theirs = read_tokenizer(f"{key}.path", teacher.path, trust_remote_code=trusts)
         student.chat_template = own_template or student.chat_template
         difference = compare_tokenizers(student, theirs)
         if not difference and (prompts := compare_prompts(student, theirs, template)):
@@ -139,7 +160,7 @@ def check_teacher(
     return cost
 
 
-def read_tokenizer(key: str, path: str) -> Any:
+def read_tokenizer(key: str, path: str, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer at a folder or hub id.
 
     Raises:
@@ -148,10 +169,9 @@ def read_tokenizer(key: str, path: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path)
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{key}: {path} has no tokenizer that loads: {why}") from None
+        raise ConfigError(f"{key}: {path} {explain_tokenizer_error(error)}") from None
 
 
 def check_bridged_tokenizer(name: str, student: Any, teacher: Any) -> str:
@@ -177,10 +197,22 @@ def check_teacher_models(config: Any) -> str:
     settings = read_settings(config.relay)
     if not settings.needs_teacher:
         return "none is needed"
+    for key, teacher in settings.active_teachers.items():
+        if teacher.tokenizer is not None:
+            check_tokenizer_path(f"{key}.tokenizer", teacher.tokenizer)
     return "; ".join(
         f"{teacher.base_url}, an endpoint" if teacher.path is None else check_model(f"{key}.path", teacher.path)
         for key, teacher in settings.active_teachers.items()
     )
+
+
+def check_student_model(config: Any) -> str:
+    """The student is there, and so is its tokenizer where that lies elsewhere."""
+    model = config.actor_rollout_ref.model
+    text = check_model("actor_rollout_ref.model.path", model.path)
+    if model.get("tokenizer_path"):
+        check_tokenizer_path("actor_rollout_ref.model.tokenizer_path", model.tokenizer_path)
+    return text
 
 
 def check_tokenizers(config: Any) -> str | None:
@@ -194,7 +226,13 @@ def check_tokenizers(config: Any) -> str | None:
         for key, teacher in settings.active_teachers.items()
         if (
             doubt := check_teacher(
-                key, teacher, model.path, template=template_of(config), own_template=model.get("custom_chat_template")
+                key,
+                teacher,
+                model.path,
+                template=template_of(config),
+                own_template=model.get("custom_chat_template"),
+                tokenizer_path=model.get("tokenizer_path"),
+                trust_remote_code=bool(model.get("trust_remote_code", False)),
             )
         )
     ]
@@ -224,10 +262,7 @@ def compare_prompts(one: Any, other: Any, template: Mapping[str, Any]) -> str:
 
 
 async def _tokenize_at_endpoint(teacher: TeacherSettings) -> list[int] | None:
-    assert teacher.base_url is not None
-    endpoint = EndpointEngine(
-        teacher.base_url, teacher.model, api_key_env=teacher.api_key_env, timeout_s=ENDPOINT_DEADLINE_S
-    )
+    endpoint = open_endpoint(replace(teacher, timeout_s=ENDPOINT_DEADLINE_S, num_retries=0))
     async with asyncio.timeout(ENDPOINT_DEADLINE_S):
         await endpoint.model()
         return await endpoint.tokenize(PROBE)

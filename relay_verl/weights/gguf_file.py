@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from gguf import GGUFReader, ReaderTensor, dequantize
 from safetensors.torch import save_file
-from tqdm import tqdm
 from transformers import AddedToken, GenerationConfig, Qwen2Config, Qwen2Tokenizer
 
 from relay_verl.config import ConfigError
+from relay_verl.jobs.progress import show_progress
 
 ARCHITECTURE = "qwen2"
 SHARD_BYTES = 1 << 30
@@ -125,7 +125,7 @@ class GgufModel:
     def weights(self, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
         """Each weight under the name that transformers gives it, dequantized."""
         names = {tensor.name for tensor in self._reader.tensors}
-        bar = tqdm(
+        bar = show_progress(
             total=int(sum(t.n_bytes for t in self._reader.tensors)), desc=self.file.stem, unit="B", unit_scale=True
         )
         with bar:

@@ -18,6 +18,7 @@ RUN_BY = {
     "make lint": ".ci/run",
     "python examples/tiny/stage_one.py": "tests/e2e/conftest.py",
     "python examples/cluster/local_cluster.py": "tests/e2e/test_training.py",
+    "python examples/gpu/training.py": "tests/e2e/test_gpu_example.py",
     "python tests/grading_agreement.py": "tests/unit/test_grading.py",
     "python tests/grading_mutations.py": "tests/unit/test_grading_compare.py",
     "python tests/overlap_agreement.py": "tests/unit/test_overlap_pairs.py",
@@ -38,7 +39,7 @@ RUN_BY = {
     "relay-verl version": "tests/contract/test_commands.py",
     "relay-verl warmup-data": "tests/e2e/test_generators.py",
     "python -m verl.trainer.main_ppo": "tests/e2e/training_for_tests.py",
-    "torchrun --standalone --nproc_per_node=4 -m verl.trainer.sft_trainer": "examples/tiny/stage_one.py",
+    "torchrun --standalone --nproc_per_node=8 -m verl.trainer.sft_trainer": "examples/tiny/stage_one.py",
 }
 """The test, or what a test runs, by how the command begins; with the models and the recipe that are at hand there."""
 

@@ -131,6 +131,7 @@ def test_ray_is_started_as_verl_starts_it(monkeypatch: pytest.MonkeyPatch, overr
         for name in ("VERL_FULL_DETERMINISM", "VLLM_BATCH_INVARIANT", "PYTHONHASHSEED"):
             monkeypatch.delenv(name, raising=False)
     ours, verls = calls
+    assert callable(ours["runtime_env"].pop("worker_process_setup_hook")), "sends the driver's environment"
     assert ours == verls
     assert ours["num_cpus"] == 64
 
@@ -178,6 +179,14 @@ def test_the_command_goes_through_all_and_counts(doctor: Any) -> None:
     assert "– Ray  --no-ray" in lines
     marks = [sum(line.startswith(mark) for line in lines) for mark in "✓✗–"]
     assert lines[-1].startswith("{} passed, {} failed, {} skipped".format(*marks))
+
+
+def test_the_command_as_json(doctor: Any) -> None:
+    code, lines = doctor("+recipe=relay_tiny", "data.train_batch_size=9", "--no-ray", "--json")
+    found = json.loads("\n".join(lines))
+    statuses = {check["name"]: check["status"] for check in found["checks"]}
+    assert (code, statuses["batch sizes"], statuses["Ray"]) == (1, "failed", "skipped")
+    assert found["failed"] == list(statuses.values()).count("failed")
 
 
 def test_the_command_for_a_warm_up(doctor: Any, tmp_path: Path) -> None:

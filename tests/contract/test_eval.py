@@ -1,7 +1,9 @@
 """`relay-verl eval` through its command line, on endpoints: results, bad input in one line, resuming, the judge."""
 
 import json
+import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from relay_verl.cluster import compose
 from relay_verl.config import ConfigError, TeacherSettings
 from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.engines import ScriptedEngine
-from relay_verl.evaluation.results import MANIFEST, RESPONSES, read_result
+from relay_verl.evaluation.results import MANIFEST, RESPONSES, SUMMARY, read_result
 from relay_verl.evaluation.runner import Condition, Exam, _make_job
 from relay_verl.jobs import JobError
 from tests.conftest import FakeVllm
@@ -113,6 +115,36 @@ def line_of(*arguments: str) -> str:
     return str(error.value)
 
 
+def test_what_another_model_at_the_same_endpoint_answered_is_not_taken(pair: list[str], fake_vllm: FakeVllm) -> None:
+    """lm-evaluation-harness#4063, #2715: the results folder is there, and nobody was asked."""
+    names = fake_vllm.routes["/v1/models"]["data"][0]
+    fake_vllm.routes["/v1/models"] = {"data": [names, {**names, "id": "another"}]}
+    run(*pair, "--policy", "student_alone", "--student-model", names["id"])
+    line = line_of(*pair, "--policy", "student_alone", "--student-model", "another")
+    assert f"belongs to another job: student_model is {names['id']!r} there and 'another' here" in line
+
+
+def test_a_question_that_the_endpoint_refuses_counts_as_wrong_and_is_named(
+    pair: list[str], folder: Path, fake_vllm: FakeVllm
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    answer = fake_vllm.routes["/v1/completions"]
+    refusal = (400, {"error": {"message": "maximum context length is 64 tokens"}})
+    fake_vllm.routes["/v1/completions"] = lambda body: (
+        refusal if tokenizer.decode(body["prompt"]).startswith("3?") else answer(body)
+    )
+    printed = run(*pair, "--policy", "student_alone")
+    result = read_result(folder / "out" / "student_alone")
+    assert {r.id: r.status for r in result.records if not r.is_completed} == {"q3": "student_failed"}
+    [refused] = [r for r in result.records if r.id == "q3"]
+    assert not refused.is_correct
+    assert "maximum context length" in str(refused.error)
+    summary = json.loads((folder / "out" / "student_alone" / SUMMARY).read_text())
+    [named] = summary["not_completed"]
+    assert (named["id"], named["sample"], named["cause"]) == ("q3", 0, refused.error)
+    assert f"1 of {NUM_QUESTIONS} responses are not completed and count as wrong: " in printed
+
+
 def test_endpoints_are_measured_without_ray(pair: list[str], folder: Path, big: FakeVllm) -> None:
     import ray
 
@@ -127,7 +159,7 @@ def test_endpoints_are_measured_without_ray(pair: list[str], folder: Path, big: 
     assert first.calls[0]["num_cached"] == 5
     assert learned.row == "1.7b/relay"
     assert learned.job["benchmarks"]["math-500"]["num_samples"] == 1
-    asked = [body for path, _, body in big.requests if path == "/v1/completions"][1:]  # the first one warms up
+    asked = [body for path, _, body in big.requests if path == "/v1/completions" and body["max_tokens"] > 1]
     assert all(body["temperature"] == 0 for body in asked), "greedy"
     alone = read_result(folder / "out" / "student_alone")
     assert {record.num_teacher_tokens for record in alone.records} == {0}
@@ -201,12 +233,11 @@ def test_a_teacher_that_fails_leaves_no_record_and_the_same_command_goes_on(
     pair: list[str], folder: Path, big: FakeVllm
 ) -> None:
     works = big.routes["/v1/completions"]
-    num_asked = 0
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
 
-    def fails(body: dict[str, Any]) -> Any:
-        nonlocal num_asked
-        num_asked += 1  # the first one warms up
-        return works(body) if num_asked <= 3 else (400, {"error": {"message": "no"}})
+    def fails(body: dict[str, Any]) -> Any:  # of four questions; start-up asks the first one
+        is_one = tokenizer.decode(body["prompt"]).startswith(("2?", "3?", "4?", "5?"))
+        return (500, {"error": {"message": "no"}}) if is_one else works(body)
 
     big.routes["/v1/completions"] = fails
     with pytest.raises(JobError, match=r"4 of 6 queries failed, the first one: math-500/q\d/0: teacher: .*the same"):
@@ -217,6 +248,45 @@ def test_a_teacher_that_fails_leaves_no_record_and_the_same_command_goes_on(
     result = read_result(folder / "out" / "learned")
     assert result.manifest["num_resumed"] == 2
     assert all(record.num_calls == 1 for record in result.records), "none was written by the student alone"
+
+
+def test_ctrl_c_says_what_is_saved_and_the_same_command_continues(pair: list[str], folder: Path, big: FakeVllm) -> None:
+    works = big.routes["/v1/completions"]
+    num_asked = 0
+
+    def interrupts(body: dict[str, Any]) -> Any:
+        nonlocal num_asked
+        num_asked += body["max_tokens"] > 1  # a single token warms up
+        if num_asked == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        if num_asked >= 3:
+            time.sleep(3)
+        return works(body)
+
+    big.routes["/v1/completions"] = interrupts
+    done = CliRunner().invoke(app, ["eval", *pair, "relay.teacher.max_num_seqs=1"])
+    assert done.exit_code == 130
+    said = re.search(r"interrupted: (\d) of 6 queries are saved in (\S+): the same command continues", done.stderr)
+    assert said and said[2] == str(folder / "out" / "learned" / f"{RESPONSES}.work")
+    assert done.stdout == ""
+    big.routes["/v1/completions"] = works
+    run(*pair, "relay.teacher.max_num_seqs=1")
+    assert read_result(folder / "out" / "learned").manifest["num_resumed"] == int(said[1])
+
+
+def test_a_file_of_ones_own_is_a_benchmark_and_the_result_is_json(pair: list[str], folder: Path) -> None:
+    (folder / "sums.csv").write_text("Frage,Antwort\n3+4?,7\n2+5?,7\n")
+    columns = ["--question-column", "Frage", "--answer-column", "Antwort", "+recipe=relay_tiny"]
+    own = ["--benchmark", str(folder / "sums.csv"), *columns, "--out", str(folder / "own"), "--json"]
+    done = CliRunner().invoke(app, ["eval", *pair[:6], *own, "--policy", "teacher_alone"])
+    assert done.exit_code == 0, done.exception
+    [result] = json.loads(done.stdout)["results"]
+    assert result["benchmarks"]["sums"]["num_responses"] == 2
+    assert result["benchmarks"]["sums"]["accuracy_percent"] == 100
+    page = ["report", str(folder / "own"), "--out", str(folder / "report"), "--json"]
+    reported = json.loads(CliRunner().invoke(app, page).stdout)
+    assert Path(reported["html"]).is_file()
+    assert [each["condition"] for each in reported["results"]] == ["teacher_alone"]
 
 
 def test_both_verdicts_are_stored(pair: list[str], folder: Path, judge: FakeVllm) -> None:
@@ -248,7 +318,7 @@ BAD: list[Any] = [
     # options, what the line says, why
     (
         ["--benchmark", "math-5"],
-        r"there is no benchmark 'math-5'; allowed: minerva, math-500",
+        r"there is no benchmark 'math-5'; allowed: minerva, math-500, .*; did you mean 'math-500'\?",
         "unknown benchmark",
     ),
     (["--policy", "greedy"], r"--policy: 'greedy' is not one of learned, teacher_free", "unknown policy"),

@@ -1,5 +1,6 @@
 """One row is one prompt: training, filter, warm-up data and evaluation give the model the same ids, also where the chat
-template has a system prompt of its own, and the ids that the warm-up trains on begin with them."""
+template has a system prompt of its own, where the tokenizer is elsewhere or has code of its own, and where the chat is
+a list of parts; and the ids that the warm-up trains on begin with them."""
 
 import asyncio
 import json
@@ -27,6 +28,7 @@ from relay_verl.engines.text_bridge import TextBridge
 from relay_verl.evaluation.answerer import Answerer, Rules
 from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer
 from relay_verl.preflight.models import check_teacher
+from relay_verl.tokenization import chat_ids
 
 from ..unit.tokenizers_for_tests import BPE_WORDS, make_bpe
 
@@ -38,7 +40,7 @@ TEMPLATE = (  # as Qwen2.5's: a system prompt of its own where the chat has none
     "{%- if enable_thinking is defined and not enable_thinking %}<think></think>{%- endif %}{%- endif %}"
 )
 OTHER = "{%- for m in messages %}[{{ m.role }}] {{ m.content }}\n{%- endfor %}"
-CHATS: dict[str, list[dict[str, str]]] = {
+CHATS: dict[str, list[dict[str, Any]]] = {
     "a question": [{"role": "user", "content": "What is 7*8? \\boxed{}"}],
     "a system prompt of the row's": [{"role": "system", "content": "Be short."}, {"role": "user", "content": "7*8?"}],
     "several turns": [
@@ -46,6 +48,11 @@ CHATS: dict[str, list[dict[str, str]]] = {
         {"role": "assistant", "content": "56"},
         {"role": "user", "content": "and é, <b> & 中?"},
     ],
+    "a list of parts": [
+        {"role": "system", "content": [{"type": "text", "text": "Be short."}]},
+        {"role": "user", "content": [{"type": "text", "text": "What is "}, {"type": "text", "text": "7*8?"}]},
+    ],
+    "keys that hold nothing": [{"role": "user", "content": "7*8?", "tool_calls": None, "name": None}],
 }
 
 
@@ -85,7 +92,7 @@ def composed(model: str, *overrides: str) -> Any:
         )
 
 
-def prompts_of(config: Any, model: str, chat: list[dict[str, str]], folder: Path) -> dict[str, list[int]]:
+def prompts_of(config: Any, model: str, chat: list[dict[str, Any]], folder: Path) -> dict[str, list[int]]:
     """The prompt of one row at each place that asks a model."""
     row = to_row(data_source="x", question="?", ground_truth="56", id="q", index=0) | {"prompt": chat}
     write_parquet(folder / "rows.parquet", [row])
@@ -170,6 +177,57 @@ def test_a_row_is_the_same_prompt_everywhere(name: str, overrides: tuple[str, ..
     has_template = config.actor_rollout_ref.model.custom_chat_template is None
     is_default = has_template and CHATS[name][0]["role"] != "system"
     assert text.count(SYSTEM) == int(is_default), "once, where the row has none and the template does"
+
+
+def test_parts_are_the_prompt_of_their_text(model: str, tmp_path: Path) -> None:
+    """Text models' templates print a list as Python shows it."""
+    tokenizer = tokenizer_at(composed(model), model)
+    parts = CHATS["a list of parts"]
+    plain = [{**m, "content": "".join(part["text"] for part in m["content"])} for m in parts]
+    assert chat_ids(tokenizer, parts, {}) == chat_ids(tokenizer, plain, {})
+    text = tokenizer.decode(chat_ids(tokenizer, parts, {}))
+    assert "Be short." in text
+    assert "What is 7*8?" in text
+    assert "'type'" not in text
+
+
+def test_a_tokenizer_elsewhere_is_read_everywhere(model: str, tmp_path: Path) -> None:
+    """`model.tokenizer_path`: the student's own folder has none."""
+    student = tmp_path / "student"
+    student.mkdir()
+    (student / "config.json").write_text((Path(model) / "config.json").read_text())
+    overrides = (f"actor_rollout_ref.model.path={student}", f"actor_rollout_ref.model.tokenizer_path={model}")
+    prompts = prompts_of(composed(model, *overrides), str(student), CHATS["a question"], tmp_path)
+    assert len(prompts) == 7
+    assert {who for who, ids in prompts.items() if ids != prompts["training"]} == set()
+
+
+OWN_CODE = """
+from transformers import PreTrainedTokenizerFast
+
+
+class Own(PreTrainedTokenizerFast):
+    def apply_chat_template(self, conversation, **options):
+        return super().apply_chat_template([*conversation, {"role": "user", "content": "own"}], **options)
+"""
+
+
+def test_a_tokenizer_with_code_of_its_own_is_read_everywhere(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`model.trust_remote_code`: its class changes what a template gets."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    (Path(model) / "own.py").write_text(OWN_CODE)
+    file = Path(model) / "tokenizer_config.json"
+    settings = json.loads(file.read_text()) | {
+        "auto_map": {"AutoTokenizer": [None, "own.Own"]},
+        "tokenizer_class": "Own",
+    }
+    file.write_text(json.dumps(settings))
+    config = composed(model, "actor_rollout_ref.model.trust_remote_code=true")
+    prompts = prompts_of(config, model, CHATS["a question"], tmp_path)
+    assert {who for who, ids in prompts.items() if ids != prompts["training"]} == set()
+    assert tokenizer_at(config, model).decode(prompts["filter"]).count("own") == 1
 
 
 # ---- models whose templates differ ----

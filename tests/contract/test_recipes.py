@@ -359,6 +359,13 @@ def test_a_regular_install_finds_every_recipe_too(installation: Path, tmp_path: 
         (["relay.teacher.num_replicas=3"], "relay_verl: ray_kwargs.ray_init.num_gpus=2: the trainer takes 1 "),
         (["data.train_batch_size=6"], "relay_verl: data.train_batch_size=6 is not a multiple of "),
         (["actor_rollout_ref.model.path=/no/such/model"], "relay_verl: "),
+        (["relay.teacher.path=/models/big (copy)"], "relay_verl: relay.teacher.path=/models/big (copy): Hydra cannot "),
+        (["relay.teacher.base_url=http://[::1]:8000/v1"], "relay_verl: relay.teacher.base_url=http://[::1]:8000/v1: "),
+        (
+            ["data.train_files=/data/a,b.parquet"],
+            "relay_verl: data.train_files=/data/a,b.parquet: Hydra reads several ",
+        ),
+        (["data.train_files=${oc.env:NOT_SET}/x"], "relay_verl: data.train_files: "),
         (["+recipe=relay_1.7b"], "relay_verl: +recipe: relay_tiny and relay_1.7b at once; "),
         (["+recipe=[relay_1.7b,grpo_tiny]"], "relay_verl: +recipe: relay_tiny and relay_1.7b and grpo_tiny at once; "),
     ],

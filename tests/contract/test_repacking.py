@@ -1,5 +1,6 @@
 """vLLM's CPU layers, packed for its kernels, get new weights."""
 
+import psutil
 import pytest
 import torch
 
@@ -7,7 +8,7 @@ pytest.importorskip("vllm")
 
 from vllm.model_executor.layers import utils
 
-from relay_verl.cpu import repacking
+from relay_verl.cpu import heap, repacking
 
 ROWS = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
 
@@ -42,3 +43,11 @@ def test_vllm_calls_a_layer_by_the_same_name() -> None:
     layer = layer_of(torch.ones(48, 32))
     utils.dispatch_cpu_unquantized_gemm(layer, False)
     assert "cpu_linear" in vars(layer)
+
+
+def test_freed_memory_is_given_back() -> None:
+    pieces = [torch.ones(1 << 12) for _ in range(1 << 14)]  # 256 MiB, each too small for a mapping of its own
+    kept, held = pieces[::64], psutil.Process().memory_info().rss
+    del pieces
+    heap.trim()
+    assert psutil.Process().memory_info().rss < held - (1 << 27), len(kept)

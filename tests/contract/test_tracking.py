@@ -55,6 +55,16 @@ def test_a_resumed_run_adds_to_its_log(tmp_path: Path, second: str, steps: list[
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == steps
 
 
+def test_a_line_that_the_end_of_a_process_cut_is_cut_off(tmp_path: Path) -> None:
+    """Else the resumed run's first line is joined to it, and no reader takes either."""
+    path = tmp_path / "metrics.jsonl"
+    run(RESUMED, "anew", "1", folder=tmp_path, VERL_FILE_LOGGER_PATH=str(path))
+    with path.open("ab") as file:
+        file.write(b'{"step": 2, "data": {"relay/acc')
+    run(RESUMED, "resumed", "2", folder=tmp_path, VERL_FILE_LOGGER_PATH=str(path))
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+
+
 WHERE = {
     "tensorboard": {"TENSORBOARD_DIR": "log"},
     "wandb": {"WANDB_MODE": "offline", "WANDB_DIR": "."},

@@ -6,6 +6,7 @@ import inspect
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from verl import DataProto
 from relay_verl import plugin
 from relay_verl.cluster import compose_overrides
 from relay_verl.engines import load
+from relay_verl.engines.verl_server import VerlServerEngine
+
+from ..unit.tokenizers_for_tests import bpe
 
 
 def parameters(function: object) -> list[str]:
@@ -369,3 +373,24 @@ def test_vllm_publishes_the_counters_that_deadlines_and_bars_read() -> None:
 def test_verl_lets_vllm_count() -> None:
     """`relay_verl.teacher` sets it for the replicas that it starts."""
     assert compose_overrides([]).actor_rollout_ref.rollout.disable_log_stats is True
+
+
+async def test_requests_without_a_name_are_spread_over_verls_replicas() -> None:
+    """The generators' samples have none; 4 replicas share 200 that run together, in verl's own balancer."""
+    from verl.workers.rollout.replica import TokenOutput
+    from verl.workers.rollout.router import GlobalRequestLoadBalancer
+
+    balancer = GlobalRequestLoadBalancer(dict.fromkeys(map(str, range(4))))
+    taken: Counter[str] = Counter()
+
+    class Client:
+        async def generate(self, request_id: str, *, prompt_ids: list[int], sampling_params: dict) -> TokenOutput:
+            server, _ = balancer.acquire_server(request_id)
+            taken[server] += 1
+            return TokenOutput(token_ids=[1])
+
+    engine = VerlServerEngine(Client(), bpe())
+    await asyncio.gather(*(engine.generate([1], max_tokens=1) for _ in range(200)))
+    assert dict(taken) == dict.fromkeys(map(str, range(4)), 50)
+    await asyncio.gather(*(engine.generate([1], max_tokens=1, request_id="one") for _ in range(8)))
+    assert sorted(taken.values()) == [50, 50, 50, 58], "a trajectory stays where its prefix is cached"

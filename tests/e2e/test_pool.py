@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ray import cloudpickle
 
+from relay_verl.engines import PermanentError
 from relay_verl.jobs import JobError
 from relay_verl.jobs.pool import Pool, default_num_workers
 from tests.unit import generators_for_tests, tokenizers_for_tests
@@ -38,15 +39,18 @@ def over(pool: Pool, source: Any) -> Any:
 
 
 class Worker:
-    """Says where it works; dies of a question if it is told to."""
+    """Says where it works; dies of a question or refuses one if it is told to."""
 
-    def __init__(self, dies_of: str | None = None) -> None:
+    def __init__(self, dies_of: str | None = None, refuses: str | None = None) -> None:
         self._dies_of = dies_of
+        self._refuses = refuses
         self._worker = generators_for_tests.filter_worker(SeededEngine(0.002))
 
     async def process(self, row: Any) -> Any:
         if row["extra_info"]["id"] == self._dies_of:
             os.kill(os.getpid(), signal.SIGKILL)
+        if row["extra_info"]["id"] == self._refuses:
+            raise PermanentError("400: the prompt is too long")
         return await self._worker.process(row)
 
 
@@ -67,3 +71,10 @@ def test_a_process_that_dies_fails_its_queries_alone(ray_here: Any, tmp_path: Pa
     assert "\n" not in str(error.value)
     manifest = run(over(Pool(Worker, 2, 8), source), source, out)
     assert 40 > manifest["num_resumed"] >= 20, "at most those under way were lost"
+
+
+def test_a_query_that_is_refused_in_another_process_is_left_out(ray_here: Any, tmp_path: Path) -> None:
+    source = write_questions(tmp_path / "questions.parquet", 40)
+    manifest = run(over(Pool(lambda: Worker(refuses="q20"), 2, 8), source), source, tmp_path / "out.parquet")
+    [refused] = manifest["unanswerable"]
+    assert (refused["query"], refused["cause"]) == ("q20", "400: the prompt is too long")

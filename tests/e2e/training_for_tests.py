@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from relay_verl.overrides import override
+
 NUM_QUERIES, NUM_SAMPLES = 4, 4
 NUM_ROWS = NUM_QUERIES * NUM_SAMPLES
 SMALL = [
@@ -22,8 +24,11 @@ SMALL = [
 
 def command(folder: Path, *overrides: str, recipe: str = "relay_tiny", python: str = sys.executable) -> list[str]:
     """verl's own trainer with everything it writes in `folder`."""
-    where = [f"trainer.default_local_dir={folder}/checkpoints", f"trainer.rollout_data_dir={folder}/rollouts"]
-    where += [f"hydra.run.dir={folder}/hydra"]
+    where = [
+        override("trainer.default_local_dir", folder / "checkpoints"),
+        override("trainer.rollout_data_dir", folder / "rollouts"),
+        override("hydra.run.dir", folder / "hydra"),
+    ]
     return [python, "-m", "verl.trainer.main_ppo", f"+recipe={recipe}", *SMALL, *where, *overrides]
 
 

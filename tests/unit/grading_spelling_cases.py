@@ -5,6 +5,32 @@ spelling must not swallow: a digit, a unit, a letter, a word that limits.
 """
 
 SPELLINGS: dict[str, list[tuple[str, str, bool]]] = {
+    "public reports: tiny values, and marks around a number": [
+        (r"\frac{1}{2004!}", r"\frac{1}{2006!}", False),  # Math-Verify#14, #64, #76
+        (r"\frac{1}{2004!}", r"\frac{1}{2004!}", True),
+        (r"\frac{1}{2004!}", r"\frac{1}{2004 \cdot 2003!}", True),
+        (r"\sqrt{1/n}", r"\frac{1}{\sqrt{n}}", True),
+        (r"\sqrt{1/n}", r"\frac{1}{n}", False),
+        ("**73**", "73", True),
+        ("**73**", "74", False),
+        ("73 dollars", "73", True),
+        ("73 dollars", "74", False),
+        ("–5", "-5", True),
+        ("–5", "5", False),
+        ("１２", "12", True),
+        ("１２", "13", False),
+        ("\u200b73", "73", True),
+        ("7\u200b3", "73", True),
+        ("\u200b73", "74", False),
+        ("12_{8}", "12_{10}", False),
+        ("12_{8}", "12_{8}", True),
+        ("72,", "72", True),  # omlx#3484, helm#4337: a comma behind the number
+        (r"\$29.00", "29", True),  # lm-evaluation-harness#3214
+        (r"\$29.50", "29", False),
+        ("80,000", "80000", True),  # opencompass#2426
+        ("-3", "3", False),  # proeval#19
+        ("9" * 1500, "7", False),
+    ],
     "units one by one": [
         (r"7 \text{ apples}, 8 \text{ pears}", r"7 \text{ apples}, 9 \text{ pears}", False),
         (r"7 \text{ apples}, 8 \text{ pears}", r"7 \text{ apples}, 8 \text{ pears}", True),

@@ -5,10 +5,11 @@ import json
 from typing import Any
 
 import pytest
+from jinja2 import TemplateError
 
 from relay_verl.config import read_settings
 from relay_verl.data.schema import to_row
-from relay_verl.engines import EngineError, ScriptedEngine
+from relay_verl.engines import EngineError, PermanentError, ScriptedEngine
 from relay_verl.evaluation.answerer import Answerer, Rules
 from relay_verl.evaluation.records import JudgeText, ResponseRecord
 
@@ -190,7 +191,66 @@ def test_a_long_prompt_leaves_less_room_and_one_that_fills_the_context_is_wrong(
     student = ScriptedEngine(TOKENIZER, ["a"])
     none = ask(student, None, rules("student_alone", max_context=length))
     assert (none.num_tokens, none.is_correct, none.is_completed, none.status) == (0, False, False, "student_failed")
+    assert none.error == f"the prompt fills the context: {length} of {length} tokens"
     assert student.requests == []
+
+
+@pytest.mark.parametrize("num_tokens", [1, 2, 3])
+def test_a_character_that_the_border_of_a_call_cuts_is_whole_in_the_record(num_tokens: int) -> None:
+    """The teacher's n ends inside it (ferrox#124, llama-cpp-python#309), or the student's turn does."""
+    smile = list("🙂".encode())
+    student = ScriptedEngine(
+        TOKENIZER, [f"a<call>{num_tokens}</call>", [*smile[num_tokens:], *b"\\boxed{56}", TOKENIZER.eos_token_id]]
+    )
+    response = ask(student, ScriptedEngine(TOKENIZER, [smile]), rules())
+    assert response.num_teacher_tokens == num_tokens
+    assert response.text == f"a<call>{num_tokens}</call>🙂\\boxed{{56}}"
+    assert not any("\ufffd" in segment["text"] for segment in response.segments)
+
+
+REFUSED = PermanentError("400: this model's maximum context length is 64 tokens")
+
+
+def test_a_question_that_an_engine_refuses_is_a_record_with_its_cause() -> None:
+    """Not completed and wrong, with what was written before; nothing would change if it were asked again."""
+    refusing = ScriptedEngine(TOKENIZER, [REFUSED])
+    student = ask(refusing, None, rules("student_alone"))
+    assert (student.status, student.error, student.num_tokens) == ("student_failed", str(REFUSED), 0)
+    writing = ScriptedEngine(TOKENIZER, ["a<call>2</call>", "\\boxed{56}"])
+    relayed = ask(writing, ScriptedEngine(TOKENIZER, [REFUSED]), rules())
+    assert (relayed.status, relayed.error, relayed.text) == ("teacher_failed", str(REFUSED), "a<call>2</call>")
+    whole = ask(None, ScriptedEngine(TOKENIZER, [REFUSED]), rules("teacher_alone"))
+    assert (whole.status, whole.error) == ("teacher_failed", str(REFUSED))
+    for response in (student, relayed, whole):
+        assert (response.is_correct, response.is_completed) == (False, False)
+        assert ResponseRecord.from_json(response.to_json()) == response
+
+
+def test_an_engine_that_refuses_whoever_asks_leaves_no_record() -> None:
+    refusing = ScriptedEngine(TOKENIZER, [PermanentError("401: wrong key", concerns_all=True)])
+    with pytest.raises(EngineError, match="401: wrong key"):
+        ask(refusing, None, rules("student_alone"))
+
+
+def test_a_question_that_the_template_does_not_take_is_a_record_with_its_cause() -> None:
+    class Particular(ChatTokenizer):
+        def apply_chat_template(self, messages: Any, **_: Any) -> list[int]:
+            raise TemplateError("Conversation roles must alternate")
+
+    student = ScriptedEngine(TOKENIZER, ["\\boxed{56}"])
+    row = to_row(data_source="tiny/mul", question="7*8?", ground_truth="56", id="q")
+    answerer = Answerer(student, None, Particular(), rules("student_alone"))
+    response = asyncio.run(answerer.process({"row": row, "sample": 0, "sampling": GREEDY}))
+    record = ResponseRecord(**response)
+    assert (record.is_completed, record.is_correct, record.num_prompt_tokens) == (False, False, 0)
+    assert "Conversation roles must alternate" in str(record.error)
+    assert student.requests == []
+
+
+def test_a_completed_response_has_no_error_in_its_line() -> None:
+    response = ask(ScriptedEngine(TOKENIZER, ["\\boxed{56}"]), None, rules("student_alone"))
+    assert response.error is None
+    assert "error" not in json.loads(response.to_json()), "a file of an earlier version stays byte for byte"
 
 
 @pytest.mark.parametrize("policy", ["teacher_alone", "router_1"])

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from relay_verl import ending
 from relay_verl.checkpoints import saving, space
 from relay_verl.checkpoints.changes import MAY_CHANGE, find_changes
-from relay_verl.checkpoints.guard import check_resume
+from relay_verl.checkpoints.guard import check_resume, runs_folder
 from relay_verl.checkpoints.integrity import find_damage
 from relay_verl.checkpoints.record import CHECKPOINT_FILE, read_checkpoint, read_run, record_of
 from relay_verl.config import ConfigError
@@ -520,10 +520,9 @@ def test_a_run_ends_with_our_line_and_others_errors_pass(monkeypatch: pytest.Mon
 
     main = SimpleNamespace(run_ppo=run_ppo)
     monkeypatch.setitem(sys.modules, "__main__", main)
-    ending.install()
-    once = main.run_ppo
-    ending.install()
-    assert main.run_ppo is once, "a second call does nothing"
+    ending.install(dict(os.environ), ends_ray=False)
+    ending.install(dict(os.environ), ends_ray=False)
+    assert main.run_ppo.relay_original is run_ppo, "a second run of a sweep wraps it once"
     remote = RayTaskError("save", "a long\ntraceback", saving.SaveError("no room"))
     for error in (saving.SaveError("no room"), remote, remote.as_instanceof_cause()):
         with pytest.raises(SystemExit) as end:
@@ -536,3 +535,15 @@ def test_a_run_ends_with_our_line_and_others_errors_pass(monkeypatch: pytest.Mon
 def test_a_record_is_plain_json(config: Any) -> None:
     folder = save_checkpoint(config, 5)
     assert json.loads((folder / CHECKPOINT_FILE).read_text())["step"] == 5
+
+
+def test_a_folder_in_the_home_folder_is_where_the_shell_would_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """verl makes a folder named `~` of it (transformers#10628), and samples went to another one."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    config = make_config(tmp_path)
+    config.trainer.default_local_dir = "~/checkpoints"
+    check_resume(config)
+    assert config.trainer.default_local_dir == str(tmp_path / "home" / "checkpoints")
+    assert runs_folder(config) == tmp_path / "home" / "checkpoints"

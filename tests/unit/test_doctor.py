@@ -11,6 +11,7 @@ from relay_verl.config import ConfigError, read_settings
 from relay_verl.preflight import installation, models
 from relay_verl.preflight.check import Check, Doubt, Examination, Outcome, Status, demand
 from relay_verl.preflight.checks import CLUSTER, INSTALLATION, MACHINE, RECIPE, WARMUP, WARMUP_MACHINE
+from relay_verl.preflight.loggers import check_loggers
 from relay_verl.preflight.machine import check_ports
 from relay_verl.preflight.placement import Node, check_room, replica_groups
 from relay_verl.preflight.probe import fault_of
@@ -121,7 +122,8 @@ LOGGERS = [
     # trainer.logger, the line (None: passes), why
     (["console", "file"], None, "verl's own"),
     ("console", None, "one by itself"),
-    (None, None, "none"),
+    ([], None, "none"),
+    (None, "trainer.logger=null: ", "verl reads a list"),
     (["console", "tensorbord"], "trainer.logger: 'tensorbord': allowed: ", "misspelt"),
     (["swanlab"], "trainer.logger: 'swanlab' needs the package swanlab: pip install swanlab", "not installed"),
     (["vemlp_wandb"], "trainer.logger: 'vemlp_wandb' needs the package volcengine_ml_platform: ", "another name"),
@@ -130,11 +132,11 @@ LOGGERS = [
 
 @pytest.mark.parametrize(("logger", "line", "why"), LOGGERS)
 def test_loggers(logger: Any, line: str | None, why: str) -> None:
-    config = OmegaConf.create({"trainer": {"logger": logger}})
+    config = OmegaConf.create({"trainer": {"logger": logger, "project_name": "p", "experiment_name": "e"}})
     if line is None:
-        installation.check_loggers(config)
+        check_loggers(config)
     else:
-        assert one_line(installation.check_loggers, config).startswith(line), why
+        assert one_line(check_loggers, config).startswith(line), why
 
 
 # ---- room on the nodes ----

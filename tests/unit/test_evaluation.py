@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -260,10 +261,32 @@ def test_a_log_is_read_while_it_is_written(tmp_path: Path) -> None:
     assert log == {1: {"a": 1 / 6}, 2: {"a": 2 / 6}}
 
 
-def test_lines_of_one_step_are_merged_and_sorted(tmp_path: Path) -> None:
-    lines = [{"step": 2, "data": {"a": 1.0}}, {"step": 1, "data": {"a": 0.0}}, {"step": 2, "data": {"b": 3.0}}]
+def test_lines_of_one_step_are_merged(tmp_path: Path) -> None:
+    lines = [{"step": 1, "data": {"a": 0.0}}, {"step": 2, "data": {"a": 1.0}}, {"step": 2, "data": {"b": 3.0}}]
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))  # the last line is whole without its break
     assert list(read_log(tmp_path / "log.jsonl").items()) == [(1, {"a": 0.0}), (2, {"a": 1.0, "b": 3.0})]
+
+
+def test_a_run_that_was_resumed_has_no_step_of_the_attempt_before(tmp_path: Path) -> None:
+    """It logged 4 steps, was resumed behind step 1 and has come to step 3 (wandb#6728)."""
+    steps = [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4), (2, 0.9), (3, 0.95)]
+    lines = [{"step": step, "data": {"relay/accuracy": value, f"old/{i}": 1}} for i, (step, value) in enumerate(steps)]
+    (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    log = read_log(tmp_path / "log.jsonl")
+    assert {step: data["relay/accuracy"] for step, data in log.items()} == {1: 0.1, 2: 0.9, 3: 0.95}
+    assert "old/1" not in log[2], "nothing of the abandoned step is left in it"
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=20))
+def test_a_log_ends_with_the_step_that_was_logged_last(steps: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "log.jsonl"
+        path.write_text("".join(json.dumps({"step": s, "data": {"n": i}}) + "\n" for i, s in enumerate(steps)))
+        log = read_log(path)
+    assert list(log) == sorted(log)
+    assert list(log)[-1] == steps[-1]
+    numbers = [data["n"] for data in log.values()]
+    assert numbers == sorted(numbers), "no step is of an attempt that a later one abandoned"
 
 
 BAD_LOGS = [
@@ -433,7 +456,7 @@ def test_limit_per_condition_and_benchmark(tmp_path: Path) -> None:
     page = Page(tmp_path / "page.html")
     assert [r["id"] for r in page.data["responses"]] == ["0"] * 4 + ["1"] * 4
     assert "12 responses, of which 8 are" in page.text
-    assert page.text.split().count("6") == 2  # the table counts all responses of each condition
+    assert page.text.split().count("6") == 4  # both forms of the table count all responses of each condition
 
 
 def test_nan_never_reaches_the_page(tmp_path: Path) -> None:

@@ -303,6 +303,66 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["file"]
 
 
+# ---- file systems that are not a local disk ----
+
+
+def test_a_name_that_is_too_long_is_said_before_anything_is_sampled(source: Source, tmp_path: Path) -> None:
+    """`OUT.manifest.json` is written last (lm-evaluation-harness#1454)."""
+    engine = SeededEngine()
+    for name, is_too_long in (("x" * 245, True), ("ü" * 120, True), ("x" * 200, False)):
+        if is_too_long:
+            with pytest.raises(JobError, match=r"its name is \d+ bytes too long for the files that stand"):
+                run(filter_job(source, engine), source, tmp_path / name)
+            assert engine.num_asked == 0
+        else:
+            run(filter_job(source, engine), source, tmp_path / name)
+            assert ids_of(tmp_path / name) == [f"q{i}" for i in range(50)]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, 524])
+def test_a_file_system_without_locks_is_a_warning(
+    number: int, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As NFS and Lustre often are (spack#12501, miniwdl#483)."""
+
+    def no_locks(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("relay_verl.files.fcntl.flock", no_locks)
+    run(filter_job(source, SeededEngine()), source, tmp_path / "out.parquet")
+    assert ids_of(tmp_path / "out.parquet") == [f"q{i}" for i in range(50)]
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "has no locks" in line
+
+
+def test_another_error_of_the_lock_is_one(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("relay_verl.files.fcntl.flock", broken)
+    with pytest.raises(JobError, match=r"out.parquet.work: Input/output error"):
+        run(filter_job(source, SeededEngine()), source, tmp_path / "out.parquet")
+
+
+def test_a_working_folder_that_cannot_be_removed_does_not_fail_a_finished_job(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS keeps an open file under another name, so that its folder is not empty (nisarqa#152, augur#32)."""
+
+    def not_empty(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+
+    out = tmp_path / "out.parquet"
+    monkeypatch.setattr(os, "rmdir", not_empty)
+    manifest = run(filter_job(source, SeededEngine()), source, out)
+    assert manifest["num_queries"] == 50
+    assert ids_of(out) == [f"q{i}" for i in range(50)]
+    monkeypatch.undo()
+    engine = SeededEngine()
+    assert run(filter_job(source, engine), source, out) == manifest
+    assert (engine.num_asked, out.with_name("out.parquet.work").exists()) == (0, False)
+
+
 # ---- memory and concurrency ----
 
 

@@ -23,8 +23,9 @@ from relay_verl.evaluation.agreement import agreement
 from relay_verl.evaluation.judge import API_KEY_ENV, MAX_BODY_BYTES, MAX_REPLY_CHARS, Judge, make_judge
 from relay_verl.evaluation.judge_prompt import make_messages, read_verdict, says_something
 from relay_verl.evaluation.judge_results import _answer_of, judge_results
-from relay_verl.evaluation.records import JudgeText, ResponseRecord, read_records, write_records
+from relay_verl.evaluation.records import REFUSED, JudgeText, ResponseRecord, read_records, write_records
 from relay_verl.evaluation.results import MANIFEST, RESPONSES, VERDICTS
+from relay_verl.evaluation.verdicts import VerdictsBy, verdict_of
 from relay_verl.grading import MAX_ANSWER_CHARS, last_boxed
 from relay_verl.jobs import JobError
 
@@ -664,6 +665,36 @@ async def test_a_folder_s_judging_goes_on_where_it_stopped(fake_vllm: Any, tmp_p
     await judge_results(tmp_path, make(fake_vllm))
     assert len(fake_vllm.requests) - num_before == 3, "the others are not asked again"
     assert all(r.judge is not None for r in read_records(tmp_path / RESPONSES))
+
+
+async def test_an_answer_that_the_judge_refuses_is_recorded_and_the_others_are_judged(
+    fake_vllm: Any, tmp_path: Path
+) -> None:
+    """Such as a question that is too long for it, or that its content filter stops."""
+    refused = {"error": {"message": "maximum context length is 64 tokens"}}
+    fake_vllm.routes[CHAT] = lambda body: (400, refused) if quoted(body, "answer") == "57" else compares(body)
+    write_folder(tmp_path, some_records())
+    agreed = await judge_results(tmp_path, make(fake_vllm, breaker_threshold=100))
+    assert (agreed.num_both_right, agreed.num_no_verdict) == (3, 3)
+    written = read_records(tmp_path / RESPONSES)
+    for response in written:
+        assert response.judge is not None
+        is_refused = response.answer == "57"
+        assert response.judge["error"].startswith(REFUSED) == is_refused
+        assert ("maximum context length" in response.judge["error"]) == is_refused
+        assert verdict_of(response, VerdictsBy.JUDGE) is not None, "a report by judge has a verdict of each"
+    num_asked = len(fake_vllm.requests)
+    assert await judge_results(tmp_path, make(fake_vllm)) == agreed
+    assert len(fake_vllm.requests) == num_asked, "there is nothing left to do"
+
+
+async def test_a_judge_that_refuses_whoever_asks_stops_the_job(fake_vllm: Any, tmp_path: Path) -> None:
+    fake_vllm.routes[CHAT] = lambda body: (401, {"error": {"message": "wrong key"}})
+    write_folder(tmp_path, some_records())
+    with pytest.raises(JobError, match=r"refuses every query: .*wrong key"):
+        await judge_results(tmp_path, make(fake_vllm), max_concurrency=1)
+    assert len(fake_vllm.requests) == 1
+    assert all(r.judge is None for r in read_records(tmp_path / RESPONSES))
 
 
 STORED = [

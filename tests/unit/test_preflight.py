@@ -299,10 +299,15 @@ def test_the_same_vocabulary_split_otherwise() -> None:
 # ---- the teacher ----
 
 
+CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+
+
 @pytest.fixture
 def student(tmp_path: Path) -> str:
-    """A model folder with a tokenizer."""
-    return save(tmp_path / "student", bpe())
+    """A model folder with a tokenizer and a chat template."""
+    tokenizer = make_bpe(BPE_WORDS)
+    tokenizer.chat_template = CHAT
+    return save(tmp_path / "student", tokenizer)
 
 
 def save(path: Path, tokenizer: Any) -> str:
@@ -513,7 +518,7 @@ def composed(student: str, files: str, teacher: str) -> dict[str, Any]:
 def good(tmp_path: Path, student: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A composed config that passes."""
     monkeypatch.delenv("VERL_PLATFORM", raising=False)
-    files = write(tmp_path / "a.parquet", prompt=PROMPT, reward_model=ANSWER)
+    files = write(tmp_path / "a.parquet", prompt=PROMPT * 8, reward_model=ANSWER * 8)
     return OmegaConf.create(composed(student, files, save(tmp_path / "teacher", bpe())))
 
 
@@ -561,11 +566,11 @@ def test_a_training_set_without_pass_counts_names_the_command_that_makes_them(go
 
 def test_pass_counts_that_leave_nothing_to_train_on_are_one_line(good: Any, tmp_path: Path) -> None:
     counts = [{"num_samples": 10, "num_done": 10, "num_correct": 5}]
-    path = write(tmp_path / "filtered.parquet", prompt=PROMPT, reward_model=ANSWER, teacher_pass=counts)
+    path = write(tmp_path / "filtered.parquet", prompt=PROMPT * 8, reward_model=ANSWER * 8, teacher_pass=counts * 8)
     config = OmegaConf.merge(good, {"data": {"min_pass_rate": 0.5, "train_files": path}})
     check_config(config)
     config.data.min_pass_rate = 0.6
-    assert "none of its 1 queries has a pass rate of at least 0.6" in one_line(check_config, config)
+    assert "none of its 8 queries has a pass rate of at least 0.6" in one_line(check_config, config)
 
 
 def sft(tmp_path: Path, student: str) -> Any:

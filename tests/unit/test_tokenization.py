@@ -1,5 +1,6 @@
 """Token ids as bytes, for each kind of tokenizer."""
 
+import json
 from typing import Any
 
 import pytest
@@ -75,6 +76,21 @@ def test_special_and_added_tokens_are_their_text() -> None:
     for text in ("</think>", "é ü"):
         [token_id] = tokenizer.encode(text, add_special_tokens=False)
         assert tokens.to_bytes(token_id) == text.encode(), "no byte alphabet here"
+
+
+def test_a_token_with_characters_outside_the_byte_table_is_its_own_text() -> None:
+    """As its own decoder has it (guidance#782)."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    model = json.loads(make_bpe(BPE_WORDS).backend_tokenizer.to_str())
+    ids = {token: max(model["model"]["vocab"].values()) + 100 + i for i, token in enumerate(("你好", "a你", "🙂"))}
+    model["model"]["vocab"] |= ids
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(model)))
+    tokens = TokenBytes(tokenizer)
+    for token, token_id in ids.items():
+        assert tokens.to_bytes(token_id) == token.encode() == tokenizer.decode([token_id]).encode()
+    assert tokens.join([*b"x", ids["你好"], *b"y"]) == "x你好y".encode()
 
 
 def test_an_id_without_a_name_has_no_text() -> None:
@@ -164,3 +180,14 @@ def test_the_text_of_a_special_token_is_asked_for_once() -> None:
     tokens = TokenBytes(Counting())
     assert tokens.join([97, 97, 97]) == b"aaa"
     assert asked == [[97]]
+
+
+@pytest.mark.parametrize("cleans_up", [True, False])
+@pytest.mark.parametrize("text", ["x != y", "\\boxed{3 .5}", "for 'manual', do n't", "a , b ? c !"])
+def test_what_is_graded_is_the_text_as_it_was_written(text: str, cleans_up: bool) -> None:
+    """Llama 3's tokenizer files ask for a clean-up that takes blanks out in front of marks (transformers#32575,
+    sglang#1510); the transformers of this project leaves a BPE's text alone."""
+    tokenizer = make_bpe(BPE_WORDS)
+    tokenizer.clean_up_tokenization_spaces = cleans_up
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text == TokenBytes(tokenizer).join(ids).decode()

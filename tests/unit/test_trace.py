@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay_verl.cli import main
 from relay_verl.config import ConfigError
@@ -142,7 +144,21 @@ SCENARIOS = [
     ([record(), alone()], "student-solvable", "one is right without a call"),
     ([record(), alone(is_correct=False)], "teacher-dependent", "the right one called"),
     ([record(is_correct=False), alone(is_correct=False)], "teacher-unsolvable", "none is right"),
-    ([record(calls=[call("failed", 3)], num_calls=0)], "teacher-dependent", "right, and it asked in vain"),
+    (
+        [record(calls=[call("failed", 3)], num_calls=0), alone(is_correct=False)],
+        "teacher-dependent",
+        "the right one asked in vain",
+    ),
+    ([alone(is_correct=False), alone(is_correct=False)], "", "none is right, but no teacher was asked"),
+    ([record(is_correct=False)], "", "one response says nothing"),
+    ([alone(condition="student alone", is_correct=False), record()], "teacher-dependent", "of two conditions together"),
+    ([alone(condition="student alone"), record(is_correct=False)], "student-solvable", "and not the relay's alone"),
+    (
+        [record(is_correct=False), record(condition="teacher alone", calls=[])],
+        "teacher-dependent",
+        "the teacher alone is right",
+    ),
+    ([record(is_correct=False), alone(condition="student alone", is_correct=False)], "teacher-unsolvable", "together"),
 ]
 
 
@@ -153,15 +169,21 @@ def test_scenario_of_a_question(samples: list[ResponseRecord], scenario: str, wh
 
 
 def test_scenarios_keep_conditions_benchmarks_and_questions_apart(tmp_path: Path) -> None:
-    others: list[dict[str, Any]] = [{"condition": "c"}, {"benchmark": "b"}, {"id": "i"}]
+    others: list[dict[str, Any]] = [{"condition": "c", "is_correct": False}, {"benchmark": "b"}, {"id": "i"}]
     records = [record(), *(alone(**other) for other in others), record(sample=1, is_correct=False)]
     assert write_page(records, tmp_path / "page.html", "title", limit_per_condition=1) == 3
     entries = entries_of(tmp_path / "page.html")
     assert [(e["scenario"], e["right"], e["samples"]) for e in entries] == [
         ("teacher-dependent", 1, 2),  # the second sample is not shown, but counts
-        ("student-solvable", 1, 1),
-        ("student-solvable", 1, 1),
+        ("teacher-dependent", 0, 1),  # a single sample: of both conditions together
+        ("", 1, 1),  # nothing else is known of its question
     ]
+
+
+def test_steps_of_a_training_are_not_put_together(tmp_path: Path) -> None:
+    steps = [record(condition="step 1", is_correct=False), alone(condition="step 2")]
+    write_page(steps, tmp_path / "page.html", "title", is_training=True)
+    assert [entry["scenario"] for entry in entries_of(tmp_path / "page.html")] == ["", ""]
 
 
 JUDGES = [
@@ -198,6 +220,45 @@ SHORT = [
 def test_who_asked_for_more_than_it_got(calls: list[CallText], is_short: bool, why: str, tmp_path: Path) -> None:
     write_page([record(calls=calls)], tmp_path / "page.html", "title")
     assert entries_of(tmp_path / "page.html")[0]["short"] is is_short
+
+
+CUTS = [
+    ([student("a<call>9</call>"), teacher("b", 2), student("c")], [(9, 2)], ["call limit"], "the response continues"),
+    ([student("a<call>9</call>"), teacher("b", 2)], [(9, 2)], ["response full"], "nothing follows"),
+    ([student("a<call>9</call>"), teacher("b<|im_end|>", 2)], [(9, 2)], ["end of text"], "the teacher ended it"),
+    ([student("a<call>2</call>"), teacher("b", 2), student("c")], [(2, 2)], [None], "it got all"),
+    (
+        [student("a<call>9</call>"), teacher("b", 2), student("<call>9</call>"), teacher("c", 4), student("d")],
+        [(9, 2), (9, 4)],
+        ["teacher stopped", "call limit"],
+        "another call got more",
+    ),
+]
+
+
+@pytest.mark.parametrize(("segments", "calls", "cuts", "why"), CUTS, ids=[case[3] for case in CUTS])
+def test_a_call_that_got_less_says_why(segments: Any, calls: Any, cuts: list[str | None], why: str) -> None:
+    made = record(segments=segments, calls=[call("served", asked, got) for asked, got in calls])
+    assert [piece.get("cut") for piece in make_pieces(made) if piece["kind"] == "call"] == cuts
+
+
+ENDS = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>", "<end_of_turn>", "<|im_end|>\n", "<|im_end|><|endoftext|>"]
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("author", [student, teacher])
+def test_the_token_that_ends_a_text_is_a_piece_of_its_own(author: Any, end: str) -> None:
+    made = record(segments=[student("ask"), author(f"That is all.{end}")], calls=[])
+    *others, last = make_pieces(made)
+    assert (last["kind"], last["text"]) == ("end", end)
+    assert "".join(piece["text"] for piece in [*others, last]) == made.text
+    assert not any(end in piece["text"] for piece in others)
+
+
+@given(st.lists(st.sampled_from(["<|im_end|>", "<call>3</call>", "x", "</s>", "\n", "<|im_end"]), max_size=6))
+def test_pieces_joined_are_the_response(parts: list[str]) -> None:
+    made = record(segments=[student("".join(parts)), teacher("".join(reversed(parts)))], calls=[call("served", 3, 1)])
+    assert "".join(piece["text"] for piece in make_pieces(made)) == made.text
 
 
 def test_every_call_says_what_it_asked_for_and_got() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_verl.config import ConfigError
-from relay_verl.evaluation.records import UNCLEAR_REPLY, JudgeText, ResponseRecord, write_records
+from relay_verl.evaluation.records import REFUSED, UNCLEAR_REPLY, JudgeText, ResponseRecord, write_records
 from relay_verl.evaluation.results import MANIFEST, RESPONSES, VERDICTS, Result, read_result
 from relay_verl.evaluation.verdicts import VerdictsBy, check_verdicts, parse_verdicts_by, take_verdicts, verdict_of
 
@@ -28,6 +28,7 @@ VERDICT_CASES = [
     ("math-500", False, says(True), True, "the judge says Yes"),
     ("math-500", False, says(False, "no answer to judge"), False, "there was no answer to ask about"),
     ("math-500", True, says(None, UNCLEAR_REPLY), False, "neither Yes nor No"),
+    ("math-500", True, says(None, f"{REFUSED}: 400: too long"), False, "the judge does not take the question"),
     ("math-500", True, says(None, "http://judge/v1: no reply within 60 s"), None, "the judge was not heard"),
     ("math-500", True, None, None, "the judge was not asked"),
     ("tiny/mul", True, None, None, "a family of questions of the tiny world"),

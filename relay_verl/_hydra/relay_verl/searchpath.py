@@ -8,7 +8,9 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from hydra._internal.core_plugins import file_config_source
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
@@ -51,11 +53,48 @@ def refuse_two_recipes(arguments: Sequence[str]) -> None:
         )
 
 
+def refuse_unreadable(arguments: Sequence[str]) -> None:
+    """A word that Hydra cannot read ends a trainer of verl's with the way to write it; Hydra shows a mark below it.
+
+    Args:
+        arguments: of the command line. Other apps than verl's are left alone.
+
+    Raises:
+        SystemExit: with a one-line error.
+    """
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is None or not spec.name.startswith("verl.trainer."):
+        return
+    from hydra._internal.utils import get_args_parser
+
+    from relay_verl.config import ConfigError
+    from relay_verl.overrides import check_single_values, parse
+
+    parsed, _ = get_args_parser().parse_known_args(list(arguments))
+    try:
+        parse(parsed.overrides) if parsed.multirun else check_single_values(parsed.overrides)
+    except ConfigError as error:
+        sys.exit(f"relay_verl: {error}")
+
+
+def take_byte_order_marks() -> None:
+    """Let Hydra read a recipe that an editor saved with a byte order mark: it would take no notice of the header
+    `# @package`, and set a key `recipe` instead. Remove this when Hydra reads such files.
+    """
+
+    def open_config(file: Any, *, encoding: str) -> Any:
+        return open(file, encoding="utf-8-sig" if encoding == "utf-8" else encoding)
+
+    file_config_source.open = open_config  # type: ignore[attr-defined]
+
+
 class RelaySearchPathPlugin(SearchPathPlugin):
     """Appends the folder of recipes to the search path, and lets OmegaConf resolve what they write."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         attention.register_resolver()
         threads.register_resolver()
+        take_byte_order_marks()
         refuse_two_recipes(sys.argv[1:])
+        refuse_unreadable(sys.argv[1:])
         search_path.append(provider="relay_verl", path=f"file://{recipes_folder()}")

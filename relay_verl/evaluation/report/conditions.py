@@ -9,10 +9,11 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from relay_verl.evaluation.consumption import cost
-from relay_verl.evaluation.report.comparison import NONE, name_of
+from relay_verl.evaluation.report.comparison import NONE, can_call, name_of
 from relay_verl.evaluation.report.document import Table
 from relay_verl.evaluation.report.groups import Group
 from relay_verl.evaluation.statistics import (
@@ -133,10 +134,17 @@ def _cells(group: Group) -> list[str]:
     benchmarks = benchmarks_of(group)
     counted = [record for records in group.records for record in records if record.benchmark in benchmarks]
     parts = [cost(result.records) for results in group.seeds for result in results if result.records]
-    shares = [(accuracy, 1), (call_rate, 1), (pooled_call_ratio, 2), (mean_call_ratio, 2)]
+    # a condition that cannot call has its call rate by construction, the others have measured theirs
+    rate = replace(call_rate(group.records, benchmarks), is_proportion=can_call(group))
+    shares = [
+        (accuracy(group.records, benchmarks), 1),
+        (rate, 1),
+        (pooled_call_ratio(group.records, benchmarks), 2),
+        (mean_call_ratio(group.records, benchmarks), 2),
+    ]
     return [
         f"{sum(record.is_correct for record in counted):,} of {len(counted):,}",
-        *(with_interval(estimate(measure(group.records, benchmarks)), decimals) for measure, decimals in shares),
+        *(with_interval(estimate(measured), decimals) for measured, decimals in shares),
         f"{fmean(record.num_tokens - record.num_teacher_tokens for record in counted):,.1f}",
         f"{fmean(record.num_teacher_tokens for record in counted):,.1f}",
         f"{sum(part.wall_s for part in parts):,.0f}",

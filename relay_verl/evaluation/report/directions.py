@@ -66,8 +66,9 @@ def verdict(made: Estimate, sign: int) -> str:
     return "not shown"
 
 
-def directions_table(groups: Groups, size: str) -> Table:
-    """The claims about one size, each with the paper's difference, ours, its interval and the verdict."""
+def directions_table(groups: Groups, size: str, *, is_measured: bool = True) -> Table:
+    """The claims about one size that were measured, each with the paper's difference, ours, its interval and the
+    verdict; or, not `is_measured`, the other claims."""
     rows = []
     facts = paper().sizes[size]
     for claim in directions(size):
@@ -89,10 +90,11 @@ def directions_table(groups: Groups, size: str) -> Table:
         "Differences in percentage points. The interval is over training seeds (Welch's t) where both rows have "
         "several that differ, else over questions (paired bootstrap), which says nothing about other seeds."
     )
-    title = f"What the paper claims, on {facts.title}"
-    is_measured = any(NOT_MEASURED not in row for row in rows)
+    title = f"What the paper claims{'' if is_measured else ' and was not measured'}, on {facts.title}"
+    shown = tuple(row for row in rows if (NOT_MEASURED not in row) is is_measured)
+    head = (*head, "interval over", "verdict") if is_measured else head[: head.index("ours") + 1]
     return Table(
-        title, (*head, "interval over", "verdict"), tuple(rows), num_labels=2, note=note, is_measured=is_measured
+        title, head, shown, num_labels=2, note=note if is_measured else "", is_measured=is_measured and bool(shown)
     )
 
 

@@ -13,6 +13,8 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from relay_verl.evaluation.report.terms import TERMS
+
 
 @dataclass(frozen=True)
 class Table:
@@ -63,6 +65,8 @@ class Section:
     title: str
     blocks: tuple[Table | Picture, ...]
     note: str = ""
+    is_folded: bool = False
+    """Whether the page shows its title alone until it is opened."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,17 @@ class Document:
     title: str
     note: str
     sections: tuple[Section, ...] = field(default=())
+    headlines: tuple[str, ...] = ()
+    """What was found, a sentence each."""
+    provenance: tuple[tuple[str, str], ...] = ()
+    """How it came about, each as a name and a text."""
 
 
 def to_markdown(document: Document) -> str:
     """The document with its pictures as links to files `NAME.svg` beside it."""
-    parts = [f"# {_escape(document.title)}", _escape(document.note)]
+    parts = [f"# {_escape(document.title)}"]
+    parts += [f"**{_escape(sentence)}**" for sentence in document.headlines]
+    parts += ["\n".join(f"- {name}: {_escape(text)}" for name, text in document.provenance), _escape(document.note)]
     for section in document.sections:
         parts += [f"## {_escape(section.title)}", _escape(section.note)]
         for block in section.blocks:
@@ -111,6 +121,7 @@ def to_html(document: Document) -> str:
     environment.tests["table"] = lambda block: isinstance(block, Table)
     environment.filters["picture"] = lambda picture: Markup(picture.svg)
     environment.filters["anchor"] = lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    environment.globals["terms"] = TERMS
     template = environment.from_string(files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
     return template.render(document=document)
 

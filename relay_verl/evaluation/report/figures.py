@@ -14,12 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from relay_verl.evaluation.paper import find_row, paper
+from relay_verl.evaluation.report.colours import colours_of, kind_of
 from relay_verl.evaluation.report.comparison import Line, can_call, estimate_of, measure_of, name_of
 from relay_verl.evaluation.report.document import Picture
-from relay_verl.evaluation.report.drawing import BLUE, CARD, COLOURS, INK, SOFT, draw, dress
+from relay_verl.evaluation.report.drawing import CARD, INK, SOFT, draw
 from relay_verl.evaluation.report.groups import TEACHER_ALONE, Group, Groups
 from relay_verl.evaluation.report.random_router import our_comparison, paper_comparison
 from relay_verl.evaluation.statistics import Estimate, call_rate, estimate
+from relay_verl.evaluation.words import natural_policies
+from relay_verl.pictures import RELAY, STUDENT, dress
 from relay_verl.types import CallOutcome
 
 MARKERS = "osD^vP*X<>h"
@@ -32,7 +35,9 @@ def router_figure(groups: Groups, size: str) -> Picture | None:
     rows = [row for row in paper().rows.values() if row.size == size and not row.method.startswith(("fixed_", "no_"))]
     rows += [] if facts.teacher in [row.name for row in rows] else [find_row(facts.teacher)]
     points: list[tuple[str, float, float, Estimate | None]] = []  # label, share and accuracy in percent, ours
+    kinds: dict[str, str] = {}
     for row in rows:
+        kinds[row.title] = kind_of(row.method, natural_policies(row.method)[0])
         theirs = paper().find("Table 1", row.name)
         if theirs:
             points.append((f"{row.title} (paper)", theirs.get("call_ratio", 0.0), theirs["average"], None))
@@ -42,6 +47,7 @@ def router_figure(groups: Groups, size: str) -> Picture | None:
     for group in groups.of_size(size):
         if group.policy.startswith(("router_", "random_")) and (made := estimate_of(group, average)):
             points.append((group.words, _share_of(group), 100 * made.value, made))
+            kinds[group.words] = "other"
     if not points:
         return None
 
@@ -51,7 +57,7 @@ def router_figure(groups: Groups, size: str) -> Picture | None:
         shares = np.concatenate([np.linspace(0, 1, 20), np.geomspace(1, 100, 60)])
         for name, compared, colour in (
             ("paper", paper_comparison(size), SOFT),
-            ("ours", our_comparison(groups, size), BLUE),
+            ("ours", our_comparison(groups, size), STUDENT),
         ):
             if compared is None:
                 continue
@@ -71,11 +77,12 @@ def router_figure(groups: Groups, size: str) -> Picture | None:
                     label=f"router {why} ({name})",
                 )
         names = list(dict.fromkeys(label.removesuffix(" (paper)") for label, *_ in points))
+        colours = colours_of([kinds[name] for name in names])
         for label, share, accuracy, made in points:
             number = names.index(label.removesuffix(" (paper)"))
             share = share or 0.04 * number  # those that never call stand side by side
             style: dict[str, Any] = {
-                "color": COLOURS[number % len(COLOURS)],
+                "color": colours[number],
                 "marker": MARKERS[number % len(MARKERS)],
             }
             if made is None:
@@ -115,7 +122,7 @@ def teachers_figure(lines: Sequence[Line], size: str) -> Picture | None:
             if theirs is not None:
                 axis.bar(x - 0.18, theirs, 0.32, facecolor="none", edgecolor=INK, linewidth=1.1)
             if ours:
-                axis.bar(x + (0.18 if is_both else 0), 100 * ours.value, 0.32, color=BLUE)
+                axis.bar(x + (0.18 if is_both else 0), 100 * ours.value, 0.32, color=RELAY)
                 error_bar(axis, x + (0.18 if is_both else 0), ours, color=INK, marker="none")
         axis.set_xticks(range(len(bars)), [_wrap(label) for label, *_ in bars])
         axis.set_xlim(-0.6, max(len(bars), 3) - 0.4)
@@ -140,20 +147,21 @@ def benchmarks_figure(groups: Groups, size: str) -> Picture | None:
         for axis, title in zip(axes, ("Accuracy", "Call rate"), strict=True):
             dress(axis, title, y="responses (%)")
         width = 0.84 / len(shown)
+        colours = _colours(shown)
         for number, group in enumerate(shown):
-            colour = COLOURS[number % len(COLOURS)]
+            colour = colours[number]
+            hatch = "///" if colour in colours[:number] else None
             places = np.arange(len(benchmarks)) - 0.42 + width * (number + 0.5)
             for axis, kind in zip(axes, ("accuracy", "rate"), strict=True):
                 for place, benchmark in zip(places, benchmarks, strict=True):
                     made = _by_benchmark(group, benchmark, kind)
                     if made is None:
                         continue
-                    hatch = "///" if number >= len(COLOURS) else None
                     axis.bar(
                         place, 100 * made.value, 0.9 * width, color=colour, hatch=hatch, edgecolor=CARD, linewidth=0
                     )
                     error_bar(axis, place, made, color=INK, marker="none", linewidth=0.8)
-            axes[0].bar(0, 0, color=colour, hatch="///" if number >= len(COLOURS) else None, label=_label(group))
+            axes[0].bar(0, 0, color=colour, hatch=hatch, label=_label(group))
         axes[0].set_ylim(0, 102)
         axes[1].set_ylim(bottom=0)
         for axis in axes:
@@ -178,6 +186,7 @@ def calls_figure(groups: Groups, size: str) -> Picture | None:
         dress(axes[0], "By position", x="place in the response (%)")
         dress(axes[1], "By length requested", x="tokens")
         dress(axes[2], "By length delivered", x="tokens")
+        colours = _colours(list(served))
         longest = max(2.0, *(calls[:, 1:].max() for calls in served.values()))
         lengths = np.geomspace(1, longest * 1.0001, min(16, 2 + int(longest)))
         for column, (axis, edges) in enumerate(zip(axes, (np.linspace(0, 100, 21), lengths, lengths), strict=True)):
@@ -186,8 +195,9 @@ def calls_figure(groups: Groups, size: str) -> Picture | None:
             peak = max(share.max() for share in shares)
             for number, share in enumerate(shares):
                 base = len(shares) - 1 - number
-                colour = COLOURS[number % len(COLOURS)]
-                axis.stairs(base + 0.85 * share / peak, edges, baseline=base, fill=True, color=colour, linewidth=0)
+                axis.stairs(
+                    base + 0.85 * share / peak, edges, baseline=base, fill=True, color=colours[number], linewidth=0
+                )
             axis.set_ylim(0, len(shares))
         axes[0].set_yticks([len(served) - 1 - i for i in range(len(served))], [_wrap(_label(g), 18) for g in served])
         for label in axes[0].get_yticklabels():
@@ -207,6 +217,10 @@ def calls_figure(groups: Groups, size: str) -> Picture | None:
         svg,
         "Shares of each row's served calls, one scale a panel; lengths in logarithmic bins.",
     )
+
+
+def _colours(shown: Sequence[Group]) -> list[str]:
+    return colours_of([kind_of(group.method, group.policy) for group in shown])
 
 
 def _trained(groups: Groups, size: str) -> list[Group]:

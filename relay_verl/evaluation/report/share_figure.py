@@ -12,13 +12,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from relay_verl.evaluation.paper import paper
+from relay_verl.evaluation.report.colours import colours_of, kind_of
 from relay_verl.evaluation.report.comparison import estimate_of
 from relay_verl.evaluation.report.conditions import names_of
 from relay_verl.evaluation.report.document import Picture
-from relay_verl.evaluation.report.drawing import BLUE, COLOURS, SOFT, draw, dress
+from relay_verl.evaluation.report.drawing import SOFT, draw
 from relay_verl.evaluation.report.figures import MARKERS, error_bar, file_name
 from relay_verl.evaluation.report.groups import Groups
 from relay_verl.evaluation.statistics import Estimate, average_call_ratio, estimate
+from relay_verl.pictures import STUDENT, TEACHER, dress, reference_line
 
 _NOTE = (
     "With 95% intervals of both. The random router's accuracy is linear in its share: a condition above the line does "
@@ -42,27 +44,25 @@ def share_figure(groups: Groups, size: str) -> Picture | None:
         axis = figure.subplots()
         dress(axis, x="teacher's share of the tokens (%), linear below 1", y="accuracy (%)")
         # each name stands where its line meets no condition: the student's at the right, the teacher's at the left
-        for made, name, side, place in (
-            (student, "student alone", "right", 1.0),
-            (teacher, "teacher alone", "left", 0.0),
+        for made, name, colour, side in (
+            (student, "student alone", STUDENT, "right"),
+            (teacher, "teacher alone", TEACHER, "left"),
         ):
             if made:
-                axis.axhline(100 * made.value, color=SOFT, linewidth=0.8, linestyle=":")
-                point = (place, 100 * made.value)
-                away: dict[str, Any] = {"xytext": (4 - 8 * place, 2), "textcoords": "offset points", "ha": side}
-                axis.annotate(name, point, xycoords=("axes fraction", "data"), color=SOFT, fontsize=8, **away)
+                reference_line(axis, 100 * made.value, name, colour, side=side, ink=SOFT)
         if student and teacher:
             line = np.concatenate([np.linspace(0, 1, 20), np.geomspace(1, 100, 60)])
             router = [100 * (student.value + share / 100 * (teacher.value - student.value)) for share in line]
-            axis.plot(line, router, "--", color=BLUE, linewidth=1.2, label="random router, any share")
+            axis.plot(line, router, "--", color=SOFT, linewidth=1.2, label="random router, any share")
         num_at_zero = 0
+        colours = colours_of([kind_of(group.method, group.policy) for group in shown])
         for number, (name, share, made) in enumerate(zip(names_of(shown), shares, accuracies, strict=True)):
             place = 100 * share.value
             if not place:
                 place = 0.05 * num_at_zero
                 num_at_zero += 1
             style: dict[str, Any] = {
-                "color": COLOURS[number % len(COLOURS)],
+                "color": colours[number],
                 "marker": MARKERS[number % len(MARKERS)],
             }
             if made:

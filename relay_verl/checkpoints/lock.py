@@ -1,0 +1,73 @@
+"""One training at a time writes into a folder of checkpoints: two would mix their steps, and each remove the other's.
+
+The driver holds the lock, so that a run that is killed leaves none; its workers, wherever they are, are the driver's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+from relay_verl.config import ConfigError
+from relay_verl.files import LockedError, lock
+
+LOCK_FILE = "relay_run.lock"
+_held: dict[Path, IO[str]] = {}
+"""The locks of this process, by folder."""
+
+
+def hold(config: Any) -> None:
+    """Take the lock of a run's folder until `release`, or the end of this process. Makes the folder.
+
+    Raises:
+        ConfigError: another process has it; names the process and its host.
+    """
+    folder = _folder(config)
+    if folder is None or folder in _held:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _held[folder] = lock(folder / LOCK_FILE)
+    except LockedError as holder:
+        raise _refusal(folder, holder) from None
+    except OSError as error:  # a disk without locks, or one that only the workers write to
+        print(f"relay_verl: {folder} is not locked against a second training: {error.strerror}", file=sys.stderr)
+
+
+def release() -> None:
+    """Give back what this process holds: the next run of a sweep may take the same folder."""
+    while _held:
+        _held.popitem()[1].close()
+
+
+def check_free(config: Any) -> str:
+    """Another training may be writing there; this one has not begun.
+
+    Raises:
+        ConfigError: another process has the lock.
+    """
+    folder = _folder(config)
+    if folder is None or folder in _held or not (folder / LOCK_FILE).exists():
+        return "no other training has written there"
+    try:
+        lock(folder / LOCK_FILE).close()
+    except LockedError as holder:
+        raise _refusal(folder, holder) from None
+    except OSError as error:
+        return f"not known: {error.strerror}"
+    return "no other training is writing there"
+
+
+def _folder(config: Any) -> Path | None:
+    folder = config.trainer.get("default_local_dir")
+    is_first_rank = os.environ.get("RANK", "0") == "0"  # torchrun starts the SFT trainer once a GPU
+    return Path(folder).absolute() if folder and is_first_rank else None
+
+
+def _refusal(folder: Path, holder: LockedError) -> ConfigError:
+    return ConfigError(
+        f"trainer.default_local_dir={folder}: another training writes there: {holder}; end that one, or give another "
+        "folder"
+    )

@@ -1,0 +1,96 @@
+"""Text as Hydra's command line takes it, and what to write where the command line of a user cannot be read.
+
+A path is not text of Hydra's override grammar: blanks, brackets, commas, `=`, `#`, quotes, `~` and letters beyond ASCII
+mean something else there, or nothing. Whoever puts a path into an override writes it with `override`.
+
+Invariant: the value that Hydra reads from `override(key, text)` is `text`, and so is the value in the composed config.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from relay_verl.config import ConfigError
+from relay_verl.secrets import hide_override
+
+
+def quote(text: str) -> str:
+    """`text` as a quoted value of Hydra's override grammar.
+
+    >>> print(quote('/models/big (copy)'))
+    "/models/big (copy)"
+
+    Raises:
+        ConfigError: no quoting keeps it.
+    """
+    # OmegaConf has an escape for this, but verl resolves a config twice, which takes the escape for the text.
+    if "${" in text:
+        raise ConfigError(f"{text}: '${{' in a path is read as a reference by Hydra; rename the folder")
+    return _quoted(text)
+
+
+def override(key: str, value: object) -> str:
+    """The override that sets `key` to a path or another text, whatever characters it has.
+
+    >>> print(override("data.train_files", "/data/a, b.parquet"))
+    data.train_files="/data/a, b.parquet"
+
+    Raises:
+        ConfigError: no quoting keeps it.
+    """
+    return f"{key}={quote(str(value))}"
+
+
+def parse(words: Sequence[str]) -> list[Any]:
+    """Hydra's `Override` of each word of a command line.
+
+    Raises:
+        ConfigError: Hydra cannot read one; names it, and how to write it so that it can.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    parsed = []
+    for word in words:
+        try:
+            parsed.append(parser.parse_override(word))
+        except HydraException as error:
+            raise ConfigError(_unreadable(word, error)) from None
+    return parsed
+
+
+def check_single_values(words: Sequence[str]) -> None:
+    """No word is a sweep: outside `--multirun` a comma in a value is a part of it, which Hydra wants quoted.
+
+    Raises:
+        ConfigError: one is; names it, and how to write it.
+    """
+    for word, parsed in zip(words, parse(words), strict=True):
+        if parsed.is_sweep_override():
+            raise ConfigError(
+                f"{hide_override(word)}: Hydra reads several values; for one value write {_quoted_word(word)}"
+            )
+
+
+def _unreadable(word: str, error: Exception) -> str:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    shown = hide_override(word)
+    key, equals, _ = word.partition("=")
+    if not equals or any(character.isspace() for character in key):
+        return f"{shown}: Hydra cannot read this ({reason}); expected KEY=VALUE"
+    return f"{shown}: Hydra cannot read the value ({reason}); quote it: {_quoted_word(word)}"
+
+
+def _quoted_word(word: str) -> str:
+    """The word for a shell, its value quoted for Hydra."""
+    key, _, value = hide_override(word).partition("=")
+    return shlex.quote(f"{key}={_quoted(value)}")
+
+
+def _quoted(text: str) -> str:
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return str(QuotedString(text, Quote.double).with_quotes())

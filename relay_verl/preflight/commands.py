@@ -1,0 +1,130 @@
+"""The checks of training that apply to our own commands, before a model loads: `filter`, `warmup-data`, `eval`, `judge`
+and `bench`.
+
+Each is the function that training and `relay-verl doctor` run, on what the command will do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from relay_verl.config import ConfigError, TeacherSettings, read_settings
+from relay_verl.data.generate import Plan, Source
+from relay_verl.deadlines import DeadlineError, run_within
+from relay_verl.evaluation.judge import Judge
+from relay_verl.evaluation.runner import Condition, Exam
+from relay_verl.grading import Grader
+from relay_verl.models import is_endpoint
+from relay_verl.preflight.check import demand
+from relay_verl.preflight.models import check_model, check_tokenizer_path
+from relay_verl.preflight.rows import TrialRow, first_of_each_shape, grade_against_itself
+from relay_verl.preflight.trial import TRIAL, Reader, Trial
+from relay_verl.preflight.trials import evaluation_trial, generator_trial
+from relay_verl.vocabulary import Vocabulary
+
+JUDGE_DEADLINE_S = 12.0
+"""Seconds a judge has for two verdicts."""
+
+
+def check_asked_model(key: str, address: str) -> None:
+    """A model is there: a folder, the hub's cache or the hub. An endpoint is asked later, with a real prompt.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not is_endpoint(address):
+        check_model(key, address)
+
+
+def check_filters_models(config: Any) -> None:
+    """The models of `filter`: the teacher, and the tokenizer that is named for it.
+
+    Raises:
+        ConfigError: one is not there, or several teachers are given.
+    """
+    teacher = read_settings(config.relay).only_teacher
+    if teacher.path is not None:
+        check_asked_model("relay.teacher.path", teacher.path)
+    if teacher.tokenizer is not None:
+        check_tokenizer_path("relay.teacher.tokenizer", teacher.tokenizer)
+
+
+def check_students_tokenizer(config: Any) -> None:
+    """The tokenizer of `actor_rollout_ref.model.tokenizer_path` is there, if one is named.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    path = config.actor_rollout_ref.model.get("tokenizer_path")
+    if path:
+        check_tokenizer_path("actor_rollout_ref.model.tokenizer_path", path)
+
+
+def check_generator(plan: Plan, source: Source, tokenizer: Any) -> None:
+    """Rows of `source` through the plan's chat template, graded against themselves where the plan grades, and through
+    its endpoint.
+
+    Raises:
+        ConfigError: the first thing that is wrong.
+    """
+    if plan.author == "teacher":
+        with Grader() as grader:
+            warning = grade_against_itself(str(source.path), (row for _, row in source.queries()), grader)
+        _warn(warning)
+    demand(TRIAL, generator_trial(plan, source, tokenizer))
+
+
+def check_evaluation(
+    config: Any,
+    conditions: Sequence[Condition],
+    exam: Exam,
+    models: Mapping[str, TeacherSettings],
+    tokenizer: Any,
+    tokenizer_path: str,
+    vocabularies: Sequence[Vocabulary],
+) -> None:
+    """Questions of each benchmark through the chat template, graded against themselves, and through each endpoint, as
+    each condition will ask it; arguments as `evaluation_trial`.
+
+    Raises:
+        ConfigError: the first thing that is wrong.
+    """
+    with Grader() as grader:
+        for name, (_, questions) in exam.benchmarks.items():
+            _warn(grade_against_itself(name, questions.rows, grader))
+    demand(TRIAL, evaluation_trial(config, conditions, exam, models, tokenizer, tokenizer_path, vocabularies))
+
+
+def check_bench(
+    rows: Sequence[Mapping[str, Any]], tokenizer: Any, tokenizer_path: str, template: Mapping[str, Any]
+) -> None:
+    """Rows of a benchmark of ours through the chat template.
+
+    Raises:
+        ConfigError: it does not take one.
+    """
+    trial = [TrialRow(f"row {number}", row["prompt"]) for number, row in enumerate(rows, start=1)]
+    demand(TRIAL, Trial(first_of_each_shape(trial), [Reader(tokenizer_path, tokenizer, template)]))
+
+
+def check_judge(judge: Judge) -> None:
+    """The judge gives two verdicts that are known, in time.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    try:
+        asyncio.run(run_within(JUDGE_DEADLINE_S, judge.check()))
+    except DeadlineError:
+        raise ConfigError(
+            f"judge {judge.model!r}: {judge.base_url} gave no verdict within {JUDGE_DEADLINE_S:g} s: is it up, and "
+            "does it serve this model?"
+        ) from None
+
+
+def _warn(warning: str | None) -> None:
+    if warning is not None:
+        print(f"relay_verl: {warning}", file=sys.stderr)

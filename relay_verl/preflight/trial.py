@@ -1,0 +1,282 @@
+"""What a run does with models is done once before it: a real row through each chat template, a real completion of each
+endpoint, with the parameters that will be sent.
+
+Training, `filter`, `warmup-data`, `eval` and `bench` say what they will do as a `Trial`, and `TRIAL` is the list of
+checks for all of them.
+
+Invariants: a completion is asked through the engine that will serve, `relay_verl.teacher.open_endpoint`, and is over
+within `COMPLETION_DEADLINE_S`; nothing is tried that costs more than a few tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from relay_verl.config import ConfigError, TeacherSettings
+from relay_verl.deadlines import DeadlineError, pulse_of, run_within
+from relay_verl.engines.ask import ask_within
+from relay_verl.engines.base import EngineError, Generation, PermanentError, TokenEngine
+from relay_verl.engines.text_bridge import TextBridge
+from relay_verl.messages import text_of
+from relay_verl.preflight.check import Check, Doubt
+from relay_verl.preflight.rows import TrialRow
+from relay_verl.teacher import open_endpoint
+from relay_verl.tokenization import chat_ids
+
+SILENCE_S = 6.0
+"""Seconds without a sign of life after which an endpoint counts as one that does not answer."""
+COMPLETION_DEADLINE_S = 10.0
+"""Seconds after which a completion is no longer waited for, though its endpoint is alive."""
+NUM_TOKENS = 16
+"""Tokens of a trial completion."""
+REFUSAL_S = 1.0
+"""Seconds that an endpoint has to refuse the longest request that will be sent; it is cancelled then."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A chat template that will write prompts."""
+
+    name: str
+    """What messages call it, with the key that chose it."""
+    tokenizer: Any
+    """Has the template."""
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the template."""
+    fix: str = "give a model whose template takes them"
+    """What helps if the template refuses a row."""
+    data_sources: tuple[str, ...] | None = None
+    """Of the rows that it will be given; None for all."""
+    end_ids: frozenset[int] = frozenset()
+    """What else than its end-of-sequence token ends a text."""
+
+    def reads(self, row: TrialRow) -> bool:
+        """Whether it will be given this row."""
+        return self.data_sources is None or row.data_source in self.data_sources
+
+
+@dataclass(frozen=True)
+class Wording:
+    """Parameters of one kind of request."""
+
+    sampling: Mapping[str, Any]
+    """Under vLLM's names, with a seed if there will be one."""
+    max_tokens: int
+    """Most that such a request asks for."""
+    stop: tuple[str, ...] = ()
+    """Strings that end it."""
+
+    def __str__(self) -> str:
+        sent = {"max_tokens": self.max_tokens, **({"stop": list(self.stop)} if self.stop else {}), **self.sampling}
+        return ", ".join(f"{name}={value}" for name, value in sent.items())
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an endpoint will be asked."""
+
+    name: str
+    """The endpoint, with the key that chose it."""
+    settings: TeacherSettings
+    """Its address, and how it is asked."""
+    reader: Reader
+    """Whose ids it is given, and gives back."""
+    wordings: Sequence[Wording]
+    """Every kind of request that will be sent."""
+    vocab_size: int | None = None
+    """Ids at or above this mean nothing to who reads the answer; None: not known."""
+    bridge: Reader | None = None
+    """The endpoint's own tokenizer, behind a text bridge."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a run will do with models."""
+
+    rows: Sequence[TrialRow]
+    """Some of its rows; empty where they are not on this machine."""
+    readers: Sequence[Reader] = ()
+    """Every chat template that will be used."""
+    requests: Sequence[Request] = ()
+    """What endpoints will be asked; a model that is started here is asked when it is up."""
+
+
+def check_prompts(trial: Trial) -> Doubt | str:
+    """Each chat template takes the rows that it will be given, and writes the question.
+
+    Raises:
+        ConfigError: one does not; names the row and the template.
+    """
+    doubts, num_prompts = [], 0
+    for reader in trial.readers:
+        for row in filter(reader.reads, trial.rows):
+            num_prompts += 1
+            if not _holds_question(_write_prompt(reader, row), row):
+                doubts.append(
+                    f"{row.place}: the prompt that {reader.name} writes does not hold the question as it stands"
+                )
+    return Doubt("; ".join(doubts)) if doubts else f"{num_prompts} written by {len(trial.readers)} chat templates"
+
+
+def _write_prompt(reader: Reader, row: TrialRow) -> str:
+    """The prompt as text.
+
+    Raises:
+        ConfigError: the template refuses the row, or writes nothing.
+    """
+    try:
+        ids = chat_ids(reader.tokenizer, row.messages, reader.template)
+        text = str(reader.tokenizer.decode(ids))
+    except Exception as error:  # a template is a program of the model's authors
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{row.place}: the chat template of {reader.name} does not take its roles {', '.join(row.roles)}: "
+            f"{type(error).__name__}: {reason:.200}; {reader.fix}"
+        ) from None
+    if not ids:
+        raise ConfigError(f"{row.place}: the chat template of {reader.name} writes an empty prompt; {reader.fix}")
+    return text
+
+
+def _holds_question(prompt: str, row: TrialRow) -> bool:
+    """Whether the last message is in the prompt; blanks do not count."""
+    return "".join(text_of(row.messages[-1]["content"]).split()) in "".join(prompt.split())
+
+
+def check_completions(trial: Trial) -> Doubt | str:
+    """Each endpoint completes a real prompt, with all parameters that will be sent, and its answer can be read.
+
+    Raises:
+        ConfigError: one does not; names the endpoint, what was sent, and what came.
+    """
+    if not trial.requests:
+        return "no endpoint"
+    doubts = asyncio.run(_complete_all(trial))
+    names = ", ".join(request.name for request in trial.requests)
+    return Doubt("; ".join(doubts)) if doubts else f"{names} answered"
+
+
+async def _complete_all(trial: Trial) -> list[str]:
+    """All requests side by side; gives the doubts.
+
+    Raises:
+        ConfigError: the first one that failed, in their order.
+    """
+    trials = [_complete(request, wording, trial) for request in trial.requests for wording in request.wordings]
+    outcomes = await asyncio.gather(*trials, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return [outcome for outcome in outcomes if isinstance(outcome, str) and outcome]
+
+
+async def _complete(request: Request, wording: Wording, trial: Trial) -> str:
+    """One completion; gives a doubt, or an empty text.
+
+    Raises:
+        ConfigError: it failed.
+    """
+    row = next(filter(request.reader.reads, trial.rows), _ANY_ROW)
+    prompt_ids = chat_ids(request.reader.tokenizer, row.messages, request.reader.template)
+    quick = replace(request.settings, timeout_s=min(request.settings.timeout_s, SILENCE_S), num_retries=0)
+    engine: TokenEngine = open_endpoint(quick)
+    if request.bridge is not None:
+        bridge = TextBridge(
+            engine,
+            request.bridge.tokenizer,
+            request.reader.tokenizer,
+            request.bridge.template,
+            request.bridge.end_ids,
+        )
+        engine = bridge.open(row.messages, len(prompt_ids))
+
+    def ask(max_tokens: int) -> Awaitable[Generation]:
+        return ask_within(
+            quick.timeout_s,
+            lambda: engine.generate(
+                prompt_ids,
+                max_tokens=max_tokens,
+                stop=wording.stop,
+                sampling=wording.sampling,
+                request_id="trial",
+            ),
+            pulse=pulse_of(engine),
+            max_tokens=max_tokens,
+        )
+
+    short = min(wording.max_tokens, NUM_TOKENS)
+    # The longest request is sent too, and cancelled once the short one is answered: an endpoint whose context is too
+    # small for it refuses it at once.
+    longest = asyncio.ensure_future(ask(wording.max_tokens)) if short < wording.max_tokens else None
+    try:
+        answer = await run_within(COMPLETION_DEADLINE_S, _awaited(ask(short)))
+        if longest is not None:
+            await asyncio.wait({longest}, timeout=REFUSAL_S)
+            if longest.done():
+                longest.result()
+    except DeadlineError:
+        return (
+            f"{request.name} is alive, but a completion of {short} tokens did not come within "
+            f"{COMPLETION_DEADLINE_S:g} s: it has much to do, and calls will wait"
+        )
+    except EngineError as error:
+        reason = " ".join(str(error).split())
+        if _is_overloaded(error):
+            return f"{request.name} refuses a completion for now, and calls will be tried again: {reason:.200}"
+        if isinstance(error, PermanentError) and not error.concerns_all and row is not _ANY_ROW:
+            # it may be this row alone, such as for its length: one query never keeps a job from beginning
+            others = await _complete(request, wording, replace(trial, rows=()))
+            refusal = f"{request.name} refuses {row.place}, which will have no answer: {reason:.200}"
+            return f"{refusal}; {others}" if others else refusal
+        raise ConfigError(
+            f"{request.name}: a completion as it will be asked fails: {reason:.300}; sent: {wording}"
+        ) from None
+    finally:
+        if longest is not None:
+            longest.cancel()
+            await asyncio.gather(longest, return_exceptions=True)
+    _check_answer(request, wording, answer)
+    return ""
+
+
+def _is_overloaded(error: BaseException | None) -> bool:
+    """Whether an endpoint says that it has too much to do, which passes; the status is on one of the causes."""
+    while error is not None:
+        if getattr(error, "status_code", None) in (429, 503):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+async def _awaited(answer: Awaitable[Generation]) -> Generation:
+    return await answer
+
+
+_ANY_ROW = TrialRow("a question of our own", [{"role": "user", "content": "What is 7*8?"}])
+
+
+def _check_answer(request: Request, wording: Wording, answer: Generation) -> None:
+    """The answer has tokens, and the reader's model has all of them.
+
+    Raises:
+        ConfigError: it has none, or one that is not of the vocabulary.
+    """
+    if not answer.token_ids and answer.finish_reason != "stop":
+        raise ConfigError(f"{request.name}: a completion as it will be asked has no token; sent: {wording}")
+    largest = max(answer.token_ids, default=0)
+    if request.vocab_size is not None and largest >= request.vocab_size:
+        raise ConfigError(
+            f"{request.name}: answers token id {largest}, but the vocabulary of {request.reader.name} has "
+            f"{request.vocab_size} ids: it serves a model of another vocabulary; text_bridge=true passes text between "
+            "them"
+        )
+
+
+TRIAL = (
+    Check("prompts", check_prompts),
+    Check("endpoints' answers", check_completions, after=("prompts",)),
+)
+"""Of a `Trial`."""

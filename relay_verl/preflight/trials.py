@@ -1,0 +1,203 @@
+"""What each kind of run will do with models, as a `Trial`: of a composed config, a generator's plan, an evaluation.
+
+Invariant: rows, templates and parameters come from where the run itself takes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from relay_verl.cluster import template_of, tokenizer_at, tokenizer_path_of
+from relay_verl.config import ConfigError, RelaySettings, TeacherSettings, read_settings
+from relay_verl.data.generate import Plan, Source
+from relay_verl.data.seeds import sample_seed
+from relay_verl.evaluation.runner import Condition, Exam
+from relay_verl.models import is_endpoint
+from relay_verl.policies import Policy, StudentAlone, TeacherAlone, make_policy
+from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.data import file_names, local_files
+from relay_verl.preflight.rows import TrialRow, first_of_each_shape, trial_rows
+from relay_verl.preflight.trial import Reader, Request, Trial, Wording, check_completions, check_prompts
+from relay_verl.protocol import CLOSE, OPEN
+from relay_verl.teacher import load_tokenizer
+from relay_verl.vocabulary import Vocabulary, read_vocabulary
+
+STUDENT_FIX = (
+    "take these messages out of the rows, or set actor_rollout_ref.model.custom_chat_template to a template that takes "
+    "them"
+)
+TEACHER_FIX = "take these messages out of the rows, or give a teacher whose template takes them"
+
+
+def training_trial(config: Any) -> Trial:
+    """Of a composed GRPO config: the student's template, those behind text bridges, and the teachers' endpoints.
+
+    Raises:
+        ConfigError: the student's tokenizer has no chat template or no end.
+    """
+    settings, model = read_settings(config.relay), config.actor_rollout_ref.model
+    key = "actor_rollout_ref.model.path"
+    try:
+        tokenizer = tokenizer_at(config, tokenizer_path_of(config, model.path))
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}; actor_rollout_ref.model.custom_chat_template gives it a template") from None
+    trusts, template = bool(model.get("trust_remote_code", False)), template_of(config)
+    student = Reader(f"{key}: {model.path}", tokenizer, template, STUDENT_FIX)
+    size = read_vocabulary(model.path, tokenizer, trust_remote_code=trusts).size
+    readers, requests = [student], []
+    for teacher_key, teacher in settings.active_teachers.items() if settings.needs_teacher else ():
+        asked = Reader(student.name, tokenizer, template, STUDENT_FIX, teacher.data_sources)
+        bridge = None
+        if teacher.own_tokenizer is not None:
+            theirs = load_tokenizer(teacher, tokenizer, trust_remote_code=trusts)
+            address = teacher.path or teacher.own_tokenizer
+            ends = read_vocabulary(address, theirs, trust_remote_code=trusts).end_ids
+            name = f"{teacher_key}.text_bridge: {teacher.own_tokenizer}"
+            bridge = Reader(name, theirs, template, TEACHER_FIX, teacher.data_sources, ends)
+            readers.append(bridge)
+        if teacher.base_url is not None:
+            wordings = _call_wordings(config, settings, teacher)
+            requests.append(
+                Request(f"{teacher_key}.base_url: {teacher.base_url}", teacher, asked, wordings, size, bridge)
+            )
+    return Trial(_rows_of(config), readers, requests)
+
+
+def check_training_prompts(config: Any) -> Doubt | str:
+    """`check_prompts` of a composed GRPO config."""
+    return check_prompts(training_trial(config))
+
+
+def check_training_completions(config: Any) -> Doubt | str:
+    """`check_completions` of a composed GRPO config; without an endpoint no tokenizer is loaded for it."""
+    settings = read_settings(config.relay)
+    has_endpoint = any(teacher.base_url is not None for teacher in settings.active_teachers.values())
+    if not (settings.needs_teacher and has_endpoint):
+        return "no endpoint"
+    return check_completions(training_trial(config))
+
+
+def _rows_of(config: Any) -> list[TrialRow]:
+    """Some rows of the training and the validation files, as far as they are on this machine."""
+    rows: list[TrialRow] = []
+    for key in ("train_files", "val_files"):
+        if file_names(config, key):
+            for name in local_files(config, key):
+                rows += trial_rows(name, f"data.{key}: {name}", config.data.prompt_key)
+    return rows
+
+
+def _call_wordings(config: Any, settings: RelaySettings, teacher: TeacherSettings) -> list[Wording]:
+    """How calls will be asked in training, and in greedy validation if there will be one."""
+    rollout = config.actor_rollout_ref.rollout
+    seed = sample_seed(0, "trial") if rollout.get("full_determinism") else {}
+    longest = OmegaConf.select(config, "data.max_response_length") or settings.max_tokens_per_call
+    max_tokens = min(settings.max_tokens_per_call, longest)
+    validates = (OmegaConf.select(config, "trainer.test_freq") or 0) > 0 or bool(
+        OmegaConf.select(config, "trainer.val_before_train")
+    )
+    is_greedy = validates and not OmegaConf.select(config, "actor_rollout_ref.rollout.val_kwargs.do_sample")
+    kinds = (False, True) if is_greedy else (False,)
+    return _different(Wording({**teacher.sampling(greedy=greedy), **seed}, max_tokens) for greedy in kinds)
+
+
+def generator_trial(plan: Plan, source: Source, tokenizer: Any) -> Trial:
+    """Of `filter` or `warmup-data`.
+
+    Args:
+        plan: what it will do.
+        source: with which rows.
+        tokenizer: that of the plan's model.
+    """
+    rows = first_of_each_shape(
+        TrialRow(f"{source.path}: id {id!r}", row["prompt"], row.get("data_source")) for id, row in source.queries()
+    )
+    spec = plan.spec
+    reader = Reader(
+        plan.tokenizer_path, tokenizer, spec["template"], TEACHER_FIX if plan.author == "teacher" else STUDENT_FIX
+    )
+    if plan.model.base_url is None:
+        return Trial(rows, [reader])
+    first = next(id for id, _ in source.queries())
+    wording = Wording({**spec["sampling"], **sample_seed(spec["seed"], first, 0)}, spec["max_tokens"])
+    size = read_vocabulary(plan.tokenizer_path, tokenizer).size
+    return Trial(rows, [reader], [Request(plan.model.base_url, plan.model, reader, [wording], size)])
+
+
+def evaluation_trial(
+    config: Any,
+    conditions: Sequence[Condition],
+    exam: Exam,
+    models: Mapping[str, TeacherSettings],
+    tokenizer: Any,
+    tokenizer_path: str,
+    vocabularies: Sequence[Vocabulary],
+) -> Trial:
+    """Of `eval` and `bench eval`.
+
+    Args:
+        config: the composed recipe.
+        conditions: those whose results are not there yet.
+        exam: what is asked.
+        models: each model's settings, by its address.
+        tokenizer: that of all of them.
+        tokenizer_path: where it is from.
+        vocabularies: that of the model that writes, of each condition.
+    """
+    settings = read_settings(config.relay)
+    rows = first_of_each_shape(
+        TrialRow(f"{name}: id {row['extra_info']['id']!r}", row["prompt"], row.get("data_source"))
+        for name, (_, questions) in exam.benchmarks.items()
+        for row in questions.rows
+    )
+    reader = Reader(tokenizer_path, tokenizer, template_of(config), STUDENT_FIX)
+    wordings: dict[tuple[str, int | None], list[Wording]] = {}
+    for condition, vocabulary in zip(conditions, vocabularies, strict=True):
+        for address, wording in _answer_wordings(config, condition, exam, settings):
+            wordings.setdefault((address, vocabulary.size), []).append(wording)
+    requests = [
+        Request(address, models[address], reader, _different(asked), size)
+        for (address, size), asked in wordings.items()
+    ]
+    return Trial(rows, [reader], requests)
+
+
+def _answer_wordings(
+    config: Any, condition: Condition, exam: Exam, settings: RelaySettings
+) -> Iterable[tuple[str, Wording]]:
+    """Each endpoint of a condition with the ways in which it will be asked, as `relay_verl.decoder` asks."""
+    student, teacher = condition.models
+    max_tokens = int(config.data.max_response_length)
+    policies: list[Policy] = [make_policy(condition.policy)]
+    if condition.policy.startswith("router_"):  # whole queries go to the one or to the other
+        policies = [StudentAlone(), TeacherAlone()]
+    for name in exam.benchmarks:
+        _, sampling = exam.sampling(name)
+        is_greedy = sampling.get("temperature") == 0
+        seed = {} if is_greedy else sample_seed(exam.seed, "trial")
+        for policy in policies:
+            writes_alone = isinstance(policy, TeacherAlone)
+            if student and is_endpoint(student) and not writes_alone:
+                asked = {**sampling, **seed, **policy.student_sampling()}
+                yield student, Wording(asked, max_tokens, _stop_of(policy, settings, teacher))
+            if teacher and is_endpoint(teacher) and writes_alone:
+                yield teacher, Wording({**sampling, **seed}, max_tokens)
+            elif teacher and is_endpoint(teacher) and type(policy) is not StudentAlone:
+                asked = {**settings.teacher.sampling(greedy=is_greedy), **seed}
+                yield teacher, Wording(asked, min(max_tokens, settings.max_tokens_per_call))
+
+
+def _stop_of(policy: Policy, settings: RelaySettings, teacher: str | None) -> tuple[str, ...]:
+    """Where the student's first turn stops."""
+    if teacher is None or not policy.allows_calls or settings.max_calls == 0:
+        return ()
+    is_fixed = settings.fixed_command == "text" and policy.fixed_length() is not None
+    return (OPEN,) if is_fixed else (CLOSE,)
+
+
+def _different(wordings: Iterable[Wording]) -> list[Wording]:
+    """The same without repetitions; a mapping cannot be hashed."""
+    return list({str(wording): wording for wording in wordings}.values())

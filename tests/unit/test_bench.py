@@ -1,0 +1,17 @@
+"""What the benchmarks start from: verl's single-turn loop on an engine as commands get it."""
+
+from relay_verl.bench.rollout import single_turn_loop
+from relay_verl.cluster import compose
+from relay_verl.engines.guard import GuardedEngine
+from relay_verl.engines.verl_server import VerlServerEngine
+from tests.unit.tokenizers_for_tests import BPE_WORDS, make_bpe
+
+
+def test_the_single_turn_loop_asks_through_verls_own_client() -> None:
+    """`start_models` gives engines behind retries and a breaker."""
+    tokenizer, client = make_bpe(BPE_WORDS), object()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    engine = VerlServerEngine(client, tokenizer)
+    config = compose("relay_tiny")
+    assert single_turn_loop(config, GuardedEngine(engine), tokenizer).server_manager is client
+    assert single_turn_loop(config, engine, tokenizer).server_manager is client

@@ -35,7 +35,16 @@ _WITHOUT_WORDS = ("", "Connection error.", "All connection attempts failed", "Re
 
 
 class RetriedError(EngineError):
-    """The endpoint failed, and the client has used up its own retries."""
+    """The endpoint failed, and the client has used up its own retries.
+
+    Args:
+        message: the cause, on one line.
+        status_code: the HTTP status of the last answer; None if there was none.
+    """
+
+    def __init__(self, message: str, status_code: int | None = None):
+        super().__init__(message)
+        self.status_code = status_code
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ class Refusal:
         """The error that says `text`."""
         if self.is_permanent:
             return PermanentError(text, concerns_all=self.concerns_all)
-        return RetriedError(text)
+        return RetriedError(text, self.status)
 
 
 def explain(error: BaseException, url: str, proxy: str | None) -> str:

@@ -1,4 +1,4 @@
-"""By-products: pages, pictures, logs, cards and summaries that a run writes for people, and that no later step reads.
+"""By-products: pages, pictures, logs, cards, summaries, progress: made for people, and needed by no later step.
 
 Invariant: a by-product that fails costs itself and a warning with its cause; the work that it accompanies continues.
 Of each kind of by-product a process warns once. An interrupt is not a failure: it ends the work as ever.
@@ -32,7 +32,7 @@ def by_product(what: str) -> Iterator[None]:
             return
         _warned.add(what)
         # outside of any handler of ours logging prints this to standard error, in workers and on the command line
-        logger.warning("relay_verl: %s was not written, the run continues: %s", what, cause_of(error))
+        logger.warning("relay_verl: %s failed, the run continues: %s", what, cause_of(error))
 
 
 def cause_of(error: BaseException) -> str:

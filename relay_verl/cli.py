@@ -1,4 +1,4 @@
-"""relay-verl: the command line beside verl's own entry points.
+"""relay-verl: the command line for everything but the training itself, which is verl's own command.
 
 Exit codes: 0 done; 1 an error of the input or of the run, in a one-line message; 2 a command line that cannot be read;
 130 Ctrl-C. Results go to standard output, everything else to standard error.
@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 an error of the input or of the run, in a one-line message
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated, Any
@@ -35,13 +36,8 @@ class RelayGroup(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with interruption.reported("relay-verl"):
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            if is_debug():
-                raise
-            typer.echo(f"relay-verl: {interruption.explain(error)}", err=True)
-            raise typer.Exit(interruption.CODE) from None
 
 
 app = typer.Typer(
@@ -84,6 +80,9 @@ def options(
 ) -> None:
     # vLLM logs to standard output, where results belong; in Ray's workers and in the quickstart's stages, too
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    if not sys.stderr.isatty():  # the hub's own bars are redrawn in place
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"  # in the processes of the quickstart, too
 
@@ -106,7 +105,7 @@ def is_debug() -> bool:
 
 
 def line_of(error: BaseException) -> str:
-    """What an error that left a command says, in one line; one that is not ours with its kind and how to see more."""
+    """The message of an error that left a command; of one that is not ours with its kind and how to see more."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if type(error).__module__.partition(".")[0] == "relay_verl":
@@ -123,6 +122,9 @@ def line_of(error: BaseException) -> str:
 
 def main() -> None:
     """Console entry point; an error is a one-line message."""
+    for stream in (sys.stdout, sys.stderr):  # a locale without a letter must not end a command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except Exception as error:

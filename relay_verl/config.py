@@ -391,7 +391,7 @@ def _explain(item: Any) -> str:
     key = ".".join(["relay", *location])
     if item["type"] == "unexpected_keyword_argument":
         allowed = _fields_at(location[:-1])
-        return f"{key}: unknown key{suggest(location[-1], allowed)}; allowed: {', '.join(allowed)}"
+        return f"{key}: unknown key; allowed: {', '.join(allowed)}{suggest(location[-1], allowed)}"
     shown = HIDDEN if location[-1:] == ["api_key_env"] else repr(hide(key, item["input"]))
     return f"{key}: {shown}: {item['msg'].removeprefix('Value error, ')}"
 

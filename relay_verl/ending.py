@@ -37,21 +37,21 @@ def install(environment: Mapping[str, str], *, ends_ray: bool) -> None:
 
     @functools.wraps(original)
     def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return original(*args, **kwargs)
-        except KeyboardInterrupt as error:
-            config = args[0] if args else kwargs["config"]
-            can_resume = config.trainer.get("resume_mode", "auto") != "disable"
-            error.add_note(kept_in(runs_folder(config), can_resume=can_resume))
-            print(f"relay_verl: {interruption.explain(error)}", file=sys.stderr, flush=True)
-            sys.exit(interruption.CODE)
-        except Exception as error:
-            line = line_of(error)
-            if line is None:
+        with interruption.reported("relay_verl"):
+            try:
+                return original(*args, **kwargs)
+            except KeyboardInterrupt as error:
+                config = args[0] if args else kwargs["config"]
+                can_resume = config.trainer.get("resume_mode", "auto") != "disable"
+                error.add_note(kept_in(runs_folder(config), can_resume=can_resume))
                 raise
-            sys.exit(f"relay_verl: {hide_in_text(line)}")
-        finally:
-            end_run(environment, ends_ray=ends_ray)
+            except Exception as error:
+                line = line_of(error)
+                if line is None:
+                    raise
+                sys.exit(f"relay_verl: {hide_in_text(line)}")
+            finally:
+                end_run(environment, ends_ray=ends_ray)
 
     run.relay_original = original  # type: ignore[attr-defined]
     main.run_ppo = run  # type: ignore[attr-defined]

@@ -51,7 +51,7 @@ def lock(file: Path) -> IO[str]:
         LockedError: another process holds it.
         OSError: the file cannot be written.
     """
-    held = open(file, "a+")  # noqa: SIM115 (it stays open) and not "w", which would empty the holder's line
+    held = open(file, "a+", encoding="utf-8")  # noqa: SIM115 (it stays open) and not "w", which would empty the holder's line
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -6,6 +6,10 @@ cancellation: notes are looked for along that chain.
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
+
 CODE = 130
 """Exit code of a program that Ctrl-C ended: 128 and the number of the signal."""
 
@@ -24,3 +28,13 @@ def explain(error: BaseException) -> str:
         notes |= dict.fromkeys(getattr(each, "__notes__", ()))
         each = each.__cause__ or each.__context__
     return f"interrupted: {'; '.join(notes)}" if notes else "interrupted"
+
+
+@contextlib.contextmanager
+def reported(program: str) -> Iterator[None]:
+    """End `program` with a message and CODE when Ctrl-C interrupts what is done in here."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        print(f"{program}: {explain(error)}", file=sys.stderr, flush=True)
+        sys.exit(CODE)

@@ -164,8 +164,9 @@ def make_policy(name: str, seed: int = 0) -> Policy:
         return TeacherAlone() if np.random.default_rng(seed).random() < rate else StudentAlone()
     if name not in POLICIES:
         raise ValueError(
-            f"policy: {name!r}{suggest(name, _SPELLINGS)} is not one of {', '.join(POLICIES)}, fixed_N (such as "
+            f"policy: {name!r} is not one of {', '.join(POLICIES)}, fixed_N (such as "
             "fixed_20), random_P (such as random_0.01), router_P (such as router_0.5)"
+            f"{suggest(name, _SPELLINGS)}"
         )
     return POLICIES[name]()
 

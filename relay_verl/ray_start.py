@@ -160,7 +160,7 @@ def _remedy(error: BaseException) -> str:
         return f"; set RAY_TMPDIR to a shorter folder, such as {SHORT_FOLDER}"
     if isinstance(error, OSError):
         home = os.path.expanduser("~")
-        if error.filename and str(error.filename).startswith(f"{home}{os.sep}"):
+        if error.filename and f"{error.filename}{os.sep}".startswith(f"{home}{os.sep}"):
             return f"; HOME={home} must be a folder that can be written: set HOME to one"
         return "; set RAY_TMPDIR to a folder that can be written"
     return ""

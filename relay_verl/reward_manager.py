@@ -19,7 +19,6 @@ from relay_verl.config import RewardSettings, read_settings
 from relay_verl.data.truths import Truth, truth_of
 from relay_verl.grading import Grader, Verdict, kind_of
 from relay_verl.rewards import Sample, rewards_of
-from relay_verl.tokenization import response_text
 
 
 @register("relay")
@@ -33,7 +32,7 @@ class RelayRewardManager(RewardManagerBase):
 
     async def grade(self, response_ids: list[int], ground_truth: Truth, ability: str | None = None) -> Verdict:
         """Whether a response answers right; `ability` is one of `relay_verl.grading.KINDS`, and all else is math."""
-        response = response_text(self.tokenizer, response_ids)
+        response = self.tokenizer.decode(response_ids, skip_special_tokens=True)
         return await self.grader.grade_async(response, ground_truth, kind_of(ability))
 
     def score_group(self, samples: Sequence[Sample]) -> list[float]:

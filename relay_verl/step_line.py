@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from relay_verl.byproducts import by_product
+
 PARTS = (
     ("relay/accuracy", "accuracy {:.1%}"),
     ("relay/call_rate", "{:.1%} of responses call"),
@@ -45,9 +47,10 @@ def install(module: Any) -> None:
     @functools.wraps(original)
     def log(self: Any, data: Any, step: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(self, data, step, *args, **kwargs)
-        line = line_of_step(data, step)
-        if line is not None:
-            print(line, file=sys.stderr, flush=True)
+        with by_product("the line of a step"):
+            line = line_of_step(data, step)
+            if line is not None:
+                print(line, file=sys.stderr, flush=True)
         return result
 
     log.is_relay_step_line = True  # type: ignore[attr-defined]

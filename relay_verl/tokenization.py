@@ -52,21 +52,6 @@ def chat_ids(tokenizer: Any, messages: Iterable[Mapping[str, Any]], template: Ma
     return list(ids)
 
 
-def response_text(tokenizer: Any, token_ids: list[int]) -> str:
-    """What graders and judges read of a response: its text as it was written, without special tokens.
-
-    Llama 3's tokenizer files ask for a clean-up that takes blanks out in front of marks, as in `x != y`.
-
-    Args:
-        tokenizer: needs no more than `decode` if it is not one of transformers'.
-        token_ids: the response, [response_length].
-    """
-    cleans_up = getattr(tokenizer, "clean_up_tokenization_spaces", False)
-    options = {"clean_up_tokenization_spaces": False} if cleans_up else {}
-    text: str = tokenizer.decode(token_ids, skip_special_tokens=True, **options)
-    return text
-
-
 def end_ids_of(tokenizer: Tokenizer, others: Iterable[int] = ()) -> frozenset[int]:
     """The ids that end a response: the tokenizer's end-of-sequence token and others, such as those that the model's
     generation config lists."""

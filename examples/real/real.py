@@ -17,6 +17,7 @@ from pathlib import Path
 from questions import EVALUATION, TRAINING, WARMUP, write_questions
 from stages import Stages
 
+from relay_verl.byproducts import by_product
 from relay_verl.cluster import compose
 from relay_verl.evaluation.benchmarks import find_benchmark, load_benchmark
 from relay_verl.evaluation.report import write_report
@@ -96,8 +97,10 @@ class Example:
         folders, report = [condition.out for condition in conditions], self.out / "report"
         metrics = {training.folder.name: training.metrics for training in (self.relay, self.grpo)}
         write_report(folders, report, metrics=metrics)
-        write_trace(folders, report / "samples.html")
-        write_cards([self.results / "relay" / "learned"], report / "cards", NUM_CARDS)
+        with by_product("the page of responses"):
+            write_trace(folders, report / "samples.html")
+        with by_product("the relay cards"):
+            write_cards([self.results / "relay" / "learned"], report / "cards", NUM_CARDS)
         replace_file(report / "stages.md", f"{stages.to_markdown()}\n".encode())
         return to_markdown(summarize(record for folder in folders for record in read_result(folder).records))
 

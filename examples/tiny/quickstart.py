@@ -17,15 +17,18 @@ from rich.table import Table
 from stage_one import build_pair, variables, warm_up_and_filter
 from tables import seeded, tiny_exam
 
+from relay_verl import interruption
+from relay_verl.byproducts import by_product
 from relay_verl.cluster import compose
 from relay_verl.evaluation.curves import plot_curves
 from relay_verl.evaluation.page import write_page
+from relay_verl.evaluation.paper import paper
 from relay_verl.evaluation.results import read_result
 from relay_verl.evaluation.runner import Condition, evaluate
 from relay_verl.evaluation.table import ConditionSummary, gap_recovered, summarize, to_markdown
 from relay_verl.pipeline import train
 
-BENCHMARKS = {"tiny/add": "'+' (student's)", "tiny/mul": "'*' (teacher's)", "tiny/hash": "'#' (nobody's)"}
+BENCHMARKS = {"tiny/add": "sums", "tiny/mul": "products", "tiny/hash": "hashes"}
 LEFT = {
     "samples.html": "open this first: every response of the evaluation, the teacher's tokens marked",
     "curves.png": "how it learned",
@@ -91,9 +94,24 @@ def run_stages(out: Path, seed: int, steps: int) -> None:
     )
     verdict = f"The trained relay recovers {recovered:.0%} of the gap between student and teacher on '*'."
     (out / "table.md").write_text(f"{table}\n\n{verdict}\n")
-    plot_curves({"relay_tiny": trained.metrics}, out / "curves.png")
-    title = "relay_verl: the tiny world, before and after"
-    write_page(records, out / "samples.html", title, summaries=summaries, names=BENCHMARKS)
+    with by_product("the picture of the training"):
+        # training has the questions that the filter kept: those of the two families that a model can solve
+        alone = {
+            f"{each.condition}, held-out + and *": (each.accuracy["tiny/add"] + each.accuracy["tiny/mul"]) / 2
+            for each in summaries
+            if each.condition in ("student alone", "teacher alone")
+        }
+        plot_curves({"relay_tiny": trained.metrics}, out / "curves.png", references=alone)
+    with by_product("the page of responses"):
+        write_page(
+            records,
+            out / "samples.html",
+            "The tiny world before and after training",
+            summaries=summaries,
+            names=BENCHMARKS,
+            notes={name: paper().benchmarks[name].about for name in BENCHMARKS},
+            lead="trained relay",
+        )
     Console(highlight=False).print(short_table(summaries))
     print(verdict)
 
@@ -120,4 +138,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with interruption.reported("quickstart"):
+        main()

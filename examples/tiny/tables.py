@@ -19,6 +19,7 @@ from pathlib import Path
 
 from stage_one import build_pair, variables, warm_up_and_filter
 
+from relay_verl import interruption
 from relay_verl.cluster import compose
 from relay_verl.evaluation.benchmarks import find_benchmark, load_benchmark
 from relay_verl.evaluation.paper import rows
@@ -114,4 +115,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with interruption.reported("tables"):
+        main()

@@ -77,7 +77,7 @@ def find_recipe(name: str, also: Sequence[Path] = ()) -> Recipe:
         if path.is_file() and path.parent == folder:
             return _read(path)
     names = recipe_names(also)
-    raise ConfigError(f"recipe={name}: no such recipe{suggest(name, names)}; one of {', '.join(names)}")
+    raise ConfigError(f"recipe={name}: no such recipe; one of {', '.join(names)}{suggest(name, names)}")
 
 
 def lineage(recipe: Recipe) -> list[Recipe]:
@@ -103,7 +103,12 @@ def _read(path: Path) -> Recipe:
         text = path.read_text(encoding="utf-8-sig")  # an editor may have put a byte order mark in front
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: expected a file in UTF-8; save it in that encoding") from None
-    content = yaml.safe_load(text) or {}
+    try:
+        content = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected keys with values, got {str(content)[:40]!r}")
     comments = (line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
     description = next((line for line in comments if not line.startswith("@")), "")
     defaults = [str(item) for item in content.pop("defaults", []) if isinstance(item, str) and item != "_self_"]

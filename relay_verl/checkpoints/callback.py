@@ -12,6 +12,7 @@ from typing import Any
 
 from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
 
+from relay_verl.byproducts import by_product
 from relay_verl.checkpoints import metrics_log
 from relay_verl.checkpoints.changes import find_changes
 from relay_verl.checkpoints.guard import choose_checkpoint, runs_folder
@@ -51,7 +52,9 @@ class RecordCheckpoint(CheckpointCallback):
         write_checkpoint(folder, self.run, global_step, metrics)
         keep = self.config.trainer.get("max_actor_ckpt_to_keep")
         if keep:
-            remove_old(folder, self.run, keep)
+            # a folder that cannot be removed costs room on the disk, not the training
+            with by_product("the removal of old checkpoints"):
+                remove_old(folder, self.run, keep)
 
 
 def remove_old(newest: Path, run: RunRecord, keep: int) -> None:

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from relay_verl.byproducts import by_product
 from relay_verl.checkpoints.adapter import Base
-from relay_verl.checkpoints.card import CARD_FILE, STUDENT, card
+from relay_verl.checkpoints.card import CARD_FILE, STUDENT, card, read_step
+from relay_verl.checkpoints.card_results import Results
 from relay_verl.checkpoints.guard import choose_checkpoint
 from relay_verl.checkpoints.integrity import find_damage, step_of
 from relay_verl.checkpoints.record import CheckpointRecord, model_identity, read_checkpoint, read_run
@@ -27,13 +30,19 @@ NOT_THIS = "{out} is there already and is not this export; give another folder o
 
 
 def export(
-    checkpoint: Path, out: Path, *, dtype: str = "auto", metrics: Path | None = None, keep_adapter: bool = False
+    checkpoint: Path,
+    out: Path,
+    *,
+    dtype: str = "auto",
+    metrics: Path | None = None,
+    keep_adapter: bool = False,
+    results: Sequence[Path] = (),
 ) -> Path:
     """Write the student in `checkpoint` to the Hugging Face folder `out`; gives the `global_step_N` folder it is from.
 
     `checkpoint` is a `global_step_N` folder, its `actor` folder, or a run's folder: there the one that the run would
-    resume at. `metrics` is verl's metrics file (logger `file`); of it the card has the checkpoint's step. `out` may be
-    there if it is this export already.
+    resume at. `metrics` is verl's metrics file (logger `file`); of it the card has the checkpoint's step. `results` are
+    results folders of `relay-verl eval` for the card. `out` may be there if it is this export already.
 
     `dtype` is 'auto', the rollout engine's, or torch's name of a type. `keep_adapter` writes the LoRA adapter alone.
 
@@ -50,17 +59,32 @@ def export(
         run = read_run(step_folder.parent)
         step = step_of(step_folder)
         record = CheckpointRecord(run, step, {}) if run and step is not None else None
-    wanted = _dtype_of(record) if dtype == "auto" else dtype
+    chosen_dtype = _dtype_of(record) if dtype == "auto" else dtype
+    # a wrong --metrics or --results is said before minutes of merging; what else keeps a card from being written costs
+    # the card alone
+    if metrics and record:
+        read_step(metrics, record.step)
+    Results.read(results)
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        _merge(step_folder / "actor", temporary, wanted, _base_of(record), keep_adapter)
+        _merge(step_folder / "actor", temporary, chosen_dtype, _base_of(record), keep_adapter)
         scale = read_scale(step_folder / "actor")
-        text = card(record, metrics, name=out.name, dtype=wanted, lora=scale, is_adapter=keep_adapter)
-        replace_file(temporary / CARD_FILE, text.encode())
+        with by_product(f"the model card of {out}"):
+            text = card(
+                record,
+                metrics,
+                name=out.name,
+                dtype=chosen_dtype,
+                lora=scale,
+                is_adapter=keep_adapter,
+                results=results,
+            )
+            replace_file(temporary / CARD_FILE, text.encode())
         if out.exists():
             _check_same(out, temporary)
-            shutil.copy2(temporary / CARD_FILE, out / CARD_FILE)
+            if (temporary / CARD_FILE).is_file():
+                shutil.copy2(temporary / CARD_FILE, out / CARD_FILE)
         else:
             temporary.rename(out)
     except OSError as error:

@@ -14,7 +14,8 @@ from relay_verl.config import ConfigError
 from relay_verl.files import LockedError, lock
 
 LOCK_FILE = "relay_run.lock"
-_held: list[IO[str]] = []
+_held: dict[Path, IO[str]] = {}
+"""The locks of this process, by folder."""
 
 
 def hold(config: Any) -> None:
@@ -24,11 +25,11 @@ def hold(config: Any) -> None:
         ConfigError: another process has it; names the process and its host.
     """
     folder = _folder(config)
-    if folder is None:
+    if folder is None or folder in _held:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _held.append(lock(folder / LOCK_FILE))
+        _held[folder] = lock(folder / LOCK_FILE)
     except LockedError as holder:
         raise _refusal(folder, holder) from None
     except OSError as error:  # a disk without locks, or one that only the workers write to
@@ -38,7 +39,7 @@ def hold(config: Any) -> None:
 def release() -> None:
     """Give back what this process holds: the next run of a sweep may take the same folder."""
     while _held:
-        _held.pop().close()
+        _held.popitem()[1].close()
 
 
 def check_free(config: Any) -> str:
@@ -48,15 +49,15 @@ def check_free(config: Any) -> str:
         ConfigError: another process has the lock.
     """
     folder = _folder(config)
-    if folder is None or not (folder / LOCK_FILE).exists():
-        return "no training has written there"
+    if folder is None or folder in _held or not (folder / LOCK_FILE).exists():
+        return "no other training has written there"
     try:
         lock(folder / LOCK_FILE).close()
     except LockedError as holder:
         raise _refusal(folder, holder) from None
     except OSError as error:
         return f"not known: {error.strerror}"
-    return "no training is writing there"
+    return "no other training is writing there"
 
 
 def _folder(config: Any) -> Path | None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from relay_verl.byproducts import by_product
 from relay_verl.files import replace_file
 from relay_verl.versions import versions
 
@@ -42,7 +43,9 @@ def install(module: Any) -> None:
     def save(self: Any, step: int) -> None:
         original(self, step)
         if self.rank == 0:
-            record_save(Path(self.default_local_dir) / f"global_step_{step}", self.train_dataloader.dataset, step)
+            # without it start-up warns of a student that was not warmed up, and no weight is lost
+            with by_product("the record of the warm-up"):
+                record_save(Path(self.default_local_dir) / f"global_step_{step}", self.train_dataloader.dataset, step)
 
     save.is_relay_save = True  # type: ignore[attr-defined]
     module.CheckpointHandler.save_checkpoint = save

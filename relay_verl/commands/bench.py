@@ -57,7 +57,7 @@ def bench_eval_(
     teacher: Annotated[str, typer.Option(help="Teacher.")],
     recipe: TinyRecipe = None,
     config_dir: ConfigDir = None,
-    benchmark: Annotated[str, typer.Option(help="Benchmark by name.")] = "tiny",
+    benchmark: Annotated[str, typer.Option(help="Benchmark by name, or a file of your own.")] = "tiny",
     source: Annotated[Path | None, typer.Option(help="Local copy of it.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only its first questions.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Counted rounds.")] = 5,
@@ -65,12 +65,13 @@ def bench_eval_(
 ) -> None:
     """Time `relay-verl eval` against one response at a time and against batches that wait for each other."""
     from relay_verl.bench.evaluation import bench_eval
-    from relay_verl.evaluation.benchmarks import find_benchmark, load_benchmark
+    from relay_verl.evaluation.benchmarks import load_benchmark
+    from relay_verl.evaluation.own_benchmark import find_benchmarks
     from relay_verl.evaluation.runner import Exam
     from relay_verl.preflight.commands import check_asked_model
 
-    chosen = find_benchmark(benchmark)
-    exam = Exam({chosen.name: (chosen, load_benchmark(chosen, source, limit=limit))})
+    [chosen], own = find_benchmarks([benchmark])
+    exam = Exam({chosen.name: (chosen, load_benchmark(chosen, own.get(chosen.name, source), limit=limit))})
     for option, path in (("--student", student), ("--teacher", teacher)):
         check_asked_model(option, path)
     config = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)

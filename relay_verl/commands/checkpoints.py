@@ -28,6 +28,10 @@ def export_(
         Path | None,
         typer.Option(help="verl's metrics file (logger `file`), for the card: the step and its validation."),
     ] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="Results folder of `relay-verl eval` on this student, for the card; repeatable."),
+    ] = None,
     keep_adapter: Annotated[
         bool,
         typer.Option("--keep-adapter", help="Of a student under LoRA, write the PEFT adapter instead of merging it."),
@@ -38,5 +42,5 @@ def export_(
 
     if dtype not in DTYPES:
         raise ConfigError(f"--dtype {dtype}: allowed: {', '.join(DTYPES)}")
-    source = export(checkpoint, out, dtype=dtype, metrics=metrics, keep_adapter=keep_adapter)
+    source = export(checkpoint, out, dtype=dtype, metrics=metrics, keep_adapter=keep_adapter, results=results or ())
     typer.echo(f"{out} is {source}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from relay_verl.byproducts import by_product
 from relay_verl.commands.options import (
     DATA,
     AnswerColumn,
@@ -87,7 +88,7 @@ def data(
         )
     if not is_known and own is None:
         raise ConfigError(
-            f"there is no dataset {name!r}{suggest(name, known)}; allowed: {', '.join(known)}, or a file of your own"
+            f"there is no dataset {name!r}; allowed: {', '.join(known)}, or a file of your own{suggest(name, known)}"
         )
     if own is not None and copy is not None:
         raise ConfigError(f"--source: {name} is a file of your own, of which there is no other copy")
@@ -131,7 +132,8 @@ def warmup_data(
     _announce(source, plan)
     with results_only():
         generate(config, plan, source, out, num_workers=num_workers)
-    typer.echo(report_warmup(out, config))
+    with by_product(f"the report on {out}"):  # the file itself is whole
+        typer.echo(report_warmup(out, config))
 
 
 @app.command("filter", rich_help_panel=DATA)
@@ -166,7 +168,8 @@ def filter_(
     _announce(source, plan)
     with results_only():
         generate(config, plan, source, out, num_workers=num_workers)
-    typer.echo(report_filter(out, config))
+    with by_product(f"the report on {out}"):  # the file itself is whole
+        typer.echo(report_filter(out, config))
 
 
 def _announce(source: Source, plan: Plan) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -140,7 +141,8 @@ def eval_(
         return
     records = [record for result in results for record in result.records]
     typer.echo(f"{to_markdown(summarize(records))}\n\n{out} has every response, and summary.json of each policy")
-    typer.echo(f"next: relay-verl report {out} --out report; relay-verl trace {out} --out trace.html")
+    folder = shlex.quote(str(out))
+    typer.echo(f"next: relay-verl report {folder} --out report; relay-verl trace {folder} --out trace.html")
 
 
 @app.command(rich_help_panel=EVALUATE)
@@ -150,7 +152,7 @@ def judge(
     judge_model: Annotated[str, typer.Option(help="The judge's name there.")],
     max_concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 32,
 ) -> None:
-    """Have an LLM judge every response of finished results, right ones and wrong ones, beside the rule."""
+    """Have an LLM judge every response of finished results, right ones and wrong ones, in addition to the rule."""
     from relay_verl.evaluation.judge import make_judge
     from relay_verl.evaluation.judge_results import judge_results
     from relay_verl.evaluation.results import find_results

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,19 +60,24 @@ def recipes(
 def _print_all(also: list[Path], as_json: bool) -> None:
     import sys
 
+    from omegaconf.errors import OmegaConfBaseException
     from rich.console import Console
 
-    from relay_verl.catalog.composed import compose_quickly
+    from relay_verl.catalog.composed import compose_all, compose_quickly
     from relay_verl.catalog.listing import listing, rows_of
     from relay_verl.catalog.recipe import find_recipe, recipe_names
 
     found = [find_recipe(name, also) for name in recipe_names(also)]
-    configs = compose_quickly(found, also)
+    show: Any = rows_of if as_json else listing
+    try:
+        shown = show(found, compose_quickly(found, also))
+    except OmegaConfBaseException:  # a recipe refers to a part of verl's config that is left out there
+        shown = show(found, compose_all(found, also))
     if as_json:
-        print_json(rows_of(found, configs))
+        print_json(shown)
         return
     console = Console(highlight=False) if sys.stdout.isatty() else Console(width=UNCUT, highlight=False, no_color=True)
-    console.print(listing(found, configs))
+    console.print(shown)
     console.print(
         "\nAccuracy and calls (the teacher's share of the tokens) are the paper's, in percent; - is not there."
     )

@@ -22,7 +22,6 @@ from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import TokenEngine
 from relay_verl.grading import Grader, kind_of
 from relay_verl.jobs.formats import Row
-from relay_verl.tokenization import response_text
 
 _COUNTS = pa.struct(
     [(name, pa.int32()) for name in ("num_samples", "num_done", "num_correct")] + [("num_tokens", pa.int64())]
@@ -101,7 +100,7 @@ class TeacherFilter:
             pulse=self._pulse,
             max_tokens=self._max_tokens,
         )
-        text = response_text(self._tokenizer, generation.token_ids)
+        text = self._tokenizer.decode(generation.token_ids, skip_special_tokens=True)
         verdict = await self._grader.grade_async(text, truth_of(row["reward_model"]), kind_of(row.get("ability")))
         return verdict.is_correct, len(generation.token_ids)
 

@@ -20,6 +20,7 @@ from relay_verl.data.sources import HUB_PREFIX, DatasetSource, HubId, parse_sour
 from relay_verl.suggestions import suggest
 
 _NAME = re.compile(r"\w[\w.+-]*")
+_OTHERS = re.compile(r"[^\w.+-]+")
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ def _check(row: Mapping[str, Any], place: str, what: str, column: str | None, us
         )
     if column is not None and column not in row:
         raise ConfigError(
-            f"{place} has no column --{what}-column {column!r}{suggest(column, map(str, row))}; it has the columns "
-            f"{columns}"
+            f"{place} has no column --{what}-column {column!r}; it has the columns {columns}"
+            f"{suggest(column, map(str, row))}"
         )
 
 
@@ -86,7 +87,7 @@ def find_own(text: str) -> Path | HubId | None:
 
 
 def own_name(name: str | None, source: Path | HubId, taken: Sequence[str], option: str) -> str:
-    """The name of a dataset of the user's own, in lower case: as given, or the file's.
+    """The name of a dataset of the user's own, in lower case: as given, or the file's with - for what no name has.
 
     Args:
         name: as given; None if it is not.
@@ -97,8 +98,8 @@ def own_name(name: str | None, source: Path | HubId, taken: Sequence[str], optio
     Raises:
         ConfigError: it cannot be a name, or another dataset has it.
     """
-    default = source.stem if isinstance(source, Path) else source.id.rpartition("/")[2]
-    chosen = (default if name is None else name).lower()
+    default = source.absolute().stem if isinstance(source, Path) else source.id.rpartition("/")[2]
+    chosen = (_OTHERS.sub("-", default).strip("-.+") or "own" if name is None else name).lower()
     if not _NAME.fullmatch(chosen):
         raise ConfigError(f"{option} {chosen!r}: a name has letters, digits and . _ + - alone; give one")
     if chosen in taken:

@@ -34,6 +34,7 @@ from relay_verl.data.sources import DatasetSource, Example, HubId, find_source, 
 from relay_verl.data.truths import Truth
 from relay_verl.files import replace_file
 from relay_verl.grading import MAX_ANSWER_CHARS, last_boxed
+from relay_verl.jobs.progress import show_progress
 from relay_verl.versions import versions
 
 
@@ -90,8 +91,6 @@ def prepare(
     Raises:
         ConfigError: one line on a name, file, column, wrapper or number that cannot work, or if no row is left.
     """
-    from relay_verl.jobs.progress import show_progress
-
     dataset = find_source(name) if isinstance(name, str) else name
     out, path = Path(out), parse_source(source) if isinstance(source, str) else source
     sets = [Path(file) for file in evaluation]

@@ -96,7 +96,7 @@ def find_source(name: str) -> DatasetSource:
     """
     if name.lower() not in SOURCES:
         raise ConfigError(
-            f"there is no dataset {name!r}{suggest(name, SOURCES)}; allowed: {', '.join(sorted(SOURCES))}"
+            f"there is no dataset {name!r}; allowed: {', '.join(sorted(SOURCES))}{suggest(name, SOURCES)}"
         )
     return SOURCES[name.lower()]
 

@@ -16,6 +16,9 @@ from relay_verl.engines.load import read_load
 MAX_BODY_BYTES = 1 << 26
 """Longest answer that is read: some tens of bytes a token, with log-probabilities, for the longest context there is."""
 
+ENDED = ("stop", "length")
+"""Reasons of a completion that is whole; another one, such as 'abort', leaves a part of a response."""
+
 # What reading an answer that is none raises: a web page, other JSON, a list without choices.
 _NO_ANSWER = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
 
@@ -114,6 +117,8 @@ class EndpointEngine:
         cached = details.get("cached_tokens")
         logprobs = list((choice.get("logprobs") or {}).get("token_logprobs") or []) or None if wants_logprobs else None
         reason = choice.get("finish_reason")
+        if reason not in ENDED:  # vLLM ends a request so that it gives up, and says 200
+            raise EngineError(self._client.line(f"the request did not end: finish_reason is {reason!r}"))
         if reason == "length":
             return Generation(token_ids, logprobs, "length", cached)
         is_stop = isinstance(choice.get("stop_reason"), str)

@@ -32,7 +32,7 @@ from relay_verl.grading import Grader, kind_of
 from relay_verl.jobs.formats import Row
 from relay_verl.messages import content_text
 from relay_verl.policies import TeacherAlone, make_policy
-from relay_verl.tokenization import TokenBytes, response_text
+from relay_verl.tokenization import TokenBytes
 from relay_verl.types import RelayStatus, RelayTrajectory
 from relay_verl.vocabulary import Vocabulary, read_vocabulary
 
@@ -119,7 +119,7 @@ class Answerer:
             raise EngineError(f"{who}{trajectory.error}")
         latency_s = time.monotonic() - started
         truth, question = truth_of(row["reward_model"]), strip_wrapper(content_text(row["prompt"][-1]["content"]) or "")
-        text = response_text(self._tokenizer, trajectory.response_ids)
+        text = self._tokenizer.decode(trajectory.response_ids, skip_special_tokens=True)
         verdict = await self._grader.grade_async(text, truth, kind_of(row.get("ability")))
         record = ResponseRecord.of(
             trajectory,

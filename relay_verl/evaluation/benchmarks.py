@@ -210,8 +210,8 @@ def find_benchmark(name: str) -> Benchmark:
     """
     if name.lower() not in BENCHMARKS:
         raise ConfigError(
-            f"there is no benchmark {name!r}{suggest(name, BENCHMARKS)}; allowed: {', '.join(BENCHMARKS)}, or a file "
-            "of your own"
+            f"there is no benchmark {name!r}; allowed: {', '.join(BENCHMARKS)}, or a file of your own"
+            f"{suggest(name, BENCHMARKS)}"
         )
     return BENCHMARKS[name.lower()]
 

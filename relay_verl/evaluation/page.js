@@ -191,9 +191,12 @@ const table = byId("table");
 function fitTable() {
   table.classList.remove("split");
   table.classList.toggle("split", table.scrollWidth > table.clientWidth);
-  for (const part of table.querySelectorAll(".part")) {
-    part.classList.remove("stacked");
-    part.classList.toggle("stacked", part.offsetWidth > part.parentElement.clientWidth || part.scrollWidth > part.clientWidth);
+  const parts = table.querySelector(".parts");
+  for (const part of parts.children) {
+    part.classList.remove("full", "stacked");
+    const columnWidth = parseFloat(getComputedStyle(parts).gridTemplateColumns);
+    part.classList.toggle("full", part.offsetWidth > columnWidth + 1);
+    part.classList.toggle("stacked", part.offsetWidth > parts.clientWidth);
   }
 }
 window.onresize = fitTable;

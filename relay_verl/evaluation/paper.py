@@ -194,5 +194,5 @@ def find_row(name: str) -> Row:
         ConfigError: no such row; lists the valid ones.
     """
     if name not in paper().rows:
-        raise ConfigError(f"row: {name!r}{suggest(name, paper().rows)} is not one of {', '.join(paper().rows)}")
+        raise ConfigError(f"row: {name!r} is not one of {', '.join(paper().rows)}{suggest(name, paper().rows)}")
     return paper().rows[name]

@@ -10,8 +10,6 @@ A response may take `relay.rollout_timeout_s`, whoever writes it; `relay.teacher
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -22,13 +20,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.cluster import num_gpus_of, prompt_spec, ray_cluster, start_models, template_of
+from relay_verl.cluster import num_gpus_of, ray_cluster, start_models, template_of
 from relay_verl.config import ConfigError, TeacherSettings, check_endpoint, read_settings
 from relay_verl.deadlines import GRADING_S
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.guard import NO_BREAKER
 from relay_verl.evaluation.answerer import Answerer, Rules, count_tokens, missing_verdict, to_records
 from relay_verl.evaluation.benchmarks import Benchmark, Questions
+from relay_verl.evaluation.job_spec import describe
 from relay_verl.evaluation.judge import Judge
 from relay_verl.evaluation.results import RESPONSES
 from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer, vocabulary_of_writer
@@ -273,54 +272,3 @@ def _make_job(
         find_failure=missing_verdict,
         parts="verdicts of the judge",
     )
-
-
-def describe(
-    config: Any,
-    condition: Condition,
-    exam: Mapping[str, Any],
-    digests: Mapping[str, str | None],
-    *,
-    names: Mapping[str, str],
-    tokenizer: str | None,
-) -> dict[str, Any]:
-    """All that decides a condition's responses.
-
-    Args:
-        config: see `evaluate`.
-        condition: who answers.
-        exam: what is asked, described.
-        digests: the models' hashes, by address.
-        names: the models' names at endpoints, by address: one endpoint may serve several.
-        tokenizer: whose tokenizer was asked for; None takes the models' own.
-    """
-    student, teacher = condition.models
-    settings = read_settings(config.relay)
-    rollout = OmegaConf.to_container(config.actor_rollout_ref.rollout, resolve=True)
-    name = condition.teacher_name or (teacher and teacher.rstrip("/").rsplit("/", 1)[-1])
-    return {
-        "kind": "eval",
-        "condition": condition.name,
-        "row": condition.row,
-        "policy": condition.policy,
-        "student": student,
-        "student_sha256": student and digests[student],
-        "student_model": student and names.get(student),
-        "teacher": teacher,
-        "teacher_name": name,
-        "teacher_sha256": teacher and digests[teacher],
-        "teacher_model": teacher and names.get(teacher),
-        **exam,
-        "limits": {
-            "max_tokens": int(config.data.max_response_length),
-            "max_calls": settings.max_calls,
-            "max_tokens_per_call": settings.max_tokens_per_call,
-        },
-        # under another policy it decides nothing
-        "fixed_command": settings.fixed_command if condition.policy.startswith("fixed_") else None,
-        # of calls, unless the student is greedy; who writes whole responses has the benchmark's
-        "teacher_sampling": dict(settings.decoder_config(1, greedy=False, vocab_size=None).teacher_sampling),
-        "template": template_of(config),
-        **prompt_spec(config, tokenizer),
-        "rollout_sha256": hashlib.sha256(json.dumps(rollout, sort_keys=True, default=str).encode()).hexdigest(),
-    }

@@ -10,12 +10,8 @@ makes one bootstrap serve all of them:
 - two measures over the same questions are resampled together: the paired bootstrap of their difference.
 
 Over several training seeds their spread takes the place of the bootstrap: Student's t interval for a mean, Welch's
-for a difference. `Estimate.basis` says which one it was.
-
-A bootstrap of questions that are all alike has no width, though 40 right answers of 40 do not show that all are. Where
-a measure counts right answers, such a stratum has the interval of a binomial proportion at its end (Wilson's, which is
-z²/(n+z²) wide), combined with the others' as independent errors are. A share by construction, such as the call ratio of
-a teacher alone, keeps no width.
+for a difference. `Estimate.basis` says which one it was. Where all questions were answered alike a bootstrap has no
+width: a count of right answers keeps one (`alike`), a share by construction (a teacher's call ratio) none.
 """
 
 from __future__ import annotations
@@ -30,12 +26,11 @@ from typing import Literal
 
 import numpy as np
 
+from relay_verl.evaluation.alike import LEVEL, reach_of_alike, shares_of
 from relay_verl.evaluation.harmonic import adjusted_harmonic_mean
 from relay_verl.evaluation.records import ResponseRecord
 
 NUM_RESAMPLES = 10_000
-LEVEL = 0.95
-_Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 Records = Sequence[ResponseRecord]
 
@@ -213,30 +208,9 @@ def estimate(measured: Measure, *, seed: int = 0) -> Estimate:
         return Estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach), len(values), "seeds")
     low, high = _percentiles(measured.resample(np.random.default_rng(seed)).mean(axis=1))
     if measured.is_proportion:
-        down, up = _reach_of_alike([_shares(stratum) for stratum in measured.strata], 0.0, 1.0)
+        down, up = reach_of_alike([shares_of(stratum) for stratum in measured.strata], 0.0, 1.0)
         low, high = max(0.0, mean - math.hypot(mean - low, down)), min(1.0, mean + math.hypot(high - mean, up))
     return Estimate(mean, low, high, len(values), "questions")
-
-
-def _shares(stratum: np.ndarray) -> np.ndarray:
-    """The ratio of each question, a mean over seeds: [num_questions, num_seeds, 2] -> [num_questions]."""
-    return (stratum[..., 0] / np.maximum(stratum[..., 1], 1)).mean(axis=1)
-
-
-def _reach_of_alike(strata: Sequence[np.ndarray], lowest: float, highest: float) -> tuple[float, float]:
-    """How far below and above the mean of the strata its interval reaches for those whose questions are all alike.
-
-    >>> down, up = _reach_of_alike([np.ones(40)], 0.0, 1.0)
-    >>> round(1 - down, 3), up  # Wilson's interval of 40 out of 40 is 91.2% to 100%
-    (0.912, 0.0)
-    """
-    down, up = [0.0], [0.0]
-    for values in strata:
-        if np.ptp(values) < 1e-12:
-            reach = _Z**2 / (len(values) + _Z**2) / len(strata)
-            down.append(reach if values[0] > lowest else 0.0)
-            up.append(reach if values[0] < highest else 0.0)
-    return math.hypot(*down), math.hypot(*up)
 
 
 def difference(of: Measure, to: Measure, *, seed: int = 0) -> Estimate:
@@ -260,8 +234,8 @@ def difference(of: Measure, to: Measure, *, seed: int = 0) -> Estimate:
     resampled = both.resample(np.random.default_rng(seed))
     low, high = _percentiles(resampled[:, : len(values)].mean(axis=1) - resampled[:, len(values) :].mean(axis=1))
     if of.is_proportion and to.is_proportion:
-        apart = [_shares(one) - _shares(other) for one, other in zip(of.strata, to.strata, strict=True)]
-        down, up = _reach_of_alike(apart, -1.0, 1.0)
+        apart = [shares_of(one) - shares_of(other) for one, other in zip(of.strata, to.strata, strict=True)]
+        down, up = reach_of_alike(apart, -1.0, 1.0)
         low, high = max(-1.0, mean - math.hypot(mean - low, down)), min(1.0, mean + math.hypot(high - mean, up))
     return Estimate(mean, low, high, num_seeds, "questions")
 

@@ -6,6 +6,9 @@ an endpoint, which may write for others too, is counted when a turn of a respons
 when a response ends. Tokens are those of this run, without those of an earlier one that it resumes.
 
 Off a terminal the bar is a line every LINE_S seconds.
+
+Invariant: a bar that cannot be printed, such as on a terminal that is gone, or an engine that cannot be asked, costs no
+job.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 from tqdm.std import EMA
 
+from relay_verl.byproducts import by_product
 from relay_verl.deadlines import pulse_of
 from relay_verl.engines.load import EngineLoad
 
@@ -29,6 +33,7 @@ LINE_S = 30.0
 """Seconds between two lines elsewhere, such as in a log file."""
 DELAY_S = 1.0
 """Seconds before a bar is shown."""
+_WHAT = "the progress of a job"
 _SMOOTHING = 0.3
 """Weight of the last interval in a rate."""
 
@@ -130,19 +135,22 @@ class ProgressBar:
         is_terminal = file.isatty()
         self._meter = meter
         self._every_s = REFRESH_S if is_terminal else LINE_S
-        self._bar = tqdm(
-            total=num_queries,
-            desc=name,
-            unit="query",
-            smoothing=0.05,
-            file=file if is_terminal else Lines(file),
-            mininterval=0.1 if is_terminal else float("inf"),  # there the ticker alone prints
-        )
+        self._bar = tqdm(disable=True)
+        with by_product(_WHAT):  # it prints at once
+            self._bar = tqdm(
+                total=num_queries,
+                desc=name,
+                unit="query",
+                smoothing=0.05,
+                file=file if is_terminal else Lines(file),
+                mininterval=0.1 if is_terminal else float("inf"),  # there the ticker alone prints
+            )
         self._ticker: asyncio.Task[None] | None = None
         self.num_under_way = 0
 
     async def __aenter__(self) -> ProgressBar:
-        await self._meter.read()
+        with by_product(_WHAT):
+            await self._meter.read()
         self._ticker = asyncio.create_task(self._tick())
         return self
 
@@ -151,9 +159,10 @@ class ProgressBar:
         self._ticker.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._ticker
-        await self._meter.read()
-        self._bar.set_postfix_str(self._meter.describe(is_whole=True), refresh=False)
-        self._bar.close()
+        with by_product(_WHAT):
+            await self._meter.read()
+            self._bar.set_postfix_str(self._meter.describe(is_whole=True), refresh=False)
+            self._bar.close()
 
     @property
     def num_done(self) -> int:
@@ -162,16 +171,18 @@ class ProgressBar:
 
     def update(self, num_queries: int = 1) -> None:
         """So many more queries are done."""
-        self._bar.update(num_queries)
+        with by_product(_WHAT):
+            self._bar.update(num_queries)
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(self._every_s)
-            await self._meter.read()
-            tokens = self._meter.describe()
-            parts = [tokens, f"{self.num_under_way} under way"] if tokens else [f"{self.num_under_way} under way"]
-            self._bar.set_postfix_str(", ".join(parts), refresh=False)
-            self._bar.refresh()
+            with by_product(_WHAT):
+                await self._meter.read()
+                tokens = self._meter.describe()
+                parts = [tokens, f"{self.num_under_way} under way"] if tokens else [f"{self.num_under_way} under way"]
+                self._bar.set_postfix_str(", ".join(parts), refresh=False)
+                self._bar.refresh()
 
 
 def show_progress(iterable: Iterable[Any] | None = None, **options: Any) -> Any:

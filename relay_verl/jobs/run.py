@@ -247,7 +247,7 @@ def _count(progress: _Progress, share: FailureShare, failure: str | None, store:
         )
     if time.monotonic() - progress.warned_at >= LINE_S:
         progress.warned_at = time.monotonic()
-        logger.warning("%s: %s", store.out, share)
+        logger.warning("%s: %s", store.out, str(share))  # as it is now: it counts on
 
 
 async def _process(job: Job, row: Row) -> Any:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from relay_verl.config import ConfigError
+from relay_verl.secrets import hide_in_text
 
 
 class Doubt(str):
@@ -88,9 +89,9 @@ class Examination:
         try:
             found = check.run(*subject)
         except ConfigError as error:
-            text = str(error)
+            text = hide_in_text(str(error))
         except Exception as error:  # a check that broke must not hide the others
-            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            text = hide_in_text(f"{type(error).__name__}: {' '.join(str(error).split())}")
         else:
             status = Status.DOUBTFUL if isinstance(found, Doubt) else Status.PASSED
             return Outcome(check.name, status, found if isinstance(found, str) else "")

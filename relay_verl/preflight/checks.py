@@ -139,6 +139,7 @@ WARMUP = (
     Check("LoRA", check_lora, after=("student",)),
     Check("warm-up's data", check_warmup_data),
     Check("rows", check_warmup_rows, after=("warm-up's data",)),
+    Check("checkpoint folder", check_free),
     Check("checkpoint", check_sft_resume),
     Check("loggers", check_loggers),
     Check("attention", check_attention, after=("platform",)),

@@ -63,4 +63,4 @@ def find_model(name: str) -> PackagedModel:
     for model in _catalog().values():
         if name.lower() in (model.name, model.hub_id.lower()):
             return model
-    raise ConfigError(f"model {name!r}{suggest(name, model_names())}: allowed: {', '.join(model_names())}")
+    raise ConfigError(f"model {name!r}: allowed: {', '.join(model_names())}{suggest(name, model_names())}")

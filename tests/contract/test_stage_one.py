@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -156,6 +157,40 @@ def test_the_filter_asks_an_endpoint_without_ray(student: Path, tmp_path: Path, 
     assert ids(dataset(out, 0.5)) == ["q0", "q3", "q6"]
     assert len({body["seed"] for path, _, body in fake_vllm.requests if path == "/v1/completions"}) == 90
     assert len(refused) == 12
+
+
+TOO_LONG = (400, {"error": {"message": "This model's maximum context length is 64 tokens. Please reduce the prompt."}})
+
+
+def test_a_query_that_the_endpoint_refuses_is_left_out_of_the_filters_file(
+    student: Path, tmp_path: Path, fake_vllm: Any
+) -> None:
+    """The first of 12 is longer than the model takes, and start-up tries it; the file is written without it, and the
+    command says where it stands (EasyR1#207, verl#2069)."""
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizer.save_pretrained(student)
+    ids = tokenizer.encode("\\boxed{7}", add_special_tokens=False)
+    answer = {"choices": [{"index": 0, "text": "", "finish_reason": "stop", "token_ids": ids}]}
+    fake_vllm.routes["/v1/completions"] = lambda body: TOO_LONG if len(body["prompt"]) > 64 else answer
+    questions = rows(12)
+    questions[0]["prompt"][0]["content"] = "Long? " * 60
+    data, out = tmp_path / "questions.parquet", tmp_path / "train.parquet"
+    write_parquet(data, questions)
+    arguments = ["filter", "--recipe", "relay_tiny", "--data", str(data), "--out", str(out)]
+    arguments += ["relay.teacher.path=null", f"relay.teacher.base_url={fake_vllm.url}", "relay.filter.num_samples=2"]
+    arguments += ["data.max_prompt_length=1024", f"actor_rollout_ref.model.path={student}"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.exception
+    unanswerable = json.loads((tmp_path / "train.parquet.manifest.json").read_text())["unanswerable"]
+    assert [(one["query"], one["place"]) for one in unanswerable] == [("q0", f"{data}: row 1")]
+    assert "maximum context length" in unanswerable[0]["cause"]
+    assert f"1 of 12 queries can never be answered and are left out: {data}: row 1" in result.output
+    assert ids_of(out) == [f"q{i}" for i in range(1, 12)]
+
+
+def ids_of(path: Path) -> list[str]:
+    return [extra["id"] for extra in pq.read_table(path)["extra_info"].to_pylist()]
 
 
 @pytest.mark.parametrize("starts", [True, False])

@@ -44,9 +44,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shown(tab: Tab) -> list[str]:
     """The cards in the list: condition, id, and sample if there are several."""
-    names = "[...card.querySelectorAll('.facts strong, .facts .id, .facts .sample')].map((part) => part.innerText)"
+    id = "card.querySelector('.id') ?? card.closest('.question').querySelector('.id')"
+    names = f"[card.querySelector('strong'), {id}, card.querySelector('.sample')].map((p) => p?.textContent ?? '')"
     cards = tab.evaluate(f"[...document.querySelectorAll('#list article')].map((card) => {names})")
-    return [" ".join(card) for card in cards]
+    return [" ".join(filter(None, card)) for card in cards]
 
 
 RELAY = [
@@ -58,11 +59,13 @@ RELAY = [
     "relay cut",
 ]
 ALONE = "student alone solvable"
+BY_QUESTION = [*RELAY[:2], ALONE, *RELAY[2:4], RELAY[5], RELAY[4]]
+"""Question by question: first those on which the relay called, its own responses before the others'."""
 VIEWS: list[tuple[dict[str, str], list[str], str]] = [
-    ({}, [*RELAY, ALONE], "all"),
+    ({}, BY_QUESTION, "all"),
     ({"condition": "student alone"}, [ALONE], "a value with a blank"),
-    ({"benchmark": "q"}, RELAY[4:], "benchmark"),
-    ({"verdict": "correct"}, [*RELAY[:3], ALONE], "right"),
+    ({"benchmark": "q"}, [RELAY[5], RELAY[4]], "benchmark"),
+    ({"verdict": "correct"}, [*RELAY[:2], ALONE, RELAY[2]], "right"),
     ({"verdict": "wrong"}, [RELAY[3]], "judged wrong"),
     ({"verdict": "no answer"}, [RELAY[4]], "nothing to judge"),
     ({"verdict": "not completed"}, [RELAY[5]], "cut off"),
@@ -70,19 +73,19 @@ VIEWS: list[tuple[dict[str, str], list[str], str]] = [
     ({"judge": "agrees"}, [RELAY[2]], "rule and judge agree"),
     ({"scenario": "student-solvable"}, [*RELAY[:2], ALONE], "right without a call, with its other samples"),
     ({"scenario": "teacher-dependent"}, RELAY[2:4], "right only with a call"),
-    ({"scenario": "teacher-unsolvable"}, RELAY[4:], "never right"),
+    ({"scenario": "teacher-unsolvable"}, [], "never right, but one response is no measurement"),
     ({"calls": "some"}, [RELAY[0], RELAY[2], RELAY[5]], "called"),
-    ({"calls": "none"}, [RELAY[1], RELAY[3], RELAY[4], ALONE], "did not call"),
+    ({"calls": "none"}, [RELAY[1], ALONE, RELAY[3], RELAY[4]], "did not call"),
     ({"calls": "several"}, [RELAY[5]], "called twice"),
     ({"calls": "short"}, [RELAY[2]], "got 2 of 9"),
     ({"search": "id:solvable"}, [*RELAY[:2], ALONE], "one question, not the ids that contain it"),
     ({"search": "BOXED{56}"}, [RELAY[0], RELAY[2], RELAY[5]], "text of the response, whatever its case"),
-    ({"order": "question"}, [*RELAY[:2], ALONE, *RELAY[2:]], "samples and conditions side by side"),
+    ({"order": "recorded"}, [*RELAY, ALONE], "as recorded"),
     ({"benchmark": "p", "verdict": "correct", "scenario": "student-solvable"}, [*RELAY[:2], ALONE], "three at once"),
     ({"scenario": "teacher-dependent", "condition": "student alone"}, [], "none fits"),
     ({"verdict": "timeout"}, [], "a value that nothing here has"),
     ({"calls": "toString"}, [], "a name that every object of JavaScript knows"),
-    ({"unknown": "x", "order": "__proto__"}, [*RELAY, ALONE], "an unknown filter and order"),
+    ({"unknown": "x", "order": "__proto__"}, BY_QUESTION, "an unknown filter and order"),
 ]
 
 
@@ -115,11 +118,11 @@ def test_a_choice_is_counted_and_kept_in_the_address(page: Path) -> None:
         assert tab.evaluate("location.hash") == "#scenario=student-solvable"
         assert shown(tab) == [*RELAY[:2], ALONE]
         labels = tab.evaluate("[...document.querySelectorAll('option')].map((option) => option.text)")
-        assert {"student-solvable (3)", "teacher-dependent (2)", "teacher-unsolvable (2)"} <= set(labels)  # to choose
+        assert {"student-solvable (3)", "teacher-dependent (2)", "teacher-unsolvable (0)"} <= set(labels)  # to choose
         assert {"relay (2)", "plain questions (3)", "wrong (0)"} <= set(labels)  # of those chosen
         tab.evaluate("document.getElementById('reset').click()")
         tab.wait()
-        assert shown(tab) == [*RELAY, ALONE]
+        assert shown(tab) == BY_QUESTION
 
 
 def test_keys_step_between_responses(page: Path) -> None:
@@ -167,6 +170,97 @@ def test_the_teachers_words_stand_out(width: int, is_dark: bool, tmp_path: Path)
     assert numbers["teacher"] - numbers["student"] > 7_000
     with open_tab(pages["teacher"], width=width) as tab:
         assert tab.evaluate("document.documentElement.scrollWidth") == width  # nothing sticks out
+
+
+CONDITIONS = ["student alone", "untrained relay", "trained relay", "teacher alone"]
+WIDTHS = [390, 768, 1280, 1920]
+
+
+def four_conditions(benchmarks: list[str]) -> list[ResponseRecord]:
+    """Three questions of each benchmark under four conditions; only the trained relay calls, on the last question."""
+    end = "That is all.<|im_end|>"
+    records = []
+    for condition in CONDITIONS:
+        for benchmark in benchmarks:
+            for number in range(3):
+                facts: dict[str, Any] = {"condition": condition, "benchmark": benchmark, "id": f"{benchmark} {number}"}
+                calls = condition == "trained relay" and number == 2
+                segments = [student("7*8=<call>30</call>", 9), teacher("56", 6), student(end, 5)]
+                one = record(segments=segments, calls=[call("served", 30, 6)], **facts)
+                records.append(one if calls else alone(segments=[student(end, 9)], **facts))
+    return records
+
+
+PAGES: dict[str, tuple[list[ResponseRecord], dict[str, Any]]] = {
+    "four conditions": (four_conditions(["tiny/add", "tiny/mul", "tiny/hash"]), {"names": {"tiny/add": "additions"}}),
+    "nine benchmarks with long names": (four_conditions([f"a benchmark-with-a-long-name-{i}" for i in range(9)]), {}),
+    "many conditions": (
+        [
+            record(condition=f"trained relay, fixed {i} tokens, of a long name", benchmark=b, id=str(i))
+            for i in range(14)
+            for b in "pqr"
+        ],
+        {},
+    ),
+    "a training": (
+        [record(condition=f"step {i}", sample=s) for i in range(30) for s in range(8)],
+        {"is_training": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_is_cut_at_any_width(name: str, width: int, tmp_path: Path) -> None:
+    records, options = PAGES[name]
+    write_page(records, tmp_path / "page.html", "A title that is long enough to be broken on a phone", **options)
+    measure = (
+        "[document.documentElement.scrollWidth, ...[...document.querySelectorAll('#table, .part, td, th, caption')]"
+        ".filter((box) => box.offsetWidth).map((box) => box.getBoundingClientRect().right)]"
+    )
+    with open_tab(tmp_path / "page.html", width=width) as tab:
+        folded = tab.evaluate("[...document.querySelectorAll('details')].map((part) => part.open)")
+        assert folded == [False] * (2 if name == "a training" else 1), "a table of many steps is folded"
+        tab.evaluate("document.querySelectorAll('details').forEach((part) => (part.open = true))")
+        tab.wait()
+        page_width, *rights = tab.evaluate(measure)
+        assert page_width == width, "the page does not scroll sideways"
+        assert rights and max(rights) <= width, "every cell is in the window"
+        scrolls = (
+            "[...document.querySelectorAll('#table, .part')].filter((box) => box.scrollWidth > box.clientWidth + 1)"
+        )
+        assert tab.evaluate(f"{scrolls}.length") == 0, "and none in a part that scrolls"
+        assert tab.errors == []
+
+
+@pytest.mark.parametrize(("width", "num_columns"), [(390, 1), (768, 2), (1280, 2), (1920, 4)])
+def test_the_page_opens_on_calls_and_the_conditions_are_side_by_side(
+    width: int, num_columns: int, tmp_path: Path
+) -> None:
+    records, options = PAGES["four conditions"]
+    write_page(records, tmp_path / "page.html", "title", lead="trained relay", notes={"tiny/add": "sums"}, **options)
+    lefts = (
+        "[...document.querySelectorAll('.question:first-child article')].map((box) => box.getBoundingClientRect().x)"
+    )
+    with open_tab(tmp_path / "page.html", width=width) as tab:
+        assert len(set(tab.evaluate(lefts))) == num_columns
+        first = tab.evaluate("document.querySelector('.question').textContent")
+        order = sorted(CONDITIONS, key=lambda name: first.index(name))
+        assert order == ["trained relay", "student alone", "untrained relay", "teacher alone"]
+        assert tab.evaluate("document.querySelector('article .call').dataset.note") == "6 of 30 · call limit"
+        assert "max_tokens_per_call" in tab.evaluate("document.querySelector('article .call').title")
+        text = tab.evaluate("document.getElementById('list').textContent")
+        assert "<|im_end|>" not in text and "That is all.∎" in text
+        assert tab.evaluate("document.querySelector('article .end').title") == "end of the text: <|im_end|>"
+        assert "sums" in tab.evaluate("document.querySelector('dl').textContent")
+
+
+def test_a_training_opens_on_its_last_step(tmp_path: Path) -> None:
+    records, options = PAGES["a training"]
+    write_page(records, tmp_path / "page.html", "title", **options)
+    with open_tab(tmp_path / "page.html") as tab:
+        steps = tab.evaluate("[...document.querySelectorAll('article strong')].map((part) => part.textContent)")
+    assert steps[:8] == ["step 29"] * 8 and steps[8] == "step 28"
 
 
 HOSTILE = (

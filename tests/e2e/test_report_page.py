@@ -22,9 +22,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out" / "report.html"
 
 
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("width", [390, 768, 1280, 1920])
 def test_tables_and_pictures_are_there_and_fit(page: Path, width: int) -> None:
     with open_tab(page, width=width) as tab:
+        assert tab.evaluate("document.querySelector('.headline').innerText").startswith("Tiny world: with its teacher")
+        tab.evaluate("document.querySelectorAll('details').forEach((part) => (part.open = true))")
         pictures = tab.evaluate("[...document.querySelectorAll('svg')].map((svg) => svg.getBoundingClientRect().width)")
         assert len(pictures) >= 5
         assert all(300 < drawn <= max(width, 480) for drawn in pictures), "readable; a narrow window scrolls them"

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,14 +12,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
-from relay_verl import byproducts
+from relay_verl import byproducts, step_line
 from relay_verl.byproducts import by_product, cause_of
 from relay_verl.checkpoints import metrics_log
+from relay_verl.data import report
+from relay_verl.evaluation import summary
+from relay_verl.evaluation.report import write
 from relay_verl.evaluation.trace import read_responses
+from relay_verl.jobs import progress
 from relay_verl.messages import text_of
 from relay_verl.samples import SampleLog
 
+from .test_real_report import make_real_pair
 from .test_samples import PROMPT, TOKENIZER, sample
 
 
@@ -139,3 +146,93 @@ def test_a_logger_that_fails_costs_its_own_metrics(caplog: pytest.LogCaptureFixt
         word in message for word, message in zip(("tensorboard", "end", "validation"), caplog.messages, strict=True)
     ]
     assert "No space left on device" in caplog.messages[0]
+
+
+# ---- siblings ----
+
+
+class FullDisk:
+    """Standard error in a file on a disk that is full."""
+
+    def __init__(self, is_terminal: bool):
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    def flush(self) -> None:
+        raise OSError(28, "No space left on device")
+
+
+class DeafEngine:
+    """An engine whose counters cannot be read."""
+
+    async def load(self) -> None:
+        raise ConnectionError("no route to host")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_progress_bar_that_cannot_be_printed_costs_no_job(is_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "REFRESH_S", 0.01)
+    monkeypatch.setattr(progress, "LINE_S", 0.01)
+
+    async def job() -> int:
+        meter = progress.TokenMeter({"student": DeafEngine()})
+        async with progress.ProgressBar("eval", 3, meter, FullDisk(is_terminal)) as bar:  # type: ignore[arg-type]
+            for _ in range(3):
+                bar.update()
+                await asyncio.sleep(0.02)
+        return 3
+
+    assert asyncio.run(job()) == 3
+
+
+def test_a_picture_that_fails_costs_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(write, "share_figure", fail)
+    monkeypatch.setattr(write, "calls_figure", fail)
+    make_real_pair(tmp_path / "results")
+    text = write.write_report([tmp_path / "results"], tmp_path / "out")
+    assert "trained relay" in text and (tmp_path / "out" / "report.html").is_file()
+    assert "no font" in caplog.text
+
+
+def test_a_summary_that_cannot_be_computed_costs_no_condition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(summary, "summary_of", fail)
+    make_real_pair(tmp_path)
+    summary.write_summary(tmp_path / "relay-learned")
+    assert "ZeroDivisionError" in caplog.text and not (tmp_path / "relay-learned" / "summary.json").exists()
+
+
+def test_a_picture_of_data_that_fails_costs_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "save", fail)
+    counts = [{"num_samples": 4, "num_done": 4, "num_correct": number, "num_tokens": 9} for number in range(5)]
+    monkeypatch.setattr(report, "_rows", lambda *_: iter([{report.COLUMN: count} for count in counts]))
+    line = report.report_filter(tmp_path / "train.parquet", OmegaConf.create({"relay": {"max_calls": 0}}))
+    assert "3 of 5 queries" in line and "picture" not in line
+    assert "No space left on device" in caplog.text
+
+
+def test_a_line_of_a_step_that_cannot_be_printed_costs_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = type("Tracking", (), {"log": lambda self, data, step, backend=None: "logged"})
+    step_line.install(SimpleNamespace(Tracking=kind))
+    monkeypatch.setattr(sys, "stderr", FullDisk(is_terminal=False))
+    for metrics in ({"relay/accuracy": 0.5}, {"relay/accuracy": None}, {"relay/accuracy": "x"}):
+        assert kind().log(metrics, 1) == "logged"  # type: ignore[attr-defined]

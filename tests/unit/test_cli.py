@@ -154,6 +154,25 @@ def test_a_recipe_in_an_odd_form_is_composed_as_hydra_does(kind: str, tmp_path: 
     assert quick == {section: whole[section] for section in SECTIONS if section in whole}
 
 
+def test_a_recipe_that_refers_to_a_part_that_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "recipe").mkdir()
+    text = "# @package _global_\ndefaults:\n  - relay_1.7b\ntrainer:\n  n_gpus_per_node: ${reward.num_workers}\n"
+    (tmp_path / "recipe" / "far.yaml").write_text(text)
+    done = run("recipes", "--json", "--config-dir", str(tmp_path))
+    assert done.exit_code == 0, done.exception
+    assert "far" in {row["name"] for row in json.loads(done.stdout)}
+
+
+@pytest.mark.parametrize("text", ["# @package _global_\ndefaults: [\n", "- relay_tiny\n", "relay_tiny\n"])
+@pytest.mark.parametrize("words", [["recipes"], ["recipes", "broken"], ["bench", "rollout", "+recipe=broken"]])
+def test_a_broken_recipe_is_named(text: str, words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "broken.yaml").write_text(text)
+    error = run(*words, "--config-dir", str(tmp_path)).exception
+    assert isinstance(error, ConfigError)
+    assert str(tmp_path / "recipe" / "broken.yaml") in str(error) and "\n" not in str(error)
+
+
 def test_layers_that_only_hydra_understands(tmp_path: Path) -> None:
     path = tmp_path / "odd.yaml"
     for kind in ("package", "mapping"):

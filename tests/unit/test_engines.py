@@ -13,7 +13,7 @@ from relay_verl.config import TeacherSettings
 from relay_verl.deadlines import LONGEST_WAIT
 from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines import EndpointEngine, EngineError, Generation, GuardedEngine, ScriptedEngine
-from relay_verl.engines.base import NEUTRAL_SAMPLING
+from relay_verl.engines.base import NEUTRAL_SAMPLING, PermanentError
 from relay_verl.engines.client import CONNECT_TIMEOUT_S
 from relay_verl.engines.load import EngineLoad, read_load
 from relay_verl.engines.verl_server import VerlServerEngine
@@ -126,6 +126,15 @@ async def test_endpoint_finish_reasons(fake_vllm: Any, choice: dict, reason: str
     fake_vllm.routes["/v1/completions"] = completion(**choice)
     generation = await EndpointEngine(fake_vllm.url, "big").generate([1, 2], max_tokens=2, stop=["</call>"])
     assert generation == Generation([7, 8], None, reason), why  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("reason", ["abort", None, "error", "content_filter", 7])
+async def test_a_request_that_the_endpoint_gave_up_is_not_a_response(fake_vllm: Any, reason: Any) -> None:
+    """A part of a response would count as a whole one that ended by itself (vllm#57082, vllm#27572)."""
+    fake_vllm.routes["/v1/completions"] = {"choices": [{"token_ids": [7, 8], "finish_reason": reason}]}
+    with pytest.raises(EngineError, match="the request did not end: finish_reason is ") as failed:
+        await EndpointEngine(fake_vllm.url, "big", num_retries=0).generate([1], max_tokens=9)
+    assert not isinstance(failed.value, PermanentError), "asked again it may end"
 
 
 async def test_endpoint_request(fake_vllm: Any, monkeypatch: pytest.MonkeyPatch) -> None:

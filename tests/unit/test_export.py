@@ -90,13 +90,14 @@ def test_the_card_says_where_it_comes_from(saved: Path, tmp_path: Path) -> None:
     assert card.data.library_name == "transformers"
     assert card.data.license is None
     for wanted in (
-        "recipe: `relay_1.7b`, step 5",
-        "main_ppo trainer.save_freq=5`",
-        "- `relay.max_calls`: 3",
-        "- `relay.teacher.path`: teacher",
-        "| `relay/call_ratio` | 0.03 |",
-        "| `relay/accuracy` | 0.25 |",
-        "| `val-core/math/acc/mean@1` | 0.75 |",
+        "# student: a student of the recipe relay_1.7b",
+        "main_ppo trainer.save_freq=5",
+        "Step 5, weights in float32, from `Qwen/Qwen3-0.6B`",
+        "- a response may call up to 3 times",
+        "its teacher\n`teacher` writes",
+        "| the teacher's share of the tokens, training questions of this step | 3% |",
+        "| right answers, training questions of this step | 25% |",
+        "| right answers, validation on math | 75% |",
         "relay-verl eval --student student --teacher teacher",
         "arxiv.org/abs/2601.05167",
         f"torch {torch.__version__}",

@@ -116,12 +116,17 @@ def test_a_folder_that_nobody_writes_to_is_free_and_stays_as_it_is(tmp_path: Pat
 
 
 def test_only_the_first_rank_of_the_warm_up_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hold(config_of(tmp_path / "run"))
+    (tmp_path / "run").mkdir()
+    held = lock(tmp_path / "run" / LOCK_FILE)
     monkeypatch.setenv("RANK", "1")
     hold(config_of(tmp_path / "run"))
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(ConfigError):
         hold(config_of(tmp_path / "run"))
+    held.close()
+    hold(config_of(tmp_path / "run"))
+    hold(config_of(tmp_path / "run"))  # a second check of the same run
+    check_free(config_of(tmp_path / "run"))
 
 
 def test_a_disk_that_takes_no_lock_costs_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,6 +40,7 @@ def test_stats_of_a_trajectory() -> None:
         outcomes={"malformed": 2, "served": 1, "failed": 1},
         latencies_s=[0.25],
         grading="graded",
+        failure="down",
     )
 
 

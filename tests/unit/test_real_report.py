@@ -137,7 +137,7 @@ def test_every_condition_has_its_line(tmp_path: Path) -> None:
     assert line == {
         "condition": "trained relay",
         "right": "6 of 10",
-        "call rate (%)": "100.0",
+        "call rate (%)": "100.0 (72.2–100.0)",
         "call ratio, pooled (%)": "8.00",
         "call ratio, mean (%)": "8.00",
         "student's tokens": "92.0",
@@ -161,8 +161,8 @@ def test_results_of_any_label_have_their_line(tmp_path: Path) -> None:
     assert [model for model in models if model] == ["Tiny world", "mine", "one", "two"]
     assert column(table, "condition") == [
         "trained relay",
-        "commands served, with teacher (b)",
-        "commands served, with teacher (c)",
+        "x",
+        "y",
         "student alone",
         "teacher alone",
         "teacher alone",
@@ -256,7 +256,15 @@ def test_the_report_opens_with_what_was_measured(tmp_path: Path) -> None:
         "What it took",
         "Tables of the paper that nothing was measured for",
         "The paper's numbers",
+        "Terms",
     ]
+    assert [section.title for section in document.sections if section.is_folded] == titles(document)[3:]
+    (headline,) = document.headlines
+    assert re.match(r"Real pair \(.*\): with its teacher the student is right on 60.0% \(", headline)
+    assert "the teacher alone on 90.0%" in headline and headline.endswith("the teacher wrote 8.00% of the tokens.")
+    facts = dict(document.provenance)
+    assert facts["evaluated"] == "1970-01-01" and facts["teachers"] == "qwen2.5-coder-1.5b-instruct"
+    assert "relay-verl eval" in facts["commands"] and "/models/" not in "".join(facts.values())
     real = document.sections[1]
     assert not any("Every condition" in block.title for block in real.blocks), "it is the table above"
     assert all(block.is_measured for block in real.blocks)

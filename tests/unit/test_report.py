@@ -174,7 +174,7 @@ def test_the_same_student_twice_is_no_second_seed(tmp_path: Path) -> None:
 
 def test_an_unknown_row_names_its_folder(tmp_path: Path) -> None:
     make(tmp_path / "a", "tiny/relais")
-    with pytest.raises(ConfigError, match=r"/a: row: 'tiny/relais' is not one of .*tiny/relay"):
+    with pytest.raises(ConfigError, match=r"/a: row: 'tiny/relais' .*is not one of .*tiny/relay"):
         read(tmp_path)
 
 
@@ -359,11 +359,14 @@ def test_directions_on_the_tiny_world(tmp_path: Path) -> None:
         f"w/o Indep. Incentive: higher call ratio than {relay}": "shown",
         f"w/o Explor. Reward: lower call ratio than {relay}": "shown",
         f"w/o Explor. Reward: lower accuracy than {relay}": "not shown",
-        f"{relay} without the teacher: lower accuracy than {relay}": NOT_MEASURED,
-        f"RelayLLM (Simple) without the teacher: higher accuracy than {relay} without the teacher": NOT_MEASURED,
         **{f"Fixed-{n}: higher call ratio than {relay}": "shown" for n in (2, 4, 6)},
         f"Fixed-6: higher accuracy than {relay}": "opposite",
     }
+    rest = directions_table(make_tiny_world(tmp_path), "tiny", is_measured=False)
+    assert [(row[0], row[-1]) for row in rest.rows] == [
+        (f"{relay} without the teacher: lower accuracy than {relay}", NOT_MEASURED),
+        (f"RelayLLM (Simple) without the teacher: higher accuracy than {relay} without the teacher", NOT_MEASURED),
+    ]
     assert found[f"{relay}: higher accuracy than GRPO"][2:] == ("+40.00", "+17.33 to +62.67", "3", "seeds", "shown")
     assert found["GRPO: higher accuracy than Base Model"][4:6] == ("1", "questions")
 
@@ -399,7 +402,8 @@ def test_verdicts(low: float, high: float, sign: int, word: str, why: str) -> No
 
 def test_the_paper_shows_its_own_directions() -> None:
     """Each claim's sign is that of the paper's own numbers."""
-    table = directions_table(Groups(()), "1.7b")
+    assert directions_table(Groups(()), "1.7b").rows == ()
+    table = directions_table(Groups(()), "1.7b", is_measured=False)
     numbers = {}
     for claim, row in zip(directions("1.7b"), table.rows, strict=True):
         assert row[0] == claim.text and row[3] == NOT_MEASURED

@@ -7,8 +7,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from relay_verl.evaluation.benchmarks import BENCHMARKS, Questions
+from relay_verl.evaluation.job_spec import describe
 from relay_verl.evaluation.results import RESPONSES
-from relay_verl.evaluation.runner import Condition, Exam, describe
+from relay_verl.evaluation.runner import Condition, Exam
 from relay_verl.jobs import Job, JobError, run_job
 from relay_verl.jobs.formats import JsonLines
 

@@ -59,7 +59,6 @@ def found_in(folder: Path, *texts: str) -> list[str]:
 
 
 APP = """
-import sys
 import hydra
 from omegaconf import OmegaConf
 from relay_verl import hydra_files
@@ -70,7 +69,7 @@ from relay_verl.secrets import hide
 def main(config):
     hydra_files.hide_secrets(config)
     name_the_launch(config)
-    write_run(sys.path[0], record_of(config))
+    write_run(".", record_of(config))
     config.ray_kwargs = hide("ray_kwargs", OmegaConf.to_container(config.ray_kwargs))
     print(config.trainer.launched_as, config.ray_kwargs)
 

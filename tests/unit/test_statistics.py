@@ -2,9 +2,12 @@
 
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from relay_verl.evaluation import statistics
 from relay_verl.evaluation.consumption import cost, union_length
@@ -102,7 +105,9 @@ def test_questions_that_differ_are_refused() -> None:
 
 def test_questions_are_paired_by_id_not_by_place() -> None:
     one = [alone(id="a", is_correct=True), alone(id="b", is_correct=False)]
-    assert difference(accuracy([one], ["tiny/mul"]), accuracy([one[::-1]], ["tiny/mul"])).high == 0.0
+    same, turned = (accuracy([answers], ["tiny/mul"]) for answers in (one, one[::-1]))
+    assert difference(same, turned) == difference(same, same)
+    assert difference(replace(same, is_proportion=False), turned).high == 0.0
     other = accuracy([[alone(id="a"), alone(id="c")]], ["tiny/mul"])
     with pytest.raises(ValueError, match="the same questions on both sides"):
         difference(accuracy([one], ["tiny/mul"]), other)
@@ -125,10 +130,15 @@ def test_samples_of_one_question_stay_together() -> None:
 
 
 def test_the_average_resamples_within_each_benchmark() -> None:
-    """Benchmarks without spread of their own leave none, though they differ from each other."""
+    """Benchmarks without spread of their own leave none of it, though they differ from each other, but that of a share
+    at its end."""
     records = answers("tiny/add", [True] * 9) + answers("tiny/mul", [False] * 3)
-    averaged = estimate(accuracy([records], ["tiny/add", "tiny/mul"]))
+    measured = accuracy([records], ["tiny/add", "tiny/mul"])
+    averaged = estimate(replace(measured, is_proportion=False))
     assert (averaged.value, averaged.low, averaged.high) == (0.5, 0.5, 0.5)
+    wider = estimate(measured)
+    reaches = [1.96**2 / (num + 1.96**2) / 2 for num in (9, 3)]
+    assert (wider.value, 0.5 - wider.low, wider.high - 0.5) == pytest.approx((0.5, *reaches), abs=1e-4)
     two = estimate(Measure((stratum([0, 1] * 50), stratum([0, 1] * 200))))
     sigma = math.hypot(0.5 / 10, 0.5 / 20) / 2
     assert two.high - two.low == pytest.approx(2 * 1.96 * sigma, rel=0.06)
@@ -298,3 +308,20 @@ def test_benchmarks_at_the_border_share_its_reach() -> None:
     interval = estimate(accuracy([records], ["a", "b"]))
     reaches = [1.96**2 / (num + 1.96**2) / 2 for num in (10, 40)]
     assert interval.high == pytest.approx(math.hypot(*reaches), abs=1e-4)
+
+
+def test_a_difference_of_equal_answers_keeps_a_width() -> None:
+    right, wrong = (answers("tiny/mul", [is_correct] * 40) for is_correct in (True, False))
+    reach = 1.96**2 / (40 + 1.96**2)
+    of_right, of_wrong = (accuracy([records], ["tiny/mul"]) for records in (right, wrong))
+    same, apart = difference(of_right, of_right), difference(of_right, of_wrong)
+    assert (same.low, same.value, same.high) == pytest.approx((-reach, 0.0, reach), abs=1e-4)
+    assert (apart.low, apart.value, apart.high) == pytest.approx((1 - reach, 1.0, 1.0), abs=1e-4)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.booleans(), min_size=1, max_size=30), st.lists(st.booleans(), min_size=1, max_size=30))
+def test_an_interval_of_an_accuracy_holds_it_and_has_a_width(add: list[bool], mul: list[bool]) -> None:
+    found = estimate(accuracy([answers("tiny/add", add) + answers("tiny/mul", mul)], ["tiny/add", "tiny/mul"]))
+    assert 0.0 <= found.low <= found.value <= found.high <= 1.0
+    assert found.low < found.high

@@ -1,6 +1,7 @@
 """What is done once before a run: a row through each chat template, a completion of each endpoint."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,12 @@ def test_a_template_that_writes_nothing_is_named() -> None:
 )
 def test_a_prompt_without_the_question_is_a_doubt(template: str, is_doubtful: bool) -> None:
     assert isinstance(check_prompts(Trial([WITH_SYSTEM], [reader(template)])), Doubt) is is_doubtful
+
+
+def test_a_question_in_parts_is_in_its_prompt() -> None:
+    parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "7*8?"}]
+    trial = Trial([TrialRow("file: row 1", [{"role": "user", "content": parts}])], [reader()])
+    assert not isinstance(check_prompts(trial), Doubt)
 
 
 def test_a_reader_is_tried_with_its_own_rows_alone() -> None:
@@ -169,6 +176,18 @@ def test_an_endpoint_that_cannot_serve_calls_is_refused(fake_vllm: Any, route: A
     line = one_line(check_completions, endpoint(fake_vllm, Wording(SAMPLING, 99)))
     assert line.startswith(f"relay.teacher.base_url: {fake_vllm.url}")
     assert part in line, why
+
+
+def test_a_row_that_alone_is_refused_is_a_doubt(fake_vllm: Any) -> None:
+    """The first row of a file is longer than the model takes; the other rows are answered."""
+    fake_vllm.routes["/v1/completions"] = small_context
+    long = TrialRow("file: row 1", [{"role": "user", "content": "What is 7*8? " * 40}])
+    trial = replace(endpoint(fake_vllm, Wording(SAMPLING, 40)), rows=[long])
+    doubt = check_completions(trial)
+    assert isinstance(doubt, Doubt)
+    assert all(part in str(doubt) for part in ("refuses file: row 1", "maximum context length"))
+    fake_vllm.routes["/v1/completions"] = (400, {"error": {"message": "no"}})
+    assert "a completion as it will be asked fails" in one_line(check_completions, trial)
 
 
 def test_the_line_says_what_was_sent(fake_vllm: Any) -> None:

@@ -41,8 +41,11 @@ def draw(paint: Callable[[Figure], None], *, size: tuple[float, float]) -> str:
     return to_svg(made.getvalue())
 
 
-def to_svg(file: str) -> str:
-    """The <svg> element of a file of matplotlib, without metadata, fixed size and colours of its own for ink."""
+def to_svg(file: str, *, is_light: bool = False) -> str:
+    """The <svg> element of a file of matplotlib, without metadata, fixed size and colours of its own for ink.
+
+    `is_light`: its ink has the colours of a light page in the place of the markers.
+    """
     svg = file[file.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(
@@ -50,7 +53,8 @@ def to_svg(file: str) -> str:
     )
     head, mark, body = svg.partition(">")
     svg = re.sub(r' (width|height)="[^"]*"', "", head) + mark + body
-    for marker, variable in _VARIABLES.items():
+    markers = {colour: variable for variable, colour in _LIGHT.items()} if is_light else _VARIABLES
+    for marker, variable in markers.items():
         svg = svg.replace(marker, variable)
     return svg.strip()
 

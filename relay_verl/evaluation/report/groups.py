@@ -106,7 +106,10 @@ class Group:
 
     @property
     def words(self) -> str:
-        """Who answered under which policy, without the names of models."""
+        """Who answered under which policy, without the names of models; a label of one's own where there is no row."""
+        label = self.seeds[0][0].job.get("condition")
+        if self.row is None and label not in (None, self.policy):
+            return str(label)
         return condition_words(self.row_facts, self.policy)
 
 

@@ -23,8 +23,10 @@ def headlines(groups: Groups) -> tuple[str, ...]:
     sentences = []
     for family in dict.fromkeys(group.family for group in by_family(groups.groups)):
         shown = [group for group in groups.groups if group.family == family]
-        sentences.append(_headline(family, shown, groups))
-    return tuple(sentences)
+        sentences.append((_headline(family, shown, groups), {kind_of(g.method, g.policy) for g in shown}))
+    # a teacher alone is part of the sentence on its relay
+    has_relay = any("relay" in kinds for _, kinds in sentences)
+    return tuple(sentence for sentence, kinds in sentences if not (has_relay and kinds == {"teacher"}))
 
 
 def _headline(family: str, shown: Sequence[Group], groups: Groups) -> str:
@@ -74,7 +76,7 @@ def provenance(groups: Groups) -> tuple[tuple[str, str], ...]:
         "students": ", ".join(_names(result.job.get("student") for result in results)),
         "teachers": ", ".join(_names(result.teacher_name or result.teacher for result in results)),
         "versions": "; ".join(dict.fromkeys(filter(None, map(_versions, results)))),
-        "commands": "; ".join(_commands(results)),
+        "commands": ";\n".join(_commands(results)),
     }
     return tuple((name, text) for name, text in facts.items() if text)
 

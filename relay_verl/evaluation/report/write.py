@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from relay_verl.byproducts import by_product
 from relay_verl.config import ConfigError
-from relay_verl.evaluation.curves import NUM_STEPS_TO_SMOOTH, plot_curves
+from relay_verl.evaluation.curves import NUM_STEPS_TO_SMOOTH, plot_curves, read_log
 from relay_verl.evaluation.paper import Size, paper
-from relay_verl.evaluation.report.conditions import benchmarks_table, conditions_table
+from relay_verl.evaluation.report.colours import kind_of
+from relay_verl.evaluation.report.conditions import benchmarks_of, benchmarks_table, conditions_table
 from relay_verl.evaluation.report.cost import calls_table, judge_table, time_table
 from relay_verl.evaluation.report.differences import differences_table
 from relay_verl.evaluation.report.directions import directions_table
 from relay_verl.evaluation.report.document import Document, Picture, Section, Table, to_html, to_markdown
 from relay_verl.evaluation.report.drawing import standalone, to_svg
 from relay_verl.evaluation.report.figures import benchmarks_figure, calls_figure, router_figure, teachers_figure
-from relay_verl.evaluation.report.groups import Groups, group_results
+from relay_verl.evaluation.report.groups import Group, Groups, group_results
 from relay_verl.evaluation.report.headline import headlines, provenance
 from relay_verl.evaluation.report.random_router import router_table
 from relay_verl.evaluation.report.share_figure import share_figure
 from relay_verl.evaluation.report.tables import own_tables, paper_tables, teachers_lines, teachers_table
 from relay_verl.evaluation.report.terms import terms_of
 from relay_verl.evaluation.results import find_results, read_result
+from relay_verl.evaluation.statistics import accuracy
 from relay_verl.evaluation.verdicts import VerdictsBy, has_unclear_reply, is_for_judge, is_refused, verdict_of
 from relay_verl.files import replace_file
 
@@ -52,7 +55,7 @@ def write_report(
         raise ConfigError(f"{', '.join(map(str, folders))}: expected responses, got results without any")
     document = make_document(groups)
     if metrics:
-        document = _add_curves(document, metrics, out)
+        document = _add_curves(document, metrics, out, groups)
     for section in document.sections:
         for block in section.blocks:
             if isinstance(block, Picture) and block.name != "curves":
@@ -124,16 +127,17 @@ def _paper_blocks(groups: Groups, size: str) -> list[Block]:
     title = paper().sizes[size].title
     blocks: list[Block | None] = [
         router_table(groups, size, f"Figure 1 in numbers: {title}"),
-        router_figure(groups, size),
+        _drawn(router_figure, groups, size),
     ]
     has_figure_3 = any(entry.table == "Figure 3" and entry.row == f"{size}/relay" for entry in paper().entries)
     if has_figure_3 or groups.find(f"{size}/relay"):
         blocks += [
             teachers_table(groups, size, f"Figure 3 in numbers: other teachers of {title} (%)"),
-            teachers_figure(teachers_lines(groups, size), size),
+            _drawn(teachers_figure, teachers_lines(groups, size), size),
         ]
     if groups.of_size(size):
-        blocks += [directions_table(groups, size), benchmarks_figure(groups, size), calls_figure(groups, size)]
+        blocks.append(directions_table(groups, size))
+        blocks += [_drawn(benchmarks_figure, groups, size), _drawn(calls_figure, groups, size)]
     return [block for block in blocks if block]
 
 
@@ -146,7 +150,7 @@ def _own_section(groups: Groups, size: Size) -> Section:
     is_all = len(shown) == len(groups.groups)  # then "Your evaluations" has this table
     blocks: list[Block | None] = [
         None if is_all else conditions_table(f"Every condition, {size.title}", shown),
-        share_figure(groups, size.name),
+        _drawn(share_figure, groups, size.name),
         differences_table(groups, size.name),
         claims,
     ]
@@ -154,13 +158,21 @@ def _own_section(groups: Groups, size: Size) -> Section:
     if len(paper().groups[size.average]) > 1:
         blocks += [
             *own_tables(groups, size.name),
-            teachers_figure(teachers_lines(groups, size.name), size.name),
-            benchmarks_figure(groups, size.name),
+            _drawn(teachers_figure, teachers_lines(groups, size.name), size.name),
+            _drawn(benchmarks_figure, groups, size.name),
         ]
-    blocks += [router_table(groups, size.name, f"Figure 1 on {size.title}"), calls_figure(groups, size.name)]
+    blocks.append(router_table(groups, size.name, f"Figure 1 on {size.title}"))
+    blocks.append(_drawn(calls_figure, groups, size.name))
     note = "The paper has no numbers for it; what can be compared is the direction of each claim."
     measured = tuple(block for block in blocks if block and block.is_measured)
     return _captioned(Section(size.heading, measured, note), groups, has_paper=False)
+
+
+def _drawn(figure: Callable[..., Picture | None], *arguments: object) -> Picture | None:
+    """A picture, or None where drawing it fails: the tables of a report stand without it."""
+    with by_product(f"the report's {figure.__name__}"):
+        return figure(*arguments)
+    return None
 
 
 def _captioned(section: Section, groups: Groups, *, has_paper: bool = True) -> Section:
@@ -203,18 +215,44 @@ def _discrepancies() -> Section:
     return Section("The paper's numbers", (Table("Where they do not tie", head, rows, num_labels=3),), is_folded=True)
 
 
-def _add_curves(document: Document, metrics: Mapping[str, Path], out: Path) -> Document:
+def _add_curves(document: Document, metrics: Mapping[str, Path], out: Path, groups: Groups) -> Document:
+    """The document with the learning curves before what it took.
+
+    Raises:
+        ConfigError: a log cannot be read.
+    """
     file = out / "curves.svg"
     try:
-        plot_curves(metrics, file.with_suffix(".png"), "")
+        for path in metrics.values():
+            read_log(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--metrics: {error}") from None
     note = (
         f"Runs of fewer than {NUM_STEPS_TO_SMOOTH} steps as they were; of longer ones the raw points, and moving "
         "averages over about a tenth of each run."
     )
-    picture = Picture("curves", "Learning curves", to_svg(file.read_text(encoding="utf-8")), note)
-    titles = [section.title for section in document.sections]
+    references = _references(groups)
+    if references:
+        note += " Dotted: the models alone in the evaluation, whose questions are not those of the training."
     sections = list(document.sections)
-    sections.insert(titles.index(_COST), Section("Training", (picture,)))
+    with by_product("the report's learning curves"):
+        plot_curves(metrics, file.with_suffix(".png"), references=references)
+        svg = to_svg(file.read_text(encoding="utf-8"), is_light=True)
+        place = [section.title for section in sections].index(_COST)
+        sections.insert(place, Section("Training", (Picture("curves", "Learning curves", svg, note),)))
     return replace(document, sections=tuple(sections))
+
+
+def _references(groups: Groups) -> dict[str, float]:
+    """Accuracy of the student alone and of the teacher alone, where one of each was measured on the same benchmarks."""
+    alone: dict[str, list[Group]] = {"student": [], "teacher": []}
+    for group in groups.groups:
+        alone.get(kind_of(group.method, group.policy), []).append(group)
+    known = [each[0] for each in alone.values() if len(each) == 1]
+    if len({benchmarks_of(group) for group in known}) != 1:
+        return {}
+    return {
+        f"{name} alone, evaluation": accuracy(each[0].records, benchmarks_of(each[0])).value
+        for name, each in alone.items()
+        if len(each) == 1
+    }

@@ -1,0 +1,72 @@
+"""What decides the responses of one condition: the spec of its job, by which a run that was killed continues only as
+the same one, and a finished folder is never taken for another model's.
+
+Invariant: what a recipe or a command leaves to the model is None, so that a file of an earlier version, which has no
+such key, stays the same job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from relay_verl.cluster import prompt_spec, template_of
+from relay_verl.config import read_settings
+
+if TYPE_CHECKING:
+    from relay_verl.evaluation.runner import Condition
+
+
+def describe(
+    config: Any,
+    condition: Condition,
+    exam: Mapping[str, Any],
+    digests: Mapping[str, str | None],
+    *,
+    names: Mapping[str, str],
+    tokenizer: str | None,
+) -> dict[str, Any]:
+    """All that decides a condition's responses.
+
+    Args:
+        config: a composed recipe.
+        condition: who answers.
+        exam: what is asked, described.
+        digests: the models' hashes, by address.
+        names: the models' names at endpoints, by address: one endpoint may serve several.
+        tokenizer: whose tokenizer was asked for; None takes the models' own.
+    """
+    student, teacher = condition.models
+    settings = read_settings(config.relay)
+    rollout = OmegaConf.to_container(config.actor_rollout_ref.rollout, resolve=True)
+    name = condition.teacher_name or (teacher and teacher.rstrip("/").rsplit("/", 1)[-1])
+    return {
+        "kind": "eval",
+        "condition": condition.name,
+        "row": condition.row,
+        "policy": condition.policy,
+        "student": student,
+        "student_sha256": student and digests[student],
+        "student_model": student and names.get(student),
+        "teacher": teacher,
+        "teacher_name": name,
+        "teacher_sha256": teacher and digests[teacher],
+        "teacher_model": teacher and names.get(teacher),
+        **exam,
+        "limits": {
+            "max_tokens": int(config.data.max_response_length),
+            "max_calls": settings.max_calls,
+            "max_tokens_per_call": settings.max_tokens_per_call,
+        },
+        # under another policy it decides nothing
+        "fixed_command": settings.fixed_command if condition.policy.startswith("fixed_") else None,
+        # of calls, unless the student is greedy; who writes whole responses has the benchmark's
+        "teacher_sampling": dict(settings.decoder_config(1, greedy=False, vocab_size=None).teacher_sampling),
+        "template": template_of(config),
+        **prompt_spec(config, tokenizer),
+        "rollout_sha256": hashlib.sha256(json.dumps(rollout, sort_keys=True, default=str).encode()).hexdigest(),
+    }

@@ -1,0 +1,198 @@
+"""On a cluster that runs already, workers on every node see what the driver sees, and Ray shows no secret of it.
+
+The cluster is started without the variables; the driver has them and joins by `RAY_ADDRESS`.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay_verl.overrides import override
+
+from .local_cluster_for_tests import ROOT
+from .training_for_tests import command, loggers, read_metrics
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+KEYS = {
+    "RELAY_TEACHER_API_KEY": "planted-teacher-Zq81",
+    "RELAY_STUDENT_API_KEY": "planted-student-Zq82",
+    "RELAY_JUDGE_API_KEY": "planted-judge-Zq83",
+    "HF_TOKEN": "planted-hub-Zq84",
+    "WANDB_API_KEY": "planted-wandb-Zq85",
+    "ALL_PROXY": "http://someone:planted-proxy-Zq86@127.0.0.1:9",
+}
+PLANTED = [value.split("@")[0].rsplit("-", 1)[1] for value in KEYS.values()]
+PLAIN = {"RELAY_ANYTHING": "of the driver", "HF_HUB_OFFLINE": "1", "VERL_PLATFORM": "cpu", "NO_PROXY": "127.0.0.1"}
+
+DRIVER = """
+import json, os, sys, urllib.request
+import ray
+from ray.util import state
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from relay_verl.cluster import compose, resolve
+from relay_verl.ray_start import start_ray
+
+dashboard, *names = sys.argv[1:]
+config = compose("relay_tiny", ["data.custom_cls.name=${oc.env:RELAY_ANYTHING}"])
+start_ray(config)
+resolve(config)
+
+@ray.remote(num_cpus=1)
+class Worker:
+    def same(self, values):
+        import os
+        return {name: os.environ.get(name) == value for name, value in values.items()}
+
+    def value(self, config):
+        return config.data.custom_cls.name
+
+values = {name: os.environ[name] for name in names}
+nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+strategies = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+workers = [Worker.options(scheduling_strategy=strategy).remote() for strategy in strategies]
+same = ray.get([worker.same.remote(values) for worker in workers])
+seen = ray.get([worker.value.remote(config) for worker in workers])
+os.environ.pop("ALL_PROXY", None)  # the listings are asked for without it
+for listing in (state.list_actors, state.list_jobs, state.list_workers, state.list_tasks, state.list_runtime_envs):
+    print(listing(detail=True, limit=1000))
+for path in ("/api/jobs/", "/api/v0/runtime_envs?detail=1", "/api/v0/actors?detail=1", "/logical/actors"):
+    try:
+        print(urllib.request.urlopen(dashboard + path, timeout=30).read().decode())
+    except OSError as error:
+        print(path, error)
+print(json.dumps({"same": same, "seen": seen, "session": ray._private.worker.global_worker.node.get_session_dir_path(),
+                  "job": ray.get_runtime_context().get_job_id()}))
+"""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Two nodes on this machine."""
+
+    address: str
+    dashboard: str
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    script = str(ROOT / "examples" / "cluster" / "local_cluster.py")
+    bare = {name: value for name, value in os.environ.items() if name not in {**KEYS, **PLAIN, "RELAY_TINY_DIR": ""}}
+    with subprocess.Popen(
+        [sys.executable, script, "--dashboard-port", port], env=bare, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        said = next(json.loads(line) for line in process.stdout if line.startswith("{"))
+        yield Cluster(said["ray"], said["address"])
+        process.send_signal(signal.SIGTERM)
+
+
+def secrets_in(text: str, *folders: Path) -> set[str]:
+    """The planted secrets in a text and in all files of the folders."""
+    found = {secret for secret in PLANTED if secret in text}
+    for file in (file for folder in folders for file in folder.rglob("*") if file.is_file()):
+        try:
+            content = file.read_bytes()
+        except OSError:
+            continue
+        found |= {f"{secret} in {file}" for secret in PLANTED if secret.encode() in content}
+    return found
+
+
+def test_workers_on_both_nodes_have_the_drivers_variables_and_ray_shows_none(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "driver.py").write_text(DRIVER)
+    environment = os.environ | KEYS | PLAIN | {"RAY_ADDRESS": cluster.address}
+    done = subprocess.run(
+        [sys.executable, "driver.py", cluster.dashboard, *KEYS, *PLAIN],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert len(answer["same"]) == 2
+    assert answer["same"] == [dict.fromkeys([*KEYS, *PLAIN], True)] * 2
+    assert answer["seen"] == ["of the driver"] * 2, "an interpolation has the driver's value"
+    jobs = urllib.request.urlopen(f"{cluster.dashboard}/api/jobs/", timeout=30).read().decode()
+    (tmp_path / "driver.py").unlink()
+    logs = Path(answer["session"]) / "logs"
+    assert any(logs.rglob("*.log"))
+    assert "set_relay_environment" in done.stdout, "the listings do show the runtime environment"
+    assert secrets_in(done.stdout + done.stderr + jobs, tmp_path, logs) == set()
+    assert kept_of(cluster, answer["job"]) == [], "Ray forgets the values with the job"
+
+
+def kept_of(cluster: Cluster, job: str) -> list[bytes]:
+    """What Ray's control store still has of a job's functions, some seconds after its end."""
+    import time
+
+    from ray._raylet import GcsClient
+
+    gcs = GcsClient(address=cluster.address)
+    for _ in range(60):
+        keys = gcs.internal_kv_keys(b"", namespace=b"fun")
+        kept = [key for key in keys if any(s.encode() in (gcs.internal_kv_get(key, b"fun") or b"") for s in PLANTED)]
+        if not kept:
+            return []
+        time.sleep(1)
+    return kept
+
+
+def completion(body: dict[str, Any]) -> dict[str, Any]:
+    """The teacher writes the first token of its prompt again."""
+    choice = {"index": 0, "text": "1", "finish_reason": "length", "logprobs": None, "token_ids": body["prompt"][:1]}
+    usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": 1, "total_tokens": 1 + len(body["prompt"])}
+    return {"id": "c", "object": "text_completion", "created": 0, "model": "big", "choices": [choice], "usage": usage}
+
+
+def test_a_training_that_joins_asks_its_teacher_with_the_drivers_key(
+    cluster: Cluster, pair: Path, fake_vllm: Any, tmp_path: Path
+) -> None:
+    fake_vllm.routes["/v1/completions"] = completion
+    run = tmp_path / "run"
+    words = ["trainer.total_training_steps=1", "relay.teacher.path=null", f"relay.teacher.base_url={fake_vllm.url}"]
+    environment = os.environ | loggers(run) | PLAIN | {"RELAY_TINY_DIR": str(pair), "RAY_ADDRESS": cluster.address}
+    environment |= {name: value for name, value in KEYS.items() if name != "ALL_PROXY"}
+    done = subprocess.run(command(run, *words), env=environment, cwd=tmp_path, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-5000:]
+    asked = [headers for path, headers, _ in fake_vllm.requests if path == "/v1/completions"]
+    assert asked, "calls were made"
+    assert {headers["authorization"] for headers in asked} == {f"Bearer {KEYS['RELAY_TEACHER_API_KEY']}"}
+    (metrics,) = [step for step in read_metrics(run) if "relay/accuracy" in step]
+    assert metrics["relay/teacher_failures"] == 0
+    assert f"'{pair}/student_warm'" in said, "verl prints the config with the driver's values"
+    assert secrets_in(said, tmp_path) == set()
+
+
+def test_a_sweep_in_a_folder_of_any_name_without_a_visible_gpu(pair: Path, tmp_path: Path) -> None:
+    """Each run of it ends Ray, so that the next finds its GPUs; Hydra, verl, datasets and vLLM take the paths."""
+    folder = tmp_path / 'relay (copy), a=b #1 it\'s "x" & ~ü 用户'
+    world = folder / "pair"
+    shutil.copytree(pair, world)
+    run = folder / "run"
+    place = override("trainer.default_local_dir", run / "checkpoints")[:-1] + '/${trainer.experiment_name}"'
+    where = [override("hydra.sweep.dir", run / "sweep"), place, "trainer.total_training_steps=1", "trainer.save_freq=1"]
+    words = command(run, *where, recipe="relay_tiny,relay_tiny_simple")
+    environment = os.environ | loggers(run) | {"RELAY_TINY_DIR": str(world), "CUDA_VISIBLE_DEVICES": ""}
+    run.mkdir(parents=True)
+    done = subprocess.run([*words, "-m"], env=environment, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+    finished = sorted(file.parent.parent.name for file in run.glob("checkpoints/*/global_step_1/relay_checkpoint.json"))
+    assert len(finished) == 2, finished

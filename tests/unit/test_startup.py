@@ -20,6 +20,7 @@ from relay_verl.preflight.models import check_student_model, check_teacher_model
 from relay_verl.preflight.trial import check_completions, check_prompts
 from relay_verl.preflight.trials import training_trial
 from relay_verl.teacher import load_tokenizer
+from relay_verl.tokenization import chat_ids
 
 from .tokenizers_for_tests import BPE_WORDS, make_bpe
 
@@ -180,21 +181,24 @@ def test_only_rows_that_a_teacher_is_given_are_put_to_it(good: Any, tmp_path: Pa
 
 
 def test_prompts_that_are_too_long_leave_too_few(good: Any, tmp_path: Path) -> None:
-    long = [[{"role": "user", "content": f"{i} {'so ' * 40}"}] for i in range(8)]
-    write_parquet(tmp_path / "long.parquet", rows(*long)[7:])  # one short prompt and eight long ones
-    good.data.train_files = str(tmp_path / "long.parquet")
-    check_lengths(good)
-    good.data.max_prompt_length = 200
+    short, *long = [[{"role": "user", "content": "7" * length}] for length in (10, *range(101, 109))]
+    prompts = rows(short, *long)[8:]
+    write_parquet(tmp_path / "long.parquet", prompts)
+    files, tokenizer = str(tmp_path / "long.parquet"), read_tokenizer("k", good.actor_rollout_ref.model.path)
+    good.data.train_files = good.data.val_files = files
+    shortest, *_, longest = sorted(len(chat_ids(tokenizer, row["prompt"], {})) for row in prompts)
+    good.data.max_prompt_length = longest
     assert not isinstance(check_lengths(good), Doubt)
-    good.data.max_prompt_length = 80
+    good.data.max_prompt_length = shortest
     line = one_line(check_config, good)
-    assert line.startswith("data.max_prompt_length=80: of 9 prompts of data.train_files 1 fit, and at least 8 must; ")
+    part = f"data.max_prompt_length={shortest}: of 9 prompts of data.train_files 1 fit, and at least 8 must; "
+    assert line.startswith(part)
     assert "long.parquet: row 2 has a prompt of" in line
     good.data.train_batch_size = 1
     assert not isinstance(check_lengths(good), Doubt), "the others are left out"
     good.data.filter_overlong_prompts = False
     assert isinstance(check_lengths(good), Doubt)
-    good.data.max_prompt_length = 3
+    good.data.max_prompt_length = shortest - 1
     assert "of 9 prompts of data.train_files 0 fit" in one_line(check_lengths, good)
 
 

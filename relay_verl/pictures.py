@@ -36,8 +36,8 @@ INK, SOFT, LINE = "#1d2026", "#5a606b", "#e0e2e7"
 DPI = 180
 
 
-def style(ink: str = INK, soft: str = SOFT, line: str = LINE) -> dict[str, Any]:
-    """matplotlib's settings, with these colours of what is not data."""
+def style(ink: str = INK, soft: str = SOFT, line: str = LINE) -> Any:
+    """matplotlib's settings, a dictionary, with these colours of what is not data."""
     return {
         "font.family": "DejaVu Sans",
         "font.size": 9.0,

@@ -172,7 +172,7 @@ def _draw_lines(axis: Axes, panel: Panel, logs: Sequence[Log]) -> None:
             if _is_short(len(steps)):
                 axis.plot(steps, values, marker="o", color=colour, markersize=4.5, linewidth=1.2, linestyle=style)
             else:
-                faint = {"alpha": 0.3 if is_alone else 0.2, "markersize": 4, "markeredgewidth": 0}
+                faint: dict[str, Any] = {"alpha": 0.3 if is_alone else 0.2, "markersize": 4, "markeredgewidth": 0}
                 axis.plot(steps, values, ".", color=colour, **faint)
                 axis.plot(steps, _smooth(values), color=colour, linewidth=1.9, linestyle=style)
         for series in panel.series:

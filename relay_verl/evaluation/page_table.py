@@ -5,7 +5,7 @@ What its columns mean stands in ABOUT, for the tooltips and for the list under t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby, repeat
 from typing import Any
 
@@ -75,5 +75,5 @@ def _note_of(label: str, of_label: Mapping[str, str]) -> str:
 
 
 def _cells(column: Column) -> list[tuple[str, float | None]]:
-    shares = column.values if column.num_decimals is not None else repeat(None)
+    shares: Iterable[float | None] = column.values if column.num_decimals is not None else repeat(None)
     return list(zip(column.cells(), shares, strict=False))

@@ -32,6 +32,8 @@ from relay_verl.weights.get import COMPLETE_FILE
 
 STUDENT, TEACHER = "qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct"
 CPU = "+relay=real_cpu"
+CACHE = "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes=1073741824"
+"""For stages without a trainer, which leave room for as many tokens as are under way."""
 ROUTERS, RANDOM_CALLS, FIXED = ("router_0.25", "router_0.5"), ("random_0.02",), ("fixed_20", "fixed_100")
 NUM_CARDS = 3
 
@@ -89,7 +91,7 @@ class Example:
         benchmark = find_benchmark("gsm8k")
         questions = load_benchmark(benchmark, self.data / EVALUATION, limit=self.options.questions)
         for conditions in self.conditions():
-            evaluate(compose("relay_real", [CPU]), conditions, Exam({benchmark.name: (benchmark, questions)}))
+            evaluate(compose("relay_real", [CPU, CACHE]), conditions, Exam({benchmark.name: (benchmark, questions)}))
 
     def report(self, stages: Stages) -> str:
         """Write what people look at; gives the table."""

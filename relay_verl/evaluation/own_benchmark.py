@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from relay_verl.config import ConfigError
 from relay_verl.data.columns import OPTIONS, has_any
@@ -65,7 +66,7 @@ def _own(name: str, source: Path | HubId, columns: OwnColumns) -> Benchmark:
             f"{known}={source}, or a file of your own as NAME={source} with another name"
         )
     chosen = own_name(name or None, source, list(BENCHMARKS), "--benchmark NAME=FILE:")
-    first = None
+    first: Mapping[str, Any] | None = None
     if isinstance(source, Path):
         file = find_files(source)[0]
         first = next(iter_file(file), None)

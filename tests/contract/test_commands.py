@@ -69,7 +69,7 @@ def documented() -> list[str]:
     for page in PAGES:
         text = page.read_text()
         for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
-            found += [line for line in re.sub(r"\\\n\s*", "", block).splitlines() if line.strip()]
+            found += [line for line in re.sub(r"\\\n\s*", "", block).splitlines() if line.split("#")[0].strip()]
         prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
         spans = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
         found += [code for code in spans if code.startswith(STARTS)]

@@ -40,9 +40,9 @@ def _headline(family: str, shown: Sequence[Group], groups: Groups) -> str:
         return f"{family}: {name} is right on {_accuracy(best)}{_best_of(shown)}."
     parts = [f"{family}: with its teacher the student is right on {_accuracy(relay)}"]
     teacher = kinds.get("teacher") or _teacher_of(relay, groups)
-    for word, group in (("alone", kinds.get("student")), ("the teacher alone", teacher)):
-        if group is not None and benchmarks_of(group) == benchmarks_of(relay):
-            parts.append(f"{word} on {_accuracy(group)}")
+    for word, other in (("alone", kinds.get("student")), ("the teacher alone", teacher)):
+        if other is not None and benchmarks_of(other) == benchmarks_of(relay):
+            parts.append(f"{word} on {_accuracy(other)}")
     ratio = pooled_call_ratio(relay.records, benchmarks_of(relay)).value
     return f"{', '.join(parts)}; the teacher wrote {100 * ratio:.2f}% of the tokens."
 

@@ -25,10 +25,11 @@ class TeacherSolvableDataset(RLHFDataset):
         Raises:
             ConfigError: a name that `datasets` cannot read.
         """
-        for file in filter(os.path.exists, self.data_files):
-            if "::" in file:
+        files: list[str] = list(self.__dict__["data_files"])
+        for file in files:
+            if "::" in file and os.path.exists(file):
                 raise ConfigError(f"data: {file}: '::' in a path is read as a chain of archives; rename the folder")
-        self.data_files = [glob.escape(file) if os.path.exists(file) else file for file in self.data_files]
+        self.data_files = [glob.escape(file) if os.path.exists(file) else file for file in files]
         super()._read_files_and_tokenize()
 
     def maybe_filter_out_long_prompts(self, dataframe: Any = None) -> Any:

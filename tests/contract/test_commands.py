@@ -45,6 +45,8 @@ RUN_BY = {
 
 NOT_RUN = {
     "make quickstart": "16 minutes; the end-to-end tests run its parts",
+    "relay-verl quickstart": "20 minutes; the end-to-end tests run its parts",
+    "relay-verl --install-completion": "writes into the shell's files",
     "make tables": "hours; its parts are the quickstart's",
     "make real": "hours; tests/e2e/test_real.py runs two of its training steps where the models are at hand",
     "python examples/real/real.py": "likewise",

@@ -56,6 +56,17 @@ _COMMAND_SUBSCRIPT = re.compile(
 _SPACED_INTERVAL = re.compile(r"\s*([a-z])\s{0,4}([(\[][^()\[\],]{1,40},[^()\[\],]{1,40}[)\]])\s*")
 
 
+def drop_emphasis(text: str) -> str:
+    r"""Without Markdown's stars around the whole answer; a product or a power in Python's spelling keeps its own.
+
+    >>> drop_emphasis("**73**"), drop_emphasis("2**3")
+    ('73', '2**3')
+    """
+    inside = text.strip().removeprefix("**").removesuffix("**")
+    is_marked = len(text.strip()) - len(inside) == 4 and "*" not in inside
+    return inside if is_marked else text
+
+
 def drop_looks(text: str) -> str:
     r"""The text without what only changes its looks.
 

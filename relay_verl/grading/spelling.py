@@ -26,7 +26,7 @@ from relay_verl.grading.degrees import (
     spell_degrees,
     to_radians,
 )
-from relay_verl.grading.markup import drop_blanks, drop_looks, name_membership, name_primes
+from relay_verl.grading.markup import drop_blanks, drop_emphasis, drop_looks, name_membership, name_primes
 from relay_verl.grading.numerals import join_thousands, spell_mixed, spell_numbers
 from relay_verl.grading.percentages import spell_percentages
 from relay_verl.grading.python_math import from_python
@@ -45,6 +45,7 @@ from relay_verl.grading.words import (
 # The order counts: fonts hide digits, blanks hide thousands, words hide numbers, and units stand behind all of them.
 _REWRITES: tuple[Callable[[str], str], ...] = (
     to_latex,
+    drop_emphasis,
     from_python,
     drop_looks,
     join_thousands,

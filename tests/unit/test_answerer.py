@@ -195,19 +195,6 @@ def test_a_long_prompt_leaves_less_room_and_one_that_fills_the_context_is_wrong(
     assert student.requests == []
 
 
-@pytest.mark.parametrize("num_tokens", [1, 2, 3])
-def test_a_character_that_the_border_of_a_call_cuts_is_whole_in_the_record(num_tokens: int) -> None:
-    """The teacher's n ends inside it (ferrox#124, llama-cpp-python#309), or the student's turn does."""
-    smile = list("🙂".encode())
-    student = ScriptedEngine(
-        TOKENIZER, [f"a<call>{num_tokens}</call>", [*smile[num_tokens:], *b"\\boxed{56}", TOKENIZER.eos_token_id]]
-    )
-    response = ask(student, ScriptedEngine(TOKENIZER, [smile]), rules())
-    assert response.num_teacher_tokens == num_tokens
-    assert response.text == f"a<call>{num_tokens}</call>🙂\\boxed{{56}}"
-    assert not any("\ufffd" in segment["text"] for segment in response.segments)
-
-
 REFUSED = PermanentError("400: this model's maximum context length is 64 tokens")
 
 

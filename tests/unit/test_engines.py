@@ -564,7 +564,9 @@ async def test_verl_request() -> None:
     ]
     assert sampling == {"temperature": 1.0, "logprobs": True}, "the caller's own"
     await engine.generate([9], max_tokens=5)
-    assert client.requests[1] == (None, [9], {**NEUTRAL_SAMPLING, "max_tokens": 5})
+    name, *request = client.requests[1]
+    assert name and name != "r", "a request without a name gets one"
+    assert request == [[9], {**NEUTRAL_SAMPLING, "max_tokens": 5}]
 
 
 async def test_verl_request_that_was_aborted_is_an_engine_error() -> None:

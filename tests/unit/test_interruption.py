@@ -1,5 +1,6 @@
 """Ctrl-C: a job keeps what is finished and says so; a training names the checkpoint."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -15,11 +16,13 @@ from relay_verl.pipeline.processes import ending_with
 from relay_verl.step_line import install, line_of_step
 
 JOB = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from relay_verl import interruption
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started without it
 
 async def process(row):
     if row["number"] >= 3 and "slow" in sys.argv:
@@ -83,7 +86,7 @@ def test_an_interrupted_training_is_one_line_with_its_checkpoint(
     main = types.ModuleType("__main__")
     main.run_ppo = run_ppo  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "__main__", main)
-    ending.install()
+    ending.install(dict(os.environ), ends_ray=False)
     with pytest.raises(SystemExit) as end:
         main.run_ppo(OmegaConf.create({"trainer": {"default_local_dir": str(tmp_path), "resume_mode": mode}}))  # type: ignore[attr-defined]
     assert end.value.code == interruption.CODE

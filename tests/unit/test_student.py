@@ -133,7 +133,7 @@ def test_the_base_model_changes_nothing_of_the_warm_ups_data(tmp_path: Path) -> 
     """A job that was started before resumes, and its sampler takes what is left."""
     relay = {"teacher": {"path": "big"}}
     node = OmegaConf.create({"relay": relay, "data": {"max_response_length": 8, "apply_chat_template_kwargs": {}}})
-    source = SimpleNamespace(sha256="0")
+    source = SimpleNamespace(sha256="0", locate=lambda ids: {})
     without = plan_warmup_data(node, source, "student")  # type: ignore[arg-type]
     node.relay.warmup = {"base_model": "Qwen/Qwen3-0.6B"}
     plan = plan_warmup_data(node, source, "student")  # type: ignore[arg-type]

@@ -110,7 +110,7 @@ class Example:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/real"), help="where everything goes")
-    parser.add_argument("--steps", type=int, default=6, help="steps of each training run")
+    parser.add_argument("--steps", type=int, default=4, help="steps of each training run")
     parser.add_argument("--questions", type=int, default=60, help="questions of the evaluation, at most 256")
     parser.add_argument("--warmup", type=int, default=48, help="questions of the warm-up")
     parser.add_argument("--training", type=int, default=48, help="questions that the filter sees")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from hydra import compose, initialize_config_module
 
 import verl  # noqa: F401  isort: skip  (loads the plugin)
@@ -121,7 +122,8 @@ def test_forced_tokens_are_in_the_row_and_not_trained_on(trains_on_teacher_token
 def test_several_endpoints_start_by_name(fake_vllm: Any) -> None:
     teachers = [{"base_url": fake_vllm.url, "name": name, "num_retries": 0} for name in ("a", "b")]
     off = {"base_url": fake_vllm.url, "name": "off", "weight": 0}
-    groups = asyncio.run(start_teachers(None, read_settings({"teachers": [*teachers, off]}), None))
+    config = OmegaConf.create({"actor_rollout_ref": {"model": {}}})
+    groups = asyncio.run(start_teachers(config, read_settings({"teachers": [*teachers, off]}), None))
     assert list(groups) == ["a", "b"]
     assert groups["a"].engine is not groups["b"].engine, "each has its own breaker"
 

@@ -57,6 +57,7 @@ NOT_RUN = {
     "pip install flash-attn --no-build-isolation": "its build needs CUDA's compiler",
     "pip install 'relay-verl[wandb]'": "the package is on no index; the extra is one line of setup.cfg",
     "RECIPE=relay_1.7b sbatch": "there is no SLURM; bash parses the script",
+    "ray list": "named for what it shows; tests/e2e/test_workers.py reads the same listing",
     "ray start": "starts a node of a cluster; local_cluster.py starts such nodes through Ray itself",
     "kubectl apply": "there is no Kubernetes; the file is read and its command composed",
     "export ": "sets a variable",

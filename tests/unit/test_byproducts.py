@@ -216,7 +216,7 @@ def test_a_summary_that_cannot_be_computed_costs_no_condition(
     assert "ZeroDivisionError" in caplog.text and not (tmp_path / "relay-learned" / "summary.json").exists()
 
 
-def test_a_picture_of_data_that_fails_costs_no_line(
+def test_a_plot_of_data_that_fails_costs_no_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any) -> Any:

@@ -279,7 +279,7 @@ def test_the_trained_student_becomes_a_hugging_face_folder(job: Job) -> None:
 
     folder = job.folder / "student"
     assert export(job.folder / "checkpoints", folder).name == f"global_step_{NUM_STEPS}"
-    assert "recipe: `relay_tiny`" in (folder / "README.md").read_text()
+    assert "by the recipe `relay_tiny`" in (folder / "README.md").read_text()
     assert AutoModelForCausalLM.from_pretrained(folder).config.tie_word_embeddings
     assert AutoTokenizer.from_pretrained(folder).eos_token == "<|im_end|>"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from relay_verl.config import ConfigError
 from relay_verl.secrets import hide_override
@@ -41,6 +41,15 @@ def override(key: str, value: object) -> str:
         ConfigError: no quoting keeps it.
     """
     return f"{key}={quote(str(value))}"
+
+
+def words_of_the_job() -> list[str]:
+    """The overrides of the running Hydra app as they were typed: Hydra's own list resolves what stands in them."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return [str(word) for word in cast("list[Any]", words)]
 
 
 def parse(words: Sequence[str]) -> list[Any]:

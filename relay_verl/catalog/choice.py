@@ -12,7 +12,7 @@ from typing import Any
 
 from relay_verl.catalog.recipe import Recipe, defaults_of, find_recipe, lineage
 from relay_verl.config import ConfigError
-from relay_verl.overrides import parse
+from relay_verl.overrides import parse, words_of_the_job
 
 GROUP = "recipe"
 TEACHER = "relay.teacher.path"
@@ -32,12 +32,12 @@ def check_recipe_choice(config: Any) -> None:
 
     if not HydraConfig.initialized():
         return
-    job = HydraConfig.get()
-    recipe = the_recipe(job.overrides.task)
+    words = words_of_the_job()
+    recipe = the_recipe(words)
     if recipe is None:
         return
-    check_trainer(recipe, job.job.config_name)
-    check_overrides(config, recipe, job.overrides.task)
+    check_trainer(recipe, HydraConfig.get().job.config_name)
+    check_overrides(config, recipe, words)
 
 
 def check_trainer(recipe: Recipe, config_name: str | None) -> None:

@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from relay_verl.config import ConfigError
 from relay_verl.data.files import sha256_of
 from relay_verl.files import replace_file
+from relay_verl.overrides import words_of_the_job
 from relay_verl.secrets import hide, hide_override, secrets_in
 from relay_verl.versions import versions
 
@@ -73,7 +74,7 @@ def name_the_launch(config: Any) -> None:
     hydra = HydraConfig.get()
     # verl prints the config and gives it to its loggers
     secrets = secrets_in(config)
-    overrides = [hide_override(word, secrets) for word in hydra.overrides.task]
+    overrides = [hide_override(word, secrets) for word in words_of_the_job()]
     launched_as = {"recipe": hydra.runtime.choices.get("recipe"), "overrides": overrides}
     with open_dict(config.trainer):
         config.trainer.launched_as = launched_as

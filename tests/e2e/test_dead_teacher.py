@@ -8,6 +8,8 @@ import pytest
 
 from .training_for_tests import command, read_metrics, start
 
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
 NUM_STEPS = 12
 """More than it takes to count 20 calls."""
 NUM_SERVED = 3

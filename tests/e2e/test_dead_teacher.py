@@ -51,7 +51,6 @@ def test_a_training_whose_teacher_refuses_every_call_ends_with_a_checkpoint(
     assert (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").read_text() == step
     assert (tmp_path / "checkpoints" / f"global_step_{step}" / "actor").is_dir()
     assert [line["training/global_step"] for line in read_metrics(tmp_path)[:-1]] == list(range(1, int(step)))
-    assert "the first call to the teacher that failed" in log
     warnings = re.findall(r"relay_verl: warning: step (\d+): \d+ of \d+ calls to the teacher failed", log)
     assert str(step) in warnings
     assert len(warnings) == len(set(warnings)), "one a step"

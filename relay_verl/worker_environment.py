@@ -5,8 +5,8 @@ a start sends the variables that recipes, engines, the hub and loggers read: `CA
 names.
 
 They travel in Ray's `worker_process_setup_hook`, a function that Ray runs in each worker before any code of the run.
-Ray keeps its pickle in the control store under the job's id, deletes it with the job, and shows of it nothing but a key
-in listings of jobs and in logs. The alternatives are worse: `runtime_env.env_vars` are printed by `ray list`, by the
+Its pickle stays in Ray's control store until the cluster ends, where whoever may connect to the cluster can read it;
+listings of jobs and logs show nothing but its key. The alternatives are worse: `runtime_env.env_vars` are printed by `ray list`, by the
 dashboard and in the agents' logs; an actor that hands the values out can die, and is not there when a worker imports
 verl; a file is on one node.
 

@@ -7,7 +7,7 @@ names.
 They travel in Ray's `worker_process_setup_hook`, a function that Ray runs in each worker before any code of the run.
 Its pickle stays in Ray's control store until the cluster ends, where whoever may connect to the cluster can read it;
 listings of jobs and logs show nothing but its key. The alternatives are worse: `runtime_env.env_vars` are printed by
-`ray list`, by the dashboard and in the agents' logs; an actor that hands the values out can die, and is not there when a
+`ray list`, by the dashboard and in the agents' logs; an actor that hands the values out can die, and is missing when a
 worker imports verl; a file is on one node.
 
 Invariant: a variable that `ray_kwargs.ray_init.runtime_env.env_vars` sets has that value, not the driver's; one whose

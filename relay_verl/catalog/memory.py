@@ -6,8 +6,8 @@ forward only and lies in host memory. Under LoRA gradients and moments are those
 its adapter is the reference. The student's vLLM shares the GPUs: it takes its share while it writes responses,
 beside weights and moments, and sleeps while weights are trained. The teacher has GPUs of its own.
 
-The trainer's terms stand beside what verl's trainer took of an H200 (tests/unit/test_catalog.py): with three models of
-Qwen's shapes and micro-batches of 4,096 to 16,384 tokens their sum was within 6% of the most that was allocated.
+The trainer's terms are tested against what verl's trainer took of an H200 (tests/unit/test_catalog.py): with three
+models of Qwen's shapes and micro-batches of 4,096 to 16,384 tokens their sum was within 6% of the peak allocation.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def check_resume(config: Any) -> None:
 
 
 def _expand_home(config: Any) -> None:
-    """verl takes `~` for the name of a folder; what is written beside the checkpoints is meant to be beside them."""
+    """verl takes `~` for the name of a folder; our own files go into the same folder as the checkpoints."""
     folder = str(config.trainer.default_local_dir)
     if folder.startswith("~"):
         config.trainer.default_local_dir = str(Path(folder).expanduser())

@@ -88,10 +88,10 @@ def data(
         )
     if not is_known and own is None:
         raise ConfigError(
-            f"there is no dataset {name!r}; allowed: {', '.join(known)}, or a file of your own{suggest(name, known)}"
+            f"unknown dataset {name!r}; allowed: {', '.join(known)}, or a file of your own{suggest(name, known)}"
         )
     if own is not None and copy is not None:
-        raise ConfigError(f"--source: {name} is a file of your own, of which there is no other copy")
+        raise ConfigError(f"--source: {name} is a file of your own; --source replaces the copy of a known dataset")
     if name.lower() in BENCHMARKS and evaluation:
         raise ConfigError(f"--evaluation: {name} is a benchmark, of which no question is left out")
     with Grader() as grader:

@@ -95,9 +95,7 @@ def find_source(name: str) -> DatasetSource:
         ConfigError: there is none; lists those there are.
     """
     if name.lower() not in SOURCES:
-        raise ConfigError(
-            f"there is no dataset {name!r}; allowed: {', '.join(sorted(SOURCES))}{suggest(name, SOURCES)}"
-        )
+        raise ConfigError(f"unknown dataset {name!r}; allowed: {', '.join(sorted(SOURCES))}{suggest(name, SOURCES)}")
     return SOURCES[name.lower()]
 
 

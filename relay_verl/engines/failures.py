@@ -4,7 +4,7 @@ A client wraps what went wrong several times: openai's `Connection error.` holds
 failed`, which holds the operating system's `Connection refused`. `explain` walks down to the cause.
 
 A refusal is permanent: HTTP 4xx, but for the statuses of a moment's trouble (408, 409, 425, 429), and whatever says
-that the prompt is too long for the model, or that there is no money left. 400, 413 and 422 concern the one request;
+that the prompt is too long for the model, or that the quota is spent. 400, 413 and 422 concern the one request;
 401, 403, 404 and others concern every request to this address with this key.
 """
 

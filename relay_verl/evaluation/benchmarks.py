@@ -210,7 +210,7 @@ def find_benchmark(name: str) -> Benchmark:
     """
     if name.lower() not in BENCHMARKS:
         raise ConfigError(
-            f"there is no benchmark {name!r}; allowed: {', '.join(BENCHMARKS)}, or a file of your own"
+            f"unknown benchmark {name!r}; allowed: {', '.join(BENCHMARKS)}, or a file of your own"
             f"{suggest(name, BENCHMARKS)}"
         )
     return BENCHMARKS[name.lower()]

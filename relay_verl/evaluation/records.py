@@ -26,7 +26,7 @@ from relay_verl.files import replace_file
 from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory
 
 UNCLEAR_REPLY = "the reply is neither Yes nor No"
-"""Why there is no verdict where the judge replied; any other reason, but for REFUSED, means that it was not heard."""
+"""The judge replied without a verdict. Any other reason, except REFUSED, means that the judge did not reply."""
 REFUSED = "the judge refuses the question"
 """Begins why there is no verdict where asking the judge again gives none either; the cause follows it."""
 

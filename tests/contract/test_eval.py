@@ -318,7 +318,7 @@ BAD: list[Any] = [
     # options, what the line says, why
     (
         ["--benchmark", "math-5"],
-        r"there is no benchmark 'math-5'; allowed: minerva, math-500, .*; did you mean 'math-500'\?",
+        r"unknown benchmark 'math-5'; allowed: minerva, math-500, .*; did you mean 'math-500'\?",
         "unknown benchmark",
     ),
     (["--policy", "greedy"], r"--policy: 'greedy' is not one of learned, teacher_free", "unknown policy"),

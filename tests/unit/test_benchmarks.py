@@ -199,7 +199,7 @@ BAD_SOURCES = [
     (["gsm8k"], "'gsm8k' is not NAME=PATH", "no path"),
     (["gsm8k="], "'gsm8k=' is not NAME=PATH", "an empty path"),
     (["=a.jsonl"], "'=a.jsonl' is not NAME=PATH", "no name"),
-    (["gsm=a.jsonl"], "no benchmark 'gsm'; allowed: minerva, math-500", "an unknown name"),
+    (["gsm=a.jsonl"], "unknown benchmark 'gsm'; allowed: minerva, math-500", "an unknown name"),
     (["tiny=a", "TINY=b"], "tiny has two copies: a and b", "a name given twice"),
 ]
 

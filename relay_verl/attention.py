@@ -8,7 +8,7 @@ Invariant: the numbers trained on are the same. With `use_remove_padding` verl p
 their position ids; flash-attn and, by a mask, transformers' sdpa both keep them apart. Only time and memory differ.
 """
 
-from importlib.util import find_spec
+from relay_verl.versions import is_installed
 
 FLASH = "flash_attention_2"
 SDPA = "sdpa"
@@ -17,7 +17,7 @@ RESOLVER = "relay_attention"
 
 def installed_attention() -> str:
     """`flash_attention_2` if flash-attn is installed, else `sdpa`."""
-    return SDPA if find_spec("flash_attn") is None else FLASH
+    return FLASH if is_installed("flash_attn") else SDPA
 
 
 def register_resolver() -> None:

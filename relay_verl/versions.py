@@ -2,6 +2,7 @@
 
 import platform
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 
 PACKAGES = (
     "relay-verl",
@@ -41,6 +42,13 @@ def find_version(package: str) -> str | None:
         return distribution(package).version
     except PackageNotFoundError:
         return None
+
+
+def is_installed(module: str) -> bool:
+    """Whether `module` can be imported. A folder of its name in the working directory, such as the `wandb/` that W&B
+    writes its runs to, is a namespace package to Python and does not count."""
+    spec = find_spec(module)
+    return spec is not None and spec.origin is not None
 
 
 def versions() -> dict[str, str]:

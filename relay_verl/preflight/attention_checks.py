@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -11,7 +10,7 @@ from omegaconf import OmegaConf
 from relay_verl.attention import FLASH, RESOLVER, SDPA
 from relay_verl.config import ConfigError
 from relay_verl.preflight.check import Doubt
-from relay_verl.versions import find_version
+from relay_verl.versions import find_version, is_installed
 
 INSTALL = "pip install flash-attn --no-build-isolation"
 
@@ -39,8 +38,8 @@ def check_attention(config: Any) -> str:
 
 def _check_flash(key: str) -> Doubt | None:
     """flash-attn, or the package `kernels`, with which transformers takes it from the hub."""
-    if find_spec("flash_attn") is None:
-        if find_spec("kernels") is not None:
+    if not is_installed("flash_attn"):
+        if is_installed("kernels"):
             return None
         raise ConfigError(f"{key}={FLASH}: the package flash-attn is not installed; {INSTALL}, or set {key}={SDPA}")
     try:

@@ -11,7 +11,6 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from omegaconf import OmegaConf
 
 from relay_verl.config import ConfigError
 from relay_verl.data.parquet import first_line
+from relay_verl.versions import is_installed
 
 MODULES = {"vemlp_wandb": "volcengine_ml_platform", "tracking": "wandb", "console": "", "file": ""}
 """What a logger of verl's imports, where that is not called like the logger."""
@@ -51,7 +51,7 @@ def check_loggers(config: Any) -> str:
         if name not in (*Tracking.supported_backend, "tracking"):
             raise ConfigError(f"trainer.logger: {name!r}: allowed: {', '.join(Tracking.supported_backend)}")
         module = MODULES.get(name, name)
-        if module and find_spec(module) is None:
+        if module and not is_installed(module):
             raise ConfigError(
                 f"trainer.logger: {name!r} needs the package {module}: pip install {module.replace('_', '-')}, or "
                 "leave it out of trainer.logger"

@@ -173,7 +173,7 @@ def test_the_command_goes_through_all_and_counts(doctor: Any) -> None:
     code, lines = doctor("+recipe=relay_tiny", "data.train_batch_size=9", "trainer.logger=[swanlab]", "--no-ray")
     assert code == 1
     failed = [line.removeprefix("✗ ") for line in lines if line.startswith("✗")]
-    assert failed == ["batch sizes", "training data", "validation data", "student", "teacher", "loggers"]
+    assert failed == ["batch sizes", "training data", "validation data", "loggers", "student", "teacher"]
     assert lines[lines.index("✗ batch sizes") + 1].startswith("    data.train_batch_size=9 is not a multiple of ")
     assert "– micro-batches  batch sizes failed" in lines
     assert "– Ray  --no-ray" in lines

@@ -159,7 +159,7 @@ def test_the_filter_asks_an_endpoint_without_ray(student: Path, tmp_path: Path, 
     assert len(refused) == 12
 
 
-TOO_LONG = (400, {"error": {"message": "This model's maximum context length is 64 tokens. Please reduce the prompt."}})
+TOO_LONG = (400, {"error": {"message": "This model's maximum context length is 256 tokens. Please reduce the prompt."}})
 
 
 def test_a_query_that_the_endpoint_refuses_is_left_out_of_the_filters_file(
@@ -172,9 +172,9 @@ def test_a_query_that_the_endpoint_refuses_is_left_out_of_the_filters_file(
     tokenizer.save_pretrained(student)
     ids = tokenizer.encode("\\boxed{7}", add_special_tokens=False)
     answer = {"choices": [{"index": 0, "text": "", "finish_reason": "stop", "token_ids": ids}]}
-    fake_vllm.routes["/v1/completions"] = lambda body: TOO_LONG if len(body["prompt"]) > 64 else answer
+    fake_vllm.routes["/v1/completions"] = lambda body: TOO_LONG if len(body["prompt"]) > 256 else answer
     questions = rows(12)
-    questions[0]["prompt"][0]["content"] = "Long? " * 60
+    questions[0]["prompt"][0]["content"] = "Long? " * 100
     data, out = tmp_path / "questions.parquet", tmp_path / "train.parquet"
     write_parquet(data, questions)
     arguments = ["filter", "--recipe", "relay_tiny", "--data", str(data), "--out", str(out)]

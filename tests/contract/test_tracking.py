@@ -5,10 +5,11 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from relay_verl.versions import is_installed
 
 ROOT = Path(__file__).parents[2]
 RESUMED = """
@@ -79,7 +80,7 @@ def test_a_logger_takes_metrics_and_sample_responses(tmp_path: Path, name: str) 
     from verl.utils.tracking import Tracking
 
     assert name in Tracking.supported_backend
-    if find_spec(name) is None:
+    if not is_installed(name):
         extras = configparser.ConfigParser()
         extras.read(ROOT / "setup.cfg")
         assert extras["options.extras_require"][name].split() == [name], "it can be asked for"

@@ -144,7 +144,6 @@ def completion(body: dict[str, Any]) -> dict[str, Any]:
     return {"id": "c", "object": "text_completion", "created": 0, "model": "big", "choices": [choice], "usage": usage}
 
 
-@pytest.mark.skip(reason="has not been run to its end yet")
 def test_a_training_that_joins_asks_its_teacher_with_the_drivers_key(
     cluster: Cluster, pair: Path, fake_vllm: Any, tmp_path: Path
 ) -> None:
@@ -165,7 +164,6 @@ def test_a_training_that_joins_asks_its_teacher_with_the_drivers_key(
     assert secrets_in(said, tmp_path) == set()
 
 
-@pytest.mark.skip(reason="has not been run to its end yet")
 def test_a_sweep_in_a_folder_of_any_name_without_a_visible_gpu(pair: Path, tmp_path: Path) -> None:
     """Each run of it ends Ray, so that the next finds its GPUs; Hydra, verl, datasets and vLLM take the paths."""
     folder = tmp_path / 'relay (copy), a=b #1 it\'s "x" & ~ü 用户'

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ from relay_verl.config import ConfigError
 from relay_verl.preflight import attention_checks as preflight
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.checks import MACHINE, WARMUP
+from relay_verl.versions import is_installed
 
 KEY = "override_config.attn_implementation"
 CHOICE = "${relay_attention:}"
@@ -23,7 +25,7 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The packages that are there, of those that matter; a test adds to it."""
     there: set[str] = set()
     for module in (attention, preflight):
-        monkeypatch.setattr(module, "find_spec", lambda name: object() if name in there else None)
+        monkeypatch.setattr(module, "is_installed", there.__contains__)
     monkeypatch.setitem(sys.modules, "flash_attn", ModuleType("flash_attn"))
     attention.register_resolver()
     return there
@@ -118,3 +120,16 @@ def test_sequence_parallelism_needs_flash_attention_and_packed_sequences(
 def test_both_trainers_check_it() -> None:
     for checks in (MACHINE, WARMUP):
         assert "attention" in {check.name for check in checks}
+
+
+@pytest.mark.parametrize(("made", "is_there"), [("folder", False), ("package", True), (None, False)])
+def test_a_folder_in_the_working_directory_is_not_an_installed_package(
+    made: str | None, is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W&B writes its runs to `wandb/`, which Python takes for a namespace package."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    if made is not None:
+        (tmp_path / "some_logger").mkdir()
+    if made == "package":
+        (tmp_path / "some_logger" / "__init__.py").touch()
+    assert is_installed("some_logger") is is_there

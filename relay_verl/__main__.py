@@ -1,5 +1,5 @@
 """`python -m relay_verl` is `relay-verl`."""
 
-from relay_verl.cli import main
+from relay_verl.cli.main import main
 
 main()

@@ -92,7 +92,7 @@ class TeacherSettings:
     timeout_s: Positive = 300.0
     """Seconds of silence after which a call fails, retries included. The deadline follows the load: an engine that
     answers other calls, or whose token counter moves, is not silent, and a call that waits in its queue is not late. A
-    call that later calls overtake fails in a time that follows their pace. `relay_verl.deadlines` has the rule."""
+    call that later calls overtake fails in a time that follows their pace. `relay_verl.engines.deadlines` has the rule."""
     node_resource: str | None = None
     """Ray custom resource of the nodes that replicas run on, and that the trainer leaves free; None: any node."""
     start_timeout_s: Positive = 1800.0
@@ -205,7 +205,7 @@ class RelaySettings:
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     """Who answers calls, and who `relay-verl filter` asks."""
     teachers: tuple[TeacherSettings, ...] = ()
-    """Several who answer calls, instead of `teacher`: one of them a response; see `relay_verl.routing`. What an entry
+    """Several who answer calls, instead of `teacher`: one of them a response; see `relay_verl.models.routing`. What an entry
     does not say is the default, not `teacher`'s."""
     policy: Annotated[str, AfterValidator(_check_policy)] = "learned"
     """How commands are treated; see `relay_verl.policies`."""
@@ -282,7 +282,7 @@ class RelaySettings:
         end_ids: frozenset[int] = frozenset(),
     ) -> RelayConfig:
         """The limits of one response of at most `max_response_tokens` tokens, answered by `teacher`; `self.teacher` if
-        None. `vocab_size` and `end_ids` are the student's (`relay_verl.vocabulary`)."""
+        None. `vocab_size` and `end_ids` are the student's (`relay_verl.models.vocabulary`)."""
         teacher = teacher or self.teacher
         return RelayConfig(
             max_response_tokens=max_response_tokens,

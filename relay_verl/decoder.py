@@ -27,7 +27,6 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from relay_verl.constraint import force_command
-from relay_verl.deadlines import pulse_of
 from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import (
     EngineError,
@@ -37,6 +36,7 @@ from relay_verl.engines.base import (
     TeacherError,
     TokenEngine,
 )
+from relay_verl.engines.deadlines import pulse_of
 from relay_verl.policies import Interruption, Learned, Policy
 from relay_verl.protocol import (
     CLOSE,

@@ -30,7 +30,7 @@ class RelayConfig:
     on_teacher_failure: OnTeacherFailure = "continue"
     """'continue': the student goes on alone; 'drop': the trajectory ends, not completed; 'fail': raise TeacherError."""
     teacher_timeout_s: float = 300.0
-    """Seconds of the teacher's silence after which a call fails; `relay_verl.deadlines` has the rule."""
+    """Seconds of the teacher's silence after which a call fails; `relay_verl.engines.deadlines` has the rule."""
     student_timeout_s: float = 3600.0
     """Seconds of the student's silence after which its turn fails; the same rule."""
     teacher_sampling: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0.7})

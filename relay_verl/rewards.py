@@ -28,7 +28,7 @@ class Scenario(StrEnum):
 
 
 class Sample(Protocol):
-    """What a reward knows of a sample; `relay_verl.metrics.SampleStats` is one."""
+    """What a reward knows of a sample; `relay_verl.trainer.metrics.SampleStats` is one."""
 
     @property
     def is_correct(self) -> bool: ...

@@ -25,9 +25,9 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen3Config
 
-from relay_verl.catalog.memory import GIB, Phase, training_phase, update_phase
-from relay_verl.catalog.shapes import shape_of
 from relay_verl.data.parquet import write_parquet
+from relay_verl.recipes.memory import GIB, Phase, training_phase, update_phase
+from relay_verl.recipes.shapes import shape_of
 
 NUM_STEPS = 3
 SEQUENCE, PROMPT = 1024, 64

@@ -17,16 +17,16 @@ from rich.table import Table
 from stage_one import build_pair, variables, warm_up_and_filter
 from tables import seeded, tiny_exam
 
-from relay_verl import interruption
-from relay_verl.byproducts import by_product
-from relay_verl.cluster import compose
-from relay_verl.evaluation.curves import plot_curves
-from relay_verl.evaluation.page import write_page
-from relay_verl.evaluation.paper import paper
-from relay_verl.evaluation.results import read_result
 from relay_verl.evaluation.runner import Condition, evaluate
-from relay_verl.evaluation.table import ConditionSummary, gap_recovered, summarize, to_markdown
+from relay_verl.jobs import interruption
+from relay_verl.jobs.byproducts import by_product
 from relay_verl.pipeline import train
+from relay_verl.recipes.compose import compose
+from relay_verl.recipes.paper import paper
+from relay_verl.report.curves import plot_curves
+from relay_verl.report.summary_table import ConditionSummary, gap_recovered, summarize, to_markdown
+from relay_verl.traces.page import write_page
+from relay_verl.traces.results import read_result
 
 BENCHMARKS = {"tiny/add": "sums", "tiny/mul": "products", "tiny/hash": "hashes"}
 LEFT = {

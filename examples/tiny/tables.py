@@ -19,13 +19,13 @@ from pathlib import Path
 
 from stage_one import build_pair, variables, warm_up_and_filter
 
-from relay_verl import interruption
-from relay_verl.cluster import compose
 from relay_verl.evaluation.benchmarks import find_benchmark, load_benchmark
-from relay_verl.evaluation.paper import rows
-from relay_verl.evaluation.report import write_report
 from relay_verl.evaluation.runner import Condition, Exam, evaluate
+from relay_verl.jobs import interruption
 from relay_verl.pipeline import Run, train
+from relay_verl.recipes.compose import compose
+from relay_verl.recipes.paper import rows
+from relay_verl.report import write_report
 
 RECIPES = {row.method: row.recipe for row in rows() if row.size == "tiny" and row.recipe}
 """The recipe of each row that is trained."""

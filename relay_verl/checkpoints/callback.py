@@ -12,10 +12,8 @@ from typing import Any
 
 from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
 
-from relay_verl.byproducts import by_product
 from relay_verl.checkpoints import metrics_log
 from relay_verl.checkpoints.changes import find_changes
-from relay_verl.checkpoints.guard import choose_checkpoint, runs_folder
 from relay_verl.checkpoints.integrity import step_of
 from relay_verl.checkpoints.record import (
     CHECKPOINT_FILE,
@@ -25,7 +23,9 @@ from relay_verl.checkpoints.record import (
     write_checkpoint,
     write_run,
 )
+from relay_verl.checkpoints.resume import choose_checkpoint, runs_folder
 from relay_verl.config import ConfigError
+from relay_verl.jobs.byproducts import by_product
 
 
 class RecordCheckpoint(CheckpointCallback):

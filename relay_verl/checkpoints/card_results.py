@@ -11,7 +11,7 @@ from typing import Any
 from relay_verl.config import ConfigError
 
 SUMMARY = "summary.json"
-"""As in `relay_verl.evaluation.results`, which stands above this."""
+"""As in `relay_verl.traces.results`, which stands above this."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Results:
     """Summaries of evaluations of one model."""
 
     summaries: Sequence[Mapping[str, Any]]
-    """Each as `relay_verl.evaluation.summary` writes it."""
+    """Each as `relay_verl.report.summary` writes it."""
 
     @classmethod
     def read(cls, folders: Sequence[Path]) -> Results:

@@ -15,16 +15,16 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from relay_verl.byproducts import by_product
 from relay_verl.checkpoints.adapter import Base
 from relay_verl.checkpoints.card import CARD_FILE, STUDENT, card, read_step
 from relay_verl.checkpoints.card_results import Results
-from relay_verl.checkpoints.guard import choose_checkpoint
 from relay_verl.checkpoints.integrity import find_damage, step_of
 from relay_verl.checkpoints.record import CheckpointRecord, model_identity, read_checkpoint, read_run
+from relay_verl.checkpoints.resume import choose_checkpoint
 from relay_verl.checkpoints.scale import read_scale
 from relay_verl.config import ConfigError
 from relay_verl.files import replace_file
+from relay_verl.jobs.byproducts import by_product
 
 NOT_THIS = "{out} is there already and is not this export; give another folder or remove it"
 

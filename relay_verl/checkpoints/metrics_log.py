@@ -2,7 +2,7 @@
 
 verl's file logger empties its file when it starts. A run that resumes adds to it, so that no step is lost. A step that
 was logged after the last checkpoint is logged again: where the steps go back, the later lines count
-(`relay_verl.evaluation.curves.read_log`). A line that the end of the earlier process cut is cut off, or the next one
+(`relay_verl.report.curves.read_log`). A line that the end of the earlier process cut is cut off, or the next one
 would be joined to it. Remove this when verl appends.
 
 A logger that fails while the run lasts (a full disk under TensorBoard's files, a tracking server that is away) ends
@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from relay_verl.byproducts import by_product
+from relay_verl.jobs.byproducts import by_product
 
 _is_resumed = False
 

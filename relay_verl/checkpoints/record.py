@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from relay_verl.config import ConfigError
 from relay_verl.data.files import sha256_of
 from relay_verl.files import replace_file
-from relay_verl.overrides import words_of_the_job
+from relay_verl.recipes.grammar import words_of_the_job
 from relay_verl.secrets import hide, hide_override, secrets_in
 from relay_verl.versions import versions
 

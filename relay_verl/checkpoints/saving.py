@@ -11,8 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from relay_verl.checkpoints.guard import runs_folder
 from relay_verl.checkpoints.integrity import find_damage, newest_whole
+from relay_verl.checkpoints.resume import runs_folder
 from relay_verl.checkpoints.space import in_gb, nearest_folder
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.catalog.adapter import count_adapter, rank_of
-from relay_verl.catalog.shapes import shape_of
 from relay_verl.checkpoints.integrity import find_steps
 from relay_verl.config import ConfigError
-from relay_verl.models import count_parameters
+from relay_verl.models.address import count_parameters
+from relay_verl.recipes.adapter import count_adapter, rank_of
+from relay_verl.recipes.shapes import shape_of
 
 BYTES_OF = {"model": 4, "optimizer": 8, "hf_model": 4}
 """Bytes a parameter takes in each part of a checkpoint: 32-bit weights, and Adam's two moments."""

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from relay_verl.byproducts import by_product
 from relay_verl.files import replace_file
+from relay_verl.jobs.byproducts import by_product
 from relay_verl.versions import versions
 
 WARMUP_FILE = "relay_warmup.json"
@@ -53,7 +53,7 @@ def install(module: Any) -> None:
 
 def record_save(folder: Path, dataset: Any, step: int) -> None:
     """Write the record into a checkpoint's Hugging Face folder, if the data are those of a warm-up. Raises OSError."""
-    from relay_verl.data.warmup_dataset import WarmupDataset
+    from relay_verl.trainer.warmup_dataset import WarmupDataset
 
     if isinstance(dataset, WarmupDataset) and (folder / HF_FOLDER).is_dir():
         names = [Path(file).name for file in dataset.files]

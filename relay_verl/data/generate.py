@@ -18,24 +18,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from relay_verl.cluster import prompt_spec, template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
-from relay_verl.data import filter as teacher_filter
-from relay_verl.data import warmup_samples
+from relay_verl.data import teacher_filter
+from relay_verl.data import warmup_generator as warmup_samples
 from relay_verl.data.files import sha256_of
-from relay_verl.data.filter import TeacherFilter
 from relay_verl.data.parquet import first_line, iter_parquet
+from relay_verl.data.pass_counts import COLUMN
 from relay_verl.data.schema import dataset_schema, iter_rows, parquet_files, row_id
-from relay_verl.data.solvability import COLUMN
-from relay_verl.data.warmup_samples import WarmupSampler
-from relay_verl.deadlines import GRADING_S
+from relay_verl.data.teacher_filter import TeacherFilter
+from relay_verl.data.warmup_generator import WarmupSampler
 from relay_verl.engines.base import TokenEngine
-from relay_verl.engines.guard import NO_BREAKER
+from relay_verl.engines.deadlines import GRADING_S
+from relay_verl.engines.resilience import NO_BREAKER
 from relay_verl.jobs import Job, run_job, tell_unanswerable
 from relay_verl.jobs.formats import Parquet, Row
 from relay_verl.jobs.pool import Pool, Worker, default_num_workers
 from relay_verl.jobs.store import JobStore
-from relay_verl.models import as_student, model_sha256, student_of
+from relay_verl.models.address import as_student, model_sha256, student_of
+from relay_verl.recipes.compose import prompt_spec, template_of, tokenizer_at, tokenizer_path_of
 
 
 @dataclass(frozen=True)
@@ -247,10 +247,10 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
         ConfigError: the tokenizer has no end-of-sequence token or no chat template, or the model cannot start.
         JobError: the job cannot go on; what is finished is saved.
     """
-    from relay_verl.cluster import ray_cluster
+    from relay_verl.models.launch import start_teacher
     from relay_verl.preflight.commands import check_generator
-    from relay_verl.preflight.models import check_tokenizer_path
-    from relay_verl.teacher import start_teacher
+    from relay_verl.preflight.model_checks import check_tokenizer_path
+    from relay_verl.recipes.compose import ray_cluster
 
     finished = JobStore(out, plan.spec, Parquet(plan.schema)).finished_manifest()
     if finished is not None:

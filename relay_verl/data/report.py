@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from relay_verl.byproducts import by_product
 from relay_verl.config import read_settings
-from relay_verl.data.solvability import COLUMN, PassCount
+from relay_verl.data.pass_counts import COLUMN, PassCount
 from relay_verl.data.warmup import length_law
+from relay_verl.jobs.byproducts import by_product
 from relay_verl.pictures import INK, STUDENT, TEACHER, dress, new_figure, save
 
 NUM_BINS = 20

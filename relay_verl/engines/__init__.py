@@ -9,7 +9,7 @@ from relay_verl.engines.base import (
     TokenEngine,
 )
 from relay_verl.engines.endpoint import EndpointEngine
-from relay_verl.engines.guard import GuardedEngine
+from relay_verl.engines.resilience import GuardedEngine
 from relay_verl.engines.scripted import ScriptedEngine
 
 __all__ = [

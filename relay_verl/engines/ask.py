@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from relay_verl.deadlines import DeadlineError, Pulse
 from relay_verl.engines.base import EngineError, Generation
+from relay_verl.engines.deadlines import DeadlineError, Pulse
 
 MAX_CAUSE_CHARS = 400
 """Longest text of another library's error that a message repeats."""
@@ -22,9 +22,9 @@ async def ask_within(
     there is an EngineError.
 
     Args:
-        timeout_s: seconds of silence after which it fails; `relay_verl.deadlines` has the whole rule.
+        timeout_s: seconds of silence after which it fails; `relay_verl.engines.deadlines` has the whole rule.
         ask: the request.
-        pulse: the engine's, from `relay_verl.deadlines.pulse_of`; None if nothing else is asked of it.
+        pulse: the engine's, from `relay_verl.engines.deadlines.pulse_of`; None if nothing else is asked of it.
         max_tokens: most tokens of the answer.
     """
 

@@ -17,9 +17,9 @@ from collections.abc import Coroutine, Mapping
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from relay_verl.deadlines import LONGEST_WAIT, DeadlineError, Pulse
 from relay_verl.engines.address import check_address, proxy_of, root_of
 from relay_verl.engines.base import EngineError, PermanentError
+from relay_verl.engines.deadlines import LONGEST_WAIT, DeadlineError, Pulse
 from relay_verl.engines.failures import Refusal, RetriedError, explain
 from relay_verl.engines.parameters import RefusedParameters
 
@@ -49,7 +49,7 @@ class EndpointClient:
     Args:
         base_url: such as http://127.0.0.1:8000/v1.
         api_key_env: environment variable that holds the key; endpoints without one ignore it.
-        timeout_s: seconds of silence that the caller's pulse bears (`relay_verl.deadlines`).
+        timeout_s: seconds of silence that the caller's pulse bears (`relay_verl.engines.deadlines`).
         num_retries: further tries after a failed one.
     """
 

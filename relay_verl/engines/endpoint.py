@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relay_verl.deadlines import Pulse
 from relay_verl.engines.address import root_of
 from relay_verl.engines.base import NEUTRAL_SAMPLING, EngineError, Generation
 from relay_verl.engines.client import EndpointClient
+from relay_verl.engines.deadlines import Pulse
 from relay_verl.engines.failures import RetriedError
 from relay_verl.engines.load import read_load
 
@@ -34,7 +34,7 @@ class EndpointEngine:
         model: the model's name there; the endpoint's first one if None.
         api_key_env: environment variable that holds the key; endpoints without one ignore it.
         timeout_s: seconds of silence after which a request fails; an endpoint that answers other requests of this
-            object, or whose token counter moves (vLLM's `/metrics`), is not silent. See `relay_verl.deadlines`.
+            object, or whose token counter moves (vLLM's `/metrics`), is not silent. See `relay_verl.engines.deadlines`.
         num_retries: further tries after a moment's trouble, by openai's own client.
     """
 

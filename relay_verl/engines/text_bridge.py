@@ -18,8 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from relay_verl.deadlines import pulse_of
 from relay_verl.engines.base import FinishReason, Generation, TokenEngine
+from relay_verl.engines.deadlines import pulse_of
 from relay_verl.tokenization import TokenBytes, chat_ids, end_ids_of
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from relay_verl.deadlines import Pulse
 from relay_verl.engines.ask import describe
 from relay_verl.engines.base import NEUTRAL_SAMPLING, EngineError, FinishReason, Generation, PermanentError
+from relay_verl.engines.deadlines import Pulse
 from relay_verl.engines.load import EngineLoad, read_load
 from relay_verl.tokenization import TokenBytes, end_ids_of
 
@@ -24,7 +24,7 @@ class VerlServerEngine:
         tokenizer: the models' tokenizer.
         tracks_versions: remember which weight versions wrote for each request, until `pop_weight_versions`.
         addresses: HOST:PORT of the replicas, whose metrics tell how far they are; without any they cannot be asked.
-        end_ids: what else than the tokenizer's end-of-sequence token ends a response (`relay_verl.vocabulary`).
+        end_ids: what else than the tokenizer's end-of-sequence token ends a response (`relay_verl.models.vocabulary`).
     """
 
     def __init__(

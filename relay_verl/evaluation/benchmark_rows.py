@@ -20,7 +20,7 @@ from relay_verl.data.prompts import wrap
 from relay_verl.data.schema import COLUMNS, CopyFinder, boxless_question, check_row, text_id, to_row, truth_fields
 from relay_verl.data.sources import PlacedRow
 from relay_verl.data.truths import truth_of
-from relay_verl.evaluation.benchmark_readers import CHOICE_ANSWERS, GPQA_OPTIONS, task_of_file
+from relay_verl.evaluation.readers import CHOICE_ANSWERS, GPQA_OPTIONS, task_of_file
 from relay_verl.grading import KINDS, Kind
 
 

@@ -24,8 +24,8 @@ from typing import Any
 from relay_verl.config import ConfigError
 from relay_verl.data.examples import read_columns
 from relay_verl.data.sources import DatasetSource, HubId, load, parse_source
-from relay_verl.evaluation.benchmark_readers import read_choice, read_gpqa
 from relay_verl.evaluation.benchmark_rows import RowReader
+from relay_verl.evaluation.readers import read_choice, read_gpqa
 from relay_verl.grading import Kind
 from relay_verl.suggestions import suggest
 

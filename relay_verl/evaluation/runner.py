@@ -20,25 +20,25 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.cluster import num_gpus_of, ray_cluster, start_models, template_of
 from relay_verl.config import ConfigError, TeacherSettings, check_endpoint, read_settings
-from relay_verl.deadlines import GRADING_S
 from relay_verl.engines.base import TokenEngine
-from relay_verl.engines.guard import NO_BREAKER
-from relay_verl.evaluation.answerer import Answerer, Rules, count_tokens, missing_verdict, to_records
+from relay_verl.engines.deadlines import GRADING_S
+from relay_verl.engines.resilience import NO_BREAKER
 from relay_verl.evaluation.benchmarks import Benchmark, Questions
 from relay_verl.evaluation.job_spec import describe
-from relay_verl.evaluation.judge import Judge
-from relay_verl.evaluation.results import RESPONSES
 from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer, vocabulary_of_writer
-from relay_verl.evaluation.summary import tell_not_completed, write_summary
+from relay_verl.evaluation.worker import Answerer, Rules, count_tokens, missing_verdict, to_records
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines, Row
 from relay_verl.jobs.pool import Pool, default_num_workers
 from relay_verl.jobs.store import JobStore
-from relay_verl.models import as_student, is_endpoint, model_at, model_sha256
+from relay_verl.judging.judge import Judge
+from relay_verl.models.address import as_student, is_endpoint, model_at, model_sha256
+from relay_verl.models.vocabulary import Vocabulary
 from relay_verl.policies import make_policy, needs_student, needs_teacher
-from relay_verl.vocabulary import Vocabulary
+from relay_verl.recipes.compose import num_gpus_of, ray_cluster, start_models, template_of
+from relay_verl.report.summary import tell_not_completed, write_summary
+from relay_verl.traces.results import RESPONSES
 
 _UNTRUNCATED: Mapping[str, Any] = {"top_p": 1.0, "top_k": -1}
 """Sampling from the whole distribution, said in full: what is not said an endpoint takes from the model's files."""
@@ -59,7 +59,7 @@ class Condition:
     policy: str = "learned"
     """See `relay_verl.policies`."""
     row: str | None = None
-    """The row of the paper or of the tiny world that the student is (see `relay_verl.evaluation.paper`)."""
+    """The row of the paper or of the tiny world that the student is (see `relay_verl.recipes.paper`)."""
     teacher_name: str | None = None
     """What tables call the teacher; the last part of its address if None."""
 

@@ -1,6 +1,6 @@
 """The one tokenizer of all models that an evaluation compares, and the vocabulary that bounds what they write.
 
-Invariant: a row is one prompt for all of them, the one that training would write (`relay_verl.cluster.tokenizer_at`).
+Invariant: a row is one prompt for all of them, the one that training would write (`relay_verl.recipes.compose.tokenizer_at`).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from relay_verl.cluster import template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.config import ConfigError
-from relay_verl.models import is_endpoint
-from relay_verl.vocabulary import Vocabulary, read_vocabulary
+from relay_verl.models.address import is_endpoint
+from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
+from relay_verl.recipes.compose import template_of, tokenizer_at, tokenizer_path_of
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "tekken.json")
 """Of which a model's folder has one or more if it has a tokenizer."""
@@ -33,7 +33,7 @@ def load_shared_tokenizer(config: Any, addresses: Sequence[str], path: str | Non
     """
     from verl.utils import hf_tokenizer
 
-    from relay_verl.preflight.models import check_model, check_tokenizer_path, compare_prompts, compare_tokenizers
+    from relay_verl.preflight.model_checks import check_model, check_tokenizer_path, compare_prompts, compare_tokenizers
 
     paths = [address for address in addresses if not is_endpoint(address)]
     for address in paths:

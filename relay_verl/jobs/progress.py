@@ -23,9 +23,9 @@ from typing import Any, TextIO
 from tqdm import tqdm
 from tqdm.std import EMA
 
-from relay_verl.byproducts import by_product
-from relay_verl.deadlines import pulse_of
+from relay_verl.engines.deadlines import pulse_of
 from relay_verl.engines.load import EngineLoad
+from relay_verl.jobs.byproducts import by_product
 
 REFRESH_S = 5.0
 """Seconds between two looks at the engines on a terminal."""

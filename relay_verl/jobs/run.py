@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.config import RelaySettings
-from relay_verl.deadlines import Pulse
 from relay_verl.engines.base import EngineError, PermanentError
-from relay_verl.failure_share import FailureShare
+from relay_verl.engines.deadlines import Pulse
+from relay_verl.engines.failure_share import FailureShare
 from relay_verl.jobs.formats import Format, Row
 from relay_verl.jobs.progress import LINE_S, ProgressBar, TokenMeter
 from relay_verl.jobs.store import JobError, JobStore, Shard
@@ -57,13 +57,13 @@ class Job:
     """Queries under way at a time."""
     timeout_s: float = 3600.0
     """Seconds without a result of any query after which a query fails; like a request to an engine, a query that waits
-    while others end is not late (`relay_verl.deadlines`)."""
+    while others end is not late (`relay_verl.engines.deadlines`)."""
     summarize: Callable[[Path], Mapping[str, Any]] | None = None
     """Numbers on the whole output, which the manifest gets as its `summary`; None leaves it without."""
     max_failures: int = 32
     """Failures in a row after which the job stops: the engine looks dead."""
     max_failed_share: float = RelaySettings.max_failed_call_share
-    """Largest share of the queries, and of what `find_failure` finds, that may fail; see `relay_verl.failure_share`."""
+    """Largest share of the queries, and of what `find_failure` finds, that may fail; see `relay_verl.engines.failure_share`."""
     find_failure: Callable[[Any], str | None] = lambda result: None
     """Why a part of a result is missing that is not worth the whole, such as the judge's verdict of a response; None
     if it is not missing. The result is kept."""
@@ -114,7 +114,7 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
             progress = _Progress(bar, meter, Pulse(meter.count_tokens), queries_share, parts_share)
             try:
                 num_shards = await _run_shards(job, queries, store, progress)
-            except asyncio.CancelledError as error:  # Ctrl-C; `relay_verl.interruption` tells the note
+            except asyncio.CancelledError as error:  # Ctrl-C; `relay_verl.jobs.interruption` tells the note
                 error.add_note(
                     f"{bar.num_done:,} of {num_queries:,} queries are saved in {store.work}: the same command "
                     "continues from there"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from relay_verl.overrides import override
+from relay_verl.recipes.grammar import override
 
 INTERRUPT_S = 30.0
 """Seconds that an interrupted command has to end by itself."""

@@ -14,23 +14,23 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl import ending, hydra_files
-from relay_verl.catalog.choice import check_recipe_choice
-from relay_verl.catalog.recipe import recipe_names
 from relay_verl.checkpoints.lock import hold, release
-from relay_verl.cluster import resolve
 from relay_verl.config import ConfigError
 from relay_verl.preflight.check import demand
-from relay_verl.preflight.data import check_columns, check_data_sources, check_dataset
-from relay_verl.preflight.models import check_model_path, check_teacher, compare_tokenizers
-from relay_verl.preflight.recipe import (
+from relay_verl.preflight.config_checks import (
     check_batch_sizes,
     check_declared_gpus,
     check_micro_batch_sizes,
     check_platform,
     check_recipe_was_found,
 )
+from relay_verl.preflight.data_checks import check_columns, check_data_sources, check_dataset
+from relay_verl.preflight.model_checks import check_model_path, check_teacher, compare_tokenizers
+from relay_verl.recipes.compose import resolve
+from relay_verl.recipes.overrides import check_recipe_choice
+from relay_verl.recipes.recipe import recipe_names
 from relay_verl.secrets import hide, hide_in_text
+from relay_verl.trainer import ending, hydra_files
 
 __all__ = [
     "check_batch_sizes",
@@ -79,7 +79,7 @@ def check_config(config: Any) -> None:
     Raises:
         ConfigError: one line on the first thing that is wrong.
     """
-    from relay_verl.preflight.checks import RECIPE
+    from relay_verl.preflight.registry import RECIPE
 
     if "relay" not in config:
         check_recipe_was_found(config)
@@ -102,8 +102,8 @@ def check_training(config: Any) -> None:
         return
     import ray
 
-    from relay_verl.preflight.checks import CLUSTER, INSTALLATION, MACHINE
-    from relay_verl.preflight.cluster import Cluster
+    from relay_verl.preflight.ray_checks import Cluster
+    from relay_verl.preflight.registry import CLUSTER, INSTALLATION, MACHINE
 
     demand(INSTALLATION)
     demand(MACHINE, config)
@@ -139,7 +139,7 @@ def check_sft_config(config: Any) -> None:
         return  # the GRPO trainer's config has `check_config`
     check_recipe_was_found(config)
     if is_warmup(config):
-        from relay_verl.preflight.checks import WARMUP
+        from relay_verl.preflight.registry import WARMUP
 
         demand(WARMUP, config)
         hold(config)

@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.attention import FLASH, RESOLVER, SDPA
 from relay_verl.config import ConfigError
+from relay_verl.models.attention import FLASH, RESOLVER, SDPA
 from relay_verl.preflight.check import Doubt
 from relay_verl.versions import find_version, is_installed
 

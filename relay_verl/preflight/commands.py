@@ -13,17 +13,17 @@ from typing import Any
 
 from relay_verl.config import ConfigError, TeacherSettings, read_settings
 from relay_verl.data.generate import Plan, Source
-from relay_verl.deadlines import DeadlineError, run_within
-from relay_verl.evaluation.judge import Judge
+from relay_verl.engines.deadlines import DeadlineError, run_within
 from relay_verl.evaluation.runner import Condition, Exam
 from relay_verl.grading import Grader
-from relay_verl.models import is_endpoint
+from relay_verl.judging.judge import Judge
+from relay_verl.models.address import is_endpoint
+from relay_verl.models.vocabulary import Vocabulary
 from relay_verl.preflight.check import demand
-from relay_verl.preflight.models import check_model, check_tokenizer_path
+from relay_verl.preflight.model_checks import check_model, check_tokenizer_path
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape, grade_against_itself
 from relay_verl.preflight.trial import TRIAL, Reader, Trial
 from relay_verl.preflight.trials import evaluation_trial, generator_trial
-from relay_verl.vocabulary import Vocabulary
 
 JUDGE_DEADLINE_S = 12.0
 """Seconds a judge has for two verdicts."""

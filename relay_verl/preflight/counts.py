@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from relay_verl.config import ConfigError
 from relay_verl.data.files import iter_file
 from relay_verl.data.parquet import iter_parquet
-from relay_verl.preflight.data import file_names, kept_rows, local_files
+from relay_verl.preflight.data_checks import file_names, kept_rows, local_files
 
 
 def check_num_rows(config: Any) -> str:

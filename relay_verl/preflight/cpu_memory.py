@@ -11,11 +11,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl import cpu
-from relay_verl.catalog.adapter import count_adapter, rank_of
-from relay_verl.catalog.shapes import shape_of
 from relay_verl.config import ConfigError, read_settings
-from relay_verl.models import count_parameters
+from relay_verl.models.address import count_parameters
 from relay_verl.preflight.check import Doubt
+from relay_verl.recipes.adapter import count_adapter, rank_of
+from relay_verl.recipes.shapes import shape_of
 
 GB = 1e9
 PROCESSES_GB = 5.0

@@ -7,8 +7,8 @@ from typing import Any
 
 from relay_verl.preflight import is_warmup
 from relay_verl.preflight.check import Check, Examination, Outcome, Status
-from relay_verl.preflight.checks import CLUSTER, INSTALLATION, MACHINE, RECIPE, WARMUP, WARMUP_MACHINE
-from relay_verl.preflight.cluster import Cluster
+from relay_verl.preflight.ray_checks import Cluster
+from relay_verl.preflight.registry import CLUSTER, INSTALLATION, MACHINE, RECIPE, WARMUP, WARMUP_MACHINE
 
 ANY_CLUSTER = tuple(check for check in CLUSTER if check.name in ("Ray", "Ray workers"))
 """What can be said of a cluster without a recipe."""
@@ -56,7 +56,7 @@ def compose_for_trainer(overrides: Sequence[str]) -> Any:
     Raises:
         ConfigError: Hydra refuses them.
     """
-    from relay_verl.cluster import compose_overrides
+    from relay_verl.recipes.compose import compose_overrides
 
     for_sft = any(override.startswith("+recipe=warmup") for override in overrides)
     config = compose_overrides(overrides, "sft_trainer_engine" if for_sft else "ppo_trainer")

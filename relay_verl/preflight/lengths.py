@@ -12,11 +12,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.cluster import template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.config import ConfigError, read_settings
 from relay_verl.preflight.check import Doubt
-from relay_verl.preflight.data import file_names, kept_rows, local_files
+from relay_verl.preflight.data_checks import file_names, kept_rows, local_files
 from relay_verl.preflight.rows import checked_rows
+from relay_verl.recipes.compose import template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.tokenization import chat_ids
 
 MAX_MEASURED = 1000

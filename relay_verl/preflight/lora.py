@@ -14,10 +14,10 @@ from typing import Any
 from omegaconf import ListConfig, OmegaConf
 
 from relay_verl import cpu
-from relay_verl.catalog.adapter import ALL_LINEAR
 from relay_verl.config import ConfigError
-from relay_verl.models import ADAPTER_FILE, config_in_cache, weight_shapes
+from relay_verl.models.address import ADAPTER_FILE, config_in_cache, weight_shapes
 from relay_verl.preflight.check import Doubt
+from relay_verl.recipes.adapter import ALL_LINEAR
 
 MAX_SERVED_RANK = 512
 """The largest rank of an adapter that vLLM serves."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from relay_verl.config import ConfigError, RelaySettings, TeacherSettings
-from relay_verl.reservation import CPUS_PER_GPU, gpus_by_node
+from relay_verl.models.reservation import CPUS_PER_GPU, gpus_by_node
 
 TRAINER_CPUS = 3
 """CPUs that verl reserves beside a GPU of the trainer: `ResourcePoolManager.max_colocate_count`."""

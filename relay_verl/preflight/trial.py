@@ -4,7 +4,7 @@ endpoint, with the parameters that will be sent.
 Training, `filter`, `warmup-data`, `eval` and `bench` say what they will do as a `Trial`, and `TRIAL` is the list of
 checks for all of them.
 
-Invariants: a completion is asked through the engine that will serve, `relay_verl.teacher.open_endpoint`, and is over
+Invariants: a completion is asked through the engine that will serve, `relay_verl.models.launch.open_endpoint`, and is over
 within `COMPLETION_DEADLINE_S`; nothing is tried that costs more than a few tokens.
 """
 
@@ -16,14 +16,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from relay_verl.config import ConfigError, TeacherSettings
-from relay_verl.deadlines import DeadlineError, pulse_of, run_within
 from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import EngineError, Generation, PermanentError, TokenEngine
+from relay_verl.engines.deadlines import DeadlineError, pulse_of, run_within
 from relay_verl.engines.text_bridge import TextBridge
 from relay_verl.messages import text_of
+from relay_verl.models.launch import open_endpoint
 from relay_verl.preflight.check import Check, Doubt
 from relay_verl.preflight.rows import TrialRow
-from relay_verl.teacher import open_endpoint
 from relay_verl.tokenization import chat_ids
 
 SILENCE_S = 6.0

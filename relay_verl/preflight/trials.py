@@ -10,20 +10,20 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.cluster import template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.config import ConfigError, RelaySettings, TeacherSettings, read_settings
 from relay_verl.data.generate import Plan, Source
-from relay_verl.data.seeds import sample_seed
 from relay_verl.evaluation.runner import Condition, Exam
-from relay_verl.models import is_endpoint
+from relay_verl.models.address import is_endpoint
+from relay_verl.models.launch import load_tokenizer
+from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
 from relay_verl.policies import Policy, StudentAlone, TeacherAlone, make_policy
 from relay_verl.preflight.check import Doubt
-from relay_verl.preflight.data import file_names, local_files
+from relay_verl.preflight.data_checks import file_names, local_files
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape, trial_rows
 from relay_verl.preflight.trial import Reader, Request, Trial, Wording, check_completions, check_prompts
 from relay_verl.protocol import CLOSE, OPEN
-from relay_verl.teacher import load_tokenizer
-from relay_verl.vocabulary import Vocabulary, read_vocabulary
+from relay_verl.recipes.compose import template_of, tokenizer_at, tokenizer_path_of
+from relay_verl.seeds import sample_seed
 
 STUDENT_FIX = (
     "take these messages out of the rows, or set actor_rollout_ref.model.custom_chat_template to a template that takes "

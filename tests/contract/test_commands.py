@@ -103,7 +103,7 @@ def test_what_runs_it_is_there(start: str, where: str) -> None:
 def test_the_versions_can_be_printed() -> None:
     from typer.testing import CliRunner
 
-    from relay_verl.cli import app
+    from relay_verl.cli.main import app
 
     printed = CliRunner().invoke(app, ["version"])
     assert printed.exit_code == 0
@@ -119,7 +119,7 @@ def test_the_tables_say_which_sets_they_train() -> None:
 
 def test_the_cluster_files_name_recipes_and_keys_that_compose() -> None:
     """KubeRay's entry point is composed as it stands; the runtime environment names the packages of an installation."""
-    from relay_verl.cluster import compose_overrides
+    from relay_verl.recipes.compose import compose_overrides
 
     folder = ROOT / "examples" / "cluster"
     job = yaml.safe_load((folder / "kuberay.yaml").read_text())

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 from typer.testing import CliRunner
 
-from relay_verl.cli import app
+from relay_verl.cli.main import app
 from relay_verl.preflight import recipe_names
 
 ROOT = Path(__file__).parents[2]

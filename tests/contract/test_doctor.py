@@ -12,12 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 import verl.trainer.constants_ppo  # noqa: F401 # isort: skip  (loads the plugin, and chooses verl's platform for good)
-from relay_verl.cli import app
-from relay_verl.cluster import compose
+from relay_verl.cli.main import app
 from relay_verl.config import ConfigError
+from relay_verl.models.ray_session import start_ray
 from relay_verl.preflight import probe
-from relay_verl.preflight.cluster import Cluster, check_memory, check_models_there, check_placement, check_workers
-from relay_verl.ray_start import start_ray
+from relay_verl.preflight.ray_checks import Cluster, check_memory, check_models_there, check_placement, check_workers
+from relay_verl.recipes.compose import compose
 
 
 def one_line(check: Any, *arguments: Any) -> str:
@@ -72,7 +72,7 @@ def test_a_recipe_that_fits_and_nodes_that_can_take_part(joined: Any, tmp_path: 
 
 
 def test_a_recipe_for_more_gpus_than_there_are(joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from relay_verl.preflight import cluster as module
+    from relay_verl.preflight import ray_checks as module
 
     monkeypatch.setattr(module, "SETTLE_S", 0.0)
     config, cluster = joined("trainer.n_gpus_per_node=2", "relay.teacher.num_replicas=3")

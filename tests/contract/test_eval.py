@@ -13,14 +13,14 @@ import pytest
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
-from relay_verl.cli import app
-from relay_verl.cluster import compose
+from relay_verl.cli.main import app
 from relay_verl.config import ConfigError, TeacherSettings
 from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.engines import ScriptedEngine
-from relay_verl.evaluation.results import MANIFEST, RESPONSES, SUMMARY, read_result
 from relay_verl.evaluation.runner import Condition, Exam, _make_job
 from relay_verl.jobs import JobError
+from relay_verl.recipes.compose import compose
+from relay_verl.traces.results import MANIFEST, RESPONSES, SUMMARY, read_result
 from tests.conftest import FakeVllm
 from tests.unit.tokenizers_for_tests import BPE_WORDS, make_bpe
 

@@ -13,13 +13,13 @@ from omegaconf import OmegaConf
 import verl  # noqa: F401  isort: skip  (loads the plugin)
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 
-from relay_verl.agent_loop import RelayAgentLoop
 from relay_verl.config import read_settings
 from relay_verl.engines import ScriptedEngine
-from relay_verl.replay import RelayReplayBuffer
-from relay_verl.reward_manager import RelayRewardManager
-from relay_verl.rollout import RelayAgentLoopWorker
-from relay_verl.samples import SampleLog
+from relay_verl.trainer.agent_loop import RelayAgentLoop
+from relay_verl.trainer.replay_buffer import RelayReplayBuffer
+from relay_verl.trainer.reward_manager import RelayRewardManager
+from relay_verl.trainer.rollout_worker import RelayAgentLoopWorker
+from relay_verl.trainer.sample_log import SampleLog
 
 from ..unit.tokenizers_for_tests import BPE_WORDS, make_bpe
 

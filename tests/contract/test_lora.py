@@ -71,13 +71,13 @@ def test_verl_has_what_is_replaced_and_still_rounds() -> None:
 
 @pytest.mark.parametrize("key", ["lora_rank", "lora_alpha", "target_modules", "lora_adapter_path", "lora"])
 def test_verls_config_has_the_keys(key: str) -> None:
-    from relay_verl.cluster import compose
+    from relay_verl.recipes.compose import compose
 
     assert key in compose("relay_tiny").actor_rollout_ref.model
 
 
 def test_the_recipes_on_cpu_send_merged_weights() -> None:
-    from relay_verl.cluster import compose
+    from relay_verl.recipes.compose import compose
 
     assert compose("relay_tiny").actor_rollout_ref.model.lora.merge is True
     assert compose("relay_1.7b").actor_rollout_ref.model.lora.merge is False

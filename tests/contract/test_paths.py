@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 
 from relay_verl.config import ConfigError, TeacherSettings
 from relay_verl.data.schema import to_row, write_parquet
-from relay_verl.models import check_folder_name
+from relay_verl.models.address import check_folder_name
+from relay_verl.models.launch import start_teacher
 from relay_verl.preflight import check_model_path
-from relay_verl.teacher import start_teacher
 from tests.unit.test_overrides import NAMES
 from tests.unit.tokenizers_for_tests import BPE_WORDS, make_bpe
 
@@ -19,7 +19,7 @@ ROWS = [to_row(data_source="test", question=f"{i}?", ground_truth="7", id=f"q{i}
 
 
 def dataset(path: Path) -> Any:
-    from relay_verl.data.solvable import TeacherSolvableDataset
+    from relay_verl.trainer.datasets import TeacherSolvableDataset
 
     data = {"min_pass_rate": 0.0, "cache_dir": str(path.parent), "filter_overlong_prompts": False}
     return TeacherSolvableDataset(str(path), make_bpe(BPE_WORDS), OmegaConf.create(data))

@@ -15,20 +15,20 @@ import verl  # noqa: F401  isort: skip  (loads the plugin)
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 from verl.utils.config import omega_conf_to_dataclass
 
-from relay_verl.agent_loop import RelayAgentLoop
-from relay_verl.cluster import template_of, tokenizer_at
 from relay_verl.config import ConfigError, read_settings
 from relay_verl.data.generate import Source, plan_filter, plan_warmup_data
 from relay_verl.data.parquet import write_parquet
 from relay_verl.data.schema import to_row
-from relay_verl.data.solvable import TeacherSolvableDataset
-from relay_verl.data.warmup_dataset import WarmupDataset
 from relay_verl.engines.base import Generation
 from relay_verl.engines.text_bridge import TextBridge
-from relay_verl.evaluation.answerer import Answerer, Rules
 from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer
-from relay_verl.preflight.models import check_teacher
+from relay_verl.evaluation.worker import Answerer, Rules
+from relay_verl.preflight.model_checks import check_teacher
+from relay_verl.recipes.compose import template_of, tokenizer_at
 from relay_verl.tokenization import chat_ids
+from relay_verl.trainer.agent_loop import RelayAgentLoop
+from relay_verl.trainer.datasets import TeacherSolvableDataset
+from relay_verl.trainer.warmup_dataset import WarmupDataset
 
 from ..unit.tokenizers_for_tests import BPE_WORDS, make_bpe
 

@@ -14,10 +14,10 @@ from hydra import compose, initialize_config_module
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf, open_dict
 
-from relay_verl.catalog.composed import compose_all, differences
-from relay_verl.catalog.recipe import find_recipe
 from relay_verl.config import ConfigError, RelaySettings, read_settings
 from relay_verl.preflight import check_config, check_micro_batch_sizes, recipe_names
+from relay_verl.recipes.composed import compose_all, differences
+from relay_verl.recipes.recipe import find_recipe
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "recipes" / "recipe").glob("*.yaml"))

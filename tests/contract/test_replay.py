@@ -10,15 +10,15 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from relay_verl.config import RewardSettings
 from relay_verl.engines import TeacherError
-from relay_verl.metrics import SampleStats
-from relay_verl.replay import (
+from relay_verl.rewards import rewards_of
+from relay_verl.trainer.metrics import SampleStats
+from relay_verl.trainer.replay_buffer import (
     NoSampleError,
     RelayReplayBuffer,
     RelayReplayBufferAsync,
     RolloutTimeoutError,
     _reward_whole_batch,
 )
-from relay_verl.rewards import rewards_of
 
 ALONE = SampleStats("completed", is_correct=True, num_tokens=3, reward=1.5)
 STUBBORN = SampleStats("completed", num_tokens=2)
@@ -147,7 +147,7 @@ def test_whoever_waits_waits_as_long_as_groups_end(
     kind: type, looks: list, ends_at: int | None, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr("relay_verl.replay.time", clock)
+    monkeypatch.setattr("relay_verl.trainer.replay_buffer.time", clock)
     buffer = make_buffer(kind, timeout_s=100, grace_s=10, poll_interval_s=0)
     buffer._start_waiting()
     for index, (clock.now, finished, failed) in enumerate(looks):

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from relay_verl.cli import app
+from relay_verl.cli.main import app
 from relay_verl.config import ConfigError
 from relay_verl.data.schema import to_row, write_parquet
 from tests.unit.tokenizers_for_tests import BPE_WORDS, make_bpe
@@ -29,7 +29,7 @@ def rows(num: int) -> list[dict[str, Any]]:
 
 
 def dataset(path: Path, min_pass_rate: float) -> Any:
-    from relay_verl.data.solvable import TeacherSolvableDataset
+    from relay_verl.trainer.datasets import TeacherSolvableDataset
 
     data = {"min_pass_rate": min_pass_rate, "cache_dir": str(path.parent), "filter_overlong_prompts": False}
     return TeacherSolvableDataset(str(path), make_bpe(BPE_WORDS), OmegaConf.create(data))
@@ -198,7 +198,7 @@ def test_a_cluster_that_is_there_is_joined_and_not_started(starts: bool, monkeyp
     """Ray refuses num_cpus and num_gpus beside an address, which a submitted job finds in its environment."""
     import ray
 
-    from relay_verl.cluster import compose, ray_cluster
+    from relay_verl.recipes.compose import compose, ray_cluster
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     listening = socket.create_server(("127.0.0.1", 0))  # where a cluster would answer

@@ -25,7 +25,7 @@ log.finish()
 LOGGED = """
 import sys
 from verl.utils.tracking import Tracking, ValidationGenerationsLogger
-from relay_verl.metrics import SampleStats, relay_metrics
+from relay_verl.trainer.metrics import SampleStats, relay_metrics
 samples = [SampleStats("completed", is_correct=True, num_tokens=3), SampleStats("completed", called=True, num_tokens=3)]
 log = Tracking("relay", "relay_tiny", [sys.argv[1]], config={"trainer": {}, "relay": {"policy": "learned"}})
 assert list(log.logger) == [sys.argv[1]], log.logger

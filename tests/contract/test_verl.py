@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 import verl  # isort: skip  (loads the plugin)
 from verl import DataProto
 
-from relay_verl import plugin
-from relay_verl.cluster import compose_overrides
 from relay_verl.engines import load
 from relay_verl.engines.verl_server import VerlServerEngine
+from relay_verl.recipes.compose import compose_overrides
+from relay_verl.trainer import plugin
 
 from ..unit.tokenizers_for_tests import bpe
 
@@ -44,7 +44,7 @@ def test_verl_is_a_tested_version() -> None:
 def test_reward_manager_is_registered() -> None:
     from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls
 
-    from relay_verl.reward_manager import RelayRewardManager
+    from relay_verl.trainer.reward_manager import RelayRewardManager
 
     assert get_reward_manager_cls("relay") is RelayRewardManager
 
@@ -60,7 +60,7 @@ def test_reward_manager_is_registered() -> None:
     ],
 )
 def test_stock_workers_get_rewards_by_truths_of_every_kind(reward_model: Any, right: str, wrong: str) -> None:
-    from relay_verl.reward_manager import RelayRewardManager
+    from relay_verl.trainer.reward_manager import RelayRewardManager
 
     class Tokenizer:
         def decode(self, ids: list[int], **_: Any) -> str:
@@ -80,12 +80,14 @@ def test_stock_workers_get_rewards_by_truths_of_every_kind(reward_model: Any, ri
 def test_agent_loop_is_registered() -> None:
     from verl.experimental.agent_loop import agent_loop
 
-    assert agent_loop._agent_loop_registry["relay_agent"] == {"_target_": "relay_verl.agent_loop.RelayAgentLoop"}
+    assert agent_loop._agent_loop_registry["relay_agent"] == {
+        "_target_": "relay_verl.trainer.agent_loop.RelayAgentLoop"
+    }
 
 
 def test_loading_the_plugin_twice_is_harmless() -> None:
     done = run_python(
-        "import verl, importlib, relay_verl.plugin as p; importlib.reload(p); importlib.reload(p);"
+        "import verl, importlib, relay_verl.trainer.plugin as p; importlib.reload(p); importlib.reload(p);"
         "from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls as get;"
         "print(get('relay').__name__)",
         VERL_PLATFORM="cpu",
@@ -109,7 +111,7 @@ def test_an_untested_verl_is_one_line() -> None:
 
 def test_importing_the_core_loads_neither_torch_nor_verl() -> None:
     done = run_python(
-        "import sys, relay_verl.decoder, relay_verl.rewards, relay_verl.config, relay_verl.grading, relay_verl.metrics;"
+        "import sys, relay_verl.decoder, relay_verl.rewards, relay_verl.config, relay_verl.grading, relay_verl.trainer.metrics;"
         "print([m for m in ('torch', 'verl', 'ray', 'vllm', 'transformers') if m in sys.modules])"
     )
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
@@ -142,8 +144,8 @@ async def test_our_rows_are_those_that_verls_own_worker_packs(monkeypatch: pytes
     from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 
     from relay_verl.grading import Verdict
-    from relay_verl.metrics import SampleStats
-    from relay_verl.rollout import RelayAgentLoopWorker, _Sample
+    from relay_verl.trainer.metrics import SampleStats
+    from relay_verl.trainer.rollout_worker import RelayAgentLoopWorker, _Sample
     from relay_verl.types import RelayStatus, RelayTrajectory, Segment
 
     puts: list[dict[str, Any]] = []
@@ -245,7 +247,7 @@ def test_the_datasets_are_hooked_where_verl_reads() -> None:
     from verl.trainer.sft_trainer import create_sft_dataset
     from verl.utils.dataset.rl_dataset import RLHFDataset
 
-    from relay_verl.data.warmup_dataset import WarmupDataset
+    from relay_verl.trainer.warmup_dataset import WarmupDataset
 
     names = {"parquet_files", "tokenizer", "config", "processor", "max_samples"}
     assert names <= set(parameters(WarmupDataset.__init__))
@@ -310,7 +312,7 @@ def linear_scheduler(**changes: Any) -> Any:
 
 @pytest.mark.parametrize(("step", "share", "why"), WARMED)
 def test_the_warm_ups_schedule_is_linear(step: int, share: float, why: str) -> None:
-    """verl's FSDP engine refuses the word; the plugin teaches it (relay_verl.linear_schedule)."""
+    """verl's FSDP engine refuses the word; the plugin teaches it (relay_verl.trainer.linear_schedule)."""
     scheduler = linear_scheduler()
     for _ in range(step):
         scheduler.optimizer.step()
@@ -327,9 +329,9 @@ def test_verls_own_schedules_are_its_own_and_others_are_refused() -> None:
 
 
 def test_verl_still_lacks_the_linear_schedule() -> None:
-    """Where this fails, relay_verl.linear_schedule can go."""
+    """Where this fails, relay_verl.trainer.linear_schedule can go."""
     done = run_python(
-        "import sys; sys.modules['relay_verl.plugin'] = sys\n"
+        "import sys; sys.modules['relay_verl.trainer.plugin'] = sys\n"
         "from verl.workers.config.optimizer import FSDPOptimizerConfig\n"
         "FSDPOptimizerConfig(lr=1e-5, lr_scheduler_type='linear')"
     )
@@ -371,7 +373,7 @@ def test_vllm_publishes_the_counters_that_deadlines_and_bars_read() -> None:
 
 
 def test_verl_lets_vllm_count() -> None:
-    """`relay_verl.teacher` sets it for the replicas that it starts."""
+    """`relay_verl.models.launch` sets it for the replicas that it starts."""
     assert compose_overrides([]).actor_rollout_ref.rollout.disable_log_stats is True
 
 

@@ -25,11 +25,11 @@ async def answers(pair: Path) -> dict[str, Any]:
     from verl.utils import hf_tokenizer
     from verl.utils.dataset.rl_dataset import get_dataset_class
 
-    from relay_verl.agent_loop import RelayAgentLoop
-    from relay_verl.cluster import compose
     from relay_verl.config import TeacherSettings
     from relay_verl.engines import EndpointEngine
-    from relay_verl.teacher import start_replicas
+    from relay_verl.models.launch import start_replicas
+    from relay_verl.recipes.compose import compose
+    from relay_verl.trainer.agent_loop import RelayAgentLoop
 
     config = compose("relay_tiny")
     path = str(pair / "student_warm")
@@ -90,7 +90,7 @@ async def answers(pair: Path) -> dict[str, Any]:
 
 
 def main(pair: Path, out: Path) -> None:
-    from relay_verl.cluster import compose, ray_cluster
+    from relay_verl.recipes.compose import compose, ray_cluster
 
     with ray_cluster(compose("relay_tiny"), num_gpus=1):
         out.write_text(json.dumps(asyncio.run(answers(pair))))

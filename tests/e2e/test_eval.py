@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from relay_verl.evaluation.records import ResponseRecord
-from relay_verl.evaluation.results import read_result
+from relay_verl.traces.records import ResponseRecord
+from relay_verl.traces.results import read_result
 
 from .test_generators import finished, kill_when
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from relay_verl.evaluation.page import write_page
-from relay_verl.evaluation.records import ResponseRecord
+from relay_verl.traces.page import write_page
+from relay_verl.traces.records import ResponseRecord
 
 from ..unit.records_for_tests import alone, call, record, student, teacher
 from .browser_for_tests import Tab, open_page, open_tab

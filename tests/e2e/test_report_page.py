@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from relay_verl.evaluation.report import write_report
+from relay_verl.report import write_report
 
 from ..unit.test_report import make_tiny_world
 from .browser_for_tests import open_tab

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from relay_verl.overrides import override
+from relay_verl.recipes.grammar import override
 
 from .local_cluster_for_tests import ROOT
 from .training_for_tests import command, loggers, read_metrics
@@ -41,8 +41,8 @@ import json, os, sys, urllib.request
 import ray
 from ray.util import state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from relay_verl.cluster import compose, resolve
-from relay_verl.ray_start import start_ray
+from relay_verl.recipes.compose import compose, resolve
+from relay_verl.models.ray_session import start_ray
 
 dashboard, *names = sys.argv[1:]
 config = compose("relay_tiny", ["data.custom_cls.name=${oc.env:RELAY_ANYTHING}"])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from relay_verl.overrides import override
+from relay_verl.recipes.grammar import override
 
 NUM_QUERIES, NUM_SAMPLES = 4, 4
 NUM_ROWS = NUM_QUERIES * NUM_SAMPLES

@@ -7,12 +7,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from relay_verl.data import filter as teacher_filter
-from relay_verl.data import warmup_samples
-from relay_verl.data.filter import TeacherFilter
+from relay_verl.data import teacher_filter
+from relay_verl.data import warmup_generator as warmup_samples
 from relay_verl.data.generate import Source
 from relay_verl.data.schema import to_row, write_parquet
-from relay_verl.data.warmup_samples import WarmupSampler
+from relay_verl.data.teacher_filter import TeacherFilter
+from relay_verl.data.warmup_generator import WarmupSampler
 from relay_verl.engines.base import Generation
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines, Parquet

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from relay_verl.evaluation.records import CallText, ResponseRecord, SegmentText
+from relay_verl.traces.records import CallText, ResponseRecord, SegmentText
 
 
 def call(outcome: str, num_requested: int = 0, num_delivered: int = 0) -> CallText:

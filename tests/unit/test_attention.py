@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from relay_verl import attention
 from relay_verl.config import ConfigError
+from relay_verl.models import attention
 from relay_verl.preflight import attention_checks as preflight
 from relay_verl.preflight.check import Doubt
-from relay_verl.preflight.checks import MACHINE, WARMUP
+from relay_verl.preflight.registry import MACHINE, WARMUP
 from relay_verl.versions import is_installed
 
 KEY = "override_config.attn_implementation"

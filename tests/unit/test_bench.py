@@ -1,9 +1,9 @@
 """What the benchmarks start from: verl's single-turn loop on an engine as commands get it."""
 
-from relay_verl.bench.rollout import single_turn_loop
-from relay_verl.cluster import compose
-from relay_verl.engines.guard import GuardedEngine
+from relay_verl.bench.relay_speed import single_turn_loop
+from relay_verl.engines.resilience import GuardedEngine
 from relay_verl.engines.verl_server import VerlServerEngine
+from relay_verl.recipes.compose import compose
 from tests.unit.tokenizers_for_tests import BPE_WORDS, make_bpe
 
 

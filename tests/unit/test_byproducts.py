@@ -14,16 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from relay_verl import byproducts, step_line
-from relay_verl.byproducts import by_product, cause_of
 from relay_verl.checkpoints import metrics_log
 from relay_verl.data import report
-from relay_verl.evaluation import summary
-from relay_verl.evaluation.report import write
-from relay_verl.evaluation.trace import read_responses
-from relay_verl.jobs import progress
+from relay_verl.jobs import byproducts, progress
+from relay_verl.jobs.byproducts import by_product, cause_of
 from relay_verl.messages import text_of
-from relay_verl.samples import SampleLog
+from relay_verl.report import summary, write
+from relay_verl.traces.collect import read_responses
+from relay_verl.trainer import step_line
+from relay_verl.trainer.sample_log import SampleLog
 
 from .test_real_report import make_real_pair
 from .test_samples import PROMPT, TOKENIZER, sample

@@ -11,17 +11,17 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from typer.testing import CliRunner
 
-from relay_verl.catalog.choice import check_recipe_choice
-from relay_verl.catalog.composed import compose_all, differences
-from relay_verl.catalog.estimate import estimate
-from relay_verl.catalog.listing import listing
-from relay_verl.catalog.memory import CONTEXT_GIB, FUSED_GIB, GIB, training_phase, update_phase, vllm_engine
-from relay_verl.catalog.recipe import find_recipe, flat, lineage, recipe_names
-from relay_verl.catalog.shapes import SHAPES, Shape, read_shape, shape_of
-from relay_verl.cli import app
-from relay_verl.cluster import compose
+from relay_verl.cli.main import app
 from relay_verl.config import ConfigError
-from relay_verl.evaluation.paper import rows
+from relay_verl.recipes.compose import compose
+from relay_verl.recipes.composed import compose_all, differences
+from relay_verl.recipes.estimate import estimate
+from relay_verl.recipes.listing import listing
+from relay_verl.recipes.memory import CONTEXT_GIB, FUSED_GIB, GIB, training_phase, update_phase, vllm_engine
+from relay_verl.recipes.overrides import check_recipe_choice
+from relay_verl.recipes.paper import rows
+from relay_verl.recipes.recipe import find_recipe, flat, lineage, recipe_names
+from relay_verl.recipes.shapes import SHAPES, Shape, read_shape, shape_of
 
 # ---- shapes ----
 

@@ -15,18 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from relay_verl import cli
-from relay_verl.catalog.composed import SECTIONS, compose_all, compose_quickly, quote
-from relay_verl.catalog.layers import own_keys
-from relay_verl.catalog.listing import rows_of
-from relay_verl.catalog.recipe import find_recipe, recipe_folders, recipe_names
-from relay_verl.cluster import compose
-from relay_verl.commands import bench, data, evaluation
-from relay_verl.commands.options import compose_recipe, name_recipe
+from relay_verl.cli import bench, data
+from relay_verl.cli import evaluate as evaluation
+from relay_verl.cli import main as cli
+from relay_verl.cli.options import compose_recipe, name_recipe
 from relay_verl.config import ConfigError, read_settings
 from relay_verl.evaluation.benchmarks import find_benchmark
-from relay_verl.evaluation.paper import find_row
 from relay_verl.policies import make_policy
+from relay_verl.recipes.compose import compose
+from relay_verl.recipes.composed import SECTIONS, compose_all, compose_quickly, quote
+from relay_verl.recipes.layers import own_keys
+from relay_verl.recipes.listing import rows_of
+from relay_verl.recipes.paper import find_row
+from relay_verl.recipes.recipe import find_recipe, recipe_folders, recipe_names
 from relay_verl.weights import find_model
 
 ROOT = Path(__file__).parents[2]

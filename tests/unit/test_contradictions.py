@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from relay_verl.checkpoints.guard import check_resume, check_sft_resume
+from relay_verl.checkpoints.resume import check_resume, check_sft_resume
 from relay_verl.config import ConfigError
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.contradictions import check_contradictions
@@ -99,7 +99,7 @@ def test_a_config_without_these_keys_passes() -> None:
 # ---- a reward of one's own ----
 
 MANAGER = """
-from relay_verl.reward_manager import RelayRewardManager
+from relay_verl.trainer.reward_manager import RelayRewardManager
 
 class Manager(RelayRewardManager): pass
 

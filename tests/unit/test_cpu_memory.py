@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from relay_verl.cluster import compose
 from relay_verl.config import ConfigError
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.cpu_memory import GB, check_bucket, check_cpu_memory, cpu_terms
+from relay_verl.recipes.compose import compose
 
 TERMS = {"the trained student": 8 * GB, "the teacher": 10 * GB, "caches": 2 * GB, "the reference": 0.0}
 

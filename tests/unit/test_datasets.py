@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from relay_verl.cli import app
+from relay_verl.cli.main import app
 from relay_verl.config import ConfigError
 from relay_verl.data.prepare import PreparedReport, is_gradable, prepare
 from relay_verl.data.prompts import WRAPPERS, UnknownWrapperError, strip_wrapper, unwrap, wrap

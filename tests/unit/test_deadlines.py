@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_verl.data.filter import TeacherFilter
-from relay_verl.data.warmup_samples import WarmupSampler
-from relay_verl.deadlines import LONGEST_WAIT, LOOKS, LOST_FACTOR, DeadlineError, Pulse, pulse_of
+from relay_verl.data.teacher_filter import TeacherFilter
+from relay_verl.data.warmup_generator import WarmupSampler
 from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines import EndpointEngine, Generation, GuardedEngine, ScriptedEngine
 from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import EngineError
-from relay_verl.evaluation.judge import Judge
+from relay_verl.engines.deadlines import LONGEST_WAIT, LOOKS, LOST_FACTOR, DeadlineError, Pulse, pulse_of
 from relay_verl.jobs import Job, JobError, run_job
 from relay_verl.jobs.formats import JsonLines
+from relay_verl.judging.judge import Judge
 
 from .generators_for_tests import ChatTokenizer
 from .virtual_clock_for_tests import now, run_virtually

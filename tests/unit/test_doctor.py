@@ -8,15 +8,16 @@ import pytest
 from omegaconf import OmegaConf
 
 from relay_verl.config import ConfigError, read_settings
-from relay_verl.preflight import installation, models
+from relay_verl.models.ray_session import explain, start_ray
+from relay_verl.preflight import install_checks as installation
+from relay_verl.preflight import model_checks as models
 from relay_verl.preflight.check import Check, Doubt, Examination, Outcome, Status, demand
-from relay_verl.preflight.checks import CLUSTER, INSTALLATION, MACHINE, RECIPE, WARMUP, WARMUP_MACHINE
+from relay_verl.preflight.config_checks import check_replica_gpus
 from relay_verl.preflight.loggers import check_loggers
 from relay_verl.preflight.machine import check_ports
 from relay_verl.preflight.placement import Node, check_room, replica_groups
 from relay_verl.preflight.probe import fault_of
-from relay_verl.preflight.recipe import check_replica_gpus
-from relay_verl.ray_start import explain, start_ray
+from relay_verl.preflight.registry import CLUSTER, INSTALLATION, MACHINE, RECIPE, WARMUP, WARMUP_MACHINE
 from relay_verl.versions import INSTALL, TESTED, is_tested
 
 ROOT = Path(__file__).parents[2]
@@ -211,7 +212,7 @@ def test_room_on_nodes_of_the_teachers_own(
 
 
 def test_the_groups_of_a_replica_are_as_verl_makes_them() -> None:
-    """`relay_verl.teacher.start_replicas` gives verl no more GPUs a node than the trainer has."""
+    """`relay_verl.models.launch.start_replicas` gives verl no more GPUs a node than the trainer has."""
     teacher = read_settings({"teacher": {"path": "b", "num_replicas": 2, "tensor_parallel_size": 4}}).teacher
     assert [group.num_gpus for group in replica_groups(teacher, 8)] == [4, 4]
     assert [group.num_gpus for group in replica_groups(teacher, 2)] == [2, 2, 2, 2]
@@ -261,7 +262,7 @@ def test_a_nodes_verdict(says: dict[str, Any], has_gpus: bool, part: str | None,
 
 
 def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    from relay_verl.cluster import compose
+    from relay_verl.recipes.compose import compose
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: a connection is refused

@@ -4,7 +4,7 @@ import pytest
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from relay_verl.config import ConfigError
-from relay_verl.ending import line_of
+from relay_verl.trainer.ending import line_of
 
 PAGE = (  # as Ray 2.60 writes it
     "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, ID: ab12) was "

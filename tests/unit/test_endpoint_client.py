@@ -19,7 +19,7 @@ from relay_verl.config import ConfigError, read_settings
 from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines import EndpointEngine, EngineError, GuardedEngine, PermanentError, ScriptedEngine
 from relay_verl.engines.failures import Refusal
-from relay_verl.evaluation.judge import Judge
+from relay_verl.judging.judge import Judge
 
 from .tokenizers_for_tests import ByteTokenizer
 

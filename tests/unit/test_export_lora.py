@@ -12,8 +12,8 @@ from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from relay_verl.checkpoints.export import export
-from relay_verl.checkpoints.guard import check_resume
-from relay_verl.cli import app
+from relay_verl.checkpoints.resume import check_resume
+from relay_verl.cli.main import app
 from relay_verl.config import ConfigError
 
 from .checkpoints_for_tests import fake_mesh, finish_run, make_config, save_shards

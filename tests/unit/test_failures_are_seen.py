@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_verl import teacher_watch
 from relay_verl.config import ConfigError, RelaySettings, read_settings
 from relay_verl.data.generate import Source
 from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines import EngineError, ScriptedEngine, TeacherError
-from relay_verl.evaluation.answerer import missing_verdict
-from relay_verl.evaluation.judge import Judge
-from relay_verl.evaluation.records import refusal
-from relay_verl.failure_share import KEY, MIN_COUNT, FailureShare
+from relay_verl.engines.failure_share import KEY, MIN_COUNT, FailureShare
+from relay_verl.evaluation.worker import missing_verdict
 from relay_verl.jobs import JobError, run_job
 from relay_verl.jobs.formats import JsonLines
 from relay_verl.jobs.run import Job
-from relay_verl.metrics import SampleStats
-from relay_verl.teacher_watch import TeacherWatch
+from relay_verl.judging.judge import Judge
+from relay_verl.traces.records import refusal
+from relay_verl.trainer import teacher_watch
+from relay_verl.trainer.metrics import SampleStats
+from relay_verl.trainer.teacher_watch import TeacherWatch
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory
 
 from .generators_for_tests import SeededEngine, filter_job, run, write_questions

@@ -14,12 +14,12 @@ from relay_verl.constraint import force_command
 from relay_verl.data.schema import to_row
 from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines import EngineError, Generation, ScriptedEngine
-from relay_verl.evaluation.answerer import Answerer, Rules
-from relay_verl.evaluation.pieces import make_pieces
-from relay_verl.evaluation.records import ResponseRecord
+from relay_verl.evaluation.worker import Answerer, Rules
 from relay_verl.policies import make_policy
 from relay_verl.relay_config import FixedCommand
 from relay_verl.tokenization import TokenBytes
+from relay_verl.traces.pieces import make_pieces
+from relay_verl.traces.records import ResponseRecord
 from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory, Segment
 
 from .generators_for_tests import ChatTokenizer

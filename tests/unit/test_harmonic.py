@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_verl.evaluation.harmonic import adjusted_harmonic_mean, harmonic_mean_over_tasks
+from relay_verl.report.harmonic import adjusted_harmonic_mean, harmonic_mean_over_tasks
 
 TASKS = st.dictionaries(st.text(max_size=5), st.lists(st.booleans(), min_size=1, max_size=20), min_size=1, max_size=23)
 

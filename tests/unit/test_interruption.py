@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from relay_verl import ending, interruption
 from relay_verl.checkpoints.integrity import POINTER_FILE, kept_in, last_saved
+from relay_verl.jobs import interruption
 from relay_verl.pipeline.processes import ending_with
-from relay_verl.step_line import install, line_of_step
+from relay_verl.trainer import ending
+from relay_verl.trainer.step_line import install, line_of_step
 
 JOB = """
 import asyncio, signal, sys

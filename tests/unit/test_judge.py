@@ -19,15 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_verl.config import ConfigError
-from relay_verl.evaluation.agreement import agreement
-from relay_verl.evaluation.judge import API_KEY_ENV, MAX_BODY_BYTES, MAX_REPLY_CHARS, Judge, make_judge
-from relay_verl.evaluation.judge_prompt import make_messages, read_verdict, says_something
-from relay_verl.evaluation.judge_results import _answer_of, judge_results
-from relay_verl.evaluation.records import REFUSED, JudgeText, ResponseRecord, read_records, write_records
-from relay_verl.evaluation.results import MANIFEST, RESPONSES, VERDICTS
-from relay_verl.evaluation.verdicts import VerdictsBy, verdict_of
 from relay_verl.grading import MAX_ANSWER_CHARS, last_boxed
 from relay_verl.jobs import JobError
+from relay_verl.judging.agreement import agreement
+from relay_verl.judging.judge import API_KEY_ENV, MAX_BODY_BYTES, MAX_REPLY_CHARS, Judge, make_judge
+from relay_verl.judging.judge_results import _answer_of, judge_results
+from relay_verl.judging.prompt import make_messages, read_verdict, says_something
+from relay_verl.traces.records import REFUSED, JudgeText, ResponseRecord, read_records, write_records
+from relay_verl.traces.results import MANIFEST, RESPONSES, VERDICTS
+from relay_verl.traces.verdicts import VerdictsBy, verdict_of
 
 from .records_for_tests import record, student
 

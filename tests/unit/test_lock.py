@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from relay_verl import ending
 from relay_verl.checkpoints.lock import LOCK_FILE, check_free, hold, release
 from relay_verl.config import ConfigError
 from relay_verl.files import LockedError, lock
 from relay_verl.jobs.formats import JsonLines
 from relay_verl.jobs.store import JobError, JobStore
+from relay_verl.trainer import ending
 
 HOLDS = "import sys\nfrom pathlib import Path\nfrom relay_verl.files import lock\nheld = lock(Path(sys.argv[1]))\n"
 WAITS = HOLDS + "print('held', flush=True)\nsys.stdin.read()"

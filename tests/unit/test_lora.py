@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from relay_verl.catalog.adapter import count_adapter
-from relay_verl.catalog.memory import GIB, reference_term, training_phase, writing_phase
-from relay_verl.catalog.memory import Term as MemoryTerm
-from relay_verl.catalog.shapes import SHAPES, Shape
 from relay_verl.checkpoints.space import checkpoint_bytes
-from relay_verl.cluster import compose, compose_overrides
 from relay_verl.config import ConfigError
-from relay_verl.models import is_adapter
+from relay_verl.models.address import is_adapter
 from relay_verl.preflight import check_model_path
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.cpu_memory import cpu_terms
 from relay_verl.preflight.lora import check_lora
+from relay_verl.recipes.adapter import count_adapter
+from relay_verl.recipes.compose import compose, compose_overrides
+from relay_verl.recipes.memory import GIB, reference_term, training_phase, writing_phase
+from relay_verl.recipes.memory import Term as MemoryTerm
+from relay_verl.recipes.shapes import SHAPES, Shape
 
 # ---- what it takes ----
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from relay_verl.metrics import SampleStats, drop_sole_survivor, has_called, relay_metrics
+from relay_verl.trainer.metrics import SampleStats, drop_sole_survivor, has_called, relay_metrics
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
 
 

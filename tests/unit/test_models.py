@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from relay_verl.config import TeacherSettings
-from relay_verl.models import model_at, model_sha256
+from relay_verl.models.address import model_at, model_sha256
 
 
 def write_model(folder: Path, weights: bytes = b"weights") -> Path:

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from typer.testing import CliRunner
 
-from relay_verl.catalog.recipe import find_recipe
-from relay_verl.cli import app
-from relay_verl.cluster import compose, compose_overrides
+from relay_verl.cli.main import app
 from relay_verl.config import ConfigError
-from relay_verl.overrides import check_single_values, override, parse, quote
 from relay_verl.pipeline.processes import trainer_folders
+from relay_verl.recipes.compose import compose, compose_overrides
+from relay_verl.recipes.grammar import check_single_values, override, parse, quote
+from relay_verl.recipes.recipe import find_recipe
 
 NAMES = [
     "relay (copy)",

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from relay_verl.cli import app
+from relay_verl.cli.main import app
 from relay_verl.config import ConfigError
 from relay_verl.data.columns import ANSWERS, QUESTIONS
 from relay_verl.data.examples import read_columns

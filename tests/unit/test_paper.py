@@ -6,7 +6,7 @@ from decimal import ROUND_HALF_UP, Decimal
 import pytest
 
 from relay_verl.config import ConfigError
-from relay_verl.evaluation.paper import find_row, paper, rows
+from relay_verl.recipes.paper import find_row, paper, rows
 
 
 def rounded(values: list[float]) -> float:

@@ -23,9 +23,9 @@ from relay_verl.preflight import (
     check_recipe_was_found,
     check_teacher,
     compare_tokenizers,
-    models,
     recipe_names,
 )
+from relay_verl.preflight import model_checks as models
 
 from .tokenizers_for_tests import BPE_WORDS, bpe, make_bpe
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from relay_verl.cli import app
-from relay_verl.commands.quickstart import tiny_folder
+from relay_verl.cli.main import app
+from relay_verl.cli.quickstart import tiny_folder
 from relay_verl.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ def test_a_checkout_has_it() -> None:
 
 def test_a_wheel_has_it(installation: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from relay_verl.commands.quickstart import tiny_folder; folder = tiny_folder(); "
+        "import sys; from relay_verl.cli.quickstart import tiny_folder; folder = tiny_folder(); "
         "sys.path.insert(0, str(folder)); import quickstart; print(folder, callable(quickstart.run))"
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -40,7 +40,7 @@ def test_a_wheel_has_it(installation: Path, tmp_path: Path) -> None:
 
 
 def test_without_its_engine_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("relay_verl.preflight.installation.find_version", lambda package: None)
+    monkeypatch.setattr("relay_verl.preflight.install_checks.find_version", lambda package: None)
     monkeypatch.setenv("VERL_PLATFORM", "")
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     done = CliRunner().invoke(app, ["quickstart", "--out", str(tmp_path / "out")])

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from relay_verl import ray_start
-from relay_verl.cluster import compose
 from relay_verl.config import ConfigError
-from relay_verl.ray_start import LONGEST_SOCKET_PATH, RAYS_PART, explain, start_ray
+from relay_verl.models import ray_session as ray_start
+from relay_verl.models.ray_session import LONGEST_SOCKET_PATH, RAYS_PART, explain, start_ray
+from relay_verl.recipes.compose import compose
 
 LONG = "/tmp/" + "x" * 132
 

@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_verl.config import ConfigError
-from relay_verl.evaluation.paper import find_row, paper, rows
-from relay_verl.evaluation.report.conditions import benchmarks_table, conditions_table, names_of
-from relay_verl.evaluation.report.differences import differences_table
-from relay_verl.evaluation.report.document import Document, Table
-from relay_verl.evaluation.report.groups import Groups
-from relay_verl.evaluation.report.share_figure import share_figure
-from relay_verl.evaluation.report.write import make_document, write_report
-from relay_verl.evaluation.results import SUMMARY, find_results
-from relay_verl.evaluation.statistics import accuracy, difference, mix
-from relay_verl.evaluation.summary import write_summary
-from relay_verl.evaluation.words import condition_words, natural_policies
+from relay_verl.recipes.paper import find_row, paper, rows
+from relay_verl.report.conditions import benchmarks_table, conditions_table, names_of
+from relay_verl.report.differences import differences_table
+from relay_verl.report.document import Document, Table
+from relay_verl.report.groups import Groups
+from relay_verl.report.share_figure import share_figure
+from relay_verl.report.statistics import accuracy, difference, mix
+from relay_verl.report.summary import write_summary
+from relay_verl.report.write import make_document, write_report
+from relay_verl.traces.results import SUMMARY, find_results
+from relay_verl.traces.words import condition_words, natural_policies
 
 from .records_for_tests import alone, record
 from .test_report import TINY, answer, make, make_tiny_world, read

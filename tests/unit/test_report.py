@@ -10,23 +10,23 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from relay_verl.cli import app
+from relay_verl.cli.main import app
 from relay_verl.config import ConfigError
-from relay_verl.evaluation.paper import find_row, paper
-from relay_verl.evaluation.records import ResponseRecord, write_records
-from relay_verl.evaluation.report import write_report
-from relay_verl.evaluation.report.comparison import NOT_MEASURED
-from relay_verl.evaluation.report.cost import calls_table, judge_table, time_table
-from relay_verl.evaluation.report.directions import directions, directions_table, verdict
-from relay_verl.evaluation.report.document import Document, Picture, Section, Table, to_html, to_markdown
-from relay_verl.evaluation.report.drawing import draw, standalone
-from relay_verl.evaluation.report.figures import router_figure
-from relay_verl.evaluation.report.groups import Groups, group_results
-from relay_verl.evaluation.report.random_router import RouterComparison, our_comparison, paper_comparison, router_table
-from relay_verl.evaluation.report.tables import own_tables, paper_tables, teachers_lines, teachers_table
-from relay_verl.evaluation.report.write import make_document
-from relay_verl.evaluation.results import MANIFEST, RESPONSES, Result, find_results, read_result
-from relay_verl.evaluation.statistics import Estimate
+from relay_verl.recipes.paper import find_row, paper
+from relay_verl.report import write_report
+from relay_verl.report.comparison import NOT_MEASURED
+from relay_verl.report.cost import calls_table, judge_table, time_table
+from relay_verl.report.directions import directions, directions_table, verdict
+from relay_verl.report.document import Document, Picture, Section, Table, to_html, to_markdown
+from relay_verl.report.drawing import draw, standalone
+from relay_verl.report.figures import router_figure
+from relay_verl.report.groups import Groups, group_results
+from relay_verl.report.random_router import RouterComparison, our_comparison, paper_comparison, router_table
+from relay_verl.report.statistics import Estimate
+from relay_verl.report.tables import own_tables, paper_tables, teachers_lines, teachers_table
+from relay_verl.report.write import make_document
+from relay_verl.traces.records import ResponseRecord, write_records
+from relay_verl.traces.results import MANIFEST, RESPONSES, Result, find_results, read_result
 
 from .records_for_tests import alone, call, record
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from relay_verl.config import ConfigError
-from relay_verl.evaluation.records import write_records
-from relay_verl.evaluation.results import MANIFEST, RESPONSES, find_results, read_result
+from relay_verl.traces.records import write_records
+from relay_verl.traces.results import MANIFEST, RESPONSES, find_results, read_result
 
 from .records_for_tests import record
 

@@ -9,8 +9,8 @@ import pytest
 from relay_verl.config import TeacherSettings, read_settings
 from relay_verl.decoder import RelayDecoder
 from relay_verl.engines import EngineError, ScriptedEngine
-from relay_verl.metrics import SampleStats, relay_metrics
-from relay_verl.routing import pick_teacher, teachers_for
+from relay_verl.models.routing import pick_teacher, teachers_for
+from relay_verl.trainer.metrics import SampleStats, relay_metrics
 
 from .tokenizers_for_tests import ByteTokenizer
 

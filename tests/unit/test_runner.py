@@ -8,10 +8,10 @@ from omegaconf import OmegaConf
 
 from relay_verl.evaluation.benchmarks import BENCHMARKS, Questions
 from relay_verl.evaluation.job_spec import describe
-from relay_verl.evaluation.results import RESPONSES
 from relay_verl.evaluation.runner import Condition, Exam
 from relay_verl.jobs import Job, JobError, run_job
 from relay_verl.jobs.formats import JsonLines
+from relay_verl.traces.results import RESPONSES
 
 SAMPLINGS: list[tuple[str, float | None, dict[str, Any], str]] = [
     ("math-500", None, {"temperature": 0.0}, "greedy"),

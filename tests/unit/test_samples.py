@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from relay_verl import byproducts
 from relay_verl.config import ConfigError
-from relay_verl.evaluation.trace import read_responses
 from relay_verl.grading import Verdict
-from relay_verl.samples import RESOLUTION, SampleLog
+from relay_verl.jobs import byproducts
+from relay_verl.traces.collect import read_responses
+from relay_verl.trainer.sample_log import RESOLUTION, SampleLog
 from relay_verl.types import RelayStatus, RelayTrajectory, Segment
 
 from .tokenizers_for_tests import ByteTokenizer

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_verl.data.solvability import PassCount, num_needed
+from relay_verl.data.pass_counts import PassCount, num_needed
 
 from .generators_for_tests import SeededEngine, filter_job, run, write_questions
 

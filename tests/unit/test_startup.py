@@ -9,17 +9,22 @@ from omegaconf import OmegaConf
 from typer.testing import CliRunner
 
 import verl  # noqa: F401  isort: skip  (loads the plugin)
-from relay_verl.cli import app
+from relay_verl.cli.main import app
 from relay_verl.config import ConfigError, TeacherSettings
 from relay_verl.data.schema import to_row, write_parquet
+from relay_verl.models.launch import load_tokenizer
 from relay_verl.preflight import check_config, check_teacher
 from relay_verl.preflight.check import Doubt
-from relay_verl.preflight.checks import RECIPE
 from relay_verl.preflight.lengths import check_lengths
-from relay_verl.preflight.models import check_student_model, check_teacher_models, check_tokenizers, read_tokenizer
+from relay_verl.preflight.model_checks import (
+    check_student_model,
+    check_teacher_models,
+    check_tokenizers,
+    read_tokenizer,
+)
+from relay_verl.preflight.registry import RECIPE
 from relay_verl.preflight.trial import check_completions, check_prompts
 from relay_verl.preflight.trials import training_trial
-from relay_verl.teacher import load_tokenizer
 from relay_verl.tokenization import chat_ids
 
 from .tokenizers_for_tests import BPE_WORDS, make_bpe
@@ -364,7 +369,7 @@ def test_a_judge_that_says_nothing_is_refused_in_time(
 ) -> None:
     import time
 
-    from relay_verl.evaluation.judge import Judge
+    from relay_verl.judging.judge import Judge
     from relay_verl.preflight import commands
 
     monkeypatch.setattr(commands, "JUDGE_DEADLINE_S", 0.3)

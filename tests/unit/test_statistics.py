@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay_verl.evaluation import statistics
-from relay_verl.evaluation.consumption import cost, union_length
-from relay_verl.evaluation.records import ResponseRecord
-from relay_verl.evaluation.statistics import (
+from relay_verl.report import statistics
+from relay_verl.report.statistics import (
     Average,
     Measure,
     accuracy,
@@ -26,6 +24,8 @@ from relay_verl.evaluation.statistics import (
     pooled_call_ratio,
     t_quantile,
 )
+from relay_verl.traces.consumption import cost, union_length
+from relay_verl.traces.records import ResponseRecord
 
 from .records_for_tests import alone, call, record
 

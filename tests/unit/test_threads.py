@@ -7,10 +7,10 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from relay_verl import cluster
 from relay_verl.config import TeacherSettings
 from relay_verl.cpu import threads
-from relay_verl.ray_start import ray_options
+from relay_verl.models.ray_session import ray_options
+from relay_verl.recipes import compose as cluster
 
 CPU = Path(__file__).parents[2] / "recipes" / "relay" / "cpu.yaml"
 CORES = 8

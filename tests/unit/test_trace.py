@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_verl.cli import main
+from relay_verl.cli.main import main
 from relay_verl.config import ConfigError
-from relay_verl.evaluation.page import write_page
-from relay_verl.evaluation.pieces import make_pieces
-from relay_verl.evaluation.records import CallText, JudgeText, ResponseRecord, write_records
-from relay_verl.evaluation.results import MANIFEST, RESPONSES
-from relay_verl.evaluation.trace import read_responses, write_trace
+from relay_verl.traces.collect import read_responses, write_trace
+from relay_verl.traces.page import write_page
+from relay_verl.traces.pieces import make_pieces
+from relay_verl.traces.records import CallText, JudgeText, ResponseRecord, write_records
+from relay_verl.traces.results import MANIFEST, RESPONSES
 
 from .records_for_tests import alone, call, record, student, teacher
 

@@ -15,9 +15,9 @@ from ray.exceptions import RayTaskError
 
 from relay_verl.config import ConfigError
 from relay_verl.data import generate
-from relay_verl.data.filter import filtered_schema
 from relay_verl.data.generate import Source
 from relay_verl.data.schema import to_row, write_parquet
+from relay_verl.data.teacher_filter import filtered_schema
 from relay_verl.engines import EngineError, PermanentError
 from relay_verl.engines.ask import ask_within, describe
 from relay_verl.engines.verl_server import VerlServerEngine

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_verl.config import ConfigError
-from relay_verl.evaluation.records import REFUSED, UNCLEAR_REPLY, JudgeText, ResponseRecord, write_records
-from relay_verl.evaluation.results import MANIFEST, RESPONSES, VERDICTS, Result, read_result
-from relay_verl.evaluation.verdicts import VerdictsBy, check_verdicts, parse_verdicts_by, take_verdicts, verdict_of
+from relay_verl.traces.records import REFUSED, UNCLEAR_REPLY, JudgeText, ResponseRecord, write_records
+from relay_verl.traces.results import MANIFEST, RESPONSES, VERDICTS, Result, read_result
+from relay_verl.traces.verdicts import VerdictsBy, check_verdicts, parse_verdicts_by, take_verdicts, verdict_of
 
 from .records_for_tests import record
 

@@ -18,12 +18,12 @@ from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines import Generation, ScriptedEngine
 from relay_verl.engines.text_bridge import TextBridge
 from relay_verl.engines.verl_server import VerlServerEngine
-from relay_verl.evaluation.answerer import Answerer, Rules
 from relay_verl.evaluation.shared_tokenizer import vocabulary_of_writer
+from relay_verl.evaluation.worker import Answerer, Rules
+from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
 from relay_verl.protocol import format_call
 from relay_verl.tokenization import TokenBytes, encode_within
 from relay_verl.types import CallOutcome, RelayStatus
-from relay_verl.vocabulary import Vocabulary, read_vocabulary
 
 from .generators_for_tests import ChatTokenizer
 from .tokenizers_for_tests import ByteTokenizer, bpe, make_bpe, sentencepiece

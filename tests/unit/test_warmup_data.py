@@ -15,12 +15,12 @@ from relay_verl.config import ConfigError
 from relay_verl.data.generate import plan_filter, plan_warmup_data
 from relay_verl.data.report import report_filter, report_warmup
 from relay_verl.data.warmup import DrawnCall
-from relay_verl.data.warmup_dataset import WarmupDataset
-from relay_verl.data.warmup_samples import breaks_box
+from relay_verl.data.warmup_generator import breaks_box
 from relay_verl.grading.answers import last_boxed
 from relay_verl.jobs import JobError
 from relay_verl.protocol import find_calls, strip_calls
 from relay_verl.tokenization import TokenBytes
+from relay_verl.trainer.warmup_dataset import WarmupDataset
 
 from .generators_for_tests import ChatTokenizer, SeededEngine, filter_job, run, warmup_job, write_questions
 

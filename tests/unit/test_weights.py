@@ -13,7 +13,7 @@ from gguf import GGMLQuantizationType, GGUFWriter, quantize
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 from typer.testing import CliRunner
 
-from relay_verl.cli import app
+from relay_verl.cli.main import app
 from relay_verl.config import ConfigError
 from relay_verl.weights import PackagedModel, find_model, get_model, model_names
 from relay_verl.weights.catalog import PackagedModel as Model

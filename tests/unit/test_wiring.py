@@ -38,7 +38,7 @@ def config(**overrides: Any) -> Any:
         {
             "relay": {"teacher": {"path": "big"}, "filter": {"min_pass_rate": 0.5}},
             "data": {
-                "custom_cls": {"path": "pkg://relay_verl.data.solvable", "name": "TeacherSolvableDataset"},
+                "custom_cls": {"path": "pkg://relay_verl.trainer.datasets", "name": "TeacherSolvableDataset"},
                 "min_pass_rate": 0.5,
             },
             "distillation": {"enabled": False},
@@ -54,7 +54,7 @@ def config(**overrides: Any) -> Any:
                     "calculate_log_probs": True,
                     "agent": {
                         "default_agent_loop": "relay_agent",
-                        "agent_loop_manager_class": "relay_verl.rollout.RelayAgentLoopManager",
+                        "agent_loop_manager_class": "relay_verl.trainer.rollout_worker.RelayAgentLoopManager",
                     },
                 },
             },
@@ -68,7 +68,10 @@ def config(**overrides: Any) -> Any:
                 "v1": {
                     "trainer_mode": "sync",
                     "sampler": {
-                        "custom_sampler": {"path": "pkg://relay_verl.replay", "name": "RelayReplayBuffer"},
+                        "custom_sampler": {
+                            "path": "pkg://relay_verl.trainer.replay_buffer",
+                            "name": "RelayReplayBuffer",
+                        },
                         "sync_refill_failed_groups": False,
                     },
                 },
@@ -100,7 +103,7 @@ REFUSED = [
     ({"distillation.enabled": True}, "distillation.enabled=true", []),
     ({"trainer.use_v1": False}, "trainer.use_v1=false", []),
     ({f"{AGENT}.agent_loop_manager_class": None}, f"{AGENT}.agent_loop_manager_class=None",
-     ["relay_verl.rollout.RelayAgentLoopManager", "relay.max_calls=0"]),
+     ["relay_verl.trainer.rollout_worker.RelayAgentLoopManager", "relay.max_calls=0"]),
     ({f"{AGENT}.default_agent_loop": "single_turn_agent"}, f"{AGENT}.default_agent_loop=single_turn_agent",
      ["relay_agent"]),
     ({"reward.reward_manager.name": "naive"}, "reward.reward_manager.name=naive", ["relay"]),
@@ -118,7 +121,7 @@ REFUSED = [
      ["relay.reward.scenario_scope=batch", "RelayReplayBuffer"]),
     ({"relay.on_teacher_failure": "fail", f"{SAMPLER}.path": None}, f"{SAMPLER}.path=None",
      ["relay.on_teacher_failure=fail"]),
-    ({f"{SAMPLER}.name": "RelayReplayBufer"}, f"{SAMPLER}.path=pkg://relay_verl.replay name=RelayReplayBufer",
+    ({f"{SAMPLER}.name": "RelayReplayBufer"}, f"{SAMPLER}.path=pkg://relay_verl.trainer.replay_buffer name=RelayReplayBufer",
      ["cannot be loaded"]),
     ({"trainer.v1.sampler.sync_refill_failed_groups": True}, "trainer.v1.sampler.sync_refill_failed_groups=true", []),
     ({"trainer.v1.trainer_mode": "colocate_async"}, f"{SAMPLER}.name=RelayReplayBuffer",
@@ -172,9 +175,9 @@ def test_what_is_accepted(overrides: dict, num_warnings: int, why: str) -> None:
 
 
 MINE = """
-from relay_verl.replay import RelayReplayBuffer
-from relay_verl.reward_manager import RelayRewardManager
-from relay_verl.rollout import RelayAgentLoopManager
+from relay_verl.trainer.replay_buffer import RelayReplayBuffer
+from relay_verl.trainer.reward_manager import RelayRewardManager
+from relay_verl.trainer.rollout_worker import RelayAgentLoopManager
 
 class Buffer(RelayReplayBuffer): pass
 class Manager(RelayRewardManager): pass

@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 from ray import cloudpickle
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
-from relay_verl.cluster import check_references, compose, resolve
 from relay_verl.config import ConfigError
-from relay_verl.worker_environment import carried_variables, carry, key_variables, make_hook
+from relay_verl.models.worker_environment import carried_variables, carry, key_variables, make_hook
+from relay_verl.recipes.compose import check_references, compose, resolve
 
 SENT = {
     "RELAY_TINY_DIR": "/pair",

@@ -14,8 +14,8 @@ from hydra._internal.core_plugins import file_config_source
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from relay_verl import attention
 from relay_verl.cpu import threads
+from relay_verl.models import attention
 
 
 def recipes_folder() -> Path:
@@ -68,7 +68,7 @@ def refuse_unreadable(arguments: Sequence[str]) -> None:
     from hydra._internal.utils import get_args_parser
 
     from relay_verl.config import ConfigError
-    from relay_verl.overrides import check_single_values, parse
+    from relay_verl.recipes.grammar import check_single_values, parse
 
     parsed, _ = get_args_parser().parse_known_args(list(arguments))
     try:

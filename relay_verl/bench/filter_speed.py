@@ -1,0 +1,123 @@
+"""The teacher's filter, side by side: every sample, early stopping, and the plainest script that does the same.
+
+- filter: `relay-verl filter`'s job, every query sampled in full.
+- early stop: the same, no further than the verdict needs.
+- offline script: vLLM's offline engine gets all prompts in one batch, and a loop grades the answers.
+
+The models are started before the clock: the filter's teacher in Ray, the script's in this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from relay_verl.bench.timing import Way, time_rounds, to_markdown
+from relay_verl.config import ConfigError, read_settings
+from relay_verl.cpu.threads import engine_environment, share_cores
+from relay_verl.data.generate import Source, plan_filter
+from relay_verl.data.pass_counts import COLUMN, PassCount
+from relay_verl.data.truths import truth_of
+from relay_verl.grading import grade, kind_of
+from relay_verl.jobs import run_job
+from relay_verl.preflight.commands import check_generator
+from relay_verl.recipes.compose import template_of
+from relay_verl.tokenization import chat_ids
+
+
+def bench_filter(config: Any, source: Source, rounds: int) -> str:
+    """Time the three ways on the queries of `source`; gives the table and what the rounds did.
+
+    Raises:
+        ConfigError: the recipe's teacher is no model that can be started here.
+    """
+    from relay_verl.models.launch import start_teacher
+    from relay_verl.recipes.compose import ray_cluster, tokenizer_at
+
+    settings = read_settings(config.relay)
+    teacher = settings.only_teacher
+    path = teacher.path
+    if path is None:
+        raise ConfigError("relay.teacher.path: the benchmark starts the teacher itself; give a model")
+    tokenizer = tokenizer_at(config, path)
+    check_generator(plan_filter(config, source), source, tokenizer)
+    verdicts: dict[str, list[bool | None]] = {}
+
+    async def run(folder: Path, offline: Way) -> str:
+        group = await start_teacher(config, teacher, tokenizer)
+        assert group is not None
+
+        def way(name: str, stop_early: bool) -> Way:
+            async def work() -> list[int]:
+                out = folder / f"{name}.parquet"
+                for old in (out, out.with_name(f"{out.name}.manifest.json")):
+                    old.unlink(missing_ok=True)
+                job = plan_filter(config, source, stop_early=stop_early).job(group.engine, tokenizer)
+                await run_job(job, source.queries(), source.num_rows, out)
+                counts = pq.read_table(out, columns=[COLUMN])[COLUMN].to_pylist()
+                threshold = settings.filter.min_pass_rate
+                verdicts[name] = [PassCount.of(count).is_solvable(threshold) for count in counts]
+                return [count["num_tokens"] for count in counts]
+
+            return work
+
+        ways = {"filter": way("filter", False), "early stop": way("early stop", True), "offline script": offline}
+        timings = await time_rounds(ways, rounds)
+        same = sum(a == b for a, b in zip(verdicts["filter"], verdicts["early stop"], strict=True))
+        return (
+            f"{to_markdown(timings)}\n\n{rounds} rounds of {source.num_rows} queries x {settings.filter.num_samples} "
+            f"samples; early stopping gives the same verdict for {same} of {source.num_rows}."
+        )
+
+    share_cores(config, teacher.num_replicas)
+    for name, value in _engine_environment(config).items():
+        os.environ.setdefault(name, str(value))
+    with tempfile.TemporaryDirectory() as folder, ray_cluster(config, num_gpus=teacher.num_replicas):
+        return asyncio.run(run(Path(folder), _offline_script(config, path, tokenizer, source)))
+
+
+def _engine_environment(config: Any) -> Mapping[str, Any]:
+    """What the engine in Ray gets, for the one in this process."""
+    from omegaconf import OmegaConf
+
+    return engine_environment(OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars") or {})
+
+
+def _offline_script(config: Any, path: str, tokenizer: Any, source: Source) -> Way:
+    from vllm import LLM, SamplingParams
+
+    settings, rollout = read_settings(config.relay), config.actor_rollout_ref.rollout
+    teacher = settings.only_teacher
+    llm = LLM(
+        path,
+        dtype=rollout.dtype,
+        enforce_eager=rollout.enforce_eager,
+        max_model_len=rollout.max_model_len,
+        max_num_seqs=teacher.max_num_seqs,
+        tensor_parallel_size=teacher.tensor_parallel_size,
+        gpu_memory_utilization=teacher.gpu_memory_utilization,
+    )
+    sampling = SamplingParams(
+        n=settings.filter.num_samples,
+        **teacher.sampling(),
+        max_tokens=config.data.max_response_length,
+    )
+    template = template_of(config)
+
+    async def work() -> list[int]:
+        rows = [row for _, row in source.queries()]
+        prompts = [{"prompt_token_ids": chat_ids(tokenizer, row["prompt"], template)} for row in rows]
+        lengths = []
+        for row, answer in zip(rows, llm.generate(prompts, sampling, use_tqdm=False), strict=True):
+            for sample in answer.outputs:
+                grade(sample.text, truth_of(row["reward_model"]), kind_of(row.get("ability")))
+            lengths.append(sum(len(sample.token_ids) for sample in answer.outputs))
+        return lengths
+
+    return work

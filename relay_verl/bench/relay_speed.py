@@ -1,0 +1,119 @@
+"""Rollout speed, side by side on the same engines and prompts: relay, relay with a barrier, verl's single turn.
+
+Three ways to do the same work, in turn, round after round:
+
+- relay: every trajectory goes on by itself (`RelayAgentLoop`).
+- barrier: the same trajectories in lock-step: all wait for all at each turn, as the authors' release does.
+- single turn: verl's `SingleTurnAgentLoop` writes as many tokens as the relayed responses have, without a teacher.
+
+A request's seed is the same in all rounds and ways, so the work is too. Ratios are of wall-clock seconds, by round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from relay_verl.bench.timing import time_rounds, to_markdown
+from relay_verl.decoder import Relay, RelayDecoder
+from relay_verl.engines.base import TokenEngine
+from relay_verl.engines.resilience import GuardedEngine
+from relay_verl.engines.verl_server import VerlServerEngine
+from relay_verl.models.vocabulary import read_vocabulary
+from relay_verl.tokenization import chat_ids
+from relay_verl.types import RelayTrajectory
+
+
+async def run_in_lockstep(relays: Sequence[Relay]) -> list[RelayTrajectory]:
+    """Advance all relays by one turn at a time; nobody starts the next turn before all have ended this one."""
+    live = [aiter(relay) for relay in relays]
+    while live:
+        turns = await asyncio.gather(*(anext(turn, None) for turn in live))
+        live = [iterator for iterator, turn in zip(live, turns, strict=True) if turn is not None]
+    return [relay.trajectory() for relay in relays]
+
+
+def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mapping[str, Any]], rounds: int) -> str:
+    """Start both models and time the three ways on `rows`; gives the table and what the rounds did."""
+    from relay_verl.config import read_settings
+    from relay_verl.models.address import as_student, model_at
+    from relay_verl.preflight.commands import check_bench
+    from relay_verl.recipes.compose import ray_cluster, start_models, template_of, tokenizer_at, tokenizer_path_of
+
+    tokenizer_path = tokenizer_path_of(config, student)
+    tokenizer = tokenizer_at(config, tokenizer_path)
+    check_bench(rows, tokenizer, tokenizer_path, template_of(config))
+    vocabulary = read_vocabulary(student, tokenizer)
+
+    async def run() -> str:
+        settings = read_settings(config.relay)
+        models = {student: as_student(settings.teacher, student), teacher: model_at(teacher, settings.teacher)}
+        engines = await start_models(config, models, tokenizer)
+        decoder = RelayDecoder(
+            engines[student],
+            engines[teacher],
+            tokenizer,
+            settings.decoder_config(
+                config.data.max_response_length,
+                greedy=True,
+                vocab_size=vocabulary.size,
+                end_ids=vocabulary.end_ids,
+            ),
+        )
+        single_turn = single_turn_loop(config, engines[student], tokenizer)
+        template = template_of(config)
+        prompts = [chat_ids(tokenizer, row["prompt"], template) for row in rows]
+        samplings = [{"temperature": 1.0, "seed": seed} for seed in range(len(prompts))]
+        last: list[RelayTrajectory] = []
+
+        async def relay() -> list[int]:
+            last[:] = await asyncio.gather(
+                *(decoder.run(p, sampling=s) for p, s in zip(prompts, samplings, strict=True))
+            )
+            return [len(trajectory.response_ids) for trajectory in last]
+
+        async def barrier() -> list[int]:
+            relays = [decoder.stream(p, sampling=s) for p, s in zip(prompts, samplings, strict=True)]
+            return [len(trajectory.response_ids) for trajectory in await run_in_lockstep(relays)]
+
+        async def single() -> list[int]:
+            outputs = await asyncio.gather(
+                *(
+                    single_turn.run(
+                        {**s, "max_tokens": len(trajectory.response_ids), "ignore_eos": True},
+                        raw_prompt=[dict(message) for message in row["prompt"]],
+                    )
+                    for row, s, trajectory in zip(rows, samplings, last, strict=True)
+                )
+            )
+            return [len(output.response_ids) for output in outputs]
+
+        timings = await time_rounds({"relay": relay, "barrier": barrier, "single turn": single}, rounds)
+        num_calls = sum(trajectory.num_calls for trajectory in last)
+        num_teacher_tokens = sum(trajectory.num_teacher_tokens for trajectory in last)
+        return (
+            f"{to_markdown(timings)}\n\n{rounds} rounds of {len(rows)} responses with {num_calls} calls and "
+            f"{num_teacher_tokens} teacher tokens."
+        )
+
+    with ray_cluster(config, num_gpus=2):
+        return asyncio.run(run())
+
+
+def single_turn_loop(config: Any, engine: TokenEngine, tokenizer: Any) -> Any:
+    """verl's own loop on verl's client inside `engine`, which `relay_verl.recipes.compose.start_models` gave."""
+    from verl.experimental.agent_loop.agent_loop import DictConfigWrap
+    from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
+    from verl.utils.dataset.rl_dataset import get_dataset_class
+
+    served = engine.inner if isinstance(engine, GuardedEngine) else engine
+    assert isinstance(served, VerlServerEngine)
+    return SingleTurnAgentLoop(
+        trainer_config=DictConfigWrap(config),
+        server_manager=served.client,
+        tokenizer=tokenizer,
+        processor=None,
+        dataset_cls=get_dataset_class(config.data),
+        data_config=DictConfigWrap(config.data),
+    )

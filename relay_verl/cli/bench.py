@@ -1,0 +1,100 @@
+"""Measurements of speed; each compares its ways in one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from relay_verl.cli.options import TINY_RECIPE, ConfigDir, Data, Overrides, TinyRecipe, compose_recipe
+from relay_verl.cli.output import results_only
+from relay_verl.config import ConfigError, read_settings
+
+app = typer.Typer(no_args_is_help=True, help="Measure speed; each compares its ways in one run.")
+
+
+@app.command()
+def rollout(
+    recipe: TinyRecipe = None,
+    config_dir: ConfigDir = None,
+    student: Annotated[str | None, typer.Option(help="Student; the recipe's if not given.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Teacher; the recipe's if not given.")] = None,
+    num_responses: Annotated[int, typer.Option(min=1, help="Responses a round.")] = 128,
+    rounds: Annotated[int, typer.Option(min=1, help="Counted rounds.")] = 5,
+    overrides: Overrides = None,
+) -> None:
+    """Time training's responses: with calls, with all waiting for all at each call, and without a teacher."""
+    import pandas as pd
+
+    from relay_verl.bench.relay_speed import bench_rollout
+    from relay_verl.models.address import is_endpoint
+    from relay_verl.preflight import check_dataset
+    from relay_verl.preflight.commands import check_asked_model
+
+    config = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
+    student = student or config.actor_rollout_ref.model.path
+    if not student:
+        raise ConfigError("--student: the recipe names none while RELAY_STUDENT is not set; give one")
+    if is_endpoint(student):
+        raise ConfigError(f"--student: {student} is an endpoint; verl's single turn needs a folder or a hub id")
+    check_asked_model("--student", student)
+    teacher = teacher or read_settings(config.relay).only_teacher.path
+    if teacher is None:
+        raise ConfigError("--teacher: the recipe names none; give one")
+    check_asked_model("--teacher", teacher)
+    check_dataset(config, "train_files")
+    questions = pd.read_parquet(Path(config.data.train_files)).to_dict("records")
+    rows = [questions[index % len(questions)] for index in range(num_responses)]
+    with results_only():
+        text = bench_rollout(config, student, teacher, rows, rounds)
+    typer.echo(text)
+
+
+@app.command("eval")
+def bench_eval_(
+    student: Annotated[str, typer.Option(help="Student.")],
+    teacher: Annotated[str, typer.Option(help="Teacher.")],
+    recipe: TinyRecipe = None,
+    config_dir: ConfigDir = None,
+    benchmark: Annotated[str, typer.Option(help="Benchmark by name, or a file of your own.")] = "tiny",
+    source: Annotated[Path | None, typer.Option(help="Local copy of it.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only its first questions.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Counted rounds.")] = 5,
+    overrides: Overrides = None,
+) -> None:
+    """Time `relay-verl eval` against one response at a time and against batches that wait for each other."""
+    from relay_verl.bench.evaluation_speed import bench_eval
+    from relay_verl.evaluation.benchmarks import load_benchmark
+    from relay_verl.evaluation.own_benchmark import find_benchmarks
+    from relay_verl.evaluation.runner import Exam
+    from relay_verl.preflight.commands import check_asked_model
+
+    [chosen], own = find_benchmarks([benchmark])
+    exam = Exam({chosen.name: (chosen, load_benchmark(chosen, own.get(chosen.name, source), limit=limit))})
+    for option, path in (("--student", student), ("--teacher", teacher)):
+        check_asked_model(option, path)
+    config = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
+    with results_only():
+        text = bench_eval(config, student, teacher, exam, rounds)
+    typer.echo(text)
+
+
+@app.command("filter")
+def bench_filter_(
+    data: Data,
+    recipe: TinyRecipe = None,
+    config_dir: ConfigDir = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Counted rounds.")] = 3,
+    overrides: Overrides = None,
+) -> None:
+    """Time `relay-verl filter` against the plainest script that does the same, and with early stopping."""
+    from relay_verl.bench.filter_speed import bench_filter
+    from relay_verl.data.generate import Source
+    from relay_verl.preflight.commands import check_filters_models
+
+    config = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
+    check_filters_models(config)
+    with results_only():
+        text = bench_filter(config, Source.scan(data), rounds)
+    typer.echo(text)

@@ -1,0 +1,46 @@
+"""What becomes of a trained student's checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from relay_verl.cli.options import SHARE
+from relay_verl.config import ConfigError
+
+app = typer.Typer()
+
+DTYPES = ("auto", "bfloat16", "float32")
+
+
+@app.command("export", rich_help_panel=SHARE)
+def export_(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A global_step_N folder, or a run's folder: its newest whole one.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Hugging Face folder to write, with a model card.")],
+    dtype: Annotated[
+        str, typer.Option(help="Type of the weights: auto is the rollout engine's, else bfloat16 or float32.")
+    ] = "auto",
+    metrics: Annotated[
+        Path | None,
+        typer.Option(help="verl's metrics file (logger `file`), for the card: the step and its validation."),
+    ] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="Results folder of `relay-verl eval` on this student, for the card; repeatable."),
+    ] = None,
+    keep_adapter: Annotated[
+        bool,
+        typer.Option("--keep-adapter", help="Of a student under LoRA, write the PEFT adapter instead of merging it."),
+    ] = False,
+) -> None:
+    """Turn a checkpoint into a Hugging Face folder that vLLM, transformers and `relay-verl eval` load."""
+    from relay_verl.checkpoints.export import export
+
+    if dtype not in DTYPES:
+        raise ConfigError(f"--dtype {dtype}: allowed: {', '.join(DTYPES)}")
+    source = export(checkpoint, out, dtype=dtype, metrics=metrics, keep_adapter=keep_adapter, results=results or ())
+    typer.echo(f"{out} is {source}")

@@ -1,0 +1,189 @@
+"""Answers one question once: the decoder of training under a policy, the grader, and a judge if there is one.
+
+Invariants:
+
+- A record is of what was asked. A student or a teacher that fails ends the attempt with an EngineError; it never
+  becomes a response that the other one wrote alone.
+- A question that can never be answered (its prompt fills the context or cannot be rendered, an engine refuses it for
+  good) is a record with its cause at `error`: not completed, and wrong.
+- Whoever writes a whole response writes it under the benchmark's sampling and has `relay.rollout_timeout_s` for it, so
+  that the teacher alone and the random router are measured as the students they are compared with (paper 4.2, Table 1,
+  Figure 1). A teacher that answers calls keeps `relay.teacher`'s sampling and deadline, and is greedy with the student.
+- The grader and the judge read the response without its commands.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from relay_verl.config import RelaySettings
+from relay_verl.data.prompt_ids import prompt_ids_of
+from relay_verl.data.prompts import strip_wrapper
+from relay_verl.data.truths import truth_of, truth_text
+from relay_verl.decoder import RelayDecoder
+from relay_verl.engines.base import EngineError, PermanentError, TokenEngine
+from relay_verl.grading import Grader, kind_of
+from relay_verl.jobs.formats import Row
+from relay_verl.judging.judge import Judge
+from relay_verl.messages import content_text
+from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
+from relay_verl.policies import TeacherAlone, make_policy
+from relay_verl.seeds import derive_seed, sample_seed
+from relay_verl.tokenization import TokenBytes
+from relay_verl.traces.records import REFUSED, UNCLEAR_REPLY, ResponseRecord
+from relay_verl.types import RelayStatus, RelayTrajectory
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How responses come about, whoever writes them."""
+
+    condition: str
+    """What tables call it."""
+    policy: str
+    """See `relay_verl.policies`."""
+    settings: RelaySettings
+    """What calls may cost and how long they may take."""
+    max_tokens: int
+    """Most tokens of a response."""
+    max_context: int | None
+    """Most tokens of prompt and response together, of which a long prompt leaves fewer; None: no limit."""
+    template: Mapping[str, Any]
+    """Arguments of the chat template."""
+    seed: int
+    """Of all that is drawn."""
+
+
+class Answerer:
+    """Writes and judges responses; can be sent to a Ray worker.
+
+    Args:
+        student, teacher: who writes; None where the policy needs none.
+        tokenizer: both models'.
+        rules: under which rules.
+        judge: gives a second verdict on every response.
+        vocabulary: that of the model that writes; of unknown size if None.
+    """
+
+    def __init__(
+        self,
+        student: TokenEngine | None,
+        teacher: TokenEngine | None,
+        tokenizer: Any,
+        rules: Rules,
+        judge: Judge | None = None,
+        vocabulary: Vocabulary | None = None,
+    ):
+        vocabulary = vocabulary or read_vocabulary(None, tokenizer)
+        writer = student or teacher
+        assert writer is not None
+        # a response that its teacher fails ends there; `process` decides whether it is asked for again
+        settings = replace(rules.settings, on_teacher_failure="drop")
+        # greedy for pass@1, sampled where a benchmark says so; a teacher that answers calls follows the student
+        configs = {
+            is_greedy: settings.decoder_config(
+                rules.max_tokens, greedy=is_greedy, vocab_size=vocabulary.size, end_ids=vocabulary.end_ids
+            )
+            for is_greedy in (True, False)
+        }
+        # a teacher that writes the whole response is one more student: nothing of `relay.teacher` bounds it
+        whole = replace(configs[False], teacher_sampling={}, teacher_timeout_s=settings.rollout_timeout_s)
+        self._decoders = {
+            is_greedy: RelayDecoder(writer, teacher, tokenizer, config) for is_greedy, config in configs.items()
+        }
+        self._teacher_alone = RelayDecoder(writer, teacher, tokenizer, whole)
+        self._tokenizer = tokenizer
+        self._tokens = TokenBytes(tokenizer)
+        self._rules = rules
+        self._judge = judge
+        self._grader = Grader()
+
+    async def process(self, query: Row) -> Row:
+        """The record of one sample, as JSON.
+
+        Args:
+            query: {row: in verl's schema, sample: its number, sampling: under vLLM's names}.
+
+        Raises:
+            EngineError: a model could not answer; asked again it may.
+        """
+        row, sample = query["row"], query["sample"]
+        rules, id, benchmark = self._rules, str(row["extra_info"]["id"]), str(row["data_source"])
+        started_at, started = time.time(), time.monotonic()
+        trajectory = await self._write(row, (benchmark, id, sample), query["sampling"])
+        if trajectory.status is not RelayStatus.COMPLETED and not trajectory.is_refused:
+            who = "teacher: " if trajectory.status is RelayStatus.TEACHER_FAILED else ""
+            raise EngineError(f"{who}{trajectory.error}")
+        latency_s = time.monotonic() - started
+        truth, question = truth_of(row["reward_model"]), strip_wrapper(content_text(row["prompt"][-1]["content"]) or "")
+        text = self._tokenizer.decode(trajectory.response_ids, skip_special_tokens=True)
+        verdict = await self._grader.grade_async(text, truth, kind_of(row.get("ability")))
+        record = ResponseRecord.of(
+            trajectory,
+            verdict,
+            condition=rules.condition,
+            benchmark=benchmark,
+            id=id,
+            sample=sample,
+            question=question,
+            ground_truth=truth_text(truth),
+            task=task_of(row),
+            judge=await self._judge.judge(question, verdict.answer, truth_text(truth)) if self._judge else None,
+            started_at=started_at,
+            latency_s=latency_s,
+            join=self._tokens.join,
+        )
+        return record.to_dict()
+
+    async def _write(self, row: Row, name: tuple[str, str, int], sampling: Mapping[str, Any]) -> RelayTrajectory:
+        """The response called `name`; an empty one that is refused where no engine needs to be asked."""
+        rules = self._rules
+        try:
+            prompt_ids = prompt_ids_of(self._tokenizer, row, rules.template)
+        except PermanentError as error:
+            return RelayTrajectory([], [], RelayStatus.STUDENT_FAILED, error=str(error), is_refused=True)
+        room = rules.max_tokens if rules.max_context is None else rules.max_context - len(prompt_ids)
+        if room < 1:
+            cause = f"the prompt fills the context: {len(prompt_ids)} of {rules.max_context} tokens"
+            return RelayTrajectory(prompt_ids, [], RelayStatus.STUDENT_FAILED, error=cause, is_refused=True)
+        is_greedy = sampling.get("temperature") == 0
+        seeds = [{} if is_greedy else sample_seed(rules.seed, who, *name) for who in ("student", "teacher")]
+        # one object a response: the router draws here who writes it
+        policy = make_policy(rules.policy, derive_seed(rules.seed, "policy", *name))
+        is_teachers = isinstance(policy, TeacherAlone)
+        decoder = self._teacher_alone if is_teachers else self._decoders[is_greedy]
+        return await decoder.run(
+            prompt_ids,
+            sampling={**sampling, **seeds[0]},
+            teacher_sampling={**sampling, **seeds[1]} if is_teachers else seeds[1],
+            policy=policy,
+            max_response_tokens=room,
+        )
+
+
+def task_of(row: Row) -> str | None:
+    """The task of a benchmark that a row belongs to, at `extra_info.task`; None if it does not say."""
+    task = (row.get("extra_info") or {}).get("task")
+    return None if task in (None, "") else str(task)
+
+
+def to_records(query: Row, record: Row) -> list[Row]:
+    """The output's row of a query."""
+    return [record]
+
+
+def missing_verdict(record: Row) -> str | None:
+    """Why the judge, which was asked, gave no reply to a record, as JSON; None if it did, or was not asked."""
+    judge = record["judge"]
+    if judge is None or judge["is_correct"] is not None or judge["error"] == UNCLEAR_REPLY:
+        return None
+    return None if judge["error"].startswith(REFUSED) else str(judge["error"])
+
+
+def count_tokens(record: Row) -> dict[str, int]:
+    """What each model wrote of a record, as JSON."""
+    num_teacher_tokens = record["num_teacher_tokens"]
+    return {"student": record["num_tokens"] - num_teacher_tokens, "teacher": num_teacher_tokens}

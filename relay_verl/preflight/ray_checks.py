@@ -1,0 +1,168 @@
+"""The checks that need Ray: the cluster can be joined, has room, and every node of it can take part."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from relay_verl import cpu
+from relay_verl.config import ConfigError, read_settings
+from relay_verl.models.launch import suffix_of
+from relay_verl.models.ray_session import start_ray
+from relay_verl.models.reservation import reserve
+from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.cpu_memory import GB, check_cpu_memory, cpu_terms
+from relay_verl.preflight.model_checks import is_local
+from relay_verl.preflight.placement import Node, check_room
+from relay_verl.preflight.probe import Answer, ask_nodes, expected, fault_of
+
+SETTLE_S = 5.0
+"""Seconds that resources may take to be reported as free, after who held them ended."""
+
+
+class Cluster:
+    """The Ray cluster of a run. What it is asked for is asked once."""
+
+    def __init__(self, config: Any):
+        self.config = config
+
+    def join(self, **changes: Any) -> str:
+        """Start Ray as verl's trainer does it, or join what runs.
+
+        Raises:
+            ConfigError: one line on why that fails.
+        """
+        import ray
+
+        start_ray(self.config, **changes)
+        return f"Ray {ray.__version__} on Python {platform.python_version()}, {len(self.alive)} node(s)"
+
+    @cached_property
+    def alive(self) -> list[dict[str, Any]]:
+        """Ray's description of each node that is alive."""
+        import ray
+
+        return [node for node in ray.nodes() if node["Alive"]]
+
+    def free(self) -> list[Node]:
+        """What nobody holds now, by node."""
+        import ray
+        from verl.plugin.platform.platform_manager import get_platform
+
+        resource = get_platform().ray_resource_name()
+        available = ray._private.state.available_resources_per_node()  # as verl's resource pools look at it
+        found = [(node, available.get(node["NodeID"], {})) for node in self.alive]
+        return [
+            Node(
+                node["NodeID"],
+                node["NodeManagerAddress"],
+                has.get(resource, 0.0),
+                has.get("CPU", 0.0),
+                frozenset(node["Resources"]),
+            )
+            for node, has in found
+        ]
+
+    @cached_property
+    def answers(self) -> list[tuple[dict[str, Any], Answer]]:
+        """Each node that can run anything, with what a worker finds there."""
+        nodes = [node for node in self.alive if node["Resources"].get("CPU") or node["Resources"].get("GPU")]
+        answers = ask_nodes([node["NodeID"] for node in nodes], [path for _, path in local_models(self.config)])
+        return [(node, answers[node["NodeID"]]) for node in nodes]
+
+
+def local_models(config: Any) -> list[tuple[str, str]]:
+    """The models of a composed config that are folders: key and path."""
+    found = [("actor_rollout_ref.model.path", config.actor_rollout_ref.model.path)]
+    node = OmegaConf.select(config, "relay")
+    if node is not None and (settings := read_settings(node)).needs_teacher:
+        found += [(f"{key}.path", teacher.path) for key, teacher in settings.active_teachers.items()]
+    return [(key, path) for key, path in found if path and "://" not in path and is_local(path)]
+
+
+def check_ray(config: Any, cluster: Cluster) -> str:
+    """Ray starts, or the cluster can be joined."""
+    return cluster.join()
+
+
+def check_placement(config: Any, cluster: Cluster) -> str:
+    """The trainer and the teacher find GPUs, and verl's actors CPUs."""
+    settings = read_settings(config.relay)
+    return _settled(lambda: check_room(config, settings, cluster.free()))
+
+
+def check_teacher_nodes(config: Any, cluster: Cluster) -> str:
+    """The teachers that are to have nodes of their own get them, before the trainer takes any."""
+    settings, names = read_settings(config.relay), []
+    for index, teacher in enumerate(settings.active_teachers.values() if settings.needs_teacher else ()):
+        reserve(teacher, config.trainer.n_gpus_per_node, name=suffix_of(index))
+        names += [teacher.node_resource] if teacher.node_resource else []
+    return f"reserved: {', '.join(names)}" if names else "wherever GPUs are free"
+
+
+def check_workers(config: Any, cluster: Cluster) -> str:
+    """A worker on every node loads the plugin in the same versions."""
+    ours = expected()
+    for node, answer in cluster.answers:
+        fault = fault_of(answer, ours, has_gpus=bool(node["Resources"].get("GPU")))
+        if fault:
+            raise ConfigError(f"Ray node {node['NodeManagerAddress']}: {fault}")
+    return f"the plugin is loaded on {len(cluster.answers)} node(s), with the versions of this process"
+
+
+def check_models_there(config: Any, cluster: Cluster) -> str:
+    """A model that is a folder is one on every node."""
+    models = local_models(config)
+    for node, answer in cluster.answers:
+        for key, path in models:
+            if path in answer["missing"]:
+                raise ConfigError(
+                    f"{key}: {path} does not exist on the Ray node {node['NodeManagerAddress']}; use a disk that all "
+                    "nodes share, copy it to the same place there, or give a hub id"
+                )
+    return f"{len(models)} folder(s) on {len(cluster.answers)} node(s)"
+
+
+def check_memory(config: Any, cluster: Cluster) -> str:
+    """Shared memory for weights and objects; on CPU also memory for both models."""
+    key = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
+    bucket = OmegaConf.select(config, key) * 2**20 * config.trainer.n_gpus_per_node
+    terms = cpu_terms(config) if cpu.is_chosen() else {}
+    doubts, found = [], []
+    for node, answer in cluster.answers:
+        where = f"Ray node {node['NodeManagerAddress']}"
+        if answer["shm"]:
+            total, free = answer["shm"]
+            if cpu.is_chosen() and free < bucket:
+                raise ConfigError(
+                    f"{where}: /dev/shm has {free / GB:.2f} GB free, and weights travel through {bucket / GB:.2f} GB "
+                    f"of it: make it larger (docker's --shm-size), or lower {key}"
+                )
+            if total < GB:
+                doubts.append(
+                    f"{where}: /dev/shm has {total / GB:.2f} GB, where Ray keeps objects and NCCL its buffers: 1 GB or "
+                    "more is better (docker's --shm-size)"
+                )
+        if answer["memory"]:
+            free, total = answer["memory"]
+            if doubt := check_cpu_memory(terms, where, free, total):
+                doubts.append(doubt)
+            found.append(f"{node['NodeManagerAddress']} {free / GB:.0f} of {total / GB:.0f} GB free")
+    return Doubt("; ".join(doubts)) if doubts else "; ".join(found)
+
+
+def _settled(check: Callable[[], str]) -> str:
+    """A check that may fail only for a moment: Ray reports what is free with a delay."""
+    end = time.monotonic() + SETTLE_S
+    while True:
+        try:
+            return check()
+        except ConfigError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.25)

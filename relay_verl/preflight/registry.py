@@ -1,0 +1,153 @@
+"""What is checked, in its order: the same lists before a training and in `relay-verl doctor`.
+
+A check that is one more line here runs in both.
+"""
+
+from __future__ import annotations
+
+from relay_verl.checkpoints.lock import check_free
+from relay_verl.checkpoints.resume import check_resume, check_sft_resume
+from relay_verl.config import read_settings
+from relay_verl.preflight.attention_checks import check_attention
+from relay_verl.preflight.check import Check
+from relay_verl.preflight.config_checks import (
+    check_batch_sizes,
+    check_declared_gpus,
+    check_micro_batch_sizes,
+    check_platform,
+    check_recipe_was_found,
+    check_replica_gpus,
+    check_settings,
+    check_sft_platform,
+)
+from relay_verl.preflight.contradictions import check_contradictions
+from relay_verl.preflight.counts import check_num_rows, check_validation_rows, check_warmup_rows
+from relay_verl.preflight.cpu_memory import check_bucket
+from relay_verl.preflight.data_checks import check_data_sources, check_dataset, check_warmup_data
+from relay_verl.preflight.install_checks import (
+    check_engine,
+    check_packages,
+    check_plugin,
+    check_python,
+    check_search_path,
+)
+from relay_verl.preflight.lengths import check_lengths
+from relay_verl.preflight.loggers import check_loggers
+from relay_verl.preflight.lora import check_lora
+from relay_verl.preflight.machine import check_disk, check_own_gpus, check_ports
+from relay_verl.preflight.model_checks import check_model, check_student_model, check_teacher_models, check_tokenizers
+from relay_verl.preflight.ray_checks import (
+    check_memory,
+    check_models_there,
+    check_placement,
+    check_ray,
+    check_teacher_nodes,
+    check_workers,
+)
+from relay_verl.preflight.student import check_student_given, check_student_size, check_warmed_up
+from relay_verl.preflight.trials import check_training_completions, check_training_prompts
+from relay_verl.preflight.wiring import (
+    check_agent_loop,
+    check_dataset_class,
+    check_groups,
+    check_replay_buffer,
+    check_reward_manager,
+    check_teacher_tokens,
+    check_trainer,
+)
+from relay_verl.recipes.compose import check_references
+from relay_verl.recipes.overrides import check_recipe_choice
+
+INSTALLATION = (
+    Check("Python", check_python),
+    Check("packages", check_packages),
+    Check("plugin", check_plugin, after=("packages",)),
+    Check("Hydra's search path", check_search_path),
+)
+"""Of no argument."""
+
+RECIPE = (
+    Check("recipe", check_recipe_was_found),
+    Check("recipe's own keys", check_recipe_choice),
+    Check("relay settings", check_settings),
+    Check("references", check_references, after=("relay settings",)),
+    Check("student given", check_student_given, after=("relay settings",)),
+    Check("student's size", check_student_size, after=("student given",)),
+    Check("contradictions", check_contradictions),
+    Check("platform", check_platform),
+    Check("trainer", check_trainer),
+    Check("agent loop", check_agent_loop, after=("relay settings",)),
+    Check("reward manager", check_reward_manager),
+    Check("replay buffer", check_replay_buffer, after=("relay settings",)),
+    Check("teacher's tokens", check_teacher_tokens, after=("relay settings",)),
+    Check("batch sizes", check_batch_sizes),
+    Check("micro-batches", check_micro_batch_sizes, after=("batch sizes",)),
+    Check("groups", check_groups, after=("relay settings", "batch sizes")),
+    Check(
+        "GPUs declared",
+        lambda config: check_declared_gpus(config, read_settings(config.relay)),
+        after=("relay settings",),
+    ),
+    Check("teacher's GPUs", check_replica_gpus, after=("relay settings",)),
+    Check("training data", lambda config: check_dataset(config, "train_files")),
+    Check("validation data", lambda config: check_dataset(config, "val_files")),
+    Check(
+        "data sources",
+        lambda config: check_data_sources(config, read_settings(config.relay)),
+        after=("relay settings", "training data", "validation data"),
+    ),
+    Check("dataset class", check_dataset_class),
+    Check("rows", check_num_rows, after=("training data", "batch sizes")),
+    Check("validation rows", check_validation_rows, after=("validation data",)),
+    Check("loggers", check_loggers),
+    Check("student", check_student_model, after=("student given",)),
+    Check("student's warm-up", check_warmed_up, after=("student",)),
+    Check("weights' way to vLLM", check_bucket, after=("student",)),
+    Check("LoRA", check_lora, after=("student",)),
+    Check("teacher", check_teacher_models, after=("relay settings",)),
+    Check("tokenizers", check_tokenizers, after=("relay settings", "student", "teacher")),
+    Check("prompts", check_training_prompts, after=("training data", "validation data", "tokenizers")),
+    Check("lengths", check_lengths, after=("prompts", "rows")),
+    Check("endpoints' answers", check_training_completions, after=("prompts",)),
+    Check("checkpoint folder", check_free),
+    Check("checkpoint", check_resume, after=("training data", "student", "teacher")),
+)
+"""Of the composed config of a GRPO recipe."""
+
+MACHINE = (
+    Check("vLLM", check_engine, after=("platform",)),
+    Check("attention", check_attention, after=("platform",)),
+    Check("ports", check_ports),
+    Check("disk", check_disk, after=("student",)),
+)
+"""Of the same, about where it starts."""
+
+CLUSTER = (
+    Check("Ray", check_ray, after=("recipe", "platform", "packages", "ports")),
+    Check("GPUs and CPUs", check_placement, after=("Ray", "relay settings", "batch sizes", "teacher's GPUs")),
+    Check("teacher's nodes", check_teacher_nodes, after=("GPUs and CPUs",)),
+    Check("Ray workers", check_workers, after=("Ray", "relay settings")),
+    Check("models on the nodes", check_models_there, after=("Ray workers", "student", "teacher")),
+    Check("memory", check_memory, after=("Ray workers",)),
+)
+"""Of the same and the `Cluster`."""
+
+WARMUP = (
+    Check("recipe's own keys", check_recipe_choice),
+    Check("platform", check_sft_platform),
+    Check("student", lambda config: check_model("model.path", config.model.path)),
+    Check("LoRA", check_lora, after=("student",)),
+    Check("warm-up's data", check_warmup_data),
+    Check("rows", check_warmup_rows, after=("warm-up's data",)),
+    Check("checkpoint folder", check_free),
+    Check("checkpoint", check_sft_resume),
+    Check("loggers", check_loggers),
+    Check("attention", check_attention, after=("platform",)),
+)
+"""Of the composed config of a warm-up recipe, for verl's SFT trainer."""
+
+WARMUP_MACHINE = (
+    Check("disk", check_disk),
+    Check("GPUs", check_own_gpus, after=("platform",)),
+)
+"""Of the same, about where it starts; verl's SFT trainer runs without Ray."""

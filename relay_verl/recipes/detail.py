@@ -1,0 +1,93 @@
+"""One recipe in full: description, the paper's numbers, command, estimate with its arithmetic, and what it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from relay_verl.recipes.composed import Difference
+from relay_verl.recipes.estimate import Estimate, estimate
+from relay_verl.recipes.memory import GIB, GPUS, Engine, Term
+from relay_verl.recipes.paper import paper
+from relay_verl.recipes.recipe import Recipe, is_warm_up
+
+
+def describe(recipe: Recipe, config: Any) -> str:
+    """What the recipe is, what it is about, the paper's numbers, and how it is run.
+
+    Args:
+        recipe: the recipe.
+        config: composed over verl's defaults.
+    """
+    lines = [recipe.name, recipe.description]
+    if recipe.parent is not None:
+        lines.append(f"variant of {recipe.parent}, about {', '.join(recipe.keys)}")
+    if (row := recipe.row) is not None:
+        lines.append(f"row: {row.name}: {row.size_title}, {row.title}")
+        titles = {name: benchmark.title for name, benchmark in paper().benchmarks.items()}
+        for entry in paper().entries:
+            if entry.row == row.name:
+                values = (
+                    f"{titles.get(name, name.replace('_', ' '))} {value:g}" for name, value in entry.values.items()
+                )
+                note = f" ({entry.policy or entry.teacher})" if entry.policy or entry.teacher else ""
+                lines.append(f"paper, {entry.table}{note}: {', '.join(values)}")
+    return "\n".join([*lines, f"command: {command_of(recipe, config)}"])
+
+
+def command_of(recipe: Recipe, config: Any) -> str:
+    """What runs it."""
+    platform = "VERL_PLATFORM=cpu " if config.trainer.device == "cpu" else ""
+    if is_warm_up(recipe):
+        start = f"torchrun --standalone --nproc_per_node={config.trainer.n_gpus_per_node}"
+        return f"{platform}{start} -m verl.trainer.sft_trainer +recipe={recipe.name}"
+    return f"{platform}python -m verl.trainer.main_ppo +recipe={recipe.name}"
+
+
+def explain(config: Any) -> str:
+    """The estimate on each size of GPU, term by term, in GiB."""
+    sized = {name: estimate(config, gib) for name, gib in GPUS.items()}
+    first = next(iter(sized.values()))
+    trainer = f"trainer {first.num_trainer_gpus}, teacher {first.num_teacher_gpus}"
+    if first.is_cpu:
+        return f"GPUs: none; it trains on CPU (to Ray, logical GPUs: {trainer})"
+    lines = [f"GPUs: {trainer}"]
+    for name in first.unknown:
+        lines.append(f"{name}: unknown shape; its part is not counted (a folder with a config.json would tell)")
+    if not first.phases and first.teacher is None:
+        return "\n".join(lines)
+    lines.append("Memory of a GPU, an estimate, in GiB:")
+    for name, found in sized.items():
+        verdict = "unknown" if found.unknown else "fits" if found.fits else "does not fit"
+        lines.append(f"a GPU of {name} ({found.gpu_gib:g} for programs): {verdict}")
+        lines += _details(found)
+    if first.host is not None:
+        lines.append("beside it, in host memory:")
+        lines.append(_line(first.host))
+    return "\n".join(lines)
+
+
+def _details(found: Estimate) -> list[str]:
+    lines = []
+    for phase in found.phases:
+        lines.append(f"  a trainer's GPU {phase.name}: {phase.gib:.1f}")
+        lines += [_line(term) for term in phase.terms]
+    for who, engine in (("the student's vLLM", found.student), ("a teacher's GPU", found.teacher)):
+        if engine is not None:
+            lines.append(f"  {who}: {engine.share.num_bytes / GIB:.1f}, of which {_cache(engine)}")
+            lines += [_line(term) for term in (engine.share, engine.weights, engine.workspace)]
+    return lines
+
+
+def _cache(engine: Engine) -> str:
+    room = f"{engine.cache_gib:.1f} for the KV cache: {engine.num_tokens:,} tokens of {engine.token_bytes / 1024:g} KiB"
+    return room if engine.fits else f"{room}, less than one sequence of {engine.max_model_len:,}"
+
+
+def _line(term: Term) -> str:
+    return f"    {term.num_bytes / GIB:6.1f}  {term.name}: {term.arithmetic}"
+
+
+def list_differences(found: Sequence[Difference], against: str) -> str:
+    """The keys that differ, one a line; `+` is new and `-` gone."""
+    return "\n".join([f"Against {against}, {len(found)} keys:", *map(str, found)])

@@ -1,0 +1,109 @@
+"""What a composed recipe needs: its GPUs, and whether a GPU of a given size holds its part of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from relay_verl.config import read_settings
+from relay_verl.models.address import student_of
+from relay_verl.recipes.compose import num_gpus_of
+from relay_verl.recipes.memory import (
+    Engine,
+    Phase,
+    Term,
+    reference_term,
+    tokens_of_micro_batch,
+    training_phase,
+    update_phase,
+    vllm_engine,
+    writing_phase,
+)
+from relay_verl.recipes.shapes import shape_of
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A recipe on GPUs of one size."""
+
+    gpu_gib: float
+    """GiB of a GPU."""
+    num_trainer_gpus: int
+    num_teacher_gpus: int
+    """0 without a teacher, or with one at an endpoint."""
+    phases: tuple[Phase, ...] = ()
+    """What one of the trainer's GPUs holds, phase by phase."""
+    student: Engine | None = None
+    """The student's vLLM."""
+    teacher: Engine | None = None
+    """Of several teachers the one with the least room for its cache."""
+    host: Term | None = None
+    """Host memory a GPU beside it."""
+    unknown: tuple[str, ...] = ()
+    """Models whose shape is not known, so that their part is missing here."""
+    is_cpu: bool = False
+    """Trains on CPU: its GPUs are Ray's logical ones, and nothing is counted."""
+
+    @property
+    def peak_gib(self) -> float:
+        """The largest phase of a trainer's GPU."""
+        return max((phase.gib for phase in self.phases), default=0.0)
+
+    @property
+    def fits(self) -> bool:
+        """Whether all that is known fits."""
+        engines = [engine for engine in (self.student, self.teacher) if engine is not None]
+        return self.peak_gib <= self.gpu_gib and all(engine.fits for engine in engines)
+
+
+def estimate(config: Any, gpu_gib: float) -> Estimate:
+    """The estimate of a composed config, a GRPO or a warm-up recipe's.
+
+    Args:
+        config: composed over verl's defaults.
+        gpu_gib: GiB of a GPU.
+    """
+    num_gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    is_cpu = config.trainer.device == "cpu"
+    if "actor_rollout_ref" not in config:
+        return _warm_up(config, gpu_gib, num_gpus, is_cpu)
+    settings = read_settings(config.relay)
+    teachers = [each for each in settings.active_teachers.values() if each.path] if settings.needs_teacher else []
+    num_teacher_gpus = num_gpus_of(teachers)
+    if is_cpu:
+        return Estimate(gpu_gib, num_gpus, num_teacher_gpus, is_cpu=True)
+    parts = config.actor_rollout_ref
+    length = int(parts.rollout.max_model_len or config.data.max_prompt_length + config.data.max_response_length)
+    phases: tuple[Phase, ...] = ()
+    student = host = None
+    unknown, engines = [], []
+    address = student_of(config)
+    if (shape := shape_of(address)) is None:
+        unknown.append(str(address))
+    else:
+        tensor_parallel = parts.rollout.tensor_model_parallel_size
+        student = vllm_engine(shape, parts.rollout.gpu_memory_utilization, tensor_parallel, length, gpu_gib)
+        phases = (
+            writing_phase(shape, parts.actor.fsdp_config, parts.model, num_gpus, student.share),
+            training_phase(shape, parts.actor.fsdp_config, parts.model, num_gpus, tokens_of_micro_batch(config)),
+            update_phase(shape, parts.actor.fsdp_config, parts.model, num_gpus),
+        )
+        host = reference_term(config, shape, num_gpus)
+    for given in teachers:
+        if (shape := shape_of(given.path)) is None:
+            unknown.append(str(given.path))
+        else:
+            share, tensor_parallel = given.gpu_memory_utilization, given.tensor_parallel_size
+            engines.append(vllm_engine(shape, share, tensor_parallel, length, gpu_gib))
+    teacher = min(engines, key=lambda engine: engine.cache_gib, default=None)
+    return Estimate(gpu_gib, num_gpus, num_teacher_gpus, phases, student, teacher, host, tuple(unknown))
+
+
+def _warm_up(config: Any, gpu_gib: float, num_gpus: int, is_cpu: bool) -> Estimate:
+    shape = shape_of(config.model.path)
+    if is_cpu or shape is None:
+        unknown = () if is_cpu else (str(config.model.path),)
+        return Estimate(gpu_gib, num_gpus, 0, unknown=unknown, is_cpu=is_cpu)
+    num_tokens = max(int(config.data.max_token_len_per_gpu), int(config.data.max_length))
+    phase = training_phase(shape, config.engine, config.model, num_gpus, num_tokens)
+    return Estimate(gpu_gib, num_gpus, 0, (phase, update_phase(shape, config.engine, config.model, num_gpus)))

@@ -1,0 +1,162 @@
+"""Tables of the paper's numbers beside ours: the number, its 95% interval, the difference (Tables 1 to 6, Figure 3).
+
+Where the paper has no numbers, as for pairs of our own, the same tables hold ours alone.
+
+Two call ratios stand side by side, because the paper does not define its "Avg. Call Ratio". The one that is compared
+with the paper's number, 'call_ratio', is the mean over benchmarks of the teacher's share of the tokens, as the column's
+name says and as the "Average" before it is taken; 'pooled_call_ratio' is the share in all tokens together ("of the
+total generated tokens", 1), in which AIME's 1,920 long responses outweigh the 2,766 others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from relay_verl.recipes.paper import find_row, paper
+from relay_verl.report.document import Table
+from relay_verl.report.groups import ALONE, TEACHER_ALONE, TEACHER_FREE, Group, Groups
+from relay_verl.report.harmonic import HARMONIC_BENCHMARKS
+from relay_verl.report.statistics import (
+    Estimate,
+    Measure,
+    accuracy,
+    average_call_ratio,
+    call_rate,
+    estimate,
+    harmonic_accuracy,
+    has_tasks,
+    pooled_call_ratio,
+)
+
+NOT_MEASURED = "not measured"
+NONE = "–"
+HARMONIC = " harmonic mean"
+"""Behind a benchmark's name: the measure of its official score."""
+RATIOS = ("call_ratio", "pooled_call_ratio")
+"""Both call ratios, the paper's first."""
+_RATES = {"call_ratio": average_call_ratio, "pooled_call_ratio": pooled_call_ratio, "call_rate": call_rate}
+_NAMES = {
+    "easy": "Easy",
+    "hard": "Hard",
+    "call_ratio": "Avg. call ratio",
+    "pooled_call_ratio": "Pooled call ratio",
+    "call_rate": "Call rate",
+}
+
+
+def measure_of(group: Group, measure: str) -> Measure | None:
+    """A measure of a group; None if its benchmarks were not all measured or if nobody could call.
+
+    Args:
+        group: the results.
+        measure: a benchmark, a mean of benchmarks, a benchmark's name with HARMONIC behind it, 'call_ratio',
+            'pooled_call_ratio' or 'call_rate'; the last three are over
+            the benchmarks of the size's average.
+    """
+    if measure.endswith(HARMONIC):
+        name = measure.removesuffix(HARMONIC)
+        is_known = name in HARMONIC_BENCHMARKS and all(has_tasks(records, name) for records in group.records)
+        return harmonic_accuracy(group.records, name) if is_known else None
+    benchmarks = paper().groups.get(measure, (measure,))
+    if measure in _RATES:
+        benchmarks = group.average
+    if not set(benchmarks) <= set(group.benchmarks) or (measure in _RATES and not can_call(group)):
+        return None
+    return _RATES.get(measure, accuracy)(group.records, benchmarks)
+
+
+@cache
+def estimate_of(group: Group, measure: str) -> Estimate | None:
+    """`measure_of` with its interval."""
+    measured = measure_of(group, measure)
+    return None if measured is None else estimate(measured)
+
+
+def can_call(group: Group) -> bool:
+    """Whether a call ratio means anything for the group."""
+    is_alone = group.policy in (ALONE, TEACHER_ALONE, TEACHER_FREE)
+    return not is_alone and (group.teacher is not None or group.method not in ("base", "grpo", "teacher"))
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table of the paper."""
+
+    label: str
+    """What the table calls it."""
+    theirs: Mapping[str, float]
+    """The paper's numbers in percent, by measure."""
+    ours: Group | None
+    """Our results; None if there are none."""
+
+
+def table_line(groups: Groups, table: str, row: str, *, policy: str | None = None, label: str = "") -> Line:
+    """The line of a row in a table of the paper."""
+    return Line(label or find_row(row).title, paper().find(table, row, policy=policy), groups.find(row, policy))
+
+
+def compare(title: str, lines: Sequence[Line], measures: Sequence[str], *, note: str = "") -> Table:
+    """The paper's numbers and ours, in percent and percentage points."""
+    rows: list[tuple[str, ...]] = []
+    is_measured = any(line.ours and estimate_of(line.ours, measure) for line in lines for measure in measures)
+    for line in lines:
+        made = _cells(line, measures)
+        rows += [(line.label if number == 0 else "", *cells) for number, cells in enumerate(made)]
+    head = ("", "", *(f"{name_of(measure)}{_avg_at(measure)}" for measure in measures))
+    notes = (note, *_other_samples(lines, measures))
+    return Table(title, head, tuple(rows), num_labels=2, note=" ".join(filter(None, notes)), is_measured=is_measured)
+
+
+def name_of(measure: str) -> str:
+    """What tables call a measure or a benchmark."""
+    if measure.endswith(HARMONIC):
+        return f"{name_of(measure.removesuffix(HARMONIC))}{HARMONIC}"
+    if any(size.average == measure for size in paper().sizes.values()):
+        return "Average"
+    return _NAMES.get(measure) or (paper().benchmarks[measure].title if measure in paper().benchmarks else measure)
+
+
+def _avg_at(measure: str) -> str:
+    """' avg@k' where the paper has k responses to each question of the benchmark."""
+    num_samples = paper().benchmarks[measure].num_samples if measure in paper().benchmarks else 1
+    return f" avg@{num_samples}" if num_samples > 1 else ""
+
+
+def _other_samples(lines: Sequence[Line], measures: Sequence[str]) -> list[str]:
+    """Which of the benchmarks we measured with another number of responses a question than the paper."""
+    notes = []
+    benchmarks = dict.fromkeys(name for measure in measures for name in paper().groups.get(measure, (measure,)))
+    for name in benchmarks:
+        numbers = {line.ours.num_samples[name] for line in lines if line.ours and name in line.ours.num_samples}
+        expected = paper().benchmarks[name].num_samples if name in paper().benchmarks else 1
+        if others := sorted(numbers - {expected}):
+            notes.append(f"Ours on {name_of(name)} is avg@{'/'.join(map(str, others))}, not avg@{expected}.")
+    return notes
+
+
+def _cells(line: Line, measures: Sequence[str]) -> list[tuple[str, ...]]:
+    made: list[tuple[str, ...]] = []
+    if line.theirs:
+        printed = [f"{line.theirs[measure]:.2f}" if measure in line.theirs else NONE for measure in measures]
+        made.append(("paper", *printed))
+    if line.ours is None:
+        return [*made, ("ours", NOT_MEASURED)]
+    ours = {measure: estimate_of(line.ours, measure) for measure in measures}
+    num_seeds = len(line.ours.seeds)
+    name = f"ours, {num_seeds} seeds" if num_seeds > 1 else "ours"
+    empty = [NONE if measure in _RATES and not can_call(line.ours) else NOT_MEASURED for measure in measures]
+    found = list(zip(ours.values(), empty, strict=True))
+    made.append((name, *(f"{100 * one.value:.2f}" if one else word for one, word in found)))
+    if any(ours.values()):
+        made.append(("95% interval", *(interval(one) if one else "" for one in ours.values())))
+    if any(one and measure in line.theirs for measure, one in ours.items()):
+        apart = [100 * one.value - line.theirs[m] if one and m in line.theirs else None for m, one in ours.items()]
+        made.append(("difference", *("" if value is None else f"{value:+.2f}" for value in apart)))
+    return made
+
+
+def interval(made: Estimate) -> str:
+    """The interval in percent."""
+    return f"{100 * made.low:.2f}–{100 * made.high:.2f}"

@@ -1,0 +1,146 @@
+"""Results folders: what `relay-verl eval` leaves, and how the report and the reader find it.
+
+    FOLDER/responses.jsonl                  a `ResponseRecord` a line: benchmark by benchmark, question by question
+    FOLDER/responses.jsonl.manifest.json    {"job": all that decides the responses, ...}; without it the run is not over
+    FOLDER/summary.json                     accuracy, calls, tokens and seconds (`relay_verl.report.summary`)
+    FOLDER/verdicts.parquet                 with its manifest, if `relay-verl judge` judged them afterwards
+
+Invariant: what `read_result` gives is whole: as many records as the manifest says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from relay_verl.config import ConfigError
+from relay_verl.traces.records import ResponseRecord, read_records
+
+RESPONSES = "responses.jsonl"
+MANIFEST = f"{RESPONSES}.manifest.json"
+VERDICTS = "verdicts.parquet"
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluation: a student, a teacher and a policy on some benchmarks."""
+
+    folder: Path
+    """Where it lies."""
+    manifest: Mapping[str, Any]
+    """How it came about."""
+    records: Sequence[ResponseRecord]
+    """Every response, in the order of the questions."""
+
+    @property
+    def job(self) -> Mapping[str, Any]:
+        """All that decides the responses: models, policy, benchmarks, limits, sampling, seed."""
+        job: Mapping[str, Any] = self.manifest["job"]
+        return job
+
+    @property
+    def row(self) -> str | None:
+        """The trained row it measures, such as '1.7b/relay' (see `relay_verl.recipes.paper`); None if not said."""
+        return self.job.get("row")
+
+    @property
+    def judge(self) -> Mapping[str, Any] | None:
+        """What decides the LLM judge's verdicts on these responses (`Judge.spec`); None if it is not known.
+
+        Raises:
+            ConfigError: the manifest of the verdicts is damaged.
+        """
+        manifest = self.folder / f"{VERDICTS}.manifest.json"
+        if not manifest.exists():
+            return self.job.get("judge")
+        try:
+            spec: Mapping[str, Any] | None = json.loads(manifest.read_bytes())["job"]["judge"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{manifest} is damaged: {type(error).__name__}: {error}") from None
+        return spec
+
+    @property
+    def policy(self) -> str:
+        """How commands were treated; see `relay_verl.policies`."""
+        return str(self.job["policy"])
+
+    @property
+    def student(self) -> str:
+        """Path or address of the student."""
+        return str(self.job["student"])
+
+    @property
+    def teacher(self) -> str | None:
+        """Path or address of the teacher that answered calls; None if there was none."""
+        return self.job.get("teacher")
+
+    @property
+    def teacher_name(self) -> str | None:
+        """What tables call that teacher: the last part of its path unless another name was given."""
+        return self.job.get("teacher_name")
+
+
+def find_results(paths: Sequence[Path]) -> list[Path]:
+    """The results folders at or below `paths`, path by path and in order of their names, once each.
+
+    Raises:
+        ConfigError: a path has none, or one whose run has not ended.
+    """
+    folders: dict[Path, Path] = {}
+    for path in paths:
+        unfinished = sorted(path.rglob(f"{RESPONSES}.work"))
+        if unfinished:
+            raise ConfigError(
+                f"{unfinished[0].parent}: the evaluation has not ended; the same `relay-verl eval` goes on with it"
+            )
+        found = sorted(file.parent for file in path.rglob(RESPONSES))
+        if not found:
+            raise ConfigError(f"{path} holds no results: no {RESPONSES} in it or below")
+        for folder in found:
+            folders.setdefault(folder.resolve(), folder)
+    return list(folders.values())
+
+
+def read_result(folder: Path) -> Result:
+    """One results folder.
+
+    Raises:
+        ConfigError: no manifest or a damaged one, a line that is no record (names it), or another number of records
+            than were written.
+    """
+    try:
+        manifest = _read_manifest(folder / MANIFEST)
+        records = read_records(folder / RESPONSES)
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename}: {error.strerror}; {folder} is no whole result of `relay-verl eval`"
+        ) from None
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if len(records) != manifest["num_queries"]:
+        raise ConfigError(
+            f"{folder / RESPONSES} has {len(records)} responses, but {manifest['num_queries']} were written"
+        )
+    return Result(folder, manifest, records)
+
+
+def _read_manifest(file: Path) -> dict[str, Any]:
+    """The manifest.
+
+    Raises:
+        ValueError: no JSON, or `job` or `num_queries` is missing or of another type; the line names the file.
+    """
+    try:
+        manifest = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged: {error}") from None
+    if not isinstance(manifest, dict):
+        raise ValueError(f"{file} is damaged: it is no JSON object")
+    for key, kind in (("job", dict), ("num_queries", int)):
+        if not isinstance(manifest.get(key), kind):
+            raise ValueError(f"{file} is damaged: {key} is {manifest.get(key)!r:.80}")
+    return manifest

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -19,19 +19,15 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from relay_verl.engines.address import check_address
+from relay_verl.errors import UserError, suggest
 from relay_verl.policies import TRAINABLE, FixedLength, Learned, TeacherFree, make_policy, needs_teacher
 from relay_verl.relay_config import FixedCommand, OnTeacherFailure, RelayConfig
 from relay_verl.secrets import HIDDEN, hide
-from relay_verl.suggestions import suggest
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 _STRICT = ConfigDict(extra="forbid", strict=False)
-
-
-class ConfigError(ValueError):
-    """A recipe or a command line that cannot work; the message is one line."""
 
 
 def _check_policy(name: str) -> str:
@@ -262,11 +258,11 @@ class RelaySettings:
         """The teacher, for work that asks one.
 
         Raises:
-            ConfigError: there are several.
+            UserError: there are several.
         """
         teachers = list(self.active_teachers.values())
         if len(teachers) > 1:
-            raise ConfigError(
+            raise UserError(
                 f"relay.teachers: {', '.join(t.label for t in teachers)}, but this asks one: name it with "
                 "relay.teachers=[{path: ...}], or take relay.teacher with relay.teachers=[]"
             )
@@ -307,28 +303,28 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
     recipes and command lines say `teachers`.
 
     Raises:
-        ConfigError: an unknown key or a bad value.
+        UserError: an unknown key or a bad value.
     """
     try:
         plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     except OmegaConfBaseException as error:
-        raise ConfigError(f"relay: {str(error).splitlines()[0]}") from None
+        raise UserError(f"relay: {str(error).splitlines()[0]}") from None
     if plain is not None and not isinstance(plain, Mapping):
-        raise ConfigError(f"relay: {plain!r} is no group of settings; allowed: {', '.join(_fields_at([]))}")
+        raise UserError(f"relay: {plain!r} is no group of settings; allowed: {', '.join(_fields_at([]))}")
     values: dict[str, Any] = dict(plain or {})  # type: ignore[arg-type]
     if isinstance(values.get("teacher"), (list, tuple)):
         if values.get("teachers"):
-            raise ConfigError("relay.teacher: a list, and relay.teachers is given too; give one")
+            raise UserError("relay.teacher: a list, and relay.teachers is given too; give one")
         values["teachers"] = values.pop("teacher")
         if not values["teachers"]:
-            raise ConfigError("relay.teacher: []: an empty list; give at least one teacher")
+            raise UserError("relay.teacher: []: an empty list; give at least one teacher")
     try:
         settings = _validator().validate_python(values)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(item) for item in error.errors())) from None
+        raise UserError("; ".join(_explain(item) for item in error.errors())) from None
     length = make_policy(settings.policy).fixed_length()
     if length is not None and length > settings.max_tokens_per_call:
-        raise ConfigError(
+        raise UserError(
             f"relay.policy: {settings.policy}: a call delivers at most relay.max_tokens_per_call="
             f"{settings.max_tokens_per_call} tokens; raise that, or fix a lower number"
         )
@@ -337,11 +333,11 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
 
 
 def check_endpoint(key: str, url: str, api_key_env: str) -> None:
-    """Raise ConfigError, which names `key`, unless `url` can be an endpoint's address and holds no secret."""
+    """Raise UserError, which names `key`, unless `url` can be an endpoint's address and holds no secret."""
     try:
         check_address(url, api_key_env)
     except ValueError as error:
-        raise ConfigError(f"{key}: {error}") from None
+        raise UserError(f"{key}: {error}") from None
 
 
 @cache
@@ -351,35 +347,31 @@ def _validator() -> TypeAdapter[RelaySettings]:
 
 
 def _check_teachers(settings: RelaySettings) -> None:
-    """Raise ConfigError on what one field alone does not show."""
+    """Raise UserError on what one field alone does not show."""
     listed = {f"relay.teachers.{index}": teacher for index, teacher in enumerate(settings.teachers)}
     for key, teacher in {"relay.teacher": settings.teacher, **listed}.items():
         if teacher.path is not None and teacher.base_url is not None:
-            raise ConfigError(
-                f"{key}: both path={teacher.path!r} and base_url={teacher.base_url!r} are given; give one"
-            )
+            raise UserError(f"{key}: both path={teacher.path!r} and base_url={teacher.base_url!r} are given; give one")
         if teacher.base_url is not None:
             check_endpoint(f"{key}.base_url", teacher.base_url, teacher.api_key_env)
         if key in listed and not teacher.is_given:
-            raise ConfigError(f"{key}: no teacher given; set its path (a model) or base_url (an endpoint)")
+            raise UserError(f"{key}: no teacher given; set its path (a model) or base_url (an endpoint)")
         if teacher.tokenizer is not None and not teacher.text_bridge:
-            raise ConfigError(f"{key}.tokenizer: {teacher.tokenizer!r} is for {key}.text_bridge=true")
+            raise UserError(f"{key}.tokenizer: {teacher.tokenizer!r} is for {key}.text_bridge=true")
         if teacher.text_bridge and teacher.base_url is not None and teacher.tokenizer is None:
-            raise ConfigError(
+            raise UserError(
                 f"{key}.tokenizer: text_bridge=true needs the tokenizer of {teacher.base_url} (a folder or hub id)"
             )
     group = listed or {"relay.teacher": settings.teacher}
     if not any(teacher.weight > 0 for teacher in group.values()):
-        raise ConfigError(f"{', '.join(f'{key}.weight' for key in group)}: 0; at least one weight must be above 0")
+        raise UserError(f"{', '.join(f'{key}.weight' for key in group)}: 0; at least one weight must be above 0")
     labels: dict[str, str] = {}
     for key, teacher in listed.items():
         if other := labels.get(teacher.label):
-            raise ConfigError(
-                f"{key}.name: {teacher.label!r} is what {other} is called too; give each a name of its own"
-            )
+            raise UserError(f"{key}.name: {teacher.label!r} is what {other} is called too; give each a name of its own")
         labels[teacher.label] = key
     if settings.needs_teacher and not all(teacher.is_given for teacher in group.values()):
-        raise ConfigError(
+        raise UserError(
             "relay.teacher: no teacher given; set relay.teacher.path (a model) or relay.teacher.base_url (an "
             "endpoint), or relay.max_calls=0 for training without one"
         )
@@ -405,3 +397,8 @@ def _fields_at(location: list[str]) -> list[str]:
         else:
             settings = typing.get_type_hints(settings, include_extras=False)[name]
     return [f.name for f in dataclasses.fields(settings)]
+
+
+def num_gpus_of(models: Iterable[TeacherSettings]) -> int:
+    """GPUs that the replicas of these models take; an endpoint takes none."""
+    return sum(model.num_replicas * model.tensor_parallel_size for model in models if model.path is not None)

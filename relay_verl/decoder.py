@@ -28,15 +28,9 @@ from uuid import uuid4
 
 from relay_verl.constraint import force_command
 from relay_verl.engines.ask import ask_within
-from relay_verl.engines.base import (
-    EngineError,
-    FinishReason,
-    Generation,
-    PermanentError,
-    TeacherError,
-    TokenEngine,
-)
+from relay_verl.engines.base import FinishReason, Generation, TokenEngine
 from relay_verl.engines.deadlines import pulse_of
+from relay_verl.errors import EngineError, PermanentError, TeacherError
 from relay_verl.policies import Interruption, Learned, Policy
 from relay_verl.protocol import (
     CLOSE,

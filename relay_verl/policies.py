@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from relay_verl.data.warmup import draw_num_tokens
+from relay_verl.errors import suggest
 from relay_verl.protocol import CLOSE, OPEN, Call
-from relay_verl.suggestions import suggest
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ class RelayTrajectory:
     """Why it is not completed."""
     is_refused: bool = False
     """Whether it would not be completed another time either, since an engine refuses its request for good
-    (`relay_verl.engines.base.PermanentError`)."""
+    (`relay_verl.errors.PermanentError`)."""
 
     @property
     def response_ids(self) -> list[int]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from relay_verl.bench.relay_speed import run_in_lockstep
 from relay_verl.bench.timing import Way, time_rounds, to_markdown
-from relay_verl.config import read_settings
+from relay_verl.config import num_gpus_of, read_settings
 from relay_verl.data.truths import truth_of
 from relay_verl.decoder import RelayDecoder
 from relay_verl.evaluation.runner import Exam
@@ -27,16 +27,11 @@ from relay_verl.grading import Grader, kind_of
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines
 from relay_verl.models.address import as_student, model_at
+from relay_verl.models.launch import start_models
+from relay_verl.models.ray_session import ray_cluster
+from relay_verl.models.tokenizers import template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.models.vocabulary import read_vocabulary
 from relay_verl.preflight.commands import check_bench
-from relay_verl.recipes.compose import (
-    num_gpus_of,
-    ray_cluster,
-    start_models,
-    template_of,
-    tokenizer_at,
-    tokenizer_path_of,
-)
 from relay_verl.tokenization import chat_ids
 from relay_verl.traces.records import ResponseRecord, read_records
 

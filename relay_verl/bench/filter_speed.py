@@ -19,15 +19,16 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from relay_verl.bench.timing import Way, time_rounds, to_markdown
-from relay_verl.config import ConfigError, read_settings
+from relay_verl.config import read_settings
 from relay_verl.cpu.threads import engine_environment, share_cores
 from relay_verl.data.generate import Source, plan_filter
 from relay_verl.data.pass_counts import COLUMN, PassCount
 from relay_verl.data.truths import truth_of
+from relay_verl.errors import UserError
 from relay_verl.grading import grade, kind_of
 from relay_verl.jobs import run_job
+from relay_verl.models.tokenizers import template_of
 from relay_verl.preflight.commands import check_generator
-from relay_verl.recipes.compose import template_of
 from relay_verl.tokenization import chat_ids
 
 
@@ -35,16 +36,17 @@ def bench_filter(config: Any, source: Source, rounds: int) -> str:
     """Time the three ways on the queries of `source`; gives the table and what the rounds did.
 
     Raises:
-        ConfigError: the recipe's teacher is no model that can be started here.
+        UserError: the recipe's teacher is no model that can be started here.
     """
     from relay_verl.models.launch import start_teacher
-    from relay_verl.recipes.compose import ray_cluster, tokenizer_at
+    from relay_verl.models.ray_session import ray_cluster
+    from relay_verl.models.tokenizers import tokenizer_at
 
     settings = read_settings(config.relay)
     teacher = settings.only_teacher
     path = teacher.path
     if path is None:
-        raise ConfigError("relay.teacher.path: the benchmark starts the teacher itself; give a model")
+        raise UserError("relay.teacher.path: the benchmark starts the teacher itself; give a model")
     tokenizer = tokenizer_at(config, path)
     check_generator(plan_filter(config, source), source, tokenizer)
     verdicts: dict[str, list[bool | None]] = {}

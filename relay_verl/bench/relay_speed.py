@@ -38,8 +38,10 @@ def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mappin
     """Start both models and time the three ways on `rows`; gives the table and what the rounds did."""
     from relay_verl.config import read_settings
     from relay_verl.models.address import as_student, model_at
+    from relay_verl.models.launch import start_models
+    from relay_verl.models.ray_session import ray_cluster
+    from relay_verl.models.tokenizers import template_of, tokenizer_at, tokenizer_path_of
     from relay_verl.preflight.commands import check_bench
-    from relay_verl.recipes.compose import ray_cluster, start_models, template_of, tokenizer_at, tokenizer_path_of
 
     tokenizer_path = tokenizer_path_of(config, student)
     tokenizer = tokenizer_at(config, tokenizer_path)
@@ -102,7 +104,7 @@ def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mappin
 
 
 def single_turn_loop(config: Any, engine: TokenEngine, tokenizer: Any) -> Any:
-    """verl's own loop on verl's client inside `engine`, which `relay_verl.recipes.compose.start_models` gave."""
+    """verl's own loop on verl's client inside `engine`, which `relay_verl.models.launch.start_models` gave."""
     from verl.experimental.agent_loop.agent_loop import DictConfigWrap
     from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
     from verl.utils.dataset.rl_dataset import get_dataset_class

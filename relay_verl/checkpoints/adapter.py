@@ -17,7 +17,7 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 
 from relay_verl.checkpoints.record import model_identity
 from relay_verl.checkpoints.scale import META_FILE, read_scale
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.files import replace_file
 
 _PREFIX = "base_model.model."
@@ -43,15 +43,15 @@ def to_peft(state: Mapping[str, torch.Tensor], actor: Path, base: Base, auto_cla
     """The PEFT model with the weights in `state`, named as in verl's files, in 32 bits.
 
     Raises:
-        ConfigError: rank or alpha is unknown, the base is not there, or weights are missing.
+        UserError: rank or alpha is unknown, the base is not there, or weights are missing.
     """
     scale = read_scale(actor)
     if scale is None:
-        raise ConfigError(f"{actor} holds an adapter, but no {META_FILE}, which says its lora_alpha")
+        raise UserError(f"{actor} holds an adapter, but no {META_FILE}, which says its lora_alpha")
     state = {name: weight.float() if weight.is_floating_point() else weight for name, weight in state.items()}
     for name, weight in state.items():
         if _FIRST in name and weight.shape[0] != scale.rank:
-            raise ConfigError(f"{actor}: {name} has rank {weight.shape[0]}, but {META_FILE} says r={scale.rank}")
+            raise UserError(f"{actor}: {name} has rank {weight.shape[0]}, but {META_FILE} says r={scale.rank}")
     is_adapter_alone = all("lora_" in name for name in state)
     with torch.device("meta"):
         model = None if is_adapter_alone else auto_class.from_config(hf_config)
@@ -67,7 +67,7 @@ def to_peft(state: Mapping[str, torch.Tensor], actor: Path, base: Base, auto_cla
     lacking = [name for name in missing if "lora_" in name or not is_adapter_alone]
     if lacking or unexpected:
         what = f"has no {lacking[0]}" if lacking else f"has {unexpected[0]}, which its model does not have"
-        raise ConfigError(f"{actor} {what}: its weights are not those of a {hf_config.model_type} under LoRA")
+        raise UserError(f"{actor} {what}: its weights are not those of a {hf_config.model_type} under LoRA")
     return peft_model
 
 
@@ -87,16 +87,16 @@ def write_adapter(peft_model: PeftModel, out: Path, dtype: torch.dtype) -> None:
 def _load_base(base: Base, auto_class: Any, actor: Path) -> Any:
     """The base's own weights."""
     if base.address is None:
-        raise ConfigError(f"{actor} holds an adapter alone, and has no record of its base model")
+        raise UserError(f"{actor} holds an adapter alone, and has no record of its base model")
     identity = model_identity(base.address)
     if base.identity is not None and identity != base.identity:
         what = "is not there" if identity is None else "has other files now"
-        raise ConfigError(f"{actor} holds an adapter alone, and its base model {base.address} {what}")
+        raise UserError(f"{actor} holds an adapter alone, and its base model {base.address} {what}")
     try:
         return auto_class.from_pretrained(base.address, dtype=torch.float32)
     except (OSError, ValueError) as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{actor} holds an adapter alone; its base {base.address} does not load: {why}") from None
+        raise UserError(f"{actor} holds an adapter alone; its base {base.address} does not load: {why}") from None
 
 
 def _shorten(targets: set[str], model: Any) -> list[str]:

@@ -24,7 +24,7 @@ from relay_verl.checkpoints.record import (
     write_run,
 )
 from relay_verl.checkpoints.resume import choose_checkpoint, runs_folder
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.jobs.byproducts import by_product
 
 
@@ -32,7 +32,7 @@ class RecordCheckpoint(CheckpointCallback):
     """Writes the run's record at the start, and a checkpoint's as soon as it is whole."""
 
     def __init__(self, config: Any):
-        """Raises ConfigError or OSError: the run's record cannot be made or written."""
+        """Raises UserError or OSError: the run's record cannot be made or written."""
         super().__init__(config)
         self.run = record_of(config)
         mode = config.trainer.get("resume_mode", "auto")
@@ -77,6 +77,6 @@ def remove_old(newest: Path, run: RunRecord, keep: int) -> None:
 def _is_of(folder: Path, run: RunRecord) -> bool:
     try:
         record = read_checkpoint(folder)
-    except ConfigError:
+    except UserError:
         return False
     return record is not None and next(find_changes(record.run, run), None) is None

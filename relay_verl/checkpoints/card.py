@@ -20,7 +20,7 @@ from relay_verl.checkpoints.card_results import Results
 from relay_verl.checkpoints.card_words import command_of, numbers_of, settings_of, without_paths
 from relay_verl.checkpoints.record import CheckpointRecord
 from relay_verl.checkpoints.scale import Scale
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 
 CARD_FILE = "README.md"
 TAG = "relay-verl"
@@ -47,7 +47,7 @@ def card(
     `is_adapter`, all there is; `results` are results folders of `relay-verl eval` on this model.
 
     Raises:
-        ConfigError: the metrics file or a result cannot be read.
+        UserError: the metrics file or a result cannot be read.
     """
     config = record.run.config if record else {}
     logged = read_step(metrics, record.step) if metrics and record else {}
@@ -107,7 +107,7 @@ def read_step(file: Path, step: int) -> dict[str, float]:
     """The metrics of one step in verl's metrics file; empty if it has none of that step.
 
     Raises:
-        ConfigError: the file cannot be read.
+        UserError: the file cannot be read.
     """
     found: dict[str, float] = {}
     try:
@@ -116,9 +116,9 @@ def read_step(file: Path, step: int) -> dict[str, float]:
             if entry["step"] == step:
                 found |= {key: value for key, value in entry["data"].items() if isinstance(value, int | float)}
     except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigError(f"{file} is not a metrics file of verl's logger `file`") from None
+        raise UserError(f"{file} is not a metrics file of verl's logger `file`") from None
     return found
 
 

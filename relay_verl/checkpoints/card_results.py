@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 
 SUMMARY = "summary.json"
 """As in `relay_verl.traces.results`, which stands above this."""
@@ -26,20 +26,20 @@ class Results:
         """The summaries at or below results folders, by path.
 
         Raises:
-            ConfigError: a folder has none, or one that cannot be read.
+            UserError: a folder has none, or one that cannot be read.
         """
         summaries = []
         for folder in folders:
             files = sorted(Path(folder).rglob(SUMMARY))
             if not files:
-                raise ConfigError(f"--results: {folder} has no {SUMMARY}; give a results folder of `relay-verl eval`")
+                raise UserError(f"--results: {folder} has no {SUMMARY}; give a results folder of `relay-verl eval`")
             for file in files:
                 try:
                     summary = json.loads(file.read_bytes())
                     for numbers in summary["benchmarks"].values():
                         float(numbers["accuracy_percent"])
                 except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                    raise ConfigError(f"--results: {file} is not a summary of results ({error!r})") from None
+                    raise UserError(f"--results: {file} is not a summary of results ({error!r})") from None
                 summaries.append(summary)
         return cls(summaries)
 

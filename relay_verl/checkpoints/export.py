@@ -22,7 +22,7 @@ from relay_verl.checkpoints.integrity import find_damage, step_of
 from relay_verl.checkpoints.record import CheckpointRecord, model_identity, read_checkpoint, read_run
 from relay_verl.checkpoints.resume import choose_checkpoint
 from relay_verl.checkpoints.scale import read_scale
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.files import replace_file
 from relay_verl.jobs.byproducts import by_product
 
@@ -47,12 +47,12 @@ def export(
     `dtype` is 'auto', the rollout engine's, or torch's name of a type. `keep_adapter` writes the LoRA adapter alone.
 
     Raises:
-        ConfigError: no whole checkpoint there, one that verl's FSDP merger does not read, another `out`, no room, or no
+        UserError: no whole checkpoint there, one that verl's FSDP merger does not read, another `out`, no room, or no
             adapter to keep.
     """
     out = out.expanduser().absolute()
     if out.exists() and not (out / ("adapter_config.json" if keep_adapter else "config.json")).is_file():
-        raise ConfigError(NOT_THIS.format(out=out))
+        raise UserError(NOT_THIS.format(out=out))
     step_folder = find_checkpoint(checkpoint)
     record = read_checkpoint(step_folder)
     if record is None:
@@ -88,29 +88,29 @@ def export(
         else:
             temporary.rename(out)
     except OSError as error:
-        raise ConfigError(f"{out} could not be written: {error.strerror or error}") from None
+        raise UserError(f"{out} could not be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return step_folder
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The whole `global_step_N` folder that `path` means. Raises ConfigError if there is none."""
+    """The whole `global_step_N` folder that `path` means. Raises UserError if there is none."""
     path = path.expanduser().absolute()
     if not path.is_dir():
-        raise ConfigError(f"{path} does not exist; give a global_step_N folder or a run's folder")
+        raise UserError(f"{path} does not exist; give a global_step_N folder or a run's folder")
     if path.name == "actor":
         path = path.parent
     if step_of(path) is None:
         choice, reason = choose_checkpoint(path)
         if choice is None:
-            raise ConfigError(f"{path} has no whole checkpoint")
+            raise UserError(f"{path} has no whole checkpoint")
         if reason:
             print(reason, file=sys.stderr)
         return choice
     damage = find_damage(path)
     if damage:
-        raise ConfigError(damage)
+        raise UserError(damage)
     return path
 
 
@@ -128,7 +128,7 @@ def _base_of(record: CheckpointRecord | None) -> Base:
 
 def _check_same(out: Path, made: Path) -> None:
     if model_identity(str(out)) != model_identity(str(made)):
-        raise ConfigError(NOT_THIS.format(out=out))
+        raise UserError(NOT_THIS.format(out=out))
 
 
 def _merge(actor: Path, out: Path, dtype: str, base: Base, keep_adapter: bool) -> None:
@@ -137,7 +137,7 @@ def _merge(actor: Path, out: Path, dtype: str, base: Base, keep_adapter: bool) -
     from relay_verl.checkpoints.merger import DtypeMerger
 
     if not (actor / "fsdp_config.json").is_file():
-        raise ConfigError(f"{actor} has no fsdp_config.json: only checkpoints of verl's FSDP strategies are exported")
+        raise UserError(f"{actor} has no fsdp_config.json: only checkpoints of verl's FSDP strategies are exported")
     config: Any = ModelMergerConfig(
         operation="merge",
         backend="fsdp",

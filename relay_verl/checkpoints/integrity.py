@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 from relay_verl.checkpoints.record import files_in, read_checkpoint
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 
 POINTER_FILE = "latest_checkpointed_iteration.txt"
 _STEP = re.compile(r"global_step_(\d+)")
@@ -64,7 +64,7 @@ def find_damage(folder: Path) -> str:
         return f"{folder} does not exist"
     try:
         record = read_checkpoint(folder)
-    except ConfigError as error:
+    except UserError as error:
         return str(error)
     if record is None:
         damage = _find_missing(folder)

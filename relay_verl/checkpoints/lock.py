@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.files import LockedError, lock
 
 LOCK_FILE = "relay_run.lock"
@@ -22,7 +22,7 @@ def hold(config: Any) -> None:
     """Take the lock of a run's folder until `release`, or the end of this process. Makes the folder.
 
     Raises:
-        ConfigError: another process has it; names the process and its host.
+        UserError: another process has it; names the process and its host.
     """
     folder = _folder(config)
     if folder is None or folder in _held:
@@ -46,7 +46,7 @@ def check_free(config: Any) -> str:
     """Another training may be writing there; this one has not begun.
 
     Raises:
-        ConfigError: another process has the lock.
+        UserError: another process has the lock.
     """
     folder = _folder(config)
     if folder is None or folder in _held or not (folder / LOCK_FILE).exists():
@@ -66,8 +66,8 @@ def _folder(config: Any) -> Path | None:
     return Path(folder).absolute() if folder and is_first_rank else None
 
 
-def _refusal(folder: Path, holder: LockedError) -> ConfigError:
-    return ConfigError(
+def _refusal(folder: Path, holder: LockedError) -> UserError:
+    return UserError(
         f"trainer.default_local_dir={folder}: another training writes there: {holder}; end that one, or give another "
         "folder"
     )

@@ -18,7 +18,7 @@ from verl.model_merger.fsdp_model_merger import FSDPModelMerger, merge_non_dtens
 from verl.utils import hf_tokenizer
 
 from relay_verl.checkpoints.adapter import Base, has_adapter, to_peft, write_adapter
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 
 NO_ADAPTER = "{actor} was trained without LoRA and has no adapter: leave out --keep-adapter"
 
@@ -38,7 +38,7 @@ class DtypeMerger(FSDPModelMerger):
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
         except UnpicklingError:
-            raise ConfigError(f"{file} holds more than tensors, and is not loaded") from None
+            raise UserError(f"{file} holds more than tensors, and is not loaded") from None
 
     def _load_rank_zero_state_dict(self, world_size: int) -> dict[str, Any]:
         return self._load(world_size, 0)
@@ -76,7 +76,7 @@ class DtypeMerger(FSDPModelMerger):
             merged = peft_model.merge_and_unload().state_dict()
             state_dict = {name: self._cast(weight) for name, weight in merged.items()}
         elif self._keep_adapter:
-            raise ConfigError(NO_ADAPTER.format(actor=actor))
+            raise UserError(NO_ADAPTER.format(actor=actor))
         super().save_hf_model_and_tokenizer(state_dict)
         config = AutoConfig.from_pretrained(self.config.target_dir)
         config.dtype = self._dtype

@@ -18,8 +18,8 @@ from typing import Any
 from omegaconf import OmegaConf, open_dict
 from pydantic import TypeAdapter
 
-from relay_verl.config import ConfigError
 from relay_verl.data.files import sha256_of
+from relay_verl.errors import UserError
 from relay_verl.files import replace_file
 from relay_verl.recipes.grammar import words_of_the_job
 from relay_verl.secrets import hide, hide_override, secrets_in
@@ -84,7 +84,7 @@ def record_of(config: Any) -> RunRecord:
     """The record of the run that this composed config starts.
 
     Raises:
-        ConfigError: a model's or a data file cannot be read.
+        UserError: a model's or a data file cannot be read.
     """
     plain: Any = OmegaConf.to_container(config, resolve=True)
     launched_as = plain["trainer"].pop("launched_as", None) or {}
@@ -117,7 +117,7 @@ def model_identity(address: str) -> str | None:
     Cheap enough for every start: of each file it reads a mebibyte at both ends, which training changes.
 
     Raises:
-        ConfigError: a file cannot be read.
+        UserError: a file cannot be read.
     """
     folder = Path(address).expanduser()
     if not folder.is_dir():
@@ -133,7 +133,7 @@ def model_identity(address: str) -> str | None:
                 content.seek(max(size - _ENDS_BYTES, 0))
                 digest.update(content.read())
         except OSError as error:
-            raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+            raise UserError(f"{file} cannot be read: {error.strerror}") from None
     return digest.hexdigest()
 
 
@@ -157,12 +157,12 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def read_run(folder: Path) -> RunRecord | None:
-    """The record in a run's folder; None if there is none. Raises ConfigError if it cannot be read."""
+    """The record in a run's folder; None if there is none. Raises UserError if it cannot be read."""
     return _read(RunRecord, Path(folder) / RUN_FILE)
 
 
 def read_checkpoint(folder: Path) -> CheckpointRecord | None:
-    """The record in a `global_step_N` folder; None if there is none. Raises ConfigError if it cannot be read."""
+    """The record in a `global_step_N` folder; None if there is none. Raises UserError if it cannot be read."""
     return _read(CheckpointRecord, Path(folder) / CHECKPOINT_FILE)
 
 
@@ -176,6 +176,6 @@ def _read(kind: Any, file: Path) -> Any:
     try:
         return TypeAdapter(kind).validate_python(json.loads(file.read_bytes()))
     except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
     except ValueError:
-        raise ConfigError(f"{file} is not a record of ours") from None
+        raise UserError(f"{file} is not a record of ours") from None

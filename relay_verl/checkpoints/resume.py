@@ -13,7 +13,7 @@ from typing import Any
 from relay_verl.checkpoints.changes import find_changes
 from relay_verl.checkpoints.integrity import POINTER_FILE, find_damage, find_steps, newest_whole, step_of
 from relay_verl.checkpoints.record import RunRecord, name_the_launch, read_checkpoint, read_run, record_of
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 
 ON_PURPOSE = "trainer.resume_mode=resume_path trainer.resume_from_path={path} resumes there on purpose"
 
@@ -22,7 +22,7 @@ def check_resume(config: Any) -> None:
     """Choose the checkpoint to resume at; where verl would choose another, `trainer.resume_from_path` names it.
 
     Raises:
-        ConfigError: the checkpoint is of another run, or none is whole.
+        UserError: the checkpoint is of another run, or none is whole.
     """
     if not config.trainer.get("default_local_dir"):
         return
@@ -43,7 +43,7 @@ def check_resume(config: Any) -> None:
     elif mode == "resume_path":
         _check_path(config)
     elif mode != "disable":
-        raise ConfigError(f"trainer.resume_mode={mode}: allowed: auto, resume_path, disable")
+        raise UserError(f"trainer.resume_mode={mode}: allowed: auto, resume_path, disable")
 
 
 def _expand_home(config: Any) -> None:
@@ -62,7 +62,7 @@ def choose_checkpoint(folder: Path) -> tuple[Path | None, str]:
     """The checkpoint to resume at, if any, and one line if that is not the one that verl's pointer names.
 
     Raises:
-        ConfigError: there were checkpoints, and none is whole.
+        UserError: there were checkpoints, and none is whole.
     """
     steps = find_steps(folder)
     pointer = folder / POINTER_FILE
@@ -82,7 +82,7 @@ def choose_checkpoint(folder: Path) -> tuple[Path | None, str]:
             return named, ""
     choice = newest_whole(folder, before=before)
     if choice is None:
-        raise ConfigError(
+        raise UserError(
             f"{wrong}, and {folder} has no other whole checkpoint to resume at: give another "
             "trainer.default_local_dir, or trainer.resume_mode=disable to start again in this one"
         )
@@ -100,11 +100,11 @@ def _check_same_run(config: Any, checkpoint: Path) -> None:
     key, then, today = change
     on_purpose = ON_PURPOSE.format(path=checkpoint)
     if old.recipe != now.recipe:
-        raise ConfigError(
+        raise UserError(
             f"trainer.default_local_dir: {checkpoint} is of recipe {old.recipe}, not {now.recipe} ({key} is {then} "
             f"there and {today} here): give another trainer.default_local_dir; {on_purpose}"
         )
-    raise ConfigError(
+    raise UserError(
         f"{key}={today}, but {checkpoint} was trained with {then}: put it back, or give another "
         f"trainer.default_local_dir; {on_purpose}"
     )
@@ -116,7 +116,7 @@ def _check_path(config: Any) -> None:
     checkpoint = _named_checkpoint(config)
     damage = find_damage(checkpoint)
     if damage:
-        raise ConfigError(f"trainer.resume_from_path: {damage}")
+        raise UserError(f"trainer.resume_from_path: {damage}")
     config.trainer.resume_from_path = str(checkpoint)
     _say_if_at_the_end(config, checkpoint)
     old = _read_its_run(checkpoint)
@@ -140,7 +140,7 @@ def _named_checkpoint(config: Any) -> Path:
     path = config.trainer.get("resume_from_path")
     checkpoint = Path(str(path or "")).expanduser().absolute()
     if not path or step_of(checkpoint) is None:
-        raise ConfigError(f"trainer.resume_from_path={path}: name a folder global_step_N")
+        raise UserError(f"trainer.resume_from_path={path}: name a folder global_step_N")
     return checkpoint
 
 
@@ -149,16 +149,16 @@ def check_sft_resume(config: Any) -> str:
     was checked.
 
     Raises:
-        ConfigError: it is not there, or is not the folder of a step.
+        UserError: it is not there, or is not the folder of a step.
     """
     mode, path = config.trainer.get("resume_mode", "auto"), config.trainer.get("resume_from_path")
     if mode not in ("auto", "resume_path", "disable"):
-        raise ConfigError(f"trainer.resume_mode={mode}: allowed: auto, resume_path, disable")
+        raise UserError(f"trainer.resume_mode={mode}: allowed: auto, resume_path, disable")
     if mode == "disable" or (mode == "auto" and not path):
         return str(mode)
     checkpoint = _named_checkpoint(config)
     if not checkpoint.is_dir():
-        raise ConfigError(f"trainer.resume_from_path: {checkpoint} does not exist")
+        raise UserError(f"trainer.resume_from_path: {checkpoint} does not exist")
     config.trainer.resume_from_path = str(checkpoint)
     return str(checkpoint)
 

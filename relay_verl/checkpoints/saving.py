@@ -14,10 +14,7 @@ from typing import Any
 from relay_verl.checkpoints.integrity import find_damage, newest_whole
 from relay_verl.checkpoints.resume import runs_folder
 from relay_verl.checkpoints.space import in_gb, nearest_folder
-
-
-class SaveError(RuntimeError):
-    """A checkpoint could not be saved; the message is one line."""
+from relay_verl.errors import SaveError
 
 
 def install(module: Any) -> None:

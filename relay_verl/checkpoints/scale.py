@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 
 META_FILE = "lora_train_meta.json"
 """verl's, in the actor's folder."""
@@ -26,7 +26,7 @@ def read_scale(actor: Path) -> Scale | None:
     """Rank and alpha of the checkpoint in an actor's folder; None if it was trained without LoRA.
 
     Raises:
-        ConfigError: the file that says so cannot be read.
+        UserError: the file that says so cannot be read.
     """
     file = actor / META_FILE
     if not file.exists():
@@ -35,7 +35,7 @@ def read_scale(actor: Path) -> Scale | None:
         meta = json.loads(file.read_bytes())
         scale = Scale(int(meta["r"]), int(meta["lora_alpha"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file} does not say r and lora_alpha of the adapter ({type(error).__name__})") from None
+        raise UserError(f"{file} does not say r and lora_alpha of the adapter ({type(error).__name__})") from None
     if scale.rank < 1 or scale.alpha < 1:
-        raise ConfigError(f"{file}: r={scale.rank} and lora_alpha={scale.alpha}, expected at least 1 each")
+        raise UserError(f"{file}: r={scale.rank} and lora_alpha={scale.alpha}, expected at least 1 each")
     return scale

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl.checkpoints.integrity import find_steps
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.models.address import count_parameters
 from relay_verl.recipes.adapter import count_adapter, rank_of
 from relay_verl.recipes.shapes import shape_of
@@ -23,7 +23,7 @@ def check_space(config: Any) -> None:
     """A run's checkpoints must fit where they are written. Nothing is said of a student whose size is not known here.
 
     Raises:
-        ConfigError: the folder cannot be written, or the free space is too small for sure.
+        UserError: the folder cannot be written, or the free space is too small for sure.
     """
     trainer = config.trainer
     if (trainer.get("save_freq") or 0) <= 0:
@@ -31,7 +31,7 @@ def check_space(config: Any) -> None:
     folder = Path(trainer.default_local_dir).absolute()
     there = nearest_folder(folder)
     if not os.access(there, os.W_OK):
-        raise ConfigError(f"trainer.default_local_dir={folder}: {there} cannot be written")
+        raise UserError(f"trainer.default_local_dir={folder}: {there} cannot be written")
     size = checkpoint_bytes(config)
     if size is None:
         return
@@ -39,7 +39,7 @@ def check_space(config: Any) -> None:
     num_wanted = max(1, (max(keep, 2) if keep else 2) - len(find_steps(folder)))
     free = shutil.disk_usage(there).free
     if free < size * num_wanted:
-        raise ConfigError(
+        raise UserError(
             f"trainer.default_local_dir={folder}: {in_gb(free)} free, but {num_wanted} checkpoint(s) of {in_gb(size)} "
             "each are still to be written: free some, or give a folder on another disk"
         )

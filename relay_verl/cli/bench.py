@@ -9,7 +9,8 @@ import typer
 
 from relay_verl.cli.options import TINY_RECIPE, ConfigDir, Data, Overrides, TinyRecipe, compose_recipe
 from relay_verl.cli.output import results_only
-from relay_verl.config import ConfigError, read_settings
+from relay_verl.config import read_settings
+from relay_verl.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed; each compares its ways in one run.")
 
@@ -35,13 +36,13 @@ def rollout(
     config = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
     student = student or config.actor_rollout_ref.model.path
     if not student:
-        raise ConfigError("--student: the recipe names none while RELAY_STUDENT is not set; give one")
+        raise UserError("--student: the recipe names none while RELAY_STUDENT is not set; give one")
     if is_endpoint(student):
-        raise ConfigError(f"--student: {student} is an endpoint; verl's single turn needs a folder or a hub id")
+        raise UserError(f"--student: {student} is an endpoint; verl's single turn needs a folder or a hub id")
     check_asked_model("--student", student)
     teacher = teacher or read_settings(config.relay).only_teacher.path
     if teacher is None:
-        raise ConfigError("--teacher: the recipe names none; give one")
+        raise UserError("--teacher: the recipe names none; give one")
     check_asked_model("--teacher", teacher)
     check_dataset(config, "train_files")
     questions = pd.read_parquet(Path(config.data.train_files)).to_dict("records")

@@ -21,9 +21,8 @@ from relay_verl.cli.options import (
     compose_recipe,
 )
 from relay_verl.cli.output import print_json, results_only
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError, suggest
 from relay_verl.jobs.byproducts import by_product
-from relay_verl.suggestions import suggest
 
 if TYPE_CHECKING:
     from relay_verl.data.generate import Plan, Source
@@ -82,18 +81,18 @@ def data(
     columns = OwnColumns(question_column, answer_column)
     own = None if is_known else find_own(name)
     if is_known and (columns.is_given or own_name is not None):
-        raise ConfigError(
+        raise UserError(
             f"--question-column, --answer-column and --name are for a file of your own, and {name} is a dataset with "
             "columns that are known"
         )
     if not is_known and own is None:
-        raise ConfigError(
+        raise UserError(
             f"unknown dataset {name!r}; allowed: {', '.join(known)}, or a file of your own{suggest(name, known)}"
         )
     if own is not None and copy is not None:
-        raise ConfigError(f"--source: {name} is a file of your own; --source replaces the copy of a known dataset")
+        raise UserError(f"--source: {name} is a file of your own; --source replaces the copy of a known dataset")
     if name.lower() in BENCHMARKS and evaluation:
-        raise ConfigError(f"--evaluation: {name} is a benchmark, of which no question is left out")
+        raise UserError(f"--evaluation: {name} is a benchmark, of which no question is left out")
     with Grader() as grader:
         if name.lower() in BENCHMARKS:
             text = write_benchmark(BENCHMARKS[name.lower()], out, copy, is_readable=grader.is_readable)

@@ -21,7 +21,7 @@ from relay_verl.cli.options import (
     compose_recipe,
 )
 from relay_verl.cli.output import print_json, results_only
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 
 app = typer.Typer()
 
@@ -107,7 +107,7 @@ def eval_(
     judge = make_judge(judge_url, judge_model)
     sources = parse_sources(source or ())
     if stray := sources.keys() - {each.name for each in chosen}:
-        raise ConfigError(f"--source: {', '.join(sorted(stray))} is not among --benchmark {', '.join(benchmark)}")
+        raise UserError(f"--source: {', '.join(sorted(stray))} is not among --benchmark {', '.join(benchmark)}")
     sources |= own
     config = compose_recipe(recipe, overrides, config_dir)
     questions = {each.name: (each, load_benchmark(each, sources.get(each.name), limit=limit)) for each in chosen}
@@ -192,11 +192,11 @@ def trace(
     from relay_verl.traces.collect import write_card, write_cards, write_trace
 
     if (card is None) != (id is None):
-        raise ConfigError("--card and --id: one needs the other: where to write the picture, and of which question")
+        raise UserError("--card and --id: one needs the other: where to write the picture, and of which question")
     if card is not None and cards is not None:
-        raise ConfigError("--card and --cards: give one: a picture of --id, or a folder of several")
+        raise UserError("--card and --cards: give one: a picture of --id, or a folder of several")
     if card is None and (condition, sample) != (None, None):
-        raise ConfigError("--condition and --sample: for --card, they tell the responses to one question apart")
+        raise UserError("--condition and --sample: for --card, they tell the responses to one question apart")
     if card is not None:
         assert id is not None
         typer.echo(f"{card}: {name_kind(write_card(results, card, id, condition=condition, sample=sample))}")
@@ -232,7 +232,7 @@ def report(
     for item in metrics or ():
         label, found, path = item.partition("=")
         if not (label and found and path) or label in logs:
-            raise ConfigError(f"--metrics: {item!r} is not LABEL=PATH with a label of its own")
+            raise UserError(f"--metrics: {item!r} is not LABEL=PATH with a label of its own")
         logs[label] = Path(path)
     text = write_report(results, out, metrics=logs, by=verdicts_by)
     if as_json:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from relay_verl.cli.options import SHARE
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 
 app = typer.Typer()
 
@@ -41,6 +41,6 @@ def export_(
     from relay_verl.checkpoints.export import export
 
     if dtype not in DTYPES:
-        raise ConfigError(f"--dtype {dtype}: allowed: {', '.join(DTYPES)}")
+        raise UserError(f"--dtype {dtype}: allowed: {', '.join(DTYPES)}")
     source = export(checkpoint, out, dtype=dtype, metrics=metrics, keep_adapter=keep_adapter, results=results or ())
     typer.echo(f"{out} is {source}")

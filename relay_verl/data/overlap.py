@@ -35,11 +35,11 @@ from typing import Any, Literal
 
 from rapidfuzz.distance import LCSseq
 
-from relay_verl.config import ConfigError
 from relay_verl.data.alignment import align
 from relay_verl.data.compared_question import ComparedQuestion, read_question
 from relay_verl.data.question_words import normalize as normalize
 from relay_verl.data.schema import QUESTION_COLUMNS, is_messages, question_of, row_id
+from relay_verl.errors import UserError
 
 Kind = Literal["exact", "ngram", "lcs"]
 """Which look finds an overlap, the surest first."""
@@ -99,7 +99,7 @@ def find_overlaps(
     ngram: words in a long run. min_share: smallest share of the long runs that counts, above 0 and at most 1.
 
     Raises:
-        ConfigError: a bad number, or an evaluation row without a question.
+        UserError: a bad number, or an evaluation row without a question.
     """
     index = OverlapIndex(evaluation_rows_by_name, ngram=ngram, min_share=min_share)
     return [overlap for overlaps in index.overlaps_of(rows).values() for overlap in overlaps]
@@ -139,9 +139,9 @@ class OverlapIndex:
     ) -> None:
         """Read every evaluation set once. Raises as `find_overlaps`."""
         if ngram < 1:
-            raise ConfigError(f"ngram={ngram} is not at least 1")
+            raise UserError(f"ngram={ngram} is not at least 1")
         if not 0 < min_share <= 1:
-            raise ConfigError(f"min_share={min_share} is not above 0 and at most 1")
+            raise UserError(f"min_share={min_share} is not above 0 and at most 1")
         self._ngram, self._min_share = ngram, min_share
         self._entries: list[_Entry] = []
         self._characters: dict[str, str] = {}  # word -> what stands for it in a text
@@ -240,7 +240,7 @@ class OverlapIndex:
         question = question_of(row)
         if question is None:
             columns = ", ".join(map(str, row))
-            raise ConfigError(
+            raise UserError(
                 f"{benchmark}: row {row_number} has no question in {', '.join(QUESTION_COLUMNS)}; it has {columns}"
             )
         read = read_question(_evaluation_id(row, row_number), question)

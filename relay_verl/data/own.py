@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relay_verl.config import ConfigError
 from relay_verl.data.columns import ANSWERS, LETTERS, QUESTIONS, has_any
 from relay_verl.data.examples import TEXT_ANSWERS, read_columns
 from relay_verl.data.files import READERS
 from relay_verl.data.sources import HUB_PREFIX, DatasetSource, HubId, parse_source
-from relay_verl.suggestions import suggest
+from relay_verl.errors import UserError, suggest
 
 _NAME = re.compile(r"\w[\w.+-]*")
 _OTHERS = re.compile(r"[^\w.+-]+")
@@ -44,7 +43,7 @@ class OwnColumns:
         {'problem': '1+1?', 'answer': 2}
 
         Raises:
-            ConfigError: it has no such columns; names `place`.
+            UserError: it has no such columns; names `place`.
         """
         _check(row, place, "question", self.question, QUESTIONS)
         _check(row, place, "answer", self.answer, (*TEXT_ANSWERS, *LETTERS))
@@ -61,15 +60,15 @@ class OwnColumns:
 
 
 def _check(row: Mapping[str, Any], place: str, what: str, column: str | None, usual: Sequence[str]) -> None:
-    """Raise ConfigError if the row has not the named column, or none of the usual ones where no column is named."""
+    """Raise UserError if the row has not the named column, or none of the usual ones where no column is named."""
     columns = ", ".join(map(str, row)) or "none"
     if column is None and not has_any(row, usual):
-        raise ConfigError(
+        raise UserError(
             f"{place} has no column that is known to hold the {what}; it has the columns {columns}: name one with "
             f"--{what}-column, or call it one of {', '.join(dict.fromkeys(usual))}"
         )
     if column is not None and column not in row:
-        raise ConfigError(
+        raise UserError(
             f"{place} has no column --{what}-column {column!r}; it has the columns {columns}"
             f"{suggest(column, map(str, row))}"
         )
@@ -96,14 +95,14 @@ def own_name(name: str | None, source: Path | HubId, taken: Sequence[str], optio
         option: how a command line gives the name.
 
     Raises:
-        ConfigError: it cannot be a name, or another dataset has it.
+        UserError: it cannot be a name, or another dataset has it.
     """
     default = source.absolute().stem if isinstance(source, Path) else source.id.rpartition("/")[2]
     chosen = (_OTHERS.sub("-", default).strip("-.+") or "own" if name is None else name).lower()
     if not _NAME.fullmatch(chosen):
-        raise ConfigError(f"{option} {chosen!r}: a name has letters, digits and . _ + - alone; give one")
+        raise UserError(f"{option} {chosen!r}: a name has letters, digits and . _ + - alone; give one")
     if chosen in taken:
-        raise ConfigError(f"{option} {chosen!r} is the name of another dataset; give {source} a name of its own")
+        raise UserError(f"{option} {chosen!r} is the name of another dataset; give {source} a name of its own")
     return chosen
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError, first_line
 from relay_verl.files import replacing
 
 BATCH_ROWS = 1024
@@ -20,21 +20,21 @@ def write_parquet(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows so that a reader sees either the old file or the whole new one; makes the folder.
 
     Raises:
-        ConfigError: no rows, rows whose values do not fit into columns, or a place that cannot be written.
+        UserError: no rows, rows whose values do not fit into columns, or a place that cannot be written.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path, rows = Path(path), list(rows)
     if not rows:
-        raise ConfigError(f"{path}: there are no rows to write")
+        raise UserError(f"{path}: there are no rows to write")
     names = list(dict.fromkeys(name for row in rows for name in row))
     try:
         table = pa.table({name: [row.get(name) for row in rows] for name in names})
         with replacing(path) as temporary:
             pq.write_table(table, temporary)
     except (pa.ArrowException, UnicodeError, OSError) as error:
-        raise ConfigError(f"{path} cannot be written: {first_line(error)}") from None
+        raise UserError(f"{path} cannot be written: {first_line(error)}") from None
 
 
 def iter_parquet(
@@ -48,7 +48,7 @@ def iter_parquet(
         only: what to read of it, as far as it is there; None for every column.
 
     Raises:
-        ConfigError: the file cannot be read, or one of `columns` is missing.
+        UserError: the file cannot be read, or one of `columns` is missing.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -57,27 +57,22 @@ def iter_parquet(
         with pq.ParquetFile(file) as parquet:
             names = parquet.schema_arrow.names
             if missing := [name for name in columns if name not in names]:
-                raise ConfigError(f"{file} has no column {', '.join(missing)}; it has {', '.join(names) or 'none'}")
+                raise UserError(f"{file} has no column {', '.join(missing)}; it has {', '.join(names) or 'none'}")
             read = None if only is None else [name for name in only if name in names]
             for batch in parquet.iter_batches(BATCH_ROWS, columns=read):
                 yield from batch.to_pylist()
     except (pa.ArrowException, UnicodeError, OSError) as error:
-        raise ConfigError(f"{file} is not a readable parquet file: {first_line(error)}") from None
-
-
-def first_line(error: BaseException) -> str:
-    """An error on one line; its type if it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"{file} is not a readable parquet file: {first_line(error)}") from None
 
 
 def parquet_files(path: Path) -> list[Path]:
     if not path.exists():
-        raise ConfigError(f"{path} does not exist")
+        raise UserError(f"{path} does not exist")
     if not path.is_dir():
         return [path]
     files = sorted(file for file in path.rglob("*.parquet") if not is_hidden(file, path))
     if not files:
-        raise ConfigError(f"{path} has no parquet file in it")
+        raise UserError(f"{path} has no parquet file in it")
     return files
 
 

@@ -24,7 +24,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from relay_verl.config import ConfigError
 from relay_verl.data.copies import QuestionCopies
 from relay_verl.data.dropped import DroppedRows, DropReason
 from relay_verl.data.files import find_files, fingerprint, iter_file, sha256_of
@@ -32,6 +31,7 @@ from relay_verl.data.overlap import KINDS, OverlapIndex
 from relay_verl.data.schema import name_few, to_row, write_parquet
 from relay_verl.data.sources import DatasetSource, Example, HubId, find_source, iter_examples, load, parse_source
 from relay_verl.data.truths import Truth
+from relay_verl.errors import UserError
 from relay_verl.files import replace_file
 from relay_verl.grading import MAX_ANSWER_CHARS, last_boxed
 from relay_verl.jobs.progress import show_progress
@@ -89,7 +89,7 @@ def prepare(
     ngram, min_share: see `relay_verl.data.overlap.find_overlaps`.
 
     Raises:
-        ConfigError: one line on a name, file, column, wrapper or number that cannot work, or if no row is left.
+        UserError: one line on a name, file, column, wrapper or number that cannot work, or if no row is left.
     """
     dataset = find_source(name) if isinstance(name, str) else name
     out, path = Path(out), parse_source(source) if isinstance(source, str) else source
@@ -138,9 +138,9 @@ def prepare(
         )
     num_read = len(rows) + dropped.num.total()
     if not num_read:
-        raise ConfigError(f"{dataset.name}: {path or dataset.hub_id} has no rows")
+        raise UserError(f"{dataset.name}: {path or dataset.hub_id} has no rows")
     if not rows:
-        raise ConfigError(f"{dataset.name}: none of {num_read} rows is left; dropped: {_counts(dropped.num)}")
+        raise UserError(f"{dataset.name}: none of {num_read} rows is left; dropped: {_counts(dropped.num)}")
     report = PreparedReport(
         name=dataset.name,
         out=out,
@@ -190,16 +190,16 @@ def _defect(example: Example) -> DropReason | None:
 
 
 def check_out(out: Path, inputs: Sequence[Path]) -> None:
-    """Raises ConfigError if `out` is no name for a parquet file, or would be an input of the next run."""
+    """Raises UserError if `out` is no name for a parquet file, or would be an input of the next run."""
     if out.suffix != ".parquet" or out.is_dir():
-        raise ConfigError(f"{out} is not the name of a parquet file; give one that ends in .parquet")
+        raise UserError(f"{out} is not the name of a parquet file; give one that ends in .parquet")
     for path in inputs:
         if path.resolve() in (out.resolve(), *out.resolve().parents):
-            raise ConfigError(f"{out} is, or lies in, {path}, which is read; choose another place")
+            raise UserError(f"{out} is, or lies in, {path}, which is read; choose another place")
 
 
 def _evaluation_rows(evaluation: Sequence[Path]) -> dict[str, Iterator[Mapping[str, Any]]]:
-    """The rows of each evaluation set, under its path as given. Raises ConfigError at once if one is not there."""
+    """The rows of each evaluation set, under its path as given. Raises UserError at once if one is not there."""
     files = {str(path): find_files(path) for path in evaluation}
     return {name: (row for file in found for row in iter_file(file)) for name, found in files.items()}
 
@@ -226,4 +226,4 @@ def _write_all(
         }
         replace_file(out.with_name(f"{out.name}.manifest.json"), (json.dumps(manifest, indent=2) + "\n").encode())
     except OSError as error:
-        raise ConfigError(f"{error.filename} cannot be written: {error.strerror}") from None
+        raise UserError(f"{error.filename} cannot be written: {error.strerror}") from None

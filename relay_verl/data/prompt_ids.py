@@ -1,7 +1,7 @@
 """The prompt of one row as token ids, for whoever asks a model outside training: filter, warm-up data, evaluation.
 
 Invariant: a row that the chat template does not take fails alone, as a request that no engine would answer
-(`relay_verl.engines.base.PermanentError`), and the message quotes the template's own words.
+(`relay_verl.errors.PermanentError`), and the message quotes the template's own words.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from relay_verl.engines.ask import describe
-from relay_verl.engines.base import PermanentError
+from relay_verl.errors import PermanentError
 from relay_verl.tokenization import chat_ids
 
 

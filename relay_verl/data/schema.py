@@ -27,15 +27,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from relay_verl.config import ConfigError
 from relay_verl.data.columns import QUESTIONS, values_of
-from relay_verl.data.parquet import first_line as first_line
 from relay_verl.data.parquet import is_hidden as is_hidden
 from relay_verl.data.parquet import iter_parquet, parquet_files
 from relay_verl.data.parquet import write_parquet as write_parquet
 from relay_verl.data.prompts import PROMPT_SUFFIX as PROMPT_SUFFIX
 from relay_verl.data.prompts import quote, strip_wrapper, wrap
 from relay_verl.data.truths import Truth, UnusableTruthError, truth_of
+from relay_verl.errors import UserError
+from relay_verl.errors import first_line as first_line
 from relay_verl.messages import content_text
 
 COLUMNS = ("data_source", "prompt", "reward_model")
@@ -86,7 +86,7 @@ def read_rows(path: Path | str) -> list[dict[str, Any]]:
     """All rows of a parquet file, or of the parquet files in a folder, in order of their names.
 
     Raises:
-        ConfigError: as `iter_rows`.
+        UserError: as `iter_rows`.
     """
     return list(iter_rows(path))
 
@@ -97,7 +97,7 @@ def iter_rows(path: Path | str) -> Iterator[dict[str, Any]]:
     Of rows that are copies of one another (see the module) the first is yielded.
 
     Raises:
-        ConfigError: nothing there, no parquet file, no rows, a missing column, a prompt that is no list of messages, a
+        UserError: nothing there, no parquet file, no rows, a missing column, a prompt that is no list of messages, a
             row without a usable answer; and behind the last row, ids that different queries have. Rows count from 1 in
             each file.
     """
@@ -109,7 +109,7 @@ def iter_rows(path: Path | str) -> Iterator[dict[str, Any]]:
             if not copies.is_copy(checked):
                 yield checked
     if not copies.num_queries:
-        raise ConfigError(f"{path} has no rows")
+        raise UserError(f"{path} has no rows")
     copies.check_ids(str(path))
 
 
@@ -141,9 +141,9 @@ class CopyFinder:
         return False
 
     def check_ids(self, place: str) -> None:
-        """Raises ConfigError if different queries share an id."""
+        """Raises UserError if different queries share an id."""
         if self._repeated:
-            raise ConfigError(
+            raise UserError(
                 f"{place}: {len(self._repeated)} ids occur more than once with another prompt or answer: "
                 f"{name_few(self._repeated)}"
             )
@@ -156,11 +156,11 @@ def check_row(row: Mapping[str, Any], place: str, *, any_of: bool = False) -> di
     type. any_of: whether one element of a list is enough where the row does not say.
 
     Raises:
-        ConfigError: a prompt that is no list of messages, or no usable answer; names `place`.
+        UserError: a prompt that is no list of messages, or no usable answer; names `place`.
     """
     if not is_messages(row["prompt"]):
         shown = quote(str(row["prompt"]), 80)
-        raise ConfigError(f"{place}: the prompt is not a list of messages with role and content: {shown}")
+        raise UserError(f"{place}: the prompt is not a list of messages with role and content: {shown}")
     id = row_id(row)
     given = row["reward_model"]
     has_field = isinstance(given, Mapping) and "any_of" in given
@@ -169,7 +169,7 @@ def check_row(row: Mapping[str, Any], place: str, *, any_of: bool = False) -> di
     try:
         truth = truth_of(given)
     except UnusableTruthError as error:
-        raise ConfigError(f"{place} (id {id!r}) has no answer in reward_model.ground_truth: {error}") from None
+        raise UserError(f"{place} (id {id!r}) has no answer in reward_model.ground_truth: {error}") from None
     reward_model: dict[str, Any] = {**row["reward_model"], **truth_fields(truth)}
     if has_field and isinstance(truth, str):
         reward_model |= {"ground_truth": [truth], "any_of": given["any_of"]}
@@ -186,7 +186,7 @@ def dataset_schema(path: Path | str) -> Any:
     answers as texts.
 
     Raises:
-        ConfigError: no parquet file there, or one with other columns than the first.
+        UserError: no parquet file there, or one with other columns than the first.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -195,7 +195,7 @@ def dataset_schema(path: Path | str) -> Any:
     schema = pq.read_schema(first).remove_metadata()
     for other in others:
         if not pq.read_schema(other).remove_metadata().equals(schema):
-            raise ConfigError(f"{other} has other columns than {first}")
+            raise UserError(f"{other} has other columns than {first}")
     index = schema.get_field_index("extra_info")
     known = schema.field(index).type if index >= 0 else None
     fields = [f for f in known if f.name != "id"] if known is not None and pa.types.is_struct(known) else []

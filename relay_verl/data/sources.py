@@ -22,13 +22,12 @@ from typing import Any
 
 import httpx
 
-from relay_verl.config import ConfigError
 from relay_verl.data.examples import Example as Example
 from relay_verl.data.examples import missing_columns, read_columns
 from relay_verl.data.files import find_files, fingerprint, iter_file
 from relay_verl.data.prompts import UnknownWrapperError, unwrap
 from relay_verl.data.schema import first_line, question_text, text_id
-from relay_verl.suggestions import suggest
+from relay_verl.errors import UserError, suggest
 
 BATCH_ROWS = 1024
 """Rows of a hub dataset that are in memory at a time."""
@@ -51,12 +50,12 @@ class DatasetSource:
     read: Callable[[Mapping[str, Any]], Example]
     """A row as an Example. Raises UnknownWrapperError."""
     rename: Callable[[Mapping[str, Any], str], Mapping[str, Any]] = lambda row, place: row
-    """A row and its place to the row under the names that `read` knows. Raises ConfigError."""
+    """A row and its place to the row under the names that `read` knows. Raises UserError."""
 
     def check_columns(self, row: Mapping[str, Any], place: str) -> None:
-        """Raises ConfigError if the row has no column of a question, or none of an answer."""
+        """Raises UserError if the row has no column of a question, or none of an answer."""
         if missing := missing_columns(row):
-            raise ConfigError(f"{place}: {missing}")
+            raise UserError(f"{place}: {missing}")
 
 
 _read_plain = read_columns(has_plain_solutions=True)
@@ -92,10 +91,10 @@ def find_source(name: str) -> DatasetSource:
     """The dataset of that name, in capitals or not.
 
     Raises:
-        ConfigError: there is none; lists those there are.
+        UserError: there is none; lists those there are.
     """
     if name.lower() not in SOURCES:
-        raise ConfigError(f"unknown dataset {name!r}; allowed: {', '.join(sorted(SOURCES))}{suggest(name, SOURCES)}")
+        raise UserError(f"unknown dataset {name!r}; allowed: {', '.join(sorted(SOURCES))}{suggest(name, SOURCES)}")
     return SOURCES[name.lower()]
 
 
@@ -119,14 +118,14 @@ def parse_source(text: str, option: str = "--source") -> Path | HubId:
     """What a command line names as the copy of a dataset: a path, or `hub:OWNER/NAME`, `hub:OWNER/NAME:CONFIG@SPLIT`.
 
     Raises:
-        ConfigError: a hub id that is not of that form; names `option`.
+        UserError: a hub id that is not of that form; names `option`.
     """
     if not text.startswith(HUB_PREFIX):
         return Path(text).expanduser()
     name, _, split = text.removeprefix(HUB_PREFIX).partition("@")
     id, _, config = name.partition(":")
     if len(id.split("/")) != 2 or not all(part.strip() for part in id.split("/")):
-        raise ConfigError(f"{option}: {text!r} is not hub:OWNER/NAME, such as hub:MathArena/hmmt_feb_2025@train")
+        raise UserError(f"{option}: {text!r} is not hub:OWNER/NAME, such as hub:MathArena/hmmt_feb_2025@train")
     return HubId(id, config or None, split or None)
 
 
@@ -163,11 +162,11 @@ def load(source: DatasetSource, path: Path | HubId | None, *, option: str = "--s
         option: how a command line names a local copy.
 
     Raises:
-        ConfigError: nothing readable is there, or the hub does not give it; while reading, a file that is broken.
+        UserError: nothing readable is there, or the hub does not give it; while reading, a file that is broken.
     """
     if path is None:
         if source.hub_id is None:
-            raise ConfigError(f"{source.name} is not on the hub; give a local copy with {option}")
+            raise UserError(f"{source.name} is not on the hub; give a local copy with {option}")
         return _load_from_hub(source, HubId(source.hub_id, source.config, source.split), option)
     if isinstance(path, HubId):
         return _load_from_hub(source, replace(path, split=path.split or source.split), option)
@@ -189,7 +188,7 @@ def _load_from_hub(source: DatasetSource, hub: HubId, option: str) -> Loaded:
     try:
         dataset = datasets.load_dataset(*names, split=hub.split)
     except (OSError, ValueError, RuntimeError, httpx.HTTPError, DatasetsError) as error:
-        raise ConfigError(
+        raise UserError(
             f"{source.name}: {hub.id} does not come from the hub: {first_line(error)}; give a local copy with {option}"
         ) from None
     origin = {
@@ -212,7 +211,7 @@ def iter_examples(source: DatasetSource, loaded: Loaded) -> Iterator[Example]:
     """The dataset's rows as examples.
 
     Raises:
-        ConfigError: the first row has not the columns, or the text around a question is not known.
+        UserError: the first row has not the columns, or the text around a question is not known.
     """
     is_first = True
     for placed in loaded.rows:
@@ -222,4 +221,4 @@ def iter_examples(source: DatasetSource, loaded: Loaded) -> Iterator[Example]:
         try:
             yield source.read(placed.row)
         except UnknownWrapperError as error:
-            raise ConfigError(f"{placed.place}: {error}") from None
+            raise UserError(f"{placed.place}: {error}") from None

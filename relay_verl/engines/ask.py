@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from relay_verl.engines.base import EngineError, Generation
+from relay_verl.engines.base import Generation
 from relay_verl.engines.deadlines import DeadlineError, Pulse
+from relay_verl.errors import EngineError
 
 MAX_CAUSE_CHARS = 400
 """Longest text of another library's error that a message repeats."""

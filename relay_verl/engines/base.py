@@ -22,29 +22,6 @@ NEUTRAL_SAMPLING: Mapping[str, Any] = {
 so that a server's own defaults (a model's generation_config, a rollout's repetition_penalty) never decide."""
 
 
-class EngineError(RuntimeError):
-    """An engine could not answer: it is down, slow, or its answer makes no sense."""
-
-
-class PermanentError(EngineError):
-    """The engine refuses this request for good, and would refuse it again (a prompt that is longer than the model
-    reads, HTTP 400 or 422): whoever asks tries no more and records the cause. The engine itself is well.
-
-    Args:
-        message: the cause, on one line.
-        concerns_all: whether every other request would be refused, too (a wrong key, model or address: HTTP 401, 403,
-            404), so that nothing is wrong with this one.
-    """
-
-    def __init__(self, message: str, *, concerns_all: bool = False):
-        super().__init__(message)
-        self.concerns_all = concerns_all
-
-
-class TeacherError(EngineError):
-    """The teacher could not answer and `on_teacher_failure` is 'fail'."""
-
-
 @dataclass(frozen=True)
 class Generation:
     """What an engine wrote in one go."""

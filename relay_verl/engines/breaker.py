@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-from relay_verl.engines.base import EngineError, PermanentError
+from relay_verl.errors import EngineError, PermanentError
 
 
 class CircuitOpenError(EngineError):

@@ -18,10 +18,10 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from relay_verl.engines.address import check_address, proxy_of, root_of
-from relay_verl.engines.base import EngineError, PermanentError
 from relay_verl.engines.deadlines import LONGEST_WAIT, DeadlineError, Pulse
 from relay_verl.engines.failures import Refusal, RetriedError, explain
 from relay_verl.engines.parameters import RefusedParameters
+from relay_verl.errors import EngineError, PermanentError
 
 logger = logging.getLogger(__name__)
 

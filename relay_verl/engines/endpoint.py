@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from relay_verl.engines.address import root_of
-from relay_verl.engines.base import NEUTRAL_SAMPLING, EngineError, Generation
+from relay_verl.engines.base import NEUTRAL_SAMPLING, Generation
 from relay_verl.engines.client import EndpointClient
 from relay_verl.engines.deadlines import Pulse
 from relay_verl.engines.failures import RetriedError
 from relay_verl.engines.load import read_load
+from relay_verl.errors import EngineError
 
 MAX_BODY_BYTES = 1 << 26
 """Longest answer that is read: some tens of bytes a token, with log-probabilities, for the longest context there is."""

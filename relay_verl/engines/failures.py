@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from relay_verl.engines.base import EngineError, PermanentError
+from relay_verl.errors import EngineError, PermanentError
 
 MAX_MESSAGE_CHARS = 1 << 16
 """Longest part of an endpoint's own words that is looked at. A message repeats far less of it, but a key has to be

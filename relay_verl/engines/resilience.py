@@ -10,11 +10,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relay_verl.engines.base import Generation, PermanentError, TokenEngine
+from relay_verl.engines.base import Generation, TokenEngine
 from relay_verl.engines.breaker import Breaker, CircuitOpenError
 from relay_verl.engines.deadlines import pulse_of
 from relay_verl.engines.failures import RetriedError
 from relay_verl.engines.load import EngineLoad
+from relay_verl.errors import PermanentError
 
 NO_BREAKER = sys.maxsize
 """A threshold for long jobs: they stop by themselves when an engine is dead (`relay_verl.jobs.run.Job.max_failures`);

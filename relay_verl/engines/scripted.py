@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from relay_verl.engines.base import EngineError, Generation
+from relay_verl.engines.base import Generation
+from relay_verl.errors import EngineError
 from relay_verl.tokenization import TokenBytes, encode_within
 
 Script = str | list[int] | Exception

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from relay_verl.config import ConfigError
 from relay_verl.data.files import sha256_of
 from relay_verl.data.golds import IsReadable, warn_of_unreadable
 from relay_verl.data.prepare import check_out
 from relay_verl.data.schema import write_parquet
 from relay_verl.data.sources import HubId
+from relay_verl.errors import UserError
 from relay_verl.evaluation.benchmarks import Benchmark, load_benchmark
 from relay_verl.files import replace_file
 from relay_verl.versions import versions
@@ -34,7 +34,7 @@ def write_benchmark(
         is_readable: whether the grader can read an answer, for a warning on those that it cannot.
 
     Raises:
-        ConfigError: the benchmark cannot be loaded, or `out` cannot be written or is what is read.
+        UserError: the benchmark cannot be loaded, or `out` cannot be written or is what is read.
     """
     check_out(out, [source] if isinstance(source, Path) else [])
     questions = load_benchmark(benchmark, source)
@@ -55,7 +55,7 @@ def write_benchmark(
     try:
         replace_file(manifest_file, (json.dumps(manifest, indent=2) + "\n").encode())
     except OSError as error:
-        raise ConfigError(f"{error.filename} cannot be written: {error.strerror}") from None
+        raise UserError(f"{error.filename} cannot be written: {error.strerror}") from None
     lines = [f"{benchmark.name}: {len(questions.rows)} questions written to {out}", *(f"  {text}" for text in warnings)]
     return "\n".join(lines)
 

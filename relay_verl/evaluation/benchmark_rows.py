@@ -1,7 +1,7 @@
 r"""A row of a benchmark's copy as a row of verl's schema. Pure.
 
 Invariant: `RowReader.read_row` gives a row that can be asked and graded, or None for a copy of one before it, or raises
-a ConfigError that names the row's place.
+a UserError that names the row's place.
 
 A row in verl's schema keeps its prompt, with one exception: known instructions that ask for the answer outside a box
 (DAPO's `Answer: $Answer`) are replaced by the paper's, since the grader reads boxes.
@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from relay_verl.config import ConfigError
 from relay_verl.data.examples import TEXT_ANSWERS, Reader, Row, missing_columns
 from relay_verl.data.prompts import wrap
 from relay_verl.data.schema import COLUMNS, CopyFinder, boxless_question, check_row, text_id, to_row, truth_fields
 from relay_verl.data.sources import PlacedRow
 from relay_verl.data.truths import truth_of
+from relay_verl.errors import UserError
 from relay_verl.evaluation.readers import CHOICE_ANSWERS, GPQA_OPTIONS, task_of_file
 from relay_verl.grading import KINDS, Kind
 
@@ -52,7 +52,7 @@ class RowReader:
         """The row in verl's schema; None for a copy.
 
         Raises:
-            ConfigError: columns are missing, or it has no question or no answer; names its place.
+            UserError: columns are missing, or it has no question or no answer; names its place.
         """
         row = placed.row
         if all(column in row for column in COLUMNS) and not isinstance(row["prompt"], str):
@@ -100,12 +100,12 @@ class RowReader:
         row, place = placed.row, placed.place
         answers = (*CHOICE_ANSWERS, *GPQA_OPTIONS[:1]) if self.kind == "choice" else TEXT_ANSWERS
         if missing := missing_columns(row, answers):
-            raise ConfigError(f"{place}: {missing}; or verl's schema with {', '.join(COLUMNS)}")
+            raise UserError(f"{place}: {missing}; or verl's schema with {', '.join(COLUMNS)}")
         example = self.read(row)
         if not example.question:
-            raise ConfigError(f"{place} has no question")
+            raise UserError(f"{place} has no question")
         if example.answer is None:
-            raise ConfigError(f"{place} (id {example.id!r}) has no answer that {self.name} can be graded by")
+            raise UserError(f"{place} (id {example.id!r}) has no answer that {self.name} can be graded by")
         id = example.id
         if id == text_id(example.question):
             self._question_ids[id] += 1

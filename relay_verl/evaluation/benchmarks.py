@@ -21,13 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from relay_verl.config import ConfigError
 from relay_verl.data.examples import read_columns
 from relay_verl.data.sources import DatasetSource, HubId, load, parse_source
+from relay_verl.errors import UserError, suggest
 from relay_verl.evaluation.benchmark_rows import RowReader
 from relay_verl.evaluation.readers import read_choice, read_gpqa
 from relay_verl.grading import Kind
-from relay_verl.suggestions import suggest
 
 GREEDY: Mapping[str, Any] = {"temperature": 0.0}
 """Sampling of pass@1 (4.2)."""
@@ -206,10 +205,10 @@ def find_benchmark(name: str) -> Benchmark:
     """The benchmark of that name, in capitals or not.
 
     Raises:
-        ConfigError: there is none; lists those there are.
+        UserError: there is none; lists those there are.
     """
     if name.lower() not in BENCHMARKS:
-        raise ConfigError(
+        raise UserError(
             f"unknown benchmark {name!r}; allowed: {', '.join(BENCHMARKS)}, or a file of your own"
             f"{suggest(name, BENCHMARKS)}"
         )
@@ -224,18 +223,16 @@ def parse_sources(values: Iterable[str]) -> dict[str, Path | HubId]:
             `relay_verl.data.sources.parse_source`).
 
     Raises:
-        ConfigError: a value is not of that form, names no benchmark, or one that another value names.
+        UserError: a value is not of that form, names no benchmark, or one that another value names.
     """
     sources: dict[str, Path | HubId] = {}
     for value in values:
         name, _, path = value.partition("=")
         if not name.strip() or not path.strip():
-            raise ConfigError(f"--source: {value!r} is not NAME=PATH, such as math-500=math_500.jsonl")
+            raise UserError(f"--source: {value!r} is not NAME=PATH, such as math-500=math_500.jsonl")
         benchmark = find_benchmark(name.strip())
         if benchmark.name in sources:
-            raise ConfigError(
-                f"--source: {benchmark.name} has two copies: {sources[benchmark.name]} and {path.strip()}"
-            )
+            raise UserError(f"--source: {benchmark.name} has two copies: {sources[benchmark.name]} and {path.strip()}")
         sources[benchmark.name] = parse_source(path.strip())
     return sources
 
@@ -250,16 +247,16 @@ def load_benchmark(benchmark: Benchmark, source: Path | HubId | None, *, limit: 
         limit: how many questions to take, from the first on; None for all.
 
     Raises:
-        ConfigError: the hub or the file does not give them, columns are missing, a row has no question or no answer,
+        UserError: the hub or the file does not give them, columns are missing, a row has no question or no answer,
             two questions share an id, or there are none.
     """
     if limit is not None and limit < 1:
-        raise ConfigError(f"limit is {limit}; {benchmark.name} needs at least 1 question")
+        raise UserError(f"limit is {limit}; {benchmark.name} needs at least 1 question")
     option = f"--source {benchmark.name}=PATH"
     if source is None and benchmark.name == TINY:
         source = _tiny_file()
     if isinstance(source, Path) and not source.exists():
-        raise ConfigError(f"{benchmark.name}: {source} does not exist; give another copy with {option}")
+        raise UserError(f"{benchmark.name}: {source} does not exist; give another copy with {option}")
     loaded = load(benchmark, source, option=option)
     reader = RowReader(
         name=benchmark.name,
@@ -278,7 +275,7 @@ def load_benchmark(benchmark: Benchmark, source: Path | HubId | None, *, limit: 
             break
     where = f"{benchmark.name}: {source or benchmark.hub_id}"
     if not rows:
-        raise ConfigError(f"{where} has no rows")
+        raise UserError(f"{where} has no rows")
     reader.copies.check_ids(where)
     return Questions(rows, loaded.origin, tuple(reader.warnings(where)))
 

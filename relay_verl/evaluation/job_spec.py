@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from relay_verl.config import read_settings
-from relay_verl.recipes.compose import prompt_spec, template_of
+from relay_verl.models.tokenizers import prompt_spec, template_of
 
 if TYPE_CHECKING:
     from relay_verl.evaluation.runner import Condition

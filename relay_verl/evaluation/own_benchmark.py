@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from relay_verl.config import ConfigError
 from relay_verl.data.columns import OPTIONS, has_any
 from relay_verl.data.examples import read_columns
 from relay_verl.data.files import find_files, iter_file
 from relay_verl.data.own import OwnColumns, find_own, own_name
 from relay_verl.data.sources import HubId
+from relay_verl.errors import UserError
 from relay_verl.evaluation.benchmarks import BENCHMARKS, Benchmark, find_benchmark
 from relay_verl.evaluation.readers import read_choice
 
@@ -29,7 +29,7 @@ def find_benchmarks(
         columns: of the user's own.
 
     Raises:
-        ConfigError: no such benchmark or file, one without a question or an answer in its first row, columns where
+        UserError: no such benchmark or file, one without a question or an answer in its first row, columns where
             nothing has them, or two benchmarks of one name.
     """
     found: dict[str, Benchmark] = {}
@@ -40,12 +40,12 @@ def find_benchmarks(
         if rest and not Path(value).expanduser().exists():
             name, source = first, find_own(rest)
             if source is None:
-                raise ConfigError(f"--benchmark {value!r}: {rest} does not exist")
+                raise UserError(f"--benchmark {value!r}: {rest} does not exist")
         elif value.lower() not in BENCHMARKS:
             source = find_own(value)
         benchmark = find_benchmark(value) if source is None else _own(name, source, columns)
         if benchmark.name in found:
-            raise ConfigError(
+            raise UserError(
                 f"--benchmark: {benchmark.name} twice: {own.get(benchmark.name, benchmark.name)} and {value}; give one "
                 "as NAME=FILE with a name of its own"
             )
@@ -53,7 +53,7 @@ def find_benchmarks(
         if source is not None:
             own[benchmark.name] = source
     if columns.is_given and not own:
-        raise ConfigError("--question-column and --answer-column are for a --benchmark of your own, which is a file")
+        raise UserError("--question-column and --answer-column are for a --benchmark of your own, which is a file")
     return list(found.values()), own
 
 
@@ -61,7 +61,7 @@ def _own(name: str, source: Path | HubId, columns: OwnColumns) -> Benchmark:
     """Graded as multiple choice where the first row has options, as mathematics otherwise."""
     known = (name or source.stem).lower() if isinstance(source, Path) else ""
     if known in BENCHMARKS:
-        raise ConfigError(
+        raise UserError(
             f"--benchmark {source}: {known} is a benchmark: give its copy as --benchmark {known} --source "
             f"{known}={source}, or a file of your own as NAME={source} with another name"
         )

@@ -20,10 +20,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError, TeacherSettings, check_endpoint, read_settings
+from relay_verl.config import TeacherSettings, check_endpoint, num_gpus_of, read_settings
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.deadlines import GRADING_S
 from relay_verl.engines.resilience import NO_BREAKER
+from relay_verl.errors import UserError
 from relay_verl.evaluation.benchmarks import Benchmark, Questions
 from relay_verl.evaluation.job_spec import describe
 from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer, vocabulary_of_writer
@@ -34,9 +35,11 @@ from relay_verl.jobs.pool import Pool, default_num_workers
 from relay_verl.jobs.store import JobStore
 from relay_verl.judging.judge import Judge
 from relay_verl.models.address import as_student, is_endpoint, model_at, model_sha256
+from relay_verl.models.launch import start_models
+from relay_verl.models.ray_session import ray_cluster
+from relay_verl.models.tokenizers import template_of
 from relay_verl.models.vocabulary import Vocabulary
 from relay_verl.policies import make_policy, needs_student, needs_teacher
-from relay_verl.recipes.compose import num_gpus_of, ray_cluster, start_models, template_of
 from relay_verl.report.summary import tell_not_completed, write_summary
 from relay_verl.traces.results import RESPONSES
 
@@ -67,13 +70,13 @@ class Condition:
         try:
             make_policy(self.policy)
         except ValueError as error:
-            raise ConfigError(f"--{error}") from None
+            raise UserError(f"--{error}") from None
         for role, model, is_needed in (
             ("student", self.student, needs_student(self.policy)),
             ("teacher", self.teacher, needs_teacher(self.policy)),
         ):
             if is_needed and model is None:
-                raise ConfigError(f"--{role}: policy {self.policy} needs one")
+                raise UserError(f"--{role}: policy {self.policy} needs one")
             if model is not None and is_endpoint(model):
                 check_endpoint(f"--{role}", model, f"RELAY_{role.upper()}_API_KEY")
 
@@ -167,7 +170,7 @@ def evaluate(
         num_workers: processes that tokenize and grade; by default one for each node of a cluster that has several.
 
     Raises:
-        ConfigError: a model cannot be used; before any model loads.
+        UserError: a model cannot be used; before any model loads.
         JobError: a condition cannot go on; what is finished is saved.
     """
     from relay_verl.preflight.commands import check_evaluation  # which reads what is defined here

@@ -1,6 +1,6 @@
 """The one tokenizer of all models that an evaluation compares, and the vocabulary that bounds what they write.
 
-Invariant: a row is one prompt for all of them, the one that training would write (`relay_verl.recipes.compose.tokenizer_at`).
+Invariant: a row is one prompt for all of them, the one that training would write (`relay_verl.models.tokenizers.tokenizer_at`).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.models.address import is_endpoint
+from relay_verl.models.tokenizers import template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
-from relay_verl.recipes.compose import template_of, tokenizer_at, tokenizer_path_of
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "tekken.json")
 """Of which a model's folder has one or more if it has a tokenizer."""
@@ -29,7 +29,7 @@ def load_shared_tokenizer(config: Any, addresses: Sequence[str], path: str | Non
         path: whose tokenizer it is; that of the first model that is a folder or hub id if None.
 
     Raises:
-        ConfigError: they differ, a folder is not there, or the tokenizer has no end or no chat template.
+        UserError: they differ, a folder is not there, or the tokenizer has no end or no chat template.
     """
     from verl.utils import hf_tokenizer
 
@@ -41,7 +41,7 @@ def load_shared_tokenizer(config: Any, addresses: Sequence[str], path: str | Non
     key = "actor_rollout_ref.model.tokenizer_path" if path is None else "--tokenizer"
     path = path or (tokenizer_path_of(config, paths[0]) if paths else None)
     if path is None:
-        raise ConfigError("--tokenizer: all models are endpoints; name the model whose tokenizer they have")
+        raise UserError("--tokenizer: all models are endpoints; name the model whose tokenizer they have")
     if path not in paths:
         check_tokenizer_path(key, path)
     trusts = config.actor_rollout_ref.model.get("trust_remote_code", False)
@@ -51,7 +51,7 @@ def load_shared_tokenizer(config: Any, addresses: Sequence[str], path: str | Non
             continue  # it is read with the one that was named
         others = hf_tokenizer(other, trust_remote_code=trusts)
         if difference := compare_tokenizers(tokenizer, others):
-            raise ConfigError(f"{path} and {other} differ in their tokenizers: {difference}")
+            raise UserError(f"{path} and {other} differ in their tokenizers: {difference}")
         has_own_template = config.actor_rollout_ref.model.get("custom_chat_template") is not None
         if not has_own_template and (difference := compare_prompts(tokenizer, others, template_of(config))):
             print(f"warning: {path} and {other}: {difference}; all read that of {path}", file=sys.stderr)

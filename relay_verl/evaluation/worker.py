@@ -24,7 +24,8 @@ from relay_verl.data.prompt_ids import prompt_ids_of
 from relay_verl.data.prompts import strip_wrapper
 from relay_verl.data.truths import truth_of, truth_text
 from relay_verl.decoder import RelayDecoder
-from relay_verl.engines.base import EngineError, PermanentError, TokenEngine
+from relay_verl.engines.base import TokenEngine
+from relay_verl.errors import EngineError, PermanentError
 from relay_verl.grading import Grader, kind_of
 from relay_verl.jobs.formats import Row
 from relay_verl.judging.judge import Judge

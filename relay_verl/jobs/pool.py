@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from relay_verl.engines.base import EngineError, PermanentError
+from relay_verl.errors import EngineError, PermanentError
 from relay_verl.jobs.formats import Row
 
 

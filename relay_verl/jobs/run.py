@@ -4,7 +4,7 @@ A first failure is said at once, and failures are counted: a job of which too ma
 
 Memory is bounded by the open shards: queries are read as they are needed, and a shard is forgotten when it is written.
 A query that fails leaves no result; the others continue, and the same command tries it again. A query that can never
-be answered (`relay_verl.engines.base.PermanentError`) leaves no result either, but it counts: it is left out of the
+be answered (`relay_verl.errors.PermanentError`) leaves no result either, but it counts: it is left out of the
 output, the manifest names it with its place and its cause, and it never keeps the job from ending.
 """
 
@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.config import RelaySettings
-from relay_verl.engines.base import EngineError, PermanentError
 from relay_verl.engines.deadlines import Pulse
 from relay_verl.engines.failure_share import FailureShare
+from relay_verl.errors import EngineError, JobError, PermanentError
 from relay_verl.jobs.formats import Format, Row
 from relay_verl.jobs.progress import LINE_S, ProgressBar, TokenMeter
-from relay_verl.jobs.store import JobError, JobStore, Shard
+from relay_verl.jobs.store import JobStore, Shard
 from relay_verl.versions import versions
 
 logger = logging.getLogger(__name__)

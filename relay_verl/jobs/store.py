@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from relay_verl.errors import JobError
 from relay_verl.files import LockedError, lock, replace_file, replacing
 from relay_verl.jobs.formats import Format, Row
 
@@ -30,10 +31,6 @@ logger = logging.getLogger(__name__)
 
 MAX_NAME_BYTES = 255
 """Longest name of a file on the usual file systems."""
-
-
-class JobError(RuntimeError):
-    """A job cannot go on; the message is one line and says what is saved."""
 
 
 def fingerprint(keys: Sequence[str]) -> str:

@@ -20,13 +20,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from relay_verl.config import ConfigError
 from relay_verl.engines.address import check_address
-from relay_verl.engines.base import EngineError, PermanentError
 from relay_verl.engines.breaker import Breaker
 from relay_verl.engines.client import EndpointClient
 from relay_verl.engines.deadlines import Pulse
 from relay_verl.engines.resilience import retrying
+from relay_verl.errors import EngineError, PermanentError, UserError
 from relay_verl.judging.prompt import MESSAGE, RULES, make_messages, read_verdict, says_something
 from relay_verl.traces.records import UNCLEAR_REPLY, JudgeText, refusal
 
@@ -75,7 +74,7 @@ class Judge:
         first_wait_s: seconds before an answer that is not a reply is asked for again; doubles each time, with jitter.
 
     Raises:
-        ConfigError: `base_url` is not an address.
+        UserError: `base_url` is not an address.
     """
 
     def __init__(
@@ -143,15 +142,15 @@ class Judge:
         """Put two answers to the judge whose verdicts are known.
 
         Raises:
-            ConfigError: the endpoint does not answer or does not serve the model, or a verdict is not the right one.
+            UserError: the endpoint does not answer or does not serve the model, or a verdict is not the right one.
         """
         for answer, wanted in (("2", True), ("3", False)):
             try:
                 reply = await self._try("What is 1 + 1?", answer, "2")
             except EngineError as error:
-                raise ConfigError(f"judge {self.model!r}: {error}{await self._other_models()}") from None
+                raise UserError(f"judge {self.model!r}: {error}{await self._other_models()}") from None
             if read_verdict(reply) is not wanted:
-                raise ConfigError(
+                raise UserError(
                     f"judge {self.model!r} at {self.base_url}: to 1 + 1 = {answer} it replied {reply!r:.80}; "
                     f"a judge replies {'Yes' if wanted else 'No'}"
                 )
@@ -195,15 +194,15 @@ def make_judge(base_url: str | None, model: str | None) -> Judge | None:
     """The judge that a command line names; None if it names none.
 
     Raises:
-        ConfigError: one is given without the other, or is not an address or a name.
+        UserError: one is given without the other, or is not an address or a name.
     """
     if base_url is None and model is None:
         return None
     if base_url is None:
-        raise ConfigError(f"judge: model {model!r} is given without an address, such as https://api.openai.com/v1")
+        raise UserError(f"judge: model {model!r} is given without an address, such as https://api.openai.com/v1")
     _check_url(base_url)
     if model is None or not model.strip():
-        raise ConfigError(f"judge: {base_url} is given without a model, such as gpt-4o-mini")
+        raise UserError(f"judge: {base_url} is given without a model, such as gpt-4o-mini")
     return Judge(base_url, model.strip())
 
 
@@ -211,4 +210,4 @@ def _check_url(url: str, api_key_env: str = API_KEY_ENV) -> None:
     try:
         check_address(url, api_key_env)
     except ValueError as error:
-        raise ConfigError(f"judge: {error}") from None
+        raise UserError(f"judge: {error}") from None

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from relay_verl.engines.base import PermanentError
+from relay_verl.errors import PermanentError
 from relay_verl.grading import boxed_answer
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import Parquet
@@ -47,7 +47,7 @@ async def judge_results(folder: Path, judge: Judge, max_concurrency: int = 32) -
         max_concurrency: responses under way at a time.
 
     Raises:
-        ConfigError: the folder is no whole result.
+        UserError: the folder is no whole result.
         JobError: replies are missing, or the folder's verdicts are by another judge; what is finished is saved.
     """
     records = [replace(record, judge=None) for record in read_result(folder).records]

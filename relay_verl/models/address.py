@@ -12,8 +12,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError, TeacherSettings
+from relay_verl.config import TeacherSettings
 from relay_verl.data.files import sha256_of
+from relay_verl.errors import UserError
 
 _WEIGHTS = (".safetensors", ".bin")
 ADAPTER_FILE = "adapter_config.json"
@@ -30,10 +31,10 @@ def check_folder_name(key: str, address: str) -> None:
     """vLLM finds a model's weights by a pattern that begins with the folder's name, which must not be one itself.
 
     Raises:
-        ConfigError: it is one.
+        UserError: it is one.
     """
     if not is_endpoint(address) and glob.has_magic(address):
-        raise ConfigError(
+        raise UserError(
             f"{key}: {address}: vLLM reads '[', '*' and '?' in a folder's name as a pattern, and finds no weights: "
             "rename the folder, or give a link to it whose name has none of them"
         )
@@ -64,7 +65,7 @@ def model_sha256(address: str) -> str | None:
     Another folder with the same files is the same model.
 
     Raises:
-        ConfigError: a file cannot be read.
+        UserError: a file cannot be read.
     """
     folder = Path(address).expanduser()
     if is_endpoint(address) or not folder.is_dir():

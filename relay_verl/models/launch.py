@@ -11,14 +11,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from relay_verl.config import ConfigError, RelaySettings, TeacherSettings
+from relay_verl.config import RelaySettings, TeacherSettings, num_gpus_of, read_settings
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.engines.resilience import GuardedEngine
+from relay_verl.errors import EngineError, UserError
 from relay_verl.models.address import check_folder_name
 from relay_verl.models.reservation import find_reserved, reserve, start_in
 from relay_verl.models.vocabulary import read_vocabulary
-from relay_verl.recipes.compose import num_gpus_of
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ async def start_teachers(config: Any, settings: RelaySettings, tokenizer: Any) -
         tokenizer: the student's.
 
     Raises:
-        ConfigError: the cluster lacks the resources for all of them, or one did not start in time.
+        UserError: the cluster lacks the resources for all of them, or one did not start in time.
     """
     teachers = list(settings.active_teachers.values())
     anywhere = [teacher for teacher in teachers if teacher.node_resource is None]
@@ -91,7 +91,7 @@ async def start_teacher(
     """Start the teacher of a composed verl config, or another model by itself; None if the settings name none.
 
     Raises:
-        ConfigError: the cluster lacks the resources, or the replicas did not start within `start_timeout_s`.
+        UserError: the cluster lacks the resources, or the replicas did not start within `start_timeout_s`.
     """
     if settings.base_url is not None:
         return TeacherGroup(_guard(open_endpoint(settings), settings), [])
@@ -112,7 +112,7 @@ async def start_teacher(
     try:
         engine, replicas = await asyncio.wait_for(group, settings.start_timeout_s)
     except TimeoutError:
-        raise ConfigError(
+        raise UserError(
             f"relay.teacher.start_timeout_s: the {settings.num_replicas} teacher replica(s) did not start within "
             f"{settings.start_timeout_s:g} s; the vLLM log above says how far they came"
         ) from None
@@ -120,7 +120,7 @@ async def start_teacher(
 
 
 def check_resources(available: Mapping[str, float], needed: int, what: str) -> None:
-    """Raise ConfigError if the cluster cannot hold the teacher next to what runs already.
+    """Raise UserError if the cluster cannot hold the teacher next to what runs already.
 
     Args:
         available: Ray's free resources by name.
@@ -132,7 +132,7 @@ def check_resources(available: Mapping[str, float], needed: int, what: str) -> N
     resource = get_platform().ray_resource_name()
     free = available.get(resource, 0.0)
     if free < needed:
-        raise ConfigError(
+        raise UserError(
             f"relay.teacher: {what} need {needed} {resource} but the cluster has {free:g} free; add "
             f"{needed - free:g}, or lower trainer.n_gpus_per_node or the teacher's numbers"
         )
@@ -206,3 +206,34 @@ def _guard(engine: TokenEngine, settings: TeacherSettings) -> GuardedEngine:
         breaker_threshold=settings.breaker_threshold,
         breaker_reset_s=settings.breaker_reset_s,
     )
+
+
+async def start_models(config: Any, models: Mapping[str, TeacherSettings], tokenizer: Any) -> dict[str, TokenEngine]:
+    """Start the models side by side, each by its own settings; gives their engines by the same names.
+
+    Raises:
+        UserError: the cluster lacks the GPUs, or they did not start within `relay.teacher.start_timeout_s`.
+    """
+    import ray
+
+    from relay_verl.models.launch import check_resources, start_teacher
+
+    needed = num_gpus_of(models.values())
+    if needed:
+        check_resources(ray.available_resources(), needed, f"{len(models)} models")
+    starts = (
+        start_teacher(config, settings, tokenizer, is_teacher=False, name=f"model{index}")
+        for index, settings in enumerate(models.values())
+    )
+    timeout_s = read_settings(config.relay).teacher.start_timeout_s
+    try:
+        async with asyncio.timeout(timeout_s):
+            engines = [group.engine for group in await asyncio.gather(*starts) if group is not None]
+            warm_up = [tokenizer.eos_token_id]  # an engine's first request makes what later ones use
+            await asyncio.gather(*(engine.generate(warm_up, max_tokens=1, request_id="warm-up") for engine in engines))
+    except TimeoutError:
+        names = ", ".join(str(model.path or model.base_url) for model in models.values())
+        raise UserError(f"relay.teacher.start_timeout_s: {names} did not start within {timeout_s:g} s") from None
+    except EngineError as error:
+        raise UserError(f"a model does not answer: {error}") from None
+    return dict(zip(models, engines, strict=True))

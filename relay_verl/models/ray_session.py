@@ -7,20 +7,24 @@ which takes a Ray that runs already, finds what it expects; and its workers have
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from relay_verl import cpu
-from relay_verl.config import ConfigError
+from relay_verl.config import TeacherSettings, num_gpus_of
+from relay_verl.cpu.threads import share_cores
+from relay_verl.errors import UserError
 from relay_verl.models.worker_environment import carry, key_variables
+from relay_verl.run_config import resolve
 
 CONNECT_DEADLINE_S = 10.0
 STARTS_A_CLUSTER = {
@@ -78,7 +82,7 @@ def start_ray(config: Any, **changes: Any) -> None:
     `RAY_ADDRESS` or `ray_kwargs.ray_init.address` names. A Ray that this process has already stays as it is.
 
     Raises:
-        ConfigError: nothing answers there, or it has other versions.
+        UserError: nothing answers there, or it has other versions.
     """
     import ray
 
@@ -102,7 +106,7 @@ def start_ray(config: Any, **changes: Any) -> None:
             ray.init(**options)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         ray.shutdown()
-        raise ConfigError(explain(error, address)) from error
+        raise UserError(explain(error, address)) from error
 
 
 @contextmanager
@@ -174,14 +178,14 @@ def _check_socket_paths(temp_dir: str | None) -> None:
         folder, room = get_default_system_temp_dir(), LONGEST_SOCKET_PATH - RAYS_PART
         name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
         if len(os.fsencode(folder)) > room:
-            raise ConfigError(
+            raise UserError(
                 f"{name}={folder}: {len(os.fsencode(folder))} bytes; Ray's sockets leave {room} for its folder: set "
                 f"RAY_TMPDIR to a shorter one, such as {SHORT_FOLDER}"
             )
     folder = os.environ.get("VLLM_RPC_BASE_PATH") or tempfile.gettempdir()
     room = LONGEST_SOCKET_PATH - VLLMS_PART
     if len(os.fsencode(folder)) > room:
-        raise ConfigError(
+        raise UserError(
             f"TMPDIR={folder}: {len(os.fsencode(folder))} bytes; vLLM's sockets leave {room} for its folder: set "
             f"TMPDIR to a shorter one, such as {SHORT_FOLDER}"
         )
@@ -195,7 +199,45 @@ def _check_answers(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_DEADLINE_S).close()
     except OSError as error:
-        raise ConfigError(
+        raise UserError(
             f"RAY_ADDRESS: no Ray cluster answers at {address} ({error.strerror or error}); start it with `ray start "
             "--head` there, or unset RAY_ADDRESS to start Ray on this machine"
         ) from None
+
+
+@contextmanager
+def ray_cluster(
+    config: Any,
+    num_gpus: int,
+    *,
+    turns: Iterable[Iterable[TeacherSettings]] | None = None,
+    is_deterministic: bool = False,
+) -> Iterator[None]:
+    """Ray as the recipe starts it; a cluster that is there already (a submitted job, `RAY_ADDRESS`) is used as it is
+    and left running.
+
+    Args:
+        config: a composed recipe.
+        num_gpus: GPUs of all replicas; on a machine without GPUs Ray is told that it has so many.
+        turns: the models that write at the same time and share the cores of a CPU, turn by turn; all of them if None.
+        is_deterministic: one thread an engine on CPU.
+    """
+    import ray
+
+    if ray.is_initialized():
+        resolve(config)
+        yield
+        return
+    num_together = num_gpus if turns is None else max((num_gpus_of(models) for models in turns), default=0)
+    share_cores(config, num_together, is_deterministic=is_deterministic)
+    start_ray(
+        config,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        **({"num_gpus": num_gpus} if config.trainer.device == "cpu" else {}),
+    )
+    resolve(config)
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from relay_verl.config import ConfigError, RelaySettings, TeacherSettings
+from relay_verl.config import RelaySettings, TeacherSettings
+from relay_verl.errors import UserError
 
 DEADLINE_S = 30.0
 """Seconds Ray may take to find the nodes."""
@@ -28,7 +29,7 @@ def reserve(settings: TeacherSettings, gpus_per_node: int, *, name: str = "") ->
         name: the teacher's suffix, where there are several.
 
     Raises:
-        ConfigError: no such nodes, or their GPUs are not free.
+        UserError: no such nodes, or their GPUs are not free.
     """
     if settings.node_resource is None or settings.path is None:
         return
@@ -51,7 +52,7 @@ def reserve(settings: TeacherSettings, gpus_per_node: int, *, name: str = "") ->
         total, free = ray.cluster_resources(), ray.available_resources()
         has = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(settings.node_resource)]
         there = ", ".join(f"{node['Resources'].get(gpu, 0):g} {gpu}" for node in has) or "none"
-        raise ConfigError(
+        raise UserError(
             f"relay.teacher.node_resource: {settings.node_resource!r}: {settings.num_replicas} replica(s) of "
             f"{settings.tensor_parallel_size} {gpu} do not fit on the nodes that have this resource ({there}); the "
             f"cluster has {free.get(gpu, 0):g} of {total.get(gpu, 0):g} {gpu} free. Start nodes with `ray start "

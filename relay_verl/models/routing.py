@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 
 from relay_verl.config import TeacherSettings
-from relay_verl.engines.base import EngineError
+from relay_verl.errors import EngineError
 
 
 def teachers_for(teachers: Sequence[TeacherSettings], data_source: str | None) -> list[TeacherSettings]:

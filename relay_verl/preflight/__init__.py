@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl.checkpoints.lock import hold, release
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.preflight.check import demand
 from relay_verl.preflight.config_checks import (
     check_batch_sizes,
@@ -26,9 +26,9 @@ from relay_verl.preflight.config_checks import (
 )
 from relay_verl.preflight.data_checks import check_columns, check_data_sources, check_dataset
 from relay_verl.preflight.model_checks import check_model_path, check_teacher, compare_tokenizers
-from relay_verl.recipes.compose import resolve
 from relay_verl.recipes.overrides import check_recipe_choice
 from relay_verl.recipes.recipe import recipe_names
+from relay_verl.run_config import resolve
 from relay_verl.secrets import hide, hide_in_text
 from relay_verl.trainer import ending, hydra_files
 
@@ -65,7 +65,7 @@ def install(module: Any, function: str, check: Callable[[Any], None]) -> None:
     def checked(config: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             check(config)
-        except ConfigError as error:
+        except UserError as error:
             sys.exit(f"relay_verl: {hide_in_text(str(error))}")
         return original(config, *args, **kwargs)
 
@@ -77,7 +77,7 @@ def check_config(config: Any) -> None:
     """Everything about a composed config that can be known before Ray starts; a config without our node is left alone.
 
     Raises:
-        ConfigError: one line on the first thing that is wrong.
+        UserError: one line on the first thing that is wrong.
     """
     from relay_verl.preflight.registry import RECIPE
 
@@ -94,7 +94,7 @@ def check_training(config: Any) -> None:
     verl's trainer goes on in that Ray.
 
     Raises:
-        ConfigError: one line on the first thing that is wrong; Ray is then down again.
+        UserError: one line on the first thing that is wrong; Ray is then down again.
     """
     hydra_files.hide_secrets(config)
     check_config(config)
@@ -115,7 +115,7 @@ def check_training(config: Any) -> None:
         demand(CLUSTER, config, Cluster(config))
         resolve(config)
         config.ray_kwargs = hide("ray_kwargs", OmegaConf.to_container(config.ray_kwargs))  # Ray has what it needs
-    except ConfigError:
+    except UserError:
         release()
         if not was_there:
             ray.shutdown()
@@ -131,7 +131,7 @@ def check_sft_config(config: Any) -> None:
     """The same as `check_config` for verl's SFT trainer and the warm-up recipes.
 
     Raises:
-        ConfigError: one line on the first thing that is wrong.
+        UserError: one line on the first thing that is wrong.
     """
     hydra_files.hide_secrets(config)
     check_recipe_choice(config)

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.models.attention import FLASH, RESOLVER, SDPA
 from relay_verl.preflight.check import Doubt
 from relay_verl.versions import find_version, is_installed
@@ -41,7 +41,7 @@ def _check_flash(key: str) -> Doubt | None:
     if not is_installed("flash_attn"):
         if is_installed("kernels"):
             return None
-        raise ConfigError(f"{key}={FLASH}: the package flash-attn is not installed; {INSTALL}, or set {key}={SDPA}")
+        raise UserError(f"{key}={FLASH}: the package flash-attn is not installed; {INSTALL}, or set {key}={SDPA}")
     try:
         importlib.import_module("flash_attn")
     except ImportError as error:
@@ -60,11 +60,11 @@ def _check_sequence_parallel(config: Any, key: str, attention: str, packed_key: 
         size_key = f"{part}.ulysses_sequence_parallel_size"
         size = OmegaConf.select(config, size_key) or 1
         if size > 1 and attention != FLASH:
-            raise ConfigError(
+            raise UserError(
                 f"{size_key}={size} needs {key}={FLASH}, got {attention}; install flash-attn, or set it to 1"
             )
         if size > 1 and not is_packed:
-            raise ConfigError(f"{size_key}={size} needs {packed_key}=true")
+            raise UserError(f"{size_key}={size} needs {packed_key}=true")
 
 
 def _is_our_choice(config: Any, key: str) -> bool:

@@ -1,6 +1,6 @@
 """A check, and what comes of it: training stops at the first failure, the doctor goes through all of them.
 
-Invariant: a check raises ConfigError, whose one line says what is wrong and what mends it, or it returns what it found.
+Invariant: a check raises UserError, whose one line says what is wrong and what mends it, or it returns what it found.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.secrets import hide_in_text
 
 
@@ -26,7 +26,7 @@ class Check:
     name: str
     """What it is about."""
     run: Callable[..., Any]
-    """Raises ConfigError, or returns what it found, a short text; anything else says no more than that it passed."""
+    """Raises UserError, or returns what it found, a short text; anything else says no more than that it passed."""
     after: tuple[str, ...] = ()
     """Names of the checks that must have passed, for this one to mean anything."""
 
@@ -56,7 +56,7 @@ def demand(checks: Sequence[Check], *subject: Any) -> None:
     """Run the checks in order and say every doubt on standard error.
 
     Raises:
-        ConfigError: one line on the first thing that is wrong.
+        UserError: one line on the first thing that is wrong.
     """
     for check in checks:
         found = check.run(*subject)
@@ -88,7 +88,7 @@ class Examination:
                 return Outcome(check.name, Status.SKIPPED, f"{self._blocked[name]} failed")
         try:
             found = check.run(*subject)
-        except ConfigError as error:
+        except UserError as error:
             text = hide_in_text(str(error))
         except Exception as error:  # a check that broke must not hide the others
             text = hide_in_text(f"{type(error).__name__}: {' '.join(str(error).split())}")

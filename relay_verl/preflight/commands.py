@@ -11,9 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relay_verl.config import ConfigError, TeacherSettings, read_settings
+from relay_verl.config import TeacherSettings, read_settings
 from relay_verl.data.generate import Plan, Source
 from relay_verl.engines.deadlines import DeadlineError, run_within
+from relay_verl.errors import UserError
 from relay_verl.evaluation.runner import Condition, Exam
 from relay_verl.grading import Grader
 from relay_verl.judging.judge import Judge
@@ -33,7 +34,7 @@ def check_asked_model(key: str, address: str) -> None:
     """A model is there: a folder, the hub's cache or the hub. An endpoint is asked later, with a real prompt.
 
     Raises:
-        ConfigError: it is not.
+        UserError: it is not.
     """
     if not is_endpoint(address):
         check_model(key, address)
@@ -43,7 +44,7 @@ def check_filters_models(config: Any) -> None:
     """The models of `filter`: the teacher, and the tokenizer that is named for it.
 
     Raises:
-        ConfigError: one is not there, or several teachers are given.
+        UserError: one is not there, or several teachers are given.
     """
     teacher = read_settings(config.relay).only_teacher
     if teacher.path is not None:
@@ -56,7 +57,7 @@ def check_students_tokenizer(config: Any) -> None:
     """The tokenizer of `actor_rollout_ref.model.tokenizer_path` is there, if one is named.
 
     Raises:
-        ConfigError: it is not.
+        UserError: it is not.
     """
     path = config.actor_rollout_ref.model.get("tokenizer_path")
     if path:
@@ -68,7 +69,7 @@ def check_generator(plan: Plan, source: Source, tokenizer: Any) -> None:
     its endpoint.
 
     Raises:
-        ConfigError: the first thing that is wrong.
+        UserError: the first thing that is wrong.
     """
     if plan.author == "teacher":
         with Grader() as grader:
@@ -90,7 +91,7 @@ def check_evaluation(
     each condition will ask it; arguments as `evaluation_trial`.
 
     Raises:
-        ConfigError: the first thing that is wrong.
+        UserError: the first thing that is wrong.
     """
     with Grader() as grader:
         for name, (_, questions) in exam.benchmarks.items():
@@ -104,7 +105,7 @@ def check_bench(
     """Rows of a benchmark of ours through the chat template.
 
     Raises:
-        ConfigError: it does not take one.
+        UserError: it does not take one.
     """
     trial = [TrialRow(f"row {number}", row["prompt"]) for number, row in enumerate(rows, start=1)]
     demand(TRIAL, Trial(first_of_each_shape(trial), [Reader(tokenizer_path, tokenizer, template)]))
@@ -114,12 +115,12 @@ def check_judge(judge: Judge) -> None:
     """The judge gives two verdicts that are known, in time.
 
     Raises:
-        ConfigError: it does not.
+        UserError: it does not.
     """
     try:
         asyncio.run(run_within(JUDGE_DEADLINE_S, judge.check()))
     except DeadlineError:
-        raise ConfigError(
+        raise UserError(
             f"judge {judge.model!r}: {judge.base_url} gave no verdict within {JUDGE_DEADLINE_S:g} s: is it up, and "
             "does it serve this model?"
         ) from None

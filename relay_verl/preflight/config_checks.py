@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError, RelaySettings, read_settings
-from relay_verl.recipes.compose import num_gpus_of
+from relay_verl.config import RelaySettings, num_gpus_of, read_settings
+from relay_verl.errors import UserError
 from relay_verl.recipes.recipe import recipe_names
 
 
@@ -17,7 +17,7 @@ def check_recipe_was_found(config: Any) -> None:
     """`+recipe=NAME` loads a recipe only if Hydra knows the group; else it sets a key, and plain PPO would run."""
     for key in config:
         if key != "relay" and difflib.get_close_matches(str(key), ["recipe", "recipes"], cutoff=0.75):
-            raise ConfigError(
+            raise UserError(
                 f"{key}={config[key]}: no recipe was loaded; write +recipe=NAME with one of {', '.join(recipe_names())}"
             )
 
@@ -40,7 +40,7 @@ def check_platform(config: Any) -> None:
     in_driver = os.environ.get("VERL_PLATFORM", "")
     in_workers = OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars.VERL_PLATFORM") or ""
     if (in_workers == "cpu") != (in_driver == "cpu"):
-        raise ConfigError(
+        raise UserError(
             f"VERL_PLATFORM={in_driver!r} in the environment, but the recipe "
             + ("trains on CPU: set VERL_PLATFORM=cpu" if in_workers == "cpu" else "does not train on CPU: unset it")
         )
@@ -50,7 +50,7 @@ def check_sft_platform(config: Any) -> str:
     """The same for verl's SFT trainer, whose config says the device."""
     on_cpu = os.environ.get("VERL_PLATFORM", "") == "cpu"
     if (config.trainer.device == "cpu") != on_cpu:
-        raise ConfigError(
+        raise UserError(
             f"trainer.device={config.trainer.device}: "
             + ("VERL_PLATFORM=cpu is for CPU recipes: unset it" if on_cpu else "set VERL_PLATFORM=cpu")
         )
@@ -69,14 +69,14 @@ def check_batch_sizes(config: Any) -> None:
     }
     for key, value in positive.items():
         if value < 1:
-            raise ConfigError(f"{key}={value} is not at least 1")
+            raise UserError(f"{key}={value} is not at least 1")
     if batch % mini:
-        raise ConfigError(
+        raise UserError(
             f"data.train_batch_size={batch} is not a multiple of actor_rollout_ref.actor.ppo_mini_batch_size={mini}"
         )
     rows = mini * config.actor_rollout_ref.rollout.n
     if rows % num_gpus:
-        raise ConfigError(
+        raise UserError(
             f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} x actor_rollout_ref.rollout.n="
             f"{config.actor_rollout_ref.rollout.n} samples do not split over trainer.n_gpus_per_node x trainer.nnodes="
             f"{num_gpus} GPUs"
@@ -98,7 +98,7 @@ def check_micro_batch_sizes(config: Any) -> None:
     ):
         micro = OmegaConf.select(config, key)
         if micro is not None and (micro < 1 or rows % micro):
-            raise ConfigError(f"{key}={micro}: a GPU's {rows} samples do not split into micro-batches of that size")
+            raise UserError(f"{key}={micro}: a GPU's {rows} samples do not split into micro-batches of that size")
 
 
 def check_declared_gpus(config: Any, settings: RelaySettings) -> None:
@@ -109,7 +109,7 @@ def check_declared_gpus(config: Any, settings: RelaySettings) -> None:
     trainer = config.trainer.n_gpus_per_node * config.trainer.nnodes
     wanted = num_gpus_of(teachers.values()) if settings.needs_teacher else 0
     if declared is not None and declared < trainer + wanted:
-        raise ConfigError(
+        raise UserError(
             f"ray_kwargs.ray_init.num_gpus={declared}: the trainer takes {trainer} (trainer.n_gpus_per_node x "
             f"trainer.nnodes) and the teacher {wanted} "
             f"({' + '.join(f'{key}.num_replicas x {key}.tensor_parallel_size' for key in teachers)}); "
@@ -123,7 +123,7 @@ def check_replica_gpus(config: Any) -> None:
         num_gpus = teacher.tensor_parallel_size
         on_a_node = min(num_gpus, max(1, config.trainer.n_gpus_per_node))
         if num_gpus % on_a_node:
-            raise ConfigError(
+            raise UserError(
                 f"{key}.tensor_parallel_size={num_gpus} is neither at most trainer.n_gpus_per_node={on_a_node} nor a "
                 "multiple of it"
             )

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.preflight.check import Doubt
 
 LEGACY: Mapping[str, str] = {
@@ -25,10 +25,10 @@ def check_contradictions(config: Any) -> Doubt | str:
     """No key cancels another one.
 
     Raises:
-        ConfigError: one does; names both, and what to set instead.
+        UserError: one does; names both, and what to set instead.
     """
     for contradiction in _contradictions(config):
-        raise ConfigError(contradiction)
+        raise UserError(contradiction)
     doubts = list(_doubts(config))
     return Doubt("; ".join(doubts)) if doubts else "none"
 

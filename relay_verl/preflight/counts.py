@@ -11,9 +11,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError
 from relay_verl.data.files import iter_file
 from relay_verl.data.parquet import iter_parquet
+from relay_verl.errors import UserError
 from relay_verl.preflight.data_checks import file_names, kept_rows, local_files
 
 
@@ -23,11 +23,11 @@ def check_num_rows(config: Any) -> str:
     Of files that are not on this machine nothing is known.
 
     Raises:
-        ConfigError: they do not; names the keys and the numbers.
+        UserError: they do not; names the keys and the numbers.
     """
     names = file_names(config, "train_files")
     if not names:
-        raise ConfigError("data.train_files: no file is given; name a parquet or JSON Lines file with rows to train on")
+        raise UserError("data.train_files: no file is given; name a parquet or JSON Lines file with rows to train on")
     if len(local_files(config, "train_files")) < len(names):
         return f"not counted: {', '.join(names)} is not on this machine"
     threshold = config.data.get("min_pass_rate") or 0
@@ -43,7 +43,7 @@ def check_num_rows(config: Any) -> str:
     generated = config.data.get("gen_batch_size") or batch
     for key, size in (("data.train_batch_size", batch), ("data.gen_batch_size", generated)):
         if num_rows < size:
-            raise ConfigError(
+            raise UserError(
                 f"{key}={size}: data.train_files has {num_rows} {what} ({', '.join(names)}), fewer than a batch: lower "
                 f"{key} to at most {num_rows}, or give more rows"
             )
@@ -56,11 +56,11 @@ def _check_steps(config: Any, steps_per_epoch: int) -> str:
     steps = OmegaConf.select(config, "trainer.total_training_steps")
     for key, value in (("trainer.total_epochs", epochs), ("trainer.total_training_steps", steps)):
         if value is not None and value < 1:
-            raise ConfigError(f"{key}={value}: nothing would be trained; set at least 1")
+            raise UserError(f"{key}={value}: nothing would be trained; set at least 1")
     if epochs is None:
         return f"{steps_per_epoch} steps an epoch"
     if steps is not None and steps > epochs * steps_per_epoch:
-        raise ConfigError(
+        raise UserError(
             f"trainer.total_training_steps={steps}: trainer.total_epochs={epochs} of {steps_per_epoch} steps end after "
             f"{epochs * steps_per_epoch}, without a last checkpoint: set trainer.total_epochs to at least "
             f"{-(-steps // steps_per_epoch)}, or trainer.total_training_steps to at most {epochs * steps_per_epoch}"
@@ -72,11 +72,11 @@ def check_validation_rows(config: Any) -> str:
     """The validation files have rows: verl opens them even where nothing is validated.
 
     Raises:
-        ConfigError: there is no file, or one without rows.
+        UserError: there is no file, or one without rows.
     """
     names = file_names(config, "val_files")
     if not names:
-        raise ConfigError(
+        raise UserError(
             "data.val_files: no file is given, and verl opens one even where it validates nothing: name a file, such "
             "as that of data.train_files"
         )
@@ -89,7 +89,7 @@ def check_warmup_rows(config: Any) -> str:
     """The warm-up's data has finished responses for a batch; those that were cut off are left out of it.
 
     Raises:
-        ConfigError: it has fewer.
+        UserError: it has fewer.
     """
     names = file_names(config, "train_files")
     batch = config.data.get("train_batch_size")
@@ -99,7 +99,7 @@ def check_warmup_rows(config: Any) -> str:
         bool(row["is_finished"]) for name in names for row in iter_parquet(_path(name), only=("is_finished",))
     )
     if num_rows < batch:
-        raise ConfigError(
+        raise UserError(
             f"data.train_batch_size={batch}: data.train_files has {num_rows} finished responses ({', '.join(names)}), "
             f"fewer than a batch: lower data.train_batch_size to at most {num_rows}, or make more with `relay-verl "
             "warmup-data`"
@@ -111,14 +111,14 @@ def count_rows(config: Any, key: str, name: str) -> int:
     """Rows of a local file.
 
     Raises:
-        ConfigError: it has none.
+        UserError: it has none.
     """
     import pyarrow.parquet as pq
 
     path = _path(name)
     num_rows = pq.read_metadata(path).num_rows if path.suffix == ".parquet" else sum(1 for _ in iter_file(path))
     if not num_rows:
-        raise ConfigError(f"data.{key}: {name} has no rows")
+        raise UserError(f"data.{key}: {name} has no rows")
     return int(num_rows)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl import cpu
-from relay_verl.config import ConfigError, read_settings
+from relay_verl.config import read_settings
+from relay_verl.errors import UserError
 from relay_verl.models.address import count_parameters
 from relay_verl.preflight.check import Doubt
 from relay_verl.recipes.adapter import count_adapter, rank_of
@@ -67,7 +68,7 @@ def check_bucket(config: Any) -> str:
     """The student's embedding, its largest weight, goes through shared memory to its engine in one piece.
 
     Raises:
-        ConfigError: the pieces are too small for it.
+        UserError: the pieces are too small for it.
     """
     shape = shape_of(config.actor_rollout_ref.model.path)
     if not cpu.is_chosen() or shape is None:
@@ -78,7 +79,7 @@ def check_bucket(config: Any) -> str:
     size = 4 if rank_of(config.actor_rollout_ref.model) else _bytes_of(config.actor_rollout_ref.rollout.dtype)
     embedding = shape.num_embedding * size
     if embedding > bucket * 2**20:
-        raise ConfigError(
+        raise UserError(
             f"{key}={bucket}: the embedding of {config.actor_rollout_ref.model.path} is {embedding / 2**20:.0f} MiB "
             f"and goes to vLLM in one piece; take {-(-embedding // 2**20)} or more"
         )
@@ -112,14 +113,14 @@ def check_cpu_memory(terms: dict[str, float], where: str, free: float, total: fl
     """The node has room for all terms.
 
     Raises:
-        ConfigError: it has too little, or too little is free.
+        UserError: it has too little, or too little is free.
     """
     needed = sum(terms.values())
     detail = ", ".join(f"{name} {size / GB:.1f}" for name, size in terms.items() if size >= 0.05 * GB)
     figures = f"{where}: {free / GB:.1f} of {total / GB:.1f} GB of memory are free; on CPU this takes some "
     figures += f"{needed / GB:.1f} ({detail})"
     if free < TOLERANCE * needed:
-        raise ConfigError(
+        raise UserError(
             f"{figures}: end what else runs, or take smaller models, LoRA (actor_rollout_ref.model.lora_rank), "
             "relay.teacher.dtype=bfloat16, smaller micro-batches, or GPUs"
         )

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from relay_verl.config import ConfigError, RelaySettings
+from relay_verl.config import RelaySettings
 from relay_verl.data.files import iter_file
 from relay_verl.data.golds import warn_of_unreadable
 from relay_verl.data.parquet import iter_parquet
 from relay_verl.data.pass_counts import COLUMN, solvable_rows
 from relay_verl.data.schema import boxless_question
+from relay_verl.errors import UserError
 from relay_verl.grading import Grader
 from relay_verl.models.routing import teachers_for
 from relay_verl.preflight.check import Doubt
@@ -32,7 +33,7 @@ def check_dataset(config: Any, key: str) -> Doubt | None:
         answer = schema.field("reward_model").type
         names = [field.name for field in answer] if pa.types.is_struct(answer) else []
         if "ground_truth" not in names:
-            raise ConfigError(
+            raise UserError(
                 f"data.{key}: {name} has no answers: column 'reward_model' has no field 'ground_truth'; "
                 f"it has {', '.join(names) or 'none'}"
             )
@@ -71,7 +72,7 @@ def kept_rows(name: str, min_pass_rate: float) -> list[int]:
     """The rows of a local training file, of whatever kind, that the teacher's pass counts leave at this threshold.
 
     Raises:
-        ConfigError: it has no pass counts, or they leave no row.
+        UserError: it has no pass counts, or they leave no row.
     """
     import pyarrow.parquet as pq
 
@@ -83,16 +84,16 @@ def kept_rows(name: str, min_pass_rate: float) -> list[int]:
         counts = [row.get(COLUMN) for row in iter_file(path)]
         has_counts = any(count is not None for count in counts)
     if not has_counts:
-        raise ConfigError(
+        raise UserError(
             f"data.train_files: {name} has no column {COLUMN!r}, which relay.filter.min_pass_rate={min_pass_rate} "
             "needs: make it with `relay-verl filter`, or set relay.filter.min_pass_rate=0 to train on every query"
         )
     try:
         return solvable_rows(counts, min_pass_rate)
     except ValueError as error:
-        raise ConfigError(f"data.train_files: {name}: {error}") from None
+        raise UserError(f"data.train_files: {name}: {error}") from None
     except (KeyError, TypeError):
-        raise ConfigError(
+        raise UserError(
             f"data.train_files: {name}: column {COLUMN!r} holds no pass counts as `relay-verl filter` writes them: "
             "expected objects with num_samples, num_done and num_correct"
         ) from None
@@ -110,10 +111,10 @@ def check_columns(config: Any, key: str, columns: Sequence[str]) -> dict[str, An
         try:
             schema = pq.read_schema(path)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"data.{key}: {name} is not a readable parquet file: {error}") from None
+            raise UserError(f"data.{key}: {name} is not a readable parquet file: {error}") from None
         for column in columns:
             if column not in schema.names:
-                raise ConfigError(f"data.{key}: {name} has no column {column!r}; it has {', '.join(schema.names)}")
+                raise UserError(f"data.{key}: {name} has no column {column!r}; it has {', '.join(schema.names)}")
         schemas[name] = schema
     return schemas
 
@@ -128,16 +129,16 @@ def local_files(config: Any, key: str) -> list[str]:
     """The names of `data.KEY` that are not addresses; each is there and of a kind that verl reads.
 
     Raises:
-        ConfigError: one is not.
+        UserError: one is not.
     """
     names = [name for name in file_names(config, key) if "://" not in name]
     dataset = (config.data.get("custom_cls") or {}).get("name")
     for name in names:
         if not Path(name).expanduser().exists():
-            raise ConfigError(f"data.{key}: {name} does not exist")
+            raise UserError(f"data.{key}: {name} does not exist")
         # a dataset class of the user's own may read other files
         if dataset in (None, "TeacherSolvableDataset", "WarmupDataset") and not name.endswith(SUFFIXES):
-            raise ConfigError(f"data.{key}: {name}: verl reads files that end in {', '.join(SUFFIXES)}")
+            raise UserError(f"data.{key}: {name}: verl reads files that end in {', '.join(SUFFIXES)}")
     return names
 
 
@@ -152,7 +153,7 @@ def check_data_sources(config: Any, settings: RelaySettings) -> None:
         for name in local_files(config, key):
             for source in _column_values(name, "data_source"):
                 if not teachers_for(teachers, source):
-                    raise ConfigError(
+                    raise UserError(
                         f"data.{key}: {name} has data_source={source!r}, which no teacher answers; their data_sources: "
                         f"{named}; a teacher without data_sources answers all others"
                     )
@@ -169,10 +170,10 @@ def check_warmup_data(config: Any) -> str:
     """The files are there and are what `relay_verl.trainer.warmup_dataset` reads; the validation's too."""
     names = file_names(config, "train_files")
     if not names:
-        raise ConfigError("data.train_files: no file is given; make one with `relay-verl warmup-data`")
+        raise UserError("data.train_files: no file is given; make one with `relay-verl warmup-data`")
     for key in ("train_files", "val_files"):
         for name in file_names(config, key):
             if "://" not in name and not name.endswith(".parquet"):
-                raise ConfigError(f"data.{key}: {name}: expected a parquet file, as `relay-verl warmup-data` writes it")
+                raise UserError(f"data.{key}: {name}: expected a parquet file, as `relay-verl warmup-data` writes it")
         check_columns(config, key, ("input_ids", "loss_mask", "is_finished"))
     return ", ".join(names)

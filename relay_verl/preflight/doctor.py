@@ -54,7 +54,7 @@ def compose_for_trainer(overrides: Sequence[str]) -> Any:
     """The config as the trainer that these overrides are for composes it: a warm-up recipe is for verl's SFT trainer.
 
     Raises:
-        ConfigError: Hydra refuses them.
+        UserError: Hydra refuses them.
     """
     from relay_verl.recipes.compose import compose_overrides
 

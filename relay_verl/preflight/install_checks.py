@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from relay_verl import cpu
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.preflight.check import Doubt
 from relay_verl.recipes.recipe import recipe_names
 from relay_verl.versions import INSTALL, PYTHONS, TESTED, find_version, is_tested
@@ -20,7 +20,7 @@ def check_python() -> str:
     """This interpreter is one that the package installs on."""
     version = platform.python_version()
     if ".".join(version.split(".")[:2]) not in PYTHONS:
-        raise ConfigError(f"Python {version}: relay_verl runs on {' and '.join(PYTHONS)}; make an environment with one")
+        raise UserError(f"Python {version}: relay_verl runs on {' and '.join(PYTHONS)}; make an environment with one")
     return version
 
 
@@ -30,7 +30,7 @@ def check_packages() -> str:
     extra = "cpu" if on_cpu else "gpu"
     found = {name: find_version(name) for name in TESTED[extra]}
     if missing := [name for name, version in found.items() if version is None]:
-        raise ConfigError(f"{', '.join(missing)}: not installed; {INSTALL[extra]}")
+        raise UserError(f"{', '.join(missing)}: not installed; {INSTALL[extra]}")
     doubts = [
         f"{name} {version} (tested: {TESTED[extra][name]})"
         for name, version in found.items()
@@ -48,25 +48,25 @@ def check_plugin() -> str:
     if "relay_verl.trainer.plugin" not in sys.modules:
         policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto")
         if "relay_verl" not in {entry.name for entry in entry_points(group="verl.plugins")}:
-            raise ConfigError(
+            raise UserError(
                 "verl does not find the plugin: relay_verl's entry point in the group verl.plugins is not installed; "
                 "pip install relay-verl (a source tree on PYTHONPATH is not enough)"
             )
         if policy != "auto":
-            raise ConfigError(f"VERL_USE_EXTERNAL_PLUGINS={policy!r} keeps verl from loading the plugin: unset it")
+            raise UserError(f"VERL_USE_EXTERNAL_PLUGINS={policy!r} keeps verl from loading the plugin: unset it")
         try:
             importlib.import_module("relay_verl.trainer.plugin")
         except Exception as error:
-            raise ConfigError(f"the plugin fails to load: {type(error).__name__}: {error}") from None
+            raise UserError(f"the plugin fails to load: {type(error).__name__}: {error}") from None
     from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
     from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls
 
     if "relay_agent" not in _agent_loop_registry:
-        raise ConfigError("verl has the plugin but not its agent loop 'relay_agent'; reinstall relay-verl")
+        raise UserError("verl has the plugin but not its agent loop 'relay_agent'; reinstall relay-verl")
     try:
         get_reward_manager_cls("relay")
     except ValueError as error:
-        raise ConfigError(f"verl has the plugin but not its reward manager: {error}; reinstall relay-verl") from None
+        raise UserError(f"verl has the plugin but not its reward manager: {error}; reinstall relay-verl") from None
     return "loaded in this process"
 
 
@@ -78,9 +78,9 @@ def check_search_path() -> str:
     try:
         names = recipe_names()
     except (FileNotFoundError, ImportError) as error:
-        raise ConfigError(f"{error}".removeprefix("relay_verl: ")) from None
+        raise UserError(f"{error}".removeprefix("relay_verl: ")) from None
     if "RelaySearchPathPlugin" not in {each.__name__ for each in Plugins.instance().discover(SearchPathPlugin)}:
-        raise ConfigError("Hydra does not find hydra_plugins.relay_verl, so +recipe=... means nothing; reinstall it")
+        raise UserError("Hydra does not find hydra_plugins.relay_verl, so +recipe=... means nothing; reinstall it")
     return f"{len(names)} recipes"
 
 
@@ -90,5 +90,5 @@ def check_engine(config: Any) -> str:
     version, extra = find_version(wanted), "cpu" if cpu.is_chosen() else "gpu"
     if version is None:
         has = f", but {other} {find_version(other)}, which is for another platform" if find_version(other) else ""
-        raise ConfigError(f"{wanted} is not installed{has}; {INSTALL[extra]}")
+        raise UserError(f"{wanted} is not installed{has}; {INSTALL[extra]}")
     return f"{wanted} {version}"

@@ -12,11 +12,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError, read_settings
+from relay_verl.config import read_settings
+from relay_verl.errors import UserError
+from relay_verl.models.tokenizers import template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.data_checks import file_names, kept_rows, local_files
 from relay_verl.preflight.rows import checked_rows
-from relay_verl.recipes.compose import template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.tokenization import chat_ids
 
 MAX_MEASURED = 1000
@@ -27,7 +28,7 @@ def check_lengths(config: Any) -> Doubt | str:
     """Enough prompts are short enough, and the engines' context holds a prompt and its response.
 
     Raises:
-        ConfigError: too few prompts are, or the context is longer than a model's.
+        UserError: too few prompts are, or the context is longer than a model's.
     """
     doubts = [_check_context(config)]
     longest = OmegaConf.select(config, "data.max_prompt_length")
@@ -46,7 +47,7 @@ def _check_prompts(config: Any, key: str, names: list[str], tokenizer: Any, long
     """Enough prompts of these files are short enough; gives a doubt where longer ones are kept.
 
     Raises:
-        ConfigError: all rows were measured and fewer than `needed` fit, or not a single one does.
+        UserError: all rows were measured and fewer than `needed` fit, or not a single one does.
     """
     template, threshold = template_of(config), config.data.get("min_pass_rate") or 0
     num_fitting, num_measured, is_whole, first = 0, 0, True, ""
@@ -62,7 +63,7 @@ def _check_prompts(config: Any, key: str, names: list[str], tokenizer: Any, long
                 first = f"{name}: row {index + 1} has a prompt of {length} tokens"
         is_whole = is_whole and next(wanted, None) is None
     if num_fitting < needed and (is_whole or not num_fitting):
-        raise ConfigError(
+        raise UserError(
             f"data.max_prompt_length={longest}: of {num_measured} prompts of data.{key} {num_fitting} fit, and at "
             f"least {needed} must; {first}: raise data.max_prompt_length, or leave such rows out"
         )
@@ -75,7 +76,7 @@ def _check_context(config: Any) -> str:
     """The engines' context holds a prompt and a response; gives a doubt if it does not.
 
     Raises:
-        ConfigError: it is longer than a model takes.
+        UserError: it is longer than a model takes.
     """
     context = OmegaConf.select(config, "actor_rollout_ref.rollout.max_model_len")
     if context is None:
@@ -88,7 +89,7 @@ def _check_context(config: Any) -> str:
     for model_key, path in models.items():
         positions = _max_positions(path, bool(config.actor_rollout_ref.model.get("trust_remote_code", False)))
         if positions is not None and context > positions:
-            raise ConfigError(f"{key}: {model_key}={path} has {positions} positions: set it to at most {positions}")
+            raise UserError(f"{key}: {model_key}={path} has {positions} positions: set it to at most {positions}")
     lengths = [OmegaConf.select(config, f"data.max_{part}_length") for part in ("prompt", "response")]
     if None not in lengths and sum(lengths) > context:
         return (

@@ -16,8 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError
-from relay_verl.data.parquet import first_line
+from relay_verl.errors import UserError, first_line
 from relay_verl.versions import is_installed
 
 MODULES = {"vemlp_wandb": "volcengine_ml_platform", "tracking": "wandb", "console": "", "file": ""}
@@ -36,7 +35,7 @@ def check_loggers(config: Any) -> str:
     """What `trainer.logger` names exists in verl, is installed, and opens.
 
     Raises:
-        ConfigError: one does not; names it, and what to set.
+        UserError: one does not; names it, and what to set.
     """
     from verl.utils.tracking import Tracking
 
@@ -45,19 +44,19 @@ def check_loggers(config: Any) -> str:
         return "opened by the first process"
     named = OmegaConf.select(config, "trainer.logger", default=[])
     if named is None:
-        raise ConfigError("trainer.logger=null: verl reads a list: write trainer.logger=[console], or [] for none")
+        raise UserError("trainer.logger=null: verl reads a list: write trainer.logger=[console], or [] for none")
     loggers = [named] if isinstance(named, str) else list(named)
     for name in loggers:
         if name not in (*Tracking.supported_backend, "tracking"):
-            raise ConfigError(f"trainer.logger: {name!r}: allowed: {', '.join(Tracking.supported_backend)}")
+            raise UserError(f"trainer.logger: {name!r}: allowed: {', '.join(Tracking.supported_backend)}")
         module = MODULES.get(name, name)
         if module and not is_installed(module):
-            raise ConfigError(
+            raise UserError(
                 f"trainer.logger: {name!r} needs the package {module}: pip install {module.replace('_', '-')}, or "
                 "leave it out of trainer.logger"
             )
         if missing := [variable for variable in NEEDED_VARIABLES.get(name, ()) if not os.environ.get(variable)]:
-            raise ConfigError(f"trainer.logger: {name!r} reads {', '.join(missing)} from the environment: set it")
+            raise UserError(f"trainer.logger: {name!r} reads {', '.join(missing)} from the environment: set it")
         if name in OPENED:
             OPENED[name](config)
     return ", ".join(loggers) or "none"
@@ -68,7 +67,7 @@ def _open_tensorboard(config: Any) -> None:
     try:
         importlib.import_module("torch.utils.tensorboard")
     except Exception as error:  # such as protobuf's, of another version than TensorBoard was built with
-        raise ConfigError(
+        raise UserError(
             f"trainer.logger: 'tensorboard' does not import: {type(error).__name__}: {first_line(error)}; pip install "
             "a tensorboard that does, or leave it out of trainer.logger"
         ) from None
@@ -77,7 +76,7 @@ def _open_tensorboard(config: Any) -> None:
     try:
         try_folder(Path(folder))
     except OSError as error:
-        raise ConfigError(
+        raise UserError(
             f"trainer.logger: 'tensorboard': TENSORBOARD_DIR={folder} cannot be written: {error.strerror or error}: "
             "set TENSORBOARD_DIR to a folder that can, or leave tensorboard out of trainer.logger"
         ) from None
@@ -98,7 +97,7 @@ def _open_file(config: Any) -> None:
         if given is not None or path.exists():
             _try_file(path)
     except OSError as error:
-        raise ConfigError(
+        raise UserError(
             f"trainer.logger: 'file': {key}: {path} cannot be written: {error.strerror or error}: name a file in a "
             "folder that is there, or leave file out of trainer.logger"
         ) from None
@@ -113,7 +112,7 @@ def _open_wandb(config: Any) -> None:
         return
     fix = "set WANDB_MODE=offline to keep the log on this machine"
     if not _wandb_has_key():
-        raise ConfigError(
+        raise UserError(
             f"trainer.logger: 'wandb' has no key for {settings.base_url}: set WANDB_API_KEY, run `wandb login`, "
             f"or {fix}"
         )
@@ -124,7 +123,7 @@ def _open_wandb(config: Any) -> None:
     try:
         wandb.login()
     except Exception as error:  # wandb.errors has changed its classes from version to version
-        raise ConfigError(
+        raise UserError(
             f"trainer.logger: 'wandb': {settings.base_url} refuses the key ({type(error).__name__}): set another "
             f"WANDB_API_KEY, or {fix}"
         ) from None
@@ -158,7 +157,7 @@ def _open_mlflow(_: Any) -> None:
     try:
         try_folder(folder)
     except OSError as error:
-        raise ConfigError(
+        raise UserError(
             f"trainer.logger: 'mlflow': MLFLOW_TRACKING_URI={address} cannot be written: "
             f"{error.strerror or error}: {fix}"
         ) from None
@@ -169,7 +168,7 @@ def _open_swanlab(_: Any) -> None:
     home = Path(os.environ.get("SWANLAB_SAVE_DIR", "~/.swanlab")).expanduser()
     is_local = os.environ.get("SWANLAB_MODE", "cloud") in ("local", "offline", "disabled")
     if not is_local and not os.environ.get("SWANLAB_API_KEY") and not (home / ".netrc").is_file():
-        raise ConfigError(
+        raise UserError(
             "trainer.logger: 'swanlab' has no key for its cloud: set SWANLAB_API_KEY, run `swanlab login`, or set "
             "SWANLAB_MODE=local"
         )
@@ -193,7 +192,7 @@ def _ask_server(name: str, address: str, fix: str) -> None:
     try:
         httpx.get(address, timeout=SERVER_DEADLINE_S)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise ConfigError(
+        raise UserError(
             f"trainer.logger: {name!r}: {address} does not answer ({type(error).__name__}: {error}): connect this "
             f"machine, {fix}"
         ) from None

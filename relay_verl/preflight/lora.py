@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import ListConfig, OmegaConf
 
 from relay_verl import cpu
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.models.address import ADAPTER_FILE, config_in_cache, weight_shapes
 from relay_verl.preflight.check import Doubt
 from relay_verl.recipes.adapter import ALL_LINEAR
@@ -31,7 +31,7 @@ def check_lora(config: Any) -> str:
     """The adapter that a config asks for can be trained, served and saved.
 
     Raises:
-        ConfigError: naming the key.
+        UserError: naming the key.
     """
     is_grpo = "actor_rollout_ref" in config
     key = "actor_rollout_ref.model" if is_grpo else "model"
@@ -42,13 +42,11 @@ def check_lora(config: Any) -> str:
     if strategy not in _FSDP:
         return f"not checked: {strategy} has keys of its own"
     if (OmegaConf.select(model, "lora.rank") or 0) > 0:
-        raise ConfigError(
-            f"{key}.lora.rank={model.lora.rank} is Megatron's; {strategy} reads {key}.lora_rank: set that"
-        )
+        raise UserError(f"{key}.lora.rank={model.lora.rank} is Megatron's; {strategy} reads {key}.lora_rank: set that")
     if not isinstance(rank, int) or rank < 0:
-        raise ConfigError(f"{key}.lora_rank={rank}: expected a whole number, 0 to train all weights")
+        raise UserError(f"{key}.lora_rank={rank}: expected a whole number, 0 to train all weights")
     if model.get("lora_adapter_path") and not rank:
-        raise ConfigError(f"{key}.lora_adapter_path={model.lora_adapter_path} needs the adapter's {key}.lora_rank")
+        raise UserError(f"{key}.lora_adapter_path={model.lora_adapter_path} needs the adapter's {key}.lora_rank")
     if is_grpo and cpu.is_chosen():
         is_apart = rank > 0 and not OmegaConf.select(model, "lora.merge")
         _check_load_format(config.actor_rollout_ref.rollout, is_apart=is_apart)
@@ -56,13 +54,13 @@ def check_lora(config: Any) -> str:
         return "none: all weights are trained"
     alpha = model.get("lora_alpha")
     if not isinstance(alpha, int) or alpha < 1:
-        raise ConfigError(f"{key}.lora_alpha={alpha}: expected a whole number above 0; alpha / rank scales the adapter")
+        raise UserError(f"{key}.lora_alpha={alpha}: expected a whole number above 0; alpha / rank scales the adapter")
     _check_targets(key, model)
     if model.get("lora_adapter_path"):
         _check_adapter(f"{key}.lora_adapter_path", model)
     if "hf_model" in (OmegaConf.select(actor, "checkpoint.save_contents") or []):
         contents = f"{'actor_rollout_ref.actor.' if is_grpo else ''}checkpoint.save_contents"
-        raise ConfigError(
+        raise UserError(
             f"{contents} has hf_model, in which verl writes PEFT's names where {key}.lora_rank={rank}: leave it out"
             + ("; `relay-verl export` writes a whole model" if is_grpo else f", or set {key}.lora_rank=0")
         )
@@ -73,7 +71,7 @@ def check_lora(config: Any) -> str:
 def _check_load_format(rollout: Any, *, is_apart: bool) -> None:
     """vLLM on CPU repacks the weights that it reads itself, and then takes none from the trainer but an adapter's."""
     if rollout.get("load_format") == cpu.READS_WEIGHTS and not is_apart:
-        raise ConfigError(
+        raise UserError(
             f"actor_rollout_ref.rollout.load_format={cpu.READS_WEIGHTS}: on CPU trained weights do not reach such an "
             "engine, only a LoRA adapter does (model.lora.merge=false); leave it at dummy"
         )
@@ -83,7 +81,7 @@ def _check_serving(key: str, model: Any, rollout: Any, text: str) -> str:
     """How the trained weights reach vLLM."""
     is_merged = bool(OmegaConf.select(model, "lora.merge"))
     if not is_merged and model.lora_rank > MAX_SERVED_RANK:
-        raise ConfigError(
+        raise UserError(
             f"{key}.lora_rank={model.lora_rank}: vLLM serves adapters up to rank {MAX_SERVED_RANK}; take a smaller "
             f"one, or {key}.lora.merge=true"
         )
@@ -108,21 +106,21 @@ def _check_targets(key: str, model: Any) -> None:
         else:
             matchers = {str(targets): re.compile(str(targets))}
     except re.error as error:
-        raise ConfigError(f"{names}: {ALL_LINEAR}, a list of names or a pattern of whole names; {error}") from None
+        raise UserError(f"{names}: {ALL_LINEAR}, a list of names or a pattern of whole names; {error}") from None
     shapes = weight_shapes(str(model.path)) if model.get("path") else None
     if not matchers:
-        raise ConfigError(f"{names}: name at least one module, or {ALL_LINEAR}")
+        raise UserError(f"{names}: name at least one module, or {ALL_LINEAR}")
     if shapes is None:  # on the hub, and not here yet
         return
     modules = {name.removesuffix(".weight") for name, shape in shapes.items() if len(shape) == 2}
     for target, matcher in matchers.items():
         if not any(matcher.fullmatch(module) for module in modules):
             there = ", ".join(sorted({module.rpartition(".")[2] for module in modules}))
-            raise ConfigError(f"{names}: {target} is not a module of {model.path}, which has {there}")
+            raise UserError(f"{names}: {target} is not a module of {model.path}, which has {there}")
     adapted = {module.rpartition(".")[2] for module in modules if any(m.fullmatch(module) for m in matchers.values())}
     tied = sorted(adapted & set(_EMBEDDINGS))
     if tied and _is_tied(str(model.path)):
-        raise ConfigError(f"{names}: {tied[0]} of {model.path} is embedding and head in one, which LoRA would untie")
+        raise UserError(f"{names}: {tied[0]} of {model.path} is embedding and head in one, which LoRA would untie")
 
 
 def _is_tied(address: str) -> bool:
@@ -140,14 +138,14 @@ def _check_adapter(key: str, model: Any) -> None:
     try:
         facts = json.loads(file.read_bytes())
     except OSError:
-        raise ConfigError(
+        raise UserError(
             f"{key}={model.lora_adapter_path} has no {ADAPTER_FILE}; give a PEFT adapter's folder"
         ) from None
     except ValueError:
-        raise ConfigError(f"{key}: {file} is not JSON") from None
+        raise UserError(f"{key}: {file} is not JSON") from None
     for name, ours in (("r", "lora_rank"), ("lora_alpha", "lora_alpha")):
         if facts.get(name) != model[ours]:
-            raise ConfigError(f"{key}: {file} has {name}={facts.get(name)}, but {ours}={model[ours]}; set the same")
+            raise UserError(f"{key}: {file} has {name}={facts.get(name)}, but {ours}={model[ours]}; set the same")
     for name in _OTHER_KINDS:
         if facts.get(name):
-            raise ConfigError(f"{key}: {file} has {name}={facts[name]}, and only plain LoRA is exported")
+            raise UserError(f"{key}: {file} has {name}={facts[name]}, and only plain LoRA is exported")

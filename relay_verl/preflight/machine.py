@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl.checkpoints.space import check_space, in_gb, nearest_folder
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.preflight.check import Doubt
 
 RAY_IS_FULL_AT = 0.95
@@ -28,7 +28,7 @@ def check_ports(config: Any) -> str:
         try:
             probe.bind((options.get("dashboard_host") or "127.0.0.1", port))
         except OSError as error:
-            raise ConfigError(
+            raise UserError(
                 f"ray_kwargs.ray_init.dashboard_port={port}: {error.strerror}; leave it out, and Ray takes a free one"
             ) from None
     return str(port)
@@ -57,7 +57,7 @@ def check_own_gpus(config: Any) -> str:
     if config.trainer.device == "cpu":
         return "runs on CPU"
     if not torch.cuda.is_available():
-        raise ConfigError(
+        raise UserError(
             f"trainer.device={config.trainer.device}: torch {torch.__version__} finds no GPU here; run it on a machine "
             "with one, or take warmup_tiny with VERL_PLATFORM=cpu"
         )

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from relay_verl.config import ConfigError, TeacherSettings, read_settings
+from relay_verl.config import TeacherSettings, read_settings
 from relay_verl.data.prompts import wrap
-from relay_verl.engines.base import EngineError
+from relay_verl.errors import EngineError, UserError
 from relay_verl.models.address import check_folder_name, is_adapter
 from relay_verl.models.launch import open_endpoint
+from relay_verl.models.tokenizers import explain_tokenizer_error, template_of
 from relay_verl.preflight.check import Doubt
-from relay_verl.recipes.compose import explain_tokenizer_error, template_of
 from relay_verl.tokenization import chat_ids
 
 IS_ADAPTER = (
@@ -42,10 +42,10 @@ def check_model_path(key: str, path: str) -> str:
     check_folder_name(key, path)
     local = Path(path).expanduser()
     if is_adapter(local):
-        raise ConfigError(f"{key}: {path} {IS_ADAPTER}")
+        raise UserError(f"{key}: {path} {IS_ADAPTER}")
     if is_local(path) and not (local / "config.json").is_file():
         what = "has no config.json" if local.is_dir() else "does not exist"
-        raise ConfigError(f"{key}: {path} {what}; give a Hugging Face model folder or a hub id")
+        raise UserError(f"{key}: {path} {what}; give a Hugging Face model folder or a hub id")
     return path
 
 
@@ -62,7 +62,7 @@ def check_tokenizer_path(key: str, path: str) -> str:
     if "://" in path or Path(path).expanduser().is_dir():
         return path
     if is_local(path):
-        raise ConfigError(f"{key}: {path} does not exist; give a folder with a tokenizer, or a hub id")
+        raise UserError(f"{key}: {path} does not exist; give a folder with a tokenizer, or a hub id")
     return f"{path}, {check_on_hub(key, path, TOKENIZER_FILE)}"
 
 
@@ -74,7 +74,7 @@ def check_on_hub(key: str, name: str, file: str = MODEL_FILE) -> str:
     if isinstance(try_to_load_from_cache(name, file), str):
         return "in the hub's cache"
     if constants.HF_HUB_OFFLINE:
-        raise ConfigError(
+        raise UserError(
             f"{key}: {name} is not in the hub's cache, and HF_HUB_OFFLINE is set: unset it, download the model before "
             f"(`hf download {name}`), or give a folder"
         )
@@ -82,20 +82,20 @@ def check_on_hub(key: str, name: str, file: str = MODEL_FILE) -> str:
     try:
         get_hf_file_metadata(url, timeout=HUB_DEADLINE_S, retry_on_errors=False)
     except GatedRepoError:
-        raise ConfigError(
+        raise UserError(
             f"{key}: {name} is gated on the hub: ask for access there, and set HF_TOKEN to a token that has it"
         ) from None
     except RepositoryNotFoundError:
-        raise ConfigError(
+        raise UserError(
             f"{key}: {name} is neither a folder nor a model on the hub; if it is private, set HF_TOKEN"
         ) from None
     except EntryNotFoundError:
-        raise ConfigError(
+        raise UserError(
             f"{key}: {name} has no {file} on the hub"
             + ("; a LoRA adapter has none: give the whole model, with the adapter merged" if file == MODEL_FILE else "")
         ) from None
     except Exception as error:  # each HTTP client has its own errors
-        raise ConfigError(
+        raise UserError(
             f"{key}: {name} is not in the hub's cache, and {constants.ENDPOINT} does not answer for it "
             f"({type(error).__name__}): connect this machine, set HF_ENDPOINT to a mirror, or give a folder"
         ) from None
@@ -151,12 +151,12 @@ def check_teacher(
         try:
             ids = asyncio.run(_tokenize_at_endpoint(teacher))
         except (EngineError, TimeoutError) as error:
-            raise ConfigError(f"{name} does not answer: {error or 'no answer in time'}") from None
+            raise UserError(f"{name} does not answer: {error or 'no answer in time'}") from None
         ours = reader.encode(PROBE, add_special_tokens=False)
         difference = "" if ids in (None, ours) else f"{PROBE!r} is {ours} and {ids}"
     if difference:
         advice = "" if teacher.text_bridge else f"; {key}.text_bridge=true passes text between them"
-        raise ConfigError(f"{name} and {readers_path} differ in their tokenizers: {difference}{advice}")
+        raise UserError(f"{name} and {readers_path} differ in their tokenizers: {difference}{advice}")
     return cost
 
 
@@ -164,14 +164,14 @@ def read_tokenizer(key: str, path: str, *, trust_remote_code: bool = False) -> A
     """The tokenizer at a folder or hub id.
 
     Raises:
-        ConfigError: there is none.
+        UserError: there is none.
     """
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{key}: {path} {explain_tokenizer_error(error)}") from None
+        raise UserError(f"{key}: {path} {explain_tokenizer_error(error)}") from None
 
 
 def check_bridged_tokenizer(name: str, student: Any, teacher: Any) -> str:
@@ -181,7 +181,7 @@ def check_bridged_tokenizer(name: str, student: Any, teacher: Any) -> str:
         ("chat template", bool(teacher.chat_template)),
     ):
         if not is_there:
-            raise ConfigError(f"{name} has no {what} in its tokenizer, which a text bridge needs")
+            raise UserError(f"{name} has no {what} in its tokenizer, which a text bridge needs")
     if compare_tokenizers(student, teacher):
         cost = (
             "has another tokenizer than the student: its context is decoded and encoded again for each call, lengths "

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from relay_verl.config import ConfigError, RelaySettings, TeacherSettings
+from relay_verl.config import RelaySettings, TeacherSettings
+from relay_verl.errors import UserError
 from relay_verl.models.reservation import CPUS_PER_GPU, gpus_by_node
 
 TRAINER_CPUS = 3
@@ -72,7 +73,7 @@ def check_room(config: Any, settings: RelaySettings, nodes: Sequence[Node]) -> s
     """Place everything, in verl's order, on what is free.
 
     Raises:
-        ConfigError: what does not fit, what is free on each node, and what would mend it.
+        UserError: what does not fit, what is free on each node, and what would mend it.
     """
     groups = trainer_groups(config)
     for teacher in settings.active_teachers.values() if settings.needs_teacher else ():
@@ -91,14 +92,14 @@ def check_room(config: Any, settings: RelaySettings, nodes: Sequence[Node]) -> s
         mend = f"add {missing:g}" if missing > 0 else "use nodes with more GPUs each"
         if left_out.resource is not None:
             mend = f"start nodes with `ray start --resources '{{\"{left_out.resource}\": 1}}'`"
-        raise ConfigError(
+        raise UserError(
             f"GPUs: {left_out.owner} finds no node with {left_out.num_gpus} GPU free"
             + (f" and the resource {left_out.resource!r}" if left_out.resource else "")
             + f"; there are {there}; needed: {_describe(groups)}; {mend}, or lower trainer.nnodes, "
             "trainer.n_gpus_per_node, relay.teacher.num_replicas or relay.teacher.tensor_parallel_size"
         )
     if not _has_cpus(groups, nodes, units, place):
-        raise ConfigError(
+        raise UserError(
             f"CPUs: verl would wait for ever; there are {there}; needed: {wanted}; give Ray more (`ray start "
             "--num-cpus` on each node, or ray_kwargs.ray_init.num_cpus where training starts Ray: the number is "
             "only Ray's bookkeeping), or lower transfer_queue.backend.SimpleStorage.num_data_storage_units"

@@ -11,7 +11,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl import cpu
-from relay_verl.config import ConfigError, read_settings
+from relay_verl.config import read_settings
+from relay_verl.errors import UserError
 from relay_verl.models.launch import suffix_of
 from relay_verl.models.ray_session import start_ray
 from relay_verl.models.reservation import reserve
@@ -35,7 +36,7 @@ class Cluster:
         """Start Ray as verl's trainer does it, or join what runs.
 
         Raises:
-            ConfigError: one line on why that fails.
+            UserError: one line on why that fails.
         """
         import ray
 
@@ -111,7 +112,7 @@ def check_workers(config: Any, cluster: Cluster) -> str:
     for node, answer in cluster.answers:
         fault = fault_of(answer, ours, has_gpus=bool(node["Resources"].get("GPU")))
         if fault:
-            raise ConfigError(f"Ray node {node['NodeManagerAddress']}: {fault}")
+            raise UserError(f"Ray node {node['NodeManagerAddress']}: {fault}")
     return f"the plugin is loaded on {len(cluster.answers)} node(s), with the versions of this process"
 
 
@@ -121,7 +122,7 @@ def check_models_there(config: Any, cluster: Cluster) -> str:
     for node, answer in cluster.answers:
         for key, path in models:
             if path in answer["missing"]:
-                raise ConfigError(
+                raise UserError(
                     f"{key}: {path} does not exist on the Ray node {node['NodeManagerAddress']}; use a disk that all "
                     "nodes share, copy it to the same place there, or give a hub id"
                 )
@@ -139,7 +140,7 @@ def check_memory(config: Any, cluster: Cluster) -> str:
         if answer["shm"]:
             total, free = answer["shm"]
             if cpu.is_chosen() and free < bucket:
-                raise ConfigError(
+                raise UserError(
                     f"{where}: /dev/shm has {free / GB:.2f} GB free, and weights travel through {bucket / GB:.2f} GB "
                     f"of it: make it larger (docker's --shm-size), or lower {key}"
                 )
@@ -162,7 +163,7 @@ def _settled(check: Callable[[], str]) -> str:
     while True:
         try:
             return check()
-        except ConfigError:
+        except UserError:
             if time.monotonic() > end:
                 raise
         time.sleep(0.25)

@@ -55,8 +55,8 @@ from relay_verl.preflight.wiring import (
     check_teacher_tokens,
     check_trainer,
 )
-from relay_verl.recipes.compose import check_references
 from relay_verl.recipes.overrides import check_recipe_choice
+from relay_verl.run_config import check_references
 
 INSTALLATION = (
     Check("Python", check_python),

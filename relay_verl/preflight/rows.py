@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relay_verl.config import ConfigError
 from relay_verl.data.files import iter_file
 from relay_verl.data.parquet import iter_parquet
 from relay_verl.data.schema import MAX_NAMED, check_row
 from relay_verl.data.truths import Truth, truth_of
+from relay_verl.errors import UserError
 from relay_verl.grading import Grader, kind_of
 
 SUFFIXES = (".parquet", ".json", ".jsonl")
@@ -54,7 +54,7 @@ def checked_rows(name: str, place: str, prompt_key: str) -> Iterator[dict[str, A
         prompt_key: the column of the prompt, `data.prompt_key`.
 
     Raises:
-        ConfigError: the file cannot be read or has no row, or a row has no usable prompt or answer; names the row.
+        UserError: the file cannot be read or has no row, or a row has no usable prompt or answer; names the row.
     """
     path, number = Path(name).expanduser(), 0
     needed = (prompt_key, "reward_model")
@@ -62,13 +62,13 @@ def checked_rows(name: str, place: str, prompt_key: str) -> Iterator[dict[str, A
     rows = iter_parquet(path, needed, only=(prompt_key, *_READ)) if is_parquet else iter_file(path)
     for number, row in enumerate(rows, start=1):
         if missing := [column for column in needed if row.get(column) is None]:
-            raise ConfigError(
+            raise UserError(
                 f"{place}: row {number} has no {' and no '.join(missing)}; it has "
                 f"{', '.join(key for key, value in row.items() if value is not None) or 'no column'}"
             )
         yield check_row({**row, "prompt": row[prompt_key]}, f"{place}: row {number}")
     if not number:
-        raise ConfigError(f"{place} has no rows")
+        raise UserError(f"{place} has no rows")
 
 
 def trial_rows(name: str, place: str, prompt_key: str) -> list[TrialRow]:
@@ -100,7 +100,7 @@ def grade_against_itself(place: str, rows: Iterable[Mapping[str, Any]], grader: 
         grader: judges as training does.
 
     Raises:
-        ConfigError: this is so of each row that was graded.
+        UserError: this is so of each row that was graded.
     """
     wrong: list[str] = []
     num_graded = 0
@@ -118,7 +118,7 @@ def grade_against_itself(place: str, rows: Iterable[Mapping[str, Any]], grader: 
     named = ", ".join(wrong[:MAX_NAMED]) + (", ..." if len(wrong) > MAX_NAMED else "")
     line = f"{place}: of {num_graded} rows graded against their own answer, {len(wrong)} count as wrong: {named}"
     if len(wrong) == num_graded:
-        raise ConfigError(
+        raise UserError(
             f"{line}; no response could earn a reward: ability 'choice' needs a letter as ground truth, and every "
             "other answer must fit in a box"
         )

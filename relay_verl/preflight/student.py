@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.checkpoints.warmup_record import WARMUP_FILE, says_warmed_up
-from relay_verl.config import ConfigError, read_settings
+from relay_verl.config import read_settings
+from relay_verl.errors import UserError
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.model_checks import is_local
 from relay_verl.recipes.recipe import find_recipe, is_warm_up, recipe_names
@@ -32,7 +33,7 @@ def check_student_given(config: Any) -> str:
     path = config.actor_rollout_ref.model.path
     if not path:
         base = read_settings(config.relay).warmup.base_model
-        raise ConfigError(
+        raise UserError(
             f"{KEY}: no student is given: set RELAY_STUDENT to the Hugging Face folder that the warm-up left "
             f"(global_step_N/huggingface of verl.trainer.sft_trainer +recipe={_warm_up_of(base)}), or give {KEY}=FOLDER"
         )
@@ -59,7 +60,7 @@ def check_student_size(config: Any) -> str:
     if _facts(student) != _facts(expected):
         different = [name for name in _COMPARED if _facts(student)[name] != _facts(expected)[name]]
         has, needs = (", ".join(f"{name} {_facts(shape)[name]}" for name in different) for shape in (student, expected))
-        raise ConfigError(
+        raise UserError(
             f"{KEY}: {path} has {has}, but {BASE_KEY}={base} has {needs}: set RELAY_STUDENT to a student of that size, "
             f"take the recipe of this student's size, or name the model that it was warmed up from as {BASE_KEY}"
         )

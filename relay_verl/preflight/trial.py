@@ -15,11 +15,12 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from relay_verl.config import ConfigError, TeacherSettings
+from relay_verl.config import TeacherSettings
 from relay_verl.engines.ask import ask_within
-from relay_verl.engines.base import EngineError, Generation, PermanentError, TokenEngine
+from relay_verl.engines.base import Generation, TokenEngine
 from relay_verl.engines.deadlines import DeadlineError, pulse_of, run_within
 from relay_verl.engines.text_bridge import TextBridge
+from relay_verl.errors import EngineError, PermanentError, UserError
 from relay_verl.messages import text_of
 from relay_verl.models.launch import open_endpoint
 from relay_verl.preflight.check import Check, Doubt
@@ -108,7 +109,7 @@ def check_prompts(trial: Trial) -> Doubt | str:
     """Each chat template takes the rows that it will be given, and writes the question.
 
     Raises:
-        ConfigError: one does not; names the row and the template.
+        UserError: one does not; names the row and the template.
     """
     doubts, num_prompts = [], 0
     for reader in trial.readers:
@@ -125,19 +126,19 @@ def _write_prompt(reader: Reader, row: TrialRow) -> str:
     """The prompt as text.
 
     Raises:
-        ConfigError: the template refuses the row, or writes nothing.
+        UserError: the template refuses the row, or writes nothing.
     """
     try:
         ids = chat_ids(reader.tokenizer, row.messages, reader.template)
         text = str(reader.tokenizer.decode(ids))
     except Exception as error:  # a template is a program of the model's authors
         reason = " ".join(str(error).split())
-        raise ConfigError(
+        raise UserError(
             f"{row.place}: the chat template of {reader.name} does not take its roles {', '.join(row.roles)}: "
             f"{type(error).__name__}: {reason:.200}; {reader.fix}"
         ) from None
     if not ids:
-        raise ConfigError(f"{row.place}: the chat template of {reader.name} writes an empty prompt; {reader.fix}")
+        raise UserError(f"{row.place}: the chat template of {reader.name} writes an empty prompt; {reader.fix}")
     return text
 
 
@@ -150,7 +151,7 @@ def check_completions(trial: Trial) -> Doubt | str:
     """Each endpoint completes a real prompt, with all parameters that will be sent, and its answer can be read.
 
     Raises:
-        ConfigError: one does not; names the endpoint, what was sent, and what came.
+        UserError: one does not; names the endpoint, what was sent, and what came.
     """
     if not trial.requests:
         return "no endpoint"
@@ -163,7 +164,7 @@ async def _complete_all(trial: Trial) -> list[str]:
     """All requests side by side; gives the doubts.
 
     Raises:
-        ConfigError: the first one that failed, in their order.
+        UserError: the first one that failed, in their order.
     """
     trials = [_complete(request, wording, trial) for request in trial.requests for wording in request.wordings]
     outcomes = await asyncio.gather(*trials, return_exceptions=True)
@@ -177,7 +178,7 @@ async def _complete(request: Request, wording: Wording, trial: Trial) -> str:
     """One completion; gives a doubt, or an empty text.
 
     Raises:
-        ConfigError: it failed.
+        UserError: it failed.
     """
     row = next(filter(request.reader.reads, trial.rows), _ANY_ROW)
     prompt_ids = chat_ids(request.reader.tokenizer, row.messages, request.reader.template)
@@ -231,7 +232,7 @@ async def _complete(request: Request, wording: Wording, trial: Trial) -> str:
             others = await _complete(request, wording, replace(trial, rows=()))
             refusal = f"{request.name} refuses {row.place}, which will have no answer: {reason:.200}"
             return f"{refusal}; {others}" if others else refusal
-        raise ConfigError(
+        raise UserError(
             f"{request.name}: a completion as it will be asked fails: {reason:.300}; sent: {wording}"
         ) from None
     finally:
@@ -262,13 +263,13 @@ def _check_answer(request: Request, wording: Wording, answer: Generation) -> Non
     """The answer has tokens, and the reader's model has all of them.
 
     Raises:
-        ConfigError: it has none, or one that is not of the vocabulary.
+        UserError: it has none, or one that is not of the vocabulary.
     """
     if not answer.token_ids and answer.finish_reason != "stop":
-        raise ConfigError(f"{request.name}: a completion as it will be asked has no token; sent: {wording}")
+        raise UserError(f"{request.name}: a completion as it will be asked has no token; sent: {wording}")
     largest = max(answer.token_ids, default=0)
     if request.vocab_size is not None and largest >= request.vocab_size:
-        raise ConfigError(
+        raise UserError(
             f"{request.name}: answers token id {largest}, but the vocabulary of {request.reader.name} has "
             f"{request.vocab_size} ids: it serves a model of another vocabulary; text_bridge=true passes text between "
             "them"

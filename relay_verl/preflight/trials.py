@@ -10,11 +10,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError, RelaySettings, TeacherSettings, read_settings
+from relay_verl.config import RelaySettings, TeacherSettings, read_settings
 from relay_verl.data.generate import Plan, Source
+from relay_verl.errors import UserError
 from relay_verl.evaluation.runner import Condition, Exam
 from relay_verl.models.address import is_endpoint
 from relay_verl.models.launch import load_tokenizer
+from relay_verl.models.tokenizers import template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
 from relay_verl.policies import Policy, StudentAlone, TeacherAlone, make_policy
 from relay_verl.preflight.check import Doubt
@@ -22,7 +24,6 @@ from relay_verl.preflight.data_checks import file_names, local_files
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape, trial_rows
 from relay_verl.preflight.trial import Reader, Request, Trial, Wording, check_completions, check_prompts
 from relay_verl.protocol import CLOSE, OPEN
-from relay_verl.recipes.compose import template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.seeds import sample_seed
 
 STUDENT_FIX = (
@@ -36,14 +37,14 @@ def training_trial(config: Any) -> Trial:
     """Of a composed GRPO config: the student's template, those behind text bridges, and the teachers' endpoints.
 
     Raises:
-        ConfigError: the student's tokenizer has no chat template or no end.
+        UserError: the student's tokenizer has no chat template or no end.
     """
     settings, model = read_settings(config.relay), config.actor_rollout_ref.model
     key = "actor_rollout_ref.model.path"
     try:
         tokenizer = tokenizer_at(config, tokenizer_path_of(config, model.path))
-    except ConfigError as error:
-        raise ConfigError(f"{key}: {error}; actor_rollout_ref.model.custom_chat_template gives it a template") from None
+    except UserError as error:
+        raise UserError(f"{key}: {error}; actor_rollout_ref.model.custom_chat_template gives it a template") from None
     trusts, template = bool(model.get("trust_remote_code", False)), template_of(config)
     student = Reader(f"{key}: {model.path}", tokenizer, template, STUDENT_FIX)
     size = read_vocabulary(model.path, tokenizer, trust_remote_code=trusts).size

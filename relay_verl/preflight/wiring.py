@@ -9,7 +9,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError, read_settings
+from relay_verl.config import read_settings
+from relay_verl.errors import UserError
 from relay_verl.preflight.check import Doubt
 
 MANAGER = "relay_verl.trainer.rollout_worker.RelayAgentLoopManager"
@@ -27,9 +28,9 @@ GROUPED_ESTIMATORS = (
 def check_trainer(config: Any) -> str:
     """verl's V1 trainer runs, and nothing takes the teacher's place in it."""
     if OmegaConf.select(config, "trainer.use_v1") is False:
-        raise ConfigError("trainer.use_v1=false: relaying needs verl's V1 trainer: leave it true")
+        raise UserError("trainer.use_v1=false: relaying needs verl's V1 trainer: leave it true")
     if OmegaConf.select(config, "distillation.enabled"):
-        raise ConfigError(
+        raise UserError(
             "distillation.enabled=true: verl's distillation and relaying use the same place for their teacher: set it "
             "to false"
         )
@@ -44,14 +45,12 @@ def check_agent_loop(config: Any) -> str:
     key = "actor_rollout_ref.rollout.agent"
     manager, loop = agent.get("agent_loop_manager_class"), agent.get("default_agent_loop")
     if manager != MANAGER and not _is_our_manager(f"{key}.agent_loop_manager_class", manager):
-        raise ConfigError(
+        raise UserError(
             f"{key}.agent_loop_manager_class={manager}: no teacher would be started and no call served: set {MANAGER} "
             "or a subclass, or relay.max_calls=0"
         )
     if loop != AGENT:
-        raise ConfigError(
-            f"{key}.default_agent_loop={loop}: no call would be served: set {AGENT}, or relay.max_calls=0"
-        )
+        raise UserError(f"{key}.default_agent_loop={loop}: no call would be served: set {AGENT}, or relay.max_calls=0")
     return AGENT
 
 
@@ -73,12 +72,12 @@ def check_reward_manager(config: Any) -> str:
         return "not given"
     is_relay = manager.get("source", "register") == "register" and manager.name == "relay"
     if not is_relay and not _is_our_reward_manager(config, manager):
-        raise ConfigError(
+        raise UserError(
             f"reward.reward_manager.name={manager.name}: it does not reward groups as relay.reward says: set relay, or "
             "a subclass of relay_verl.trainer.reward_manager.RelayRewardManager"
         )
     if is_relay and OmegaConf.select(reward, "custom_reward_function.path"):
-        raise ConfigError(
+        raise UserError(
             f"reward.custom_reward_function.path={reward.custom_reward_function.path}: the reward manager relay does "
             "not call it: set it to null; relay.reward says what earns how much, and a subclass of "
             "relay_verl.trainer.reward_manager.RelayRewardManager may judge answers otherwise"
@@ -86,7 +85,7 @@ def check_reward_manager(config: Any) -> str:
     if OmegaConf.select(reward, "custom_reward_function.path"):
         _check_reward_function(config, reward.custom_reward_function)
     if OmegaConf.select(reward, "reward_model.enable"):
-        raise ConfigError(
+        raise UserError(
             "reward.reward_model.enable=true: a reward model's scores and relay.reward would overwrite each other: set "
             "it to false"
         )
@@ -125,7 +124,7 @@ def check_replay_buffer(config: Any) -> str:
         also = ""
         if scope == "batch":
             also = ", and relay.reward.scenario_scope=batch decides on rewards after a filter has read them"
-        raise ConfigError(
+        raise UserError(
             f"algorithm.filter_groups.enable=true: the recipes' replay buffer filters no groups{also}: set it to false"
         )
     if not is_ours:
@@ -134,7 +133,7 @@ def check_replay_buffer(config: Any) -> str:
             ("relay.on_teacher_failure", settings.on_teacher_failure, "continue"),
         ):
             if value in ("batch", "fail"):
-                raise ConfigError(
+                raise UserError(
                     f"{key}.path={path}: {setting}={value} is the work of {SAMPLER_PATH}'s RelayReplayBuffer: set "
                     f"path={SAMPLER_PATH} name=RelayReplayBuffer, or {setting}={default}"
                 )
@@ -143,14 +142,14 @@ def check_replay_buffer(config: Any) -> str:
             "for a group that does not end"
         )
     if sampler.get("sync_refill_failed_groups"):
-        raise ConfigError(
+        raise UserError(
             "trainer.v1.sampler.sync_refill_failed_groups=true: the recipes' replay buffer replaces no groups: set it "
             "to false"
         )
     mode = OmegaConf.select(config, "trainer.v1.trainer_mode")
     if SAMPLERS.get(name, mode == "sync") != (mode == "sync"):
         other = next(each for each, is_sync in SAMPLERS.items() if is_sync == (mode == "sync"))
-        raise ConfigError(f"{key}.name={name}: not with trainer.v1.trainer_mode={mode}: set {other}")
+        raise UserError(f"{key}.name={name}: not with trainer.v1.trainer_mode={mode}: set {other}")
     return str(name)
 
 
@@ -169,14 +168,14 @@ def _loads_as(given: str, load: Any, ours: Any, *, allowed: str = "") -> bool:
     """Whether `load` gives a subclass of `ours`.
 
     Raises:
-        ConfigError: nothing is there; begins with `given`, a key and its value.
+        UserError: nothing is there; begins with `given`, a key and its value.
     """
     try:
         found = load()
     except Exception as error:  # whatever somebody else's module does as it is imported
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         hint = f"; allowed: {allowed}" if allowed else ""
-        raise ConfigError(f"{given}: it cannot be loaded: {reason}{hint}") from None
+        raise UserError(f"{given}: it cannot be loaded: {reason}{hint}") from None
     return isinstance(found, type) and issubclass(found, ours)
 
 
@@ -186,7 +185,7 @@ def check_groups(config: Any) -> str:
     num_samples = config.actor_rollout_ref.rollout.n
     reward = settings.reward
     if num_samples == 1 and reward.kind == "difficulty_aware" and reward.scenario_scope == "query":
-        raise ConfigError(
+        raise UserError(
             "actor_rollout_ref.rollout.n=1: relay.reward.kind=difficulty_aware tells scenarios apart by several "
             "samples of a query: set at least 2, or relay.reward.kind=simple"
         )
@@ -215,7 +214,7 @@ def check_teacher_tokens(config: Any) -> str:
     if given:
         shown = ", ".join(f"{key}={str(value).lower()}" for key, value in given.items())
         fix = " ".join(f"{key}={'null' if off[key] is None else 'false'}" for key in given)
-        raise ConfigError(
+        raise UserError(
             f"relay.train_on_teacher_tokens=true: the student did not sample the teacher's tokens, so that there are "
             f"no log-probabilities of the rollout for {shown}: set {fix}"
         )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from relay_verl.config import read_settings
+from relay_verl.config import num_gpus_of, read_settings
 from relay_verl.models.address import student_of
-from relay_verl.recipes.compose import num_gpus_of
 from relay_verl.recipes.memory import (
     Engine,
     Phase,

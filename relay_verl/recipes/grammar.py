@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, cast
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.secrets import hide_override
 
 
@@ -23,11 +23,11 @@ def quote(text: str) -> str:
     "/models/big (copy)"
 
     Raises:
-        ConfigError: no quoting keeps it.
+        UserError: no quoting keeps it.
     """
     # OmegaConf has an escape for this, but verl resolves a config twice, which takes the escape for the text.
     if "${" in text:
-        raise ConfigError(f"{text}: '${{' in a path is read as a reference by Hydra; rename the folder")
+        raise UserError(f"{text}: '${{' in a path is read as a reference by Hydra; rename the folder")
     return _quoted(text)
 
 
@@ -38,7 +38,7 @@ def override(key: str, value: object) -> str:
     data.train_files="/data/a, b.parquet"
 
     Raises:
-        ConfigError: no quoting keeps it.
+        UserError: no quoting keeps it.
     """
     return f"{key}={quote(str(value))}"
 
@@ -56,7 +56,7 @@ def parse(words: Sequence[str]) -> list[Any]:
     """Hydra's `Override` of each word of a command line.
 
     Raises:
-        ConfigError: Hydra cannot read one; names it, and how to write it so that it can.
+        UserError: Hydra cannot read one; names it, and how to write it so that it can.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -67,7 +67,7 @@ def parse(words: Sequence[str]) -> list[Any]:
         try:
             parsed.append(parser.parse_override(word))
         except HydraException as error:
-            raise ConfigError(_unreadable(word, error)) from None
+            raise UserError(_unreadable(word, error)) from None
     return parsed
 
 
@@ -75,11 +75,11 @@ def check_single_values(words: Sequence[str]) -> None:
     """No word is a sweep: outside `--multirun` a comma in a value is a part of it, which Hydra wants quoted.
 
     Raises:
-        ConfigError: one is; names it, and how to write it.
+        UserError: one is; names it, and how to write it.
     """
     for word, parsed in zip(words, parse(words), strict=True):
         if parsed.is_sweep_override():
-            raise ConfigError(
+            raise UserError(
                 f"{hide_override(word)}: Hydra reads several values; for one value write {_quoted_word(word)}"
             )
 

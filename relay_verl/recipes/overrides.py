@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.recipes.grammar import parse, words_of_the_job
 from relay_verl.recipes.recipe import Recipe, defaults_of, find_recipe, lineage
 
@@ -26,7 +26,7 @@ def check_recipe_choice(config: Any) -> None:
     """The recipe of the running Hydra app and the overrides beside it fit each other, and the trainer.
 
     Raises:
-        ConfigError: they do not; names the key, the value, the recipe, and what to do instead.
+        UserError: they do not; names the key, the value, the recipe, and what to do instead.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -44,11 +44,11 @@ def check_trainer(recipe: Recipe, config_name: str | None) -> None:
     """The recipe is for the trainer whose config it is laid over; a config that is not verl's own is left alone.
 
     Raises:
-        ConfigError: it is for the other trainer.
+        UserError: it is for the other trainer.
     """
     wanted = defaults_of(recipe)
     if config_name in _TRAINERS and config_name != wanted:
-        raise ConfigError(f"recipe={recipe.name}: it is for {_TRAINERS[wanted]}, this is {_TRAINERS[config_name]}")
+        raise UserError(f"recipe={recipe.name}: it is for {_TRAINERS[wanted]}, this is {_TRAINERS[config_name]}")
 
 
 def the_recipe(words: Sequence[str]) -> Recipe | None:
@@ -58,7 +58,7 @@ def the_recipe(words: Sequence[str]) -> Recipe | None:
         words: as typed, such as ['+recipe=relay_1.7b', 'data.seed=2'].
 
     Raises:
-        ConfigError: more than one, or a word that Hydra cannot read.
+        UserError: more than one, or a word that Hydra cannot read.
     """
     chosen: list[str] = []
     also: list[Path] = []
@@ -69,7 +69,7 @@ def the_recipe(words: Sequence[str]) -> Recipe | None:
             value = override.value()
             chosen += map(str, value) if isinstance(value, list) else [str(value)]
     if len(chosen) > 1:
-        raise ConfigError(
+        raise UserError(
             f"+recipe: {' and '.join(chosen)} at once; a run has one recipe: take one of them and override its keys, "
             "or write a recipe whose defaults name it"
         )
@@ -85,7 +85,7 @@ def check_overrides(config: Any, recipe: Recipe, words: Sequence[str]) -> None:
         words: the overrides as typed.
 
     Raises:
-        ConfigError: a key that the recipe, or a variant that it descends from, is about has another value.
+        UserError: a key that the recipe, or a variant that it descends from, is about has another value.
     """
     from omegaconf import OmegaConf
 
@@ -97,7 +97,7 @@ def check_overrides(config: Any, recipe: Recipe, words: Sequence[str]) -> None:
         if word is None or final == value or (key == TEACHER and _is_same_model(value, config)):
             continue
         whose = "it" if owner is recipe else f"it is a variant of {owner.name}, which"
-        raise ConfigError(
+        raise UserError(
             f"{key}={_shown(final)}: not with the recipe {recipe.name}: {whose} is about {key}={_shown(value)}; "
             f"take +recipe={owner.parent} {word}"
         )

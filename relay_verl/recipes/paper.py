@@ -13,8 +13,7 @@ from importlib.resources import files
 
 import yaml
 
-from relay_verl.config import ConfigError
-from relay_verl.suggestions import suggest
+from relay_verl.errors import UserError, suggest
 
 
 @dataclass(frozen=True)
@@ -191,8 +190,8 @@ def find_row(name: str) -> Row:
     """The row called `name`, such as '1.7b/relay'.
 
     Raises:
-        ConfigError: no such row; lists the valid ones.
+        UserError: no such row; lists the valid ones.
     """
     if name not in paper().rows:
-        raise ConfigError(f"row: {name!r} is not one of {', '.join(paper().rows)}{suggest(name, paper().rows)}")
+        raise UserError(f"row: {name!r} is not one of {', '.join(paper().rows)}{suggest(name, paper().rows)}")
     return paper().rows[name]

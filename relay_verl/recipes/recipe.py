@@ -14,9 +14,8 @@ from typing import Any
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError, suggest
 from relay_verl.recipes.paper import Row, paper, rows
-from relay_verl.suggestions import suggest
 
 NAMES = ("trainer.experiment_name", "trainer.project_name")
 
@@ -70,14 +69,14 @@ def find_recipe(name: str, also: Sequence[Path] = ()) -> Recipe:
     """The recipe called `name`; `also` are further `recipe/` folders to look in.
 
     Raises:
-        ConfigError: no such recipe; lists the valid ones.
+        UserError: no such recipe; lists the valid ones.
     """
     for folder in (*recipe_folders(), *also):
         path = folder / f"{name}.yaml"
         if path.is_file() and path.parent == folder:
             return _read(path)
     names = recipe_names(also)
-    raise ConfigError(f"recipe={name}: no such recipe; one of {', '.join(names)}{suggest(name, names)}")
+    raise UserError(f"recipe={name}: no such recipe; one of {', '.join(names)}{suggest(name, names)}")
 
 
 def lineage(recipe: Recipe) -> list[Recipe]:
@@ -102,13 +101,13 @@ def _read(path: Path) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8-sig")  # an editor may have put a byte order mark in front
     except UnicodeDecodeError:
-        raise ConfigError(f"{path}: expected a file in UTF-8; save it in that encoding") from None
+        raise UserError(f"{path}: expected a file in UTF-8; save it in that encoding") from None
     try:
         content = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected keys with values, got {str(content)[:40]!r}")
+        raise UserError(f"{path}: expected keys with values, got {str(content)[:40]!r}")
     comments = (line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
     description = next((line for line in comments if not line.startswith("@")), "")
     defaults = [str(item) for item in content.pop("defaults", []) if isinstance(item, str) and item != "_self_"]

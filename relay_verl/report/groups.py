@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.recipes.paper import Row, Size, find_row, paper
 from relay_verl.traces.records import ResponseRecord
 from relay_verl.traces.results import Result
@@ -164,7 +164,7 @@ def group_results(results: Sequence[Result], by: VerdictsBy = VerdictsBy.RULE) -
     """Put results together, but for those without responses; `by` says whose verdicts count.
 
     Raises:
-        ConfigError: an unknown row; results of one row with other benchmarks, limits or questions, or twice the same
+        UserError: an unknown row; results of one row with other benchmarks, limits or questions, or twice the same
             student; by judge, responses without a verdict, or another judge. Says which field differs and in which
             folders.
     """
@@ -204,7 +204,7 @@ def _common_judge(results: Sequence[Result]) -> str | None:
     specs = [{key: value for key, value in (one.judge or {}).items() if key != "base_url"} for one in judged]
     for result, spec in zip(judged, specs, strict=True):
         if where := _first_difference(specs[0], spec, "judge"):
-            raise ConfigError(f"--by judge: {where} differs between {judged[0].folder} and {result.folder}")
+            raise UserError(f"--by judge: {where} differs between {judged[0].folder} and {result.folder}")
     return specs[0].get("model") if specs else None
 
 
@@ -222,8 +222,8 @@ def _check_row(result: Result) -> None:
     try:
         if result.row is not None:
             find_row(result.row)
-    except ConfigError as error:
-        raise ConfigError(f"{result.folder}: {error}") from None
+    except UserError as error:
+        raise UserError(f"{result.folder}: {error}") from None
 
 
 def _benchmarks_of(result: Result) -> dict[str, None]:
@@ -236,7 +236,7 @@ def _check_apart(results: Sequence[Result]) -> None:
     for result in results:
         for name in _benchmarks_of(result):
             if name in seen:
-                raise ConfigError(
+                raise UserError(
                     f"{seen[name].folder} and {result.folder} both hold this student and seed on {name}: give one"
                 )
             seen[name] = result
@@ -248,11 +248,11 @@ def _check_alike(group: Group) -> None:
         for result in results:
             where = _first_difference(first[0].job.get("limits"), result.job.get("limits"), "limits")
             if where:
-                raise ConfigError(_differ(group.row, where, first[0], result))
+                raise UserError(_differ(group.row, where, first[0], result))
         names, others = ({name for result in side for name in _benchmarks_of(result)} for side in (first, results))
         if names != others:
             missing = ", ".join(sorted(names ^ others))
-            raise ConfigError(_differ(group.row, f"benchmarks ({missing})", first[0], results[0]))
+            raise UserError(_differ(group.row, f"benchmarks ({missing})", first[0], results[0]))
 
 
 def _check_questions(results: Sequence[Result]) -> None:
@@ -268,16 +268,16 @@ def _check_questions(results: Sequence[Result]) -> None:
             other, known = settings.setdefault((size, name), (result, facts))
             where = _first_difference(known, facts, f"benchmarks.{name}")
             if where:
-                raise ConfigError(_differ(result.row, where, other, result))
+                raise UserError(_differ(result.row, where, other, result))
         for name in _benchmarks_of(result):
             mine = [record for record in result.records if record.benchmark == name]
             questions = frozenset((record.id, record.question) for record in mine)
             counts = Counter(record.id for record in mine)
             other, theirs, their_counts = seen.setdefault((size, name), (result, questions, counts))
             if questions != theirs:
-                raise ConfigError(_differ(result.row, f"questions of {name}", other, result))
+                raise UserError(_differ(result.row, f"questions of {name}", other, result))
             if counts != their_counts:
-                raise ConfigError(_differ(result.row, f"samples a question of {name}", other, result))
+                raise UserError(_differ(result.row, f"samples a question of {name}", other, result))
 
 
 def _differ(row: str | None, field: str, one: Result, other: Result) -> str:

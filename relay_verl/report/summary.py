@@ -86,7 +86,7 @@ def tell_not_completed(folder: Path) -> str:
     the first cases; empty if there is none.
 
     Raises:
-        ConfigError: the folder is not a whole result.
+        UserError: the folder is not a whole result.
     """
     records = read_result(folder).records
     missing = [_name(record) for record in records if not record.is_completed]

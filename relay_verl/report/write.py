@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.files import replace_file
 from relay_verl.jobs.byproducts import by_product
 from relay_verl.recipes.paper import Size, paper
@@ -47,12 +47,12 @@ def write_report(
         by: whose verdicts count.
 
     Raises:
-        ConfigError: no results, results that cannot stand in one row, responses without a verdict, or a log that cannot
+        UserError: no results, results that cannot stand in one row, responses without a verdict, or a log that cannot
             be read.
     """
     groups = group_results([read_result(folder) for folder in find_results(folders)], by)
     if not groups.groups:
-        raise ConfigError(f"{', '.join(map(str, folders))}: expected responses, got results without any")
+        raise UserError(f"{', '.join(map(str, folders))}: expected responses, got results without any")
     document = make_document(groups)
     if metrics:
         document = _add_curves(document, metrics, out, groups)
@@ -219,14 +219,14 @@ def _add_curves(document: Document, metrics: Mapping[str, Path], out: Path, grou
     """The document with the learning curves before what it took.
 
     Raises:
-        ConfigError: a log cannot be read.
+        UserError: a log cannot be read.
     """
     file = out / "curves.svg"
     try:
         for path in metrics.values():
             read_log(path)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--metrics: {error}") from None
+        raise UserError(f"--metrics: {error}") from None
     note = (
         f"Runs of fewer than {NUM_STEPS_TO_SMOOTH} steps as they were; of longer ones the raw points, and moving "
         "averages over about a tenth of each run."

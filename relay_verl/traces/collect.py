@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.files import replace_file
 from relay_verl.recipes.paper import paper
 from relay_verl.traces.card import make_card
@@ -33,7 +33,7 @@ def write_trace(paths: Sequence[Path], out: Path, *, title: str | None = None, l
         How many responses the page shows.
 
     Raises:
-        ConfigError: a path has no results or a line that is no response, or `out` cannot be written.
+        UserError: a path has no results or a line that is no response, or `out` cannot be written.
     """
     sources = read_sources(paths)
     records = [record for source in sources for record in source.records]
@@ -51,7 +51,7 @@ def write_trace(paths: Sequence[Path], out: Path, *, title: str | None = None, l
             limit_per_condition=limit,
         )
     except OSError as error:
-        raise ConfigError(f"--out: {out}: {error.strerror}") from None
+        raise UserError(f"--out: {out}: {error.strerror}") from None
 
 
 def write_card(
@@ -66,16 +66,16 @@ def write_card(
         condition, sample: which response to it, where there are several.
 
     Raises:
-        ConfigError: as `write_trace` does; also where no response or more than one is meant.
+        UserError: as `write_trace` does; also where no response or more than one is meant.
     """
     of_question = [record for record in read_responses(paths) if record.id == id]
     if not of_question:
-        raise ConfigError(f"--id: no response has the id {id!r}; `relay-verl trace` without --card shows the ids")
+        raise UserError(f"--id: no response has the id {id!r}; `relay-verl trace` without --card shows the ids")
     meant = [r for r in of_question if condition in (None, r.condition) and sample in (None, r.sample)]
     if len(meant) != 1:
         names = ", ".join(f"{r.condition} (sample {r.sample})" for r in of_question[:MAX_NAMED])
         more = f" and {len(of_question) - MAX_NAMED} more" if len(of_question) > MAX_NAMED else ""
-        raise ConfigError(
+        raise UserError(
             f"--id {id}: {len(meant)} responses fit, expected 1; give --condition and --sample of one of: {names}{more}"
         )
     _write_svg(out, meant[0], "--card")
@@ -87,7 +87,7 @@ def write_cards(paths: Sequence[Path], folder: Path, num: int) -> list[Path]:
     named by what they show.
 
     Raises:
-        ConfigError: as `write_trace` does.
+        UserError: as `write_trace` does.
     """
     picked = pick_instructive(read_responses(paths), num)
     files = [folder / f"{i}_{name_kind(record).replace(' ', '_')}.svg" for i, record in enumerate(picked, start=1)]
@@ -100,7 +100,7 @@ def _write_svg(out: Path, record: ResponseRecord, option: str) -> None:
     try:
         replace_file(out, make_card(record).encode())
     except OSError as error:
-        raise ConfigError(f"{option}: {out}: {error.strerror}") from None
+        raise UserError(f"{option}: {out}: {error.strerror}") from None
 
 
 def read_responses(paths: Sequence[Path]) -> list[ResponseRecord]:

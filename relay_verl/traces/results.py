@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.traces.records import ResponseRecord, read_records
 
 RESPONSES = "responses.jsonl"
@@ -52,7 +52,7 @@ class Result:
         """What decides the LLM judge's verdicts on these responses (`Judge.spec`); None if it is not known.
 
         Raises:
-            ConfigError: the manifest of the verdicts is damaged.
+            UserError: the manifest of the verdicts is damaged.
         """
         manifest = self.folder / f"{VERDICTS}.manifest.json"
         if not manifest.exists():
@@ -60,7 +60,7 @@ class Result:
         try:
             spec: Mapping[str, Any] | None = json.loads(manifest.read_bytes())["job"]["judge"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{manifest} is damaged: {type(error).__name__}: {error}") from None
+            raise UserError(f"{manifest} is damaged: {type(error).__name__}: {error}") from None
         return spec
 
     @property
@@ -88,18 +88,18 @@ def find_results(paths: Sequence[Path]) -> list[Path]:
     """The results folders at or below `paths`, path by path and in order of their names, once each.
 
     Raises:
-        ConfigError: a path has none, or one whose run has not ended.
+        UserError: a path has none, or one whose run has not ended.
     """
     folders: dict[Path, Path] = {}
     for path in paths:
         unfinished = sorted(path.rglob(f"{RESPONSES}.work"))
         if unfinished:
-            raise ConfigError(
+            raise UserError(
                 f"{unfinished[0].parent}: the evaluation has not ended; the same `relay-verl eval` goes on with it"
             )
         found = sorted(file.parent for file in path.rglob(RESPONSES))
         if not found:
-            raise ConfigError(f"{path} holds no results: no {RESPONSES} in it or below")
+            raise UserError(f"{path} holds no results: no {RESPONSES} in it or below")
         for folder in found:
             folders.setdefault(folder.resolve(), folder)
     return list(folders.values())
@@ -109,20 +109,20 @@ def read_result(folder: Path) -> Result:
     """One results folder.
 
     Raises:
-        ConfigError: no manifest or a damaged one, a line that is no record (names it), or another number of records
+        UserError: no manifest or a damaged one, a line that is no record (names it), or another number of records
             than were written.
     """
     try:
         manifest = _read_manifest(folder / MANIFEST)
         records = read_records(folder / RESPONSES)
     except OSError as error:
-        raise ConfigError(
+        raise UserError(
             f"{error.filename}: {error.strerror}; {folder} is no whole result of `relay-verl eval`"
         ) from None
     except ValueError as error:
-        raise ConfigError(str(error)) from None
+        raise UserError(str(error)) from None
     if len(records) != manifest["num_queries"]:
-        raise ConfigError(
+        raise UserError(
             f"{folder / RESPONSES} has {len(records)} responses, but {manifest['num_queries']} were written"
         )
     return Result(folder, manifest, records)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.checkpoints.record import read_run
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.recipes.paper import Row, paper
 from relay_verl.traces.records import ResponseRecord, read_records
 from relay_verl.traces.results import find_results, read_result
@@ -56,12 +56,12 @@ def read_sources(paths: Sequence[Path]) -> list[Source]:
     """The sources at or below `paths`, in the order given; those below one path in the order in which they were run.
 
     Raises:
-        ConfigError: a path has no results, or a line is no response (names file and line).
+        UserError: a path has no results, or a line is no response (names file and line).
     """
     sources: dict[Path, Source] = {}
     for path in paths:
         if not path.exists():
-            raise ConfigError(f"{path}: no such file or folder")
+            raise UserError(f"{path}: no such file or folder")
         below = {}
         for place in _places(path):
             resolved = place.resolve()
@@ -69,7 +69,7 @@ def read_sources(paths: Sequence[Path]) -> list[Source]:
                 continue
             below[resolved] = _read(place)
             if not below[resolved].records:
-                raise ConfigError(f"{place} holds no responses")
+                raise UserError(f"{place} holds no responses")
         sources |= dict(sorted(below.items(), key=lambda item: item[1].records[0].started_at))
     return _tell_apart(sources)
 
@@ -135,9 +135,9 @@ def _read_file(path: Path) -> list[ResponseRecord]:
     try:
         return read_records(path)
     except ValueError as error:
-        raise ConfigError(str(error)) from None
+        raise UserError(str(error)) from None
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise UserError(f"{path}: {error.strerror}") from None
 
 
 def _tell_apart(sources: Mapping[Path, Source]) -> list[Source]:
@@ -163,7 +163,7 @@ def _training_name(source: Source) -> str:
     """The recipe of the training whose samples these are, or its folder."""
     try:
         run = read_run(source.path.resolve().parent)
-    except ConfigError:  # the record is damaged; its samples are not
+    except UserError:  # the record is damaged; its samples are not
         run = None
     if run and run.recipe:
         return run.recipe

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.evaluation.benchmarks import BENCHMARKS
 from relay_verl.traces.records import REFUSED, UNCLEAR_REPLY, ResponseRecord
 from relay_verl.traces.results import Result
@@ -36,12 +36,12 @@ def parse_verdicts_by(value: str) -> VerdictsBy:
     """What `--by` says.
 
     Raises:
-        ConfigError: another word; lists the valid ones.
+        UserError: another word; lists the valid ones.
     """
     try:
         return VerdictsBy(value)
     except ValueError:
-        raise ConfigError(f"--by: {value!r} is not one of {', '.join(VerdictsBy)}") from None
+        raise UserError(f"--by: {value!r} is not one of {', '.join(VerdictsBy)}") from None
 
 
 def is_for_judge(benchmark: str) -> bool:
@@ -88,14 +88,14 @@ def take_verdicts(records: Iterable[ResponseRecord], by: VerdictsBy) -> list[Res
 
 
 def check_verdicts(results: Sequence[Result], by: VerdictsBy) -> None:
-    """Raise ConfigError if some responses have no verdict by `by`: names the first such results and how many."""
+    """Raise UserError if some responses have no verdict by `by`: names the first such results and how many."""
     missing = {result.folder: sum(verdict_of(record, by) is None for record in result.records) for result in results}
     unjudged = [result for result in results if missing[result.folder]]
     if not unjudged:
         return
     first, *others = unjudged
     further = f"; {len(others)} more results lack verdicts, too" if others else ""
-    raise ConfigError(
+    raise UserError(
         f"--by judge: {missing[first.folder]:,} of {len(first.records):,} responses in {first.folder} have no verdict "
         f"of a judge{further}; `relay-verl judge {first.folder} --judge-url URL --judge-model NAME` asks one, --by "
         "rule needs none"

@@ -12,8 +12,8 @@ from typing import Any
 
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
-from relay_verl.config import ConfigError
 from relay_verl.data.pass_counts import COLUMN, solvable_rows
+from relay_verl.errors import UserError
 
 
 class TeacherSolvableDataset(RLHFDataset):
@@ -23,11 +23,11 @@ class TeacherSolvableDataset(RLHFDataset):
         """verl's reading of the files, whose names `datasets` takes for patterns: a folder may be called `relay [2]`.
 
         Raises:
-            ConfigError: a name that `datasets` cannot read.
+            UserError: a name that `datasets` cannot read.
         """
         for file in map(str, self.data_files):
             if "::" in file and os.path.exists(file):
-                raise ConfigError(f"data: {file}: '::' in a path is read as a chain of archives; rename the folder")
+                raise UserError(f"data: {file}: '::' in a path is read as a chain of archives; rename the folder")
         self.data_files: list[str] = [
             glob.escape(file) if os.path.exists(file) else file for file in map(str, self.data_files)
         ]
@@ -37,7 +37,7 @@ class TeacherSolvableDataset(RLHFDataset):
         """verl's hook on the rows it has read.
 
         Raises:
-            ConfigError: a query is open at this threshold, or none is left.
+            UserError: a query is open at this threshold, or none is left.
         """
         return super().maybe_filter_out_long_prompts(self._keep_solvable(dataframe))
 
@@ -49,6 +49,6 @@ class TeacherSolvableDataset(RLHFDataset):
             kept = solvable_rows(dataframe[COLUMN], min_pass_rate)
         except ValueError as error:
             files = ", ".join(map(str, self.original_data_files))
-            raise ConfigError(f"data.min_pass_rate={min_pass_rate}: {files}: {error}") from None
+            raise UserError(f"data.min_pass_rate={min_pass_rate}: {files}: {error}") from None
         print(f"teacher-solvable at a pass rate of {min_pass_rate}: {len(kept)} of {len(dataframe)} queries")
         return dataframe.select(kept)

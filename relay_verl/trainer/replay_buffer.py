@@ -24,8 +24,8 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 from verl.utils import tensordict_utils as tu
 
 from relay_verl.config import RelaySettings, RewardSettings
-from relay_verl.engines.base import TeacherError
 from relay_verl.engines.deadlines import GRACE_S
+from relay_verl.errors import TeacherError
 from relay_verl.rewards import rewards_of
 from relay_verl.trainer.metrics import SampleStats, relay_metrics
 from relay_verl.trainer.teacher_watch import HOW_TO_CONTINUE, TeacherWatch

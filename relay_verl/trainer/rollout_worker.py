@@ -30,8 +30,8 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from relay_verl.config import read_settings
 from relay_verl.data.truths import truth_of
-from relay_verl.engines.base import TeacherError
 from relay_verl.engines.deadlines import STATUS_TIMEOUT_S, DeadlineError, run_within
+from relay_verl.errors import TeacherError
 from relay_verl.grading import Verdict
 from relay_verl.models.launch import start_teachers
 from relay_verl.models.reservation import nodes_without_teachers

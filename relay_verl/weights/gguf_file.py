@@ -20,7 +20,7 @@ from gguf import GGUFReader, ReaderTensor, dequantize
 from safetensors.torch import save_file
 from transformers import AddedToken, GenerationConfig, Qwen2Config, Qwen2Tokenizer
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.jobs.progress import show_progress
 
 ARCHITECTURE = "qwen2"
@@ -47,7 +47,7 @@ class GgufModel:
     """A GGUF file, of which only what is asked for is read.
 
     Raises:
-        ConfigError: the file is damaged, or of another architecture.
+        UserError: the file is damaged, or of another architecture.
     """
 
     def __init__(self, file: Path):
@@ -55,15 +55,15 @@ class GgufModel:
         try:
             self._reader = GGUFReader(file)
         except (OSError, ValueError, KeyError, IndexError) as error:
-            raise ConfigError(f"{file} is not a readable GGUF file: {error}") from None
+            raise UserError(f"{file} is not a readable GGUF file: {error}") from None
         architecture = self._field("general.architecture")
         if architecture != ARCHITECTURE:
-            raise ConfigError(f"{file}: general.architecture is {architecture!r}; allowed: {ARCHITECTURE!r}")
+            raise UserError(f"{file}: general.architecture is {architecture!r}; allowed: {ARCHITECTURE!r}")
 
     def _field(self, key: str) -> Any:
         field = self._reader.get_field(key)
         if field is None:
-            raise ConfigError(f"{self.file} has no {key}")
+            raise UserError(f"{self.file} has no {key}")
         return field.contents()
 
     def config(self, dtype: torch.dtype) -> Qwen2Config:
@@ -143,7 +143,7 @@ class GgufModel:
         match tensor.name.split("."):
             case ["blk", layer, part, kind] if part in _IN_LAYER:
                 return f"model.layers.{layer}.{_IN_LAYER[part]}.{kind}"
-        raise ConfigError(f"{self.file}: tensor {tensor.name!r} is not part of a {ARCHITECTURE} model")
+        raise UserError(f"{self.file}: tensor {tensor.name!r} is not part of a {ARCHITECTURE} model")
 
     def save(self, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
         """Write config, tokenizer and weights into `folder`, which is whole when the index of the weights is there.
@@ -153,7 +153,7 @@ class GgufModel:
             dtype: of the weights.
 
         Raises:
-            ConfigError: the file holds what a Qwen2 model does not have.
+            UserError: the file holds what a Qwen2 model does not have.
             OSError: the folder cannot be written.
         """
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,8 @@ import verl  # noqa: F401  isort: skip  (loads the plugin)
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 
 from relay_verl.config import read_settings
-from relay_verl.engines import EngineError, ScriptedEngine
+from relay_verl.engines import ScriptedEngine
+from relay_verl.errors import EngineError
 from relay_verl.models.launch import start_teachers
 from relay_verl.tokenization import TokenBytes
 from relay_verl.trainer.agent_loop import RelayAgentLoop

@@ -14,11 +14,11 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from relay_verl.cli.main import app
-from relay_verl.config import ConfigError, TeacherSettings
+from relay_verl.config import TeacherSettings
 from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.engines import ScriptedEngine
+from relay_verl.errors import JobError, UserError
 from relay_verl.evaluation.runner import Condition, Exam, _make_job
-from relay_verl.jobs import JobError
 from relay_verl.recipes.compose import compose
 from relay_verl.traces.results import MANIFEST, RESPONSES, SUMMARY, read_result
 from tests.conftest import FakeVllm
@@ -109,7 +109,7 @@ def run(*arguments: str) -> str:
 
 def line_of(*arguments: str) -> str:
     """What the command says; it must not get as far as asking a model."""
-    with pytest.raises((ConfigError, JobError)) as error:
+    with pytest.raises((UserError, JobError)) as error:
         run(*arguments)
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -368,7 +368,7 @@ def test_a_result_that_was_cut_is_named(pair: list[str], folder: Path) -> None:
     file = folder / "out" / "learned" / RESPONSES
     file.write_bytes(file.read_bytes()[:-30])
     result = CliRunner().invoke(app, ["trace", str(folder / "out"), "--out", str(folder / "page.html")])
-    assert isinstance(result.exception, ConfigError)
+    assert isinstance(result.exception, UserError)
     assert f"{RESPONSES}, line {NUM_QUESTIONS}: " in str(result.exception)
     assert not (folder / "page.html").exists()
     assert json.loads((folder / "out" / "learned" / MANIFEST).read_text())["num_queries"] == NUM_QUESTIONS

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError, TeacherSettings
+from relay_verl.config import TeacherSettings
 from relay_verl.data.schema import to_row, write_parquet
+from relay_verl.errors import UserError
 from relay_verl.models.address import check_folder_name
 from relay_verl.models.launch import start_teacher
 from relay_verl.preflight import check_model_path
@@ -37,7 +38,7 @@ def test_training_reads_its_data_in_any_folder(name: str, tmp_path: Path) -> Non
 
 def test_a_name_that_datasets_takes_for_an_archive_is_named(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a::b" / "train.parquet", ROWS)
-    with pytest.raises(ConfigError, match=r"a::b/train\.parquet: '::' in a path"):
+    with pytest.raises(UserError, match=r"a::b/train\.parquet: '::' in a path"):
         dataset(tmp_path / "a::b" / "train.parquet")
 
 
@@ -52,7 +53,7 @@ def test_a_folder_in_which_vllm_finds_no_weights_is_named(name: str, tmp_path: P
     taken = glob.glob(str(model / "*.safetensors"))  # as vLLM looks for them
     assert taken != [str(model / "model.safetensors")] or name == "a*"
     for check in (check_folder_name, check_model_path):
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(UserError) as error:
             check("relay.teacher.path", str(model))
         assert str(error.value).startswith(f"relay.teacher.path: {model}: vLLM reads ")
     link = tmp_path / "link"
@@ -62,5 +63,5 @@ def test_a_folder_in_which_vllm_finds_no_weights_is_named(name: str, tmp_path: P
 
 
 async def test_every_command_that_starts_a_model_says_so_before(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"relay \[2\]: vLLM reads "):
+    with pytest.raises(UserError, match=r"relay \[2\]: vLLM reads "):
         await start_teacher(OmegaConf.create({}), TeacherSettings(path=str(tmp_path / "relay [2]")), None)

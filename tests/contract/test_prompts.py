@@ -15,16 +15,17 @@ import verl  # noqa: F401  isort: skip  (loads the plugin)
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 from verl.utils.config import omega_conf_to_dataclass
 
-from relay_verl.config import ConfigError, read_settings
+from relay_verl.config import read_settings
 from relay_verl.data.generate import Source, plan_filter, plan_warmup_data
 from relay_verl.data.parquet import write_parquet
 from relay_verl.data.schema import to_row
 from relay_verl.engines.base import Generation
 from relay_verl.engines.text_bridge import TextBridge
+from relay_verl.errors import UserError
 from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer
 from relay_verl.evaluation.worker import Answerer, Rules
+from relay_verl.models.tokenizers import template_of, tokenizer_at
 from relay_verl.preflight.model_checks import check_teacher
-from relay_verl.recipes.compose import template_of, tokenizer_at
 from relay_verl.tokenization import chat_ids
 from relay_verl.trainer.agent_loop import RelayAgentLoop
 from relay_verl.trainer.datasets import TeacherSolvableDataset
@@ -247,5 +248,5 @@ def test_templates_that_write_other_prompts_are_said(model: str, tmp_path: Path,
 
 def test_a_model_without_a_template_is_one_error_before_it_loads(tmp_path: Path) -> None:
     bare = save_model(tmp_path / "bare", None)
-    with pytest.raises(ConfigError, match="bare: its tokenizer has no chat template"):
+    with pytest.raises(UserError, match="bare: its tokenizer has no chat template"):
         tokenizer_at(composed(bare), bare)

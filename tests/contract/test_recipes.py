@@ -14,7 +14,8 @@ from hydra import compose, initialize_config_module
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf, open_dict
 
-from relay_verl.config import ConfigError, RelaySettings, read_settings
+from relay_verl.config import RelaySettings, read_settings
+from relay_verl.errors import UserError
 from relay_verl.preflight import check_config, check_micro_batch_sizes, recipe_names
 from relay_verl.recipes.composed import compose_all, differences
 from relay_verl.recipes.recipe import find_recipe
@@ -303,7 +304,7 @@ def test_several_teachers_by_command_line_and_by_recipe() -> None:
 def test_micro_batches_that_do_not_divide_are_one_line() -> None:
     overrides = ["data.train_batch_size=4", "actor_rollout_ref.actor.ppo_mini_batch_size=4"]
     line = r"ppo_micro_batch_size_per_gpu=128: a GPU's 64 samples do not split"
-    with pytest.raises(ConfigError, match=line):
+    with pytest.raises(UserError, match=line):
         check_micro_batch_sizes(composed("relay_tiny", *overrides))
     check_micro_batch_sizes(composed("relay_tiny"))
 
@@ -319,7 +320,7 @@ def test_a_misspelt_group_is_caught_before_plain_ppo_runs(key: str) -> None:
         config = compose("ppo_trainer", overrides=[f"+{key}=relay_1.7b"] if key != "recipe" else [])
     with open_dict(config):
         config[key] = "relay_1.7b"
-    with pytest.raises(ConfigError, match=rf"{key}=relay_1\.7b: no recipe was loaded; .* relay_1\.7b_simple"):
+    with pytest.raises(UserError, match=rf"{key}=relay_1\.7b: no recipe was loaded; .* relay_1\.7b_simple"):
         check_config(config)
 
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from relay_verl.config import RewardSettings
-from relay_verl.engines import TeacherError
+from relay_verl.errors import TeacherError
 from relay_verl.rewards import rewards_of
 from relay_verl.trainer.metrics import SampleStats
 from relay_verl.trainer.replay_buffer import (

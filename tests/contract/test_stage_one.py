@@ -12,8 +12,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from relay_verl.cli.main import app
-from relay_verl.config import ConfigError
 from relay_verl.data.schema import to_row, write_parquet
+from relay_verl.errors import UserError
 from tests.unit.tokenizers_for_tests import BPE_WORDS, make_bpe
 
 COUNTS = [(10, 10), (10, 5), (10, 4), (10, 0), (7, 0), (5, 5), (5, 0)]
@@ -55,13 +55,13 @@ def test_one_pass_serves_any_threshold(min_pass_rate: float, kept: list[str], tm
 
 def test_a_query_left_open_by_early_stopping_is_one_line(tmp_path: Path) -> None:
     path = write_counts(tmp_path / "a.parquet", COUNTS)
-    with pytest.raises(ConfigError, match=r"data.min_pass_rate=0.5: .*: row 6 was filtered with --early-stop"):
+    with pytest.raises(UserError, match=r"data.min_pass_rate=0.5: .*: row 6 was filtered with --early-stop"):
         dataset(path, 0.5)
 
 
 def test_a_threshold_that_leaves_nothing_is_one_line(tmp_path: Path) -> None:
     path = write_counts(tmp_path / "a.parquet", [(10, 4), (10, 0)])
-    with pytest.raises(ConfigError, match=r"none of its 2 queries has a pass rate of at least 0.5"):
+    with pytest.raises(UserError, match=r"none of its 2 queries has a pass rate of at least 0.5"):
         dataset(path, 0.5)
 
 
@@ -86,7 +86,7 @@ def line_of(*arguments: str) -> str:
     import ray
 
     result = CliRunner().invoke(app, list(arguments))
-    assert isinstance(result.exception, ConfigError), result.output
+    assert isinstance(result.exception, UserError), result.output
     assert not ray.is_initialized()
     assert "\n" not in str(result.exception)
     return str(result.exception)
@@ -198,7 +198,8 @@ def test_a_cluster_that_is_there_is_joined_and_not_started(starts: bool, monkeyp
     """Ray refuses num_cpus and num_gpus beside an address, which a submitted job finds in its environment."""
     import ray
 
-    from relay_verl.recipes.compose import compose, ray_cluster
+    from relay_verl.models.ray_session import ray_cluster
+    from relay_verl.recipes.compose import compose
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     listening = socket.create_server(("127.0.0.1", 0))  # where a cluster would answer

@@ -90,7 +90,8 @@ async def answers(pair: Path) -> dict[str, Any]:
 
 
 def main(pair: Path, out: Path) -> None:
-    from relay_verl.recipes.compose import compose, ray_cluster
+    from relay_verl.models.ray_session import ray_cluster
+    from relay_verl.recipes.compose import compose
 
     with ray_cluster(compose("relay_tiny"), num_gpus=1):
         out.write_text(json.dumps(asyncio.run(answers(pair))))

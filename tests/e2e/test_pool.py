@@ -11,7 +11,7 @@ import pytest
 from ray import cloudpickle
 
 from relay_verl.engines import PermanentError
-from relay_verl.jobs import JobError
+from relay_verl.errors import JobError
 from relay_verl.jobs.pool import Pool, default_num_workers
 from tests.unit import generators_for_tests, tokenizers_for_tests
 from tests.unit.generators_for_tests import SeededEngine, filter_job, run, write_questions

@@ -9,7 +9,8 @@ from jinja2 import TemplateError
 
 from relay_verl.config import read_settings
 from relay_verl.data.schema import to_row
-from relay_verl.engines import EngineError, PermanentError, ScriptedEngine
+from relay_verl.engines import PermanentError, ScriptedEngine
+from relay_verl.errors import EngineError
 from relay_verl.evaluation.worker import Answerer, Rules
 from relay_verl.traces.records import JudgeText, ResponseRecord
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.models import attention
 from relay_verl.preflight import attention_checks as preflight
 from relay_verl.preflight.check import Doubt
@@ -77,7 +77,7 @@ def test_padded_sequences_on_the_cpu_pass(packages: set[str]) -> None:
 def test_flash_attention_without_the_package_is_refused_with_the_override(
     trainer: str, value: Any, packages: set[str]
 ) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         preflight.check_attention(config_of(trainer, value))
     key, line = key_of(trainer), str(error.value)
     assert line.startswith(f"{key}=flash_attention_2: ")
@@ -109,11 +109,11 @@ def test_a_build_of_flash_attn_that_does_not_load_is_a_doubt(
 def test_sequence_parallelism_needs_flash_attention_and_packed_sequences(
     trainer: str, size_key: str, packages: set[str]
 ) -> None:
-    with pytest.raises(ConfigError, match=f"{size_key}=2 needs .*attn_implementation=flash_attention_2, got sdpa"):
+    with pytest.raises(UserError, match=f"{size_key}=2 needs .*attn_implementation=flash_attention_2, got sdpa"):
         preflight.check_attention(config_of(trainer, size=2))
     packages.add("flash_attn")
     assert preflight.check_attention(config_of(trainer, size=2)).startswith("flash_attention_2")
-    with pytest.raises(ConfigError, match=f"{size_key}=2 needs .*use_remove_padding=true"):
+    with pytest.raises(UserError, match=f"{size_key}=2 needs .*use_remove_padding=true"):
         preflight.check_attention(config_of(trainer, size=2, packed=False))
 
 

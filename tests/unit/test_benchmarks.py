@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from relay_verl.config import ConfigError
 from relay_verl.data.schema import PROMPT_SUFFIX, question_of, text_id, to_row, write_parquet
+from relay_verl.errors import UserError
 from relay_verl.evaluation.benchmarks import BENCHMARKS, Questions, find_benchmark, load_benchmark, parse_sources
 from relay_verl.grading import grade, kind_of
 
@@ -157,8 +157,8 @@ def load_rows(name: str, rows: list[Row], tmp_path: Path, file: str = "rows.json
 
 
 def message_of(action: Callable[[], object]) -> str:
-    """What a ConfigError says; it must be one line."""
-    with pytest.raises(ConfigError) as caught:
+    """What a UserError says; it must be one line."""
+    with pytest.raises(UserError) as caught:
         action()
     message = str(caught.value)
     assert message and "\n" not in message

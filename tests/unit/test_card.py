@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_verl.cli import main as cli
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.traces.card import COLUMNS, MAX_LINES, WIDTH, make_card
 from relay_verl.traces.card_choice import name_kind, pick_instructive
 from relay_verl.traces.card_text import call_cell, shorten, to_cells, wrap_cells
@@ -272,7 +272,7 @@ def test_a_place_that_cannot_be_written_is_one_line(results: Path) -> None:
         lambda: write_card([results], Path("/proc/none/card.svg"), "b"),
         lambda: write_cards([results], Path("/proc/none"), 1),
     ):
-        with pytest.raises(ConfigError, match=r"^--cards?: /proc/none"):
+        with pytest.raises(UserError, match=r"^--cards?: /proc/none"):
             write()
 
 

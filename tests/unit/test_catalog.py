@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from relay_verl.cli.main import app
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.recipes.compose import compose
 from relay_verl.recipes.composed import compose_all, differences
 from relay_verl.recipes.estimate import estimate
@@ -256,7 +256,7 @@ def test_every_recipe_says_what_it_is() -> None:
 
 @pytest.mark.parametrize("name", ["relay_1.7bb", "", "../relay/base", "relay_1.7b,relay_tiny"])
 def test_an_unknown_recipe_lists_the_valid_ones(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"no such recipe; one of grpo_0\.6b, .*warmup_tiny") as caught:
+    with pytest.raises(UserError, match=r"no such recipe; one of grpo_0\.6b, .*warmup_tiny") as caught:
         find_recipe(name)
     assert str(caught.value).startswith(f"recipe={name}: ")
 
@@ -361,7 +361,7 @@ def test_overrides_beside_a_recipe(recipe: str, words: list[str], parts: list[st
     if parts is None:
         assert compose(recipe, words).relay is not None, why
         return
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         compose(recipe, words)
     assert "\n" not in str(caught.value)
     assert [part for part in parts if part not in str(caught.value)] == [], f"{why}: {caught.value}"
@@ -466,5 +466,5 @@ def test_one_recipe_against_another() -> None:
 )
 def test_bad_words_are_one_line(words: list[str]) -> None:
     result = CliRunner().invoke(app, ["recipes", *words])
-    assert isinstance(result.exception, ConfigError)
+    assert isinstance(result.exception, UserError)
     assert "\n" not in str(result.exception)

@@ -19,7 +19,7 @@ from relay_verl.checkpoints.changes import MAY_CHANGE, find_changes
 from relay_verl.checkpoints.integrity import find_damage
 from relay_verl.checkpoints.record import CHECKPOINT_FILE, read_checkpoint, read_run, record_of
 from relay_verl.checkpoints.resume import check_resume, runs_folder
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.trainer import ending
 
 from .checkpoints_for_tests import make_config, save_checkpoint
@@ -33,7 +33,7 @@ def config(tmp_path: Path) -> Any:
 
 
 def refusal(config: Any) -> str:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         check_resume(config)
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -501,7 +501,7 @@ def test_a_disk_that_is_too_small(config: Any, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(space.shutil, "disk_usage", lambda path: free)
     space.check_space(config)
     free.free -= 1
-    with pytest.raises(ConfigError, match=r"free, but 2 checkpoint\(s\) of"):
+    with pytest.raises(UserError, match=r"free, but 2 checkpoint\(s\) of"):
         space.check_space(config)
     config.trainer.save_freq = -1
     space.check_space(config)

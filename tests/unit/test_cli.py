@@ -19,7 +19,8 @@ from relay_verl.cli import bench, data
 from relay_verl.cli import evaluate as evaluation
 from relay_verl.cli import main as cli
 from relay_verl.cli.options import compose_recipe, name_recipe
-from relay_verl.config import ConfigError, read_settings
+from relay_verl.config import read_settings
+from relay_verl.errors import UserError
 from relay_verl.evaluation.benchmarks import find_benchmark
 from relay_verl.policies import make_policy
 from relay_verl.recipes.compose import compose
@@ -94,7 +95,7 @@ def test_every_command_that_takes_a_recipe_takes_it_in_every_way() -> None:
 def test_one_recipe_in_two_spellings() -> None:
     assert name_recipe("a", ["+recipe=a", "x=1"]) == ("a", ["x=1"])
     assert name_recipe(None, ["x=1"]) == (None, ["x=1"])
-    with pytest.raises(ConfigError, match="a and b at once"):
+    with pytest.raises(UserError, match="a and b at once"):
         name_recipe("a", ["+recipe=b"])
 
 
@@ -115,7 +116,7 @@ def test_a_folder_of_ones_own_under_any_name(name: str, tmp_path: Path) -> None:
 def test_a_config_dir_without_recipes(tmp_path: Path) -> None:
     for words in (["recipes"], ["filter", "--data", "x.parquet", "--out", "y.parquet"]):
         done = run(*words, "--config-dir", str(tmp_path))
-        assert isinstance(done.exception, ConfigError) and "--config-dir" in str(done.exception)
+        assert isinstance(done.exception, UserError) and "--config-dir" in str(done.exception)
 
 
 @given(st.text(st.characters(exclude_characters="\x00\n\r/$\\", exclude_categories=["Cs"]), min_size=1))
@@ -170,7 +171,7 @@ def test_a_broken_recipe_is_named(text: str, words: list[str], tmp_path: Path) -
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "broken.yaml").write_text(text)
     error = run(*words, "--config-dir", str(tmp_path)).exception
-    assert isinstance(error, ConfigError)
+    assert isinstance(error, UserError)
     assert str(tmp_path / "recipe" / "broken.yaml") in str(error) and "\n" not in str(error)
 
 
@@ -198,7 +199,7 @@ MISSPELT = [
 
 @pytest.mark.parametrize(("find", "name", "meant"), MISSPELT, ids=[case[1] for case in MISSPELT])
 def test_a_misspelt_name_is_suggested(find: Any, name: str, meant: str) -> None:
-    with pytest.raises((ConfigError, ValueError)) as error:
+    with pytest.raises((UserError, ValueError)) as error:
         find(name)
     assert f"did you mean {meant!r}?" in str(error.value)
     assert "\n" not in str(error.value)
@@ -206,7 +207,7 @@ def test_a_misspelt_name_is_suggested(find: Any, name: str, meant: str) -> None:
 
 def test_a_misspelt_dataset_is_suggested() -> None:
     error = run("data", "dapo-math-17", "--out", "x.parquet").exception
-    assert isinstance(error, ConfigError) and "did you mean 'dapo-math-17k'?" in str(error)
+    assert isinstance(error, UserError) and "did you mean 'dapo-math-17k'?" in str(error)
 
 
 # ---- JSON ----

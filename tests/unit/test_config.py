@@ -14,7 +14,6 @@ from omegaconf import OmegaConf
 
 from relay_verl import config as config_module
 from relay_verl.config import (
-    ConfigError,
     FilterSettings,
     RelaySettings,
     RewardSettings,
@@ -22,6 +21,7 @@ from relay_verl.config import (
     WarmupSettings,
     read_settings,
 )
+from relay_verl.errors import UserError
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TEACHER = {"path": "big"}
@@ -102,7 +102,7 @@ BAD_VALUES = [
 
 @pytest.mark.parametrize(("key", "value", "allowed", "why"), BAD_VALUES, ids=[f"{k}={v}" for k, v, _, _ in BAD_VALUES])
 def test_a_bad_value_is_one_line(key: str, value: Any, allowed: str, why: str) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         read_settings(nested(key, value))
     line = str(error.value)
     assert line.startswith(f"relay.{key}: "), why
@@ -122,7 +122,7 @@ UNKNOWN_KEYS = [
 
 @pytest.mark.parametrize(("key", "listed"), UNKNOWN_KEYS)
 def test_an_unknown_key_lists_the_known_ones(key: str, listed: str) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         read_settings(nested(key, "sk-secret"))
     line = str(error.value)
     assert line.startswith(f"relay.{key}: unknown key; allowed: ")
@@ -132,7 +132,7 @@ def test_an_unknown_key_lists_the_known_ones(key: str, listed: str) -> None:
 
 
 def test_several_errors_are_one_line() -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         read_settings({"teacher": TEACHER, "max_calls": -1, "max_cals": 3})
     assert "relay.max_calls: -1" in str(error.value)
     assert "relay.max_cals: unknown key" in str(error.value)
@@ -150,20 +150,20 @@ NO_NODES = [
 
 @pytest.mark.parametrize(("node", "why"), NO_NODES)
 def test_a_node_that_is_no_mapping_is_one_line(node: Any, why: str) -> None:
-    with pytest.raises(ConfigError, match=r"^relay: ") as error:
+    with pytest.raises(UserError, match=r"^relay: ") as error:
         read_settings(node)
     assert "\n" not in str(error.value), why
 
 
 def test_an_interpolation_that_leads_nowhere_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
-    with pytest.raises(ConfigError, match="NO_SUCH_VARIABLE") as error:
+    with pytest.raises(UserError, match="NO_SUCH_VARIABLE") as error:
         read_settings(OmegaConf.create({"teacher": {"path": "${oc.env:NO_SUCH_VARIABLE}"}}))
     assert "\n" not in str(error.value)
 
 
 def test_both_a_path_and_an_endpoint() -> None:
-    with pytest.raises(ConfigError, match=r"relay\.teacher: both path='a' and base_url='http://b/v1'"):
+    with pytest.raises(UserError, match=r"relay\.teacher: both path='a' and base_url='http://b/v1'"):
         read_settings({"teacher": {"path": "a", "base_url": "http://b/v1"}})
 
 
@@ -200,7 +200,7 @@ BAD_LISTS = [
 
 @pytest.mark.parametrize(("node", "line", "why"), BAD_LISTS, ids=[why for _, _, why in BAD_LISTS])
 def test_bad_teachers_are_one_line(node: dict, line: str, why: str) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         read_settings(OmegaConf.create(node))
     assert str(error.value).startswith(line), why
     assert "\n" not in str(error.value)
@@ -219,7 +219,7 @@ def test_a_list_of_teachers() -> None:
 
 
 def test_work_for_one_teacher_refuses_several_and_names_the_way_out() -> None:
-    with pytest.raises(ConfigError, match=r"^relay\.teachers: a, b, but this asks one: .*relay\.teachers=\[\]"):
+    with pytest.raises(UserError, match=r"^relay\.teachers: a, b, but this asks one: .*relay\.teachers=\[\]"):
         _ = read_settings(listed({"path": "a"}, {"path": "b"})).only_teacher
     assert read_settings(listed({"path": "a"}, {"path": "b", "weight": 0})).only_teacher.path == "a"
     assert read_settings({"teacher": {"path": "c"}}).only_teacher.path == "c"
@@ -256,9 +256,7 @@ def test_who_needs_a_teacher(node: dict, needs_teacher: bool, why: str) -> None:
     assert read_settings({**node, "teacher": TEACHER}).needs_teacher is needs_teacher, why
     assert read_settings({**node, "teacher": {"base_url": "http://b/v1"}}).teacher.is_given
     if needs_teacher:
-        with pytest.raises(
-            ConfigError, match=r"relay\.teacher\.path .* relay\.teacher\.base_url .* relay\.max_calls=0"
-        ):
+        with pytest.raises(UserError, match=r"relay\.teacher\.path .* relay\.teacher\.base_url .* relay\.max_calls=0"):
             read_settings(node)
     else:
         assert not read_settings(node).teacher.is_given
@@ -266,7 +264,7 @@ def test_who_needs_a_teacher(node: dict, needs_teacher: bool, why: str) -> None:
 
 @pytest.mark.parametrize("node", [None, {}, OmegaConf.create({})])
 def test_an_empty_node_lacks_a_teacher(node: Any) -> None:
-    with pytest.raises(ConfigError, match="no teacher given"):
+    with pytest.raises(UserError, match="no teacher given"):
         read_settings(node)
 
 
@@ -320,7 +318,7 @@ def test_by_default_calls_have_no_limit_but_the_response() -> None:
 
 def test_a_fixed_length_that_no_call_could_deliver_is_refused() -> None:
     for policy, limit in (("fixed_5000", 4096), ("fixed_7", 6)):
-        with pytest.raises(ConfigError, match=rf"^relay\.policy: {policy}: .*relay\.max_tokens_per_call={limit} "):
+        with pytest.raises(UserError, match=rf"^relay\.policy: {policy}: .*relay\.max_tokens_per_call={limit} "):
             read_settings({"policy": policy, "max_tokens_per_call": limit, "teacher": TEACHER})
     assert read_settings({"policy": "fixed_6", "max_tokens_per_call": 6, "teacher": TEACHER}).written_length == 6
 

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from relay_verl.checkpoints.resume import check_resume, check_sft_resume
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.contradictions import check_contradictions
 from relay_verl.preflight.wiring import check_reward_manager
@@ -43,7 +43,7 @@ def config(**overrides: Any) -> Any:
 
 
 def one_line(check: Any, *arguments: Any) -> str:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         check(*arguments)
     line = str(error.value)
     assert "\n" not in line

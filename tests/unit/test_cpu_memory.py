@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.cpu_memory import GB, check_bucket, check_cpu_memory, cpu_terms
 from relay_verl.recipes.compose import compose
@@ -14,7 +14,7 @@ TERMS = {"the trained student": 8 * GB, "the teacher": 10 * GB, "caches": 2 * GB
 
 
 def test_too_little_memory_is_an_error_with_every_term() -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         check_cpu_memory(TERMS, "Ray node 10.0.0.1", 12 * GB, 25 * GB)
     line = str(caught.value)
     assert "\n" not in line
@@ -60,7 +60,7 @@ def test_the_embedding_has_to_fit_into_the_pieces_that_weights_travel_in(
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     key = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
     model = f"actor_rollout_ref.model.path={tmp_path}"
-    with pytest.raises(ConfigError, match=rf"{key}=64: .* 519 MiB .* take 520 or more"):
+    with pytest.raises(UserError, match=rf"{key}=64: .* 519 MiB .* take 520 or more"):
         check_bucket(compose("relay_tiny", [model]))
     assert check_bucket(compose("relay_tiny", [model, f"{key}=520"])) == "519 of 520 MiB"
     assert check_bucket(compose("relay_tiny", [model, f"{key}=260", "actor_rollout_ref.rollout.dtype=bfloat16"]))

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from relay_verl.cli.main import app
-from relay_verl.config import ConfigError
 from relay_verl.data.prepare import PreparedReport, is_gradable, prepare
 from relay_verl.data.prompts import WRAPPERS, UnknownWrapperError, strip_wrapper, unwrap, wrap
 from relay_verl.data.schema import PROMPT_SUFFIX, iter_rows, read_rows, row_id, to_row, write_parquet
 from relay_verl.data.sources import find_source
+from relay_verl.errors import UserError
 from relay_verl.grading import grade
 
 BEFORE, AFTER = WRAPPERS[1]
@@ -83,8 +83,8 @@ def run(tmp_path: Path, rows: list[dict[str, Any]], **options: Any) -> tuple[Pre
 
 
 def message_of(action: Callable[[], object]) -> str:
-    """What a ConfigError says; it must be one line."""
-    with pytest.raises(ConfigError) as caught:
+    """What a UserError says; it must be one line."""
+    with pytest.raises(UserError) as caught:
         action()
     message = str(caught.value)
     assert message and "\n" not in message

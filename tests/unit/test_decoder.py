@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from relay_verl.decoder import RelayConfig, RelayDecoder
-from relay_verl.engines import EngineError, Generation, ScriptedEngine, TeacherError
+from relay_verl.engines import Generation, ScriptedEngine
+from relay_verl.errors import EngineError, TeacherError
 from relay_verl.policies import Interruption, Policy, TeacherAlone, TeacherFree, make_policy
 from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError, read_settings
+from relay_verl.config import read_settings
+from relay_verl.errors import UserError
 from relay_verl.models.ray_session import explain, start_ray
 from relay_verl.preflight import install_checks as installation
 from relay_verl.preflight import model_checks as models
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def one_line(check: Any, *arguments: Any) -> str:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         check(*arguments)
     line = str(error.value)
     assert line
@@ -36,7 +37,7 @@ def one_line(check: Any, *arguments: Any) -> str:
 
 
 def fail(*_: Any) -> str:
-    raise ConfigError("a=1: wrong; set a=2")
+    raise UserError("a=1: wrong; set a=2")
 
 
 def test_an_examination_goes_on_and_names_the_failure_at_the_bottom() -> None:

@@ -3,7 +3,7 @@
 import pytest
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.trainer.ending import line_of
 
 PAGE = (  # as Ray 2.60 writes it
@@ -24,7 +24,7 @@ def test_full_memory_without_figures_is_a_line_too() -> None:
 
 
 def test_errors_of_ours_say_what_they_say_also_from_a_worker() -> None:
-    ours = ConfigError("relay.max_calls: -1")
+    ours = UserError("relay.max_calls: -1")
     assert line_of(ours) == "relay.max_calls: -1"
     assert line_of(RayTaskError("f", "traceback", ours)) == "relay.max_calls: -1"
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from relay_verl.config import ConfigError, read_settings
+from relay_verl.config import read_settings
 from relay_verl.decoder import RelayConfig, RelayDecoder
-from relay_verl.engines import EndpointEngine, EngineError, GuardedEngine, PermanentError, ScriptedEngine
+from relay_verl.engines import EndpointEngine, GuardedEngine, PermanentError, ScriptedEngine
 from relay_verl.engines.failures import Refusal
+from relay_verl.errors import EngineError, UserError
 from relay_verl.judging.judge import Judge
 
 from .tokenizers_for_tests import ByteTokenizer
@@ -419,7 +420,7 @@ async def test_what_cannot_be_an_address_is_refused_everywhere(url: str, part: s
     with pytest.raises(PermanentError, match=part) as caught:  # a student by URL
         await EndpointEngine(url, "big").generate([1], max_tokens=1)
     assert KEY not in str(caught.value)
-    with pytest.raises(ConfigError, match=rf"relay\.teacher\.base_url: .*{part}.*") as refused:
+    with pytest.raises(UserError, match=rf"relay\.teacher\.base_url: .*{part}.*") as refused:
         read_settings({"teacher": {"base_url": url}})
     assert KEY not in str(refused.value)
 

@@ -11,12 +11,13 @@ import pytest
 
 from relay_verl.config import TeacherSettings
 from relay_verl.decoder import RelayConfig, RelayDecoder
-from relay_verl.engines import EndpointEngine, EngineError, Generation, GuardedEngine, ScriptedEngine
-from relay_verl.engines.base import NEUTRAL_SAMPLING, PermanentError
+from relay_verl.engines import EndpointEngine, Generation, GuardedEngine, ScriptedEngine
+from relay_verl.engines.base import NEUTRAL_SAMPLING
 from relay_verl.engines.client import CONNECT_TIMEOUT_S
 from relay_verl.engines.deadlines import LONGEST_WAIT
 from relay_verl.engines.load import EngineLoad, read_load
 from relay_verl.engines.verl_server import VerlServerEngine
+from relay_verl.errors import EngineError, PermanentError
 from relay_verl.types import RelayStatus
 
 from .tokenizers_for_tests import ByteTokenizer, bpe, bpe_id, bpe_ids

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from relay_verl.checkpoints.export import export
 from relay_verl.cli.main import app
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 
 from .checkpoints_for_tests import fake_mesh, finish_run, make_config, save_shards
 from .tokenizers_for_tests import bpe
@@ -111,11 +111,11 @@ def test_the_same_export_again_is_no_mistake_and_another_is(saved: Path, tmp_pat
     out = tmp_path / "student"
     export(saved, out)
     export(saved, out)
-    with pytest.raises(ConfigError, match="is there already and is not this export"):
+    with pytest.raises(UserError, match="is there already and is not this export"):
         export(saved, out, dtype="bfloat16")
     assert json.loads((out / "config.json").read_text())["dtype"] == "float32", "left as it was"
     (tmp_path / "mine").mkdir()
-    with pytest.raises(ConfigError, match="mine is there already"):
+    with pytest.raises(UserError, match="mine is there already"):
         export(saved, tmp_path / "mine")
 
 
@@ -134,7 +134,7 @@ def test_a_checkpoint_that_cannot_be_exported(saved: Path, tmp_path: Path, mista
     run = tmp_path / "run"
     shutil.copytree(saved, run)
     mistake(run)
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         export(run, tmp_path / "student")
     assert str(error.value).startswith(f"{run}{line}")
     assert "\n" not in str(error.value)
@@ -157,7 +157,7 @@ def test_a_checkpoint_is_not_run(saved: Path, tmp_path: Path) -> None:
     (run / "global_step_5" / "relay_checkpoint.json").unlink()
     file = run / "global_step_5" / "actor" / f"model_world_size_{WORLD_SIZE}_rank_1.pt"
     torch.save({"w": Evil(tmp_path / "was_run")}, file)
-    with pytest.raises(ConfigError, match=r"rank_1\.pt holds more than tensors"):
+    with pytest.raises(UserError, match=r"rank_1\.pt holds more than tensors"):
         export(run, tmp_path / "student")
     assert not (tmp_path / "was_run").exists()
     assert not (tmp_path / "student").exists()

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from relay_verl.checkpoints.export import export
 from relay_verl.checkpoints.resume import check_resume
 from relay_verl.cli.main import app
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 
 from .checkpoints_for_tests import fake_mesh, finish_run, make_config, save_shards
 from .tokenizers_for_tests import bpe
@@ -152,7 +152,7 @@ def test_the_same_export_again_and_the_other_one(run: Run, tmp_path: Path) -> No
     out = tmp_path / "student"
     for _ in range(2):
         export(run.folder, out, keep_adapter=True)
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(UserError, match="is there already"):
         export(run.folder, out)
     assert (out / "adapter_config.json").is_file(), "left as it was"
 
@@ -188,7 +188,7 @@ def test_an_adapter_that_cannot_be_exported(run: Run, tmp_path: Path, mistake: A
     mistake(run)
     (run.actor.parent / "relay_checkpoint.json").unlink()  # else the guard of the files' sizes says it first
     for keep_adapter in (False, True):
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(UserError) as error:
             export(run.folder, tmp_path / "student", keep_adapter=keep_adapter)
         assert str(error.value).startswith(f"{run.actor}{line}")
         assert "\n" not in str(error.value)
@@ -206,7 +206,7 @@ BASES = [
 def test_an_adapter_alone_needs_the_base_it_was_trained_on(mesh: Any, tmp_path: Path, mistake: Any, end: str) -> None:
     run = Run(tmp_path / "run", mesh, adapter_alone=True)
     mistake(run.student)
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         export(run.folder, tmp_path / "student")
     assert str(error.value).startswith(f"{run.actor} holds an adapter alone")
     assert str(error.value).endswith(end)
@@ -233,7 +233,7 @@ def test_a_run_resumes_with_the_adapter_it_has(run: Run, key: str, value: Any, m
     if may_change:
         check_resume(run.config)
         return
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         check_resume(run.config)
     assert str(error.value).startswith(f"{key}={value}, but {run.actor.parent} was trained with ")
 
@@ -248,5 +248,5 @@ def test_the_command_keeps_the_adapter_where_there_is_one(run: Run, tmp_path: Pa
     (run.actor / "lora_train_meta.json").unlink()
     (run.actor.parent / "relay_checkpoint.json").unlink()
     done = CliRunner().invoke(app, ["export", str(run.folder), str(tmp_path / "other"), "--keep-adapter"])
-    assert isinstance(done.exception, ConfigError)
+    assert isinstance(done.exception, UserError)
     assert str(done.exception).startswith(f"{run.actor} was trained without LoRA")

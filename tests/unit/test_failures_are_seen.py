@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_verl.config import ConfigError, RelaySettings, read_settings
+from relay_verl.config import RelaySettings, read_settings
 from relay_verl.data.generate import Source
 from relay_verl.decoder import RelayConfig, RelayDecoder
-from relay_verl.engines import EngineError, ScriptedEngine, TeacherError
+from relay_verl.engines import ScriptedEngine
 from relay_verl.engines.failure_share import KEY, MIN_COUNT, FailureShare
+from relay_verl.errors import EngineError, JobError, TeacherError, UserError
 from relay_verl.evaluation.worker import missing_verdict
-from relay_verl.jobs import JobError, run_job
+from relay_verl.jobs import run_job
 from relay_verl.jobs.formats import JsonLines
 from relay_verl.jobs.run import Job
 from relay_verl.judging.judge import Judge
@@ -200,7 +201,7 @@ def test_a_step_with_a_teacher_ends_nothing() -> None:
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan"), "half", None])
 def test_a_limit_that_is_not_a_share_is_refused(value: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^relay\.max_failed_call_share: "):
+    with pytest.raises(UserError, match=r"^relay\.max_failed_call_share: "):
         read_settings({"teacher": {"path": "x"}, "max_failed_call_share": value})
 
 

@@ -13,7 +13,8 @@ from relay_verl.config import read_settings
 from relay_verl.constraint import force_command
 from relay_verl.data.schema import to_row
 from relay_verl.decoder import RelayConfig, RelayDecoder
-from relay_verl.engines import EngineError, Generation, ScriptedEngine
+from relay_verl.engines import Generation, ScriptedEngine
+from relay_verl.errors import EngineError
 from relay_verl.evaluation.worker import Answerer, Rules
 from relay_verl.policies import make_policy
 from relay_verl.relay_config import FixedCommand

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay_verl.decoder import RelayConfig, RelayDecoder
-from relay_verl.engines import EngineError, Generation, ScriptedEngine, TeacherError
+from relay_verl.engines import Generation, ScriptedEngine
+from relay_verl.errors import EngineError, TeacherError
 from relay_verl.rewards import difficulty_aware_reward, simple_reward
 from relay_verl.tokenization import TokenBytes
 from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory, Segment

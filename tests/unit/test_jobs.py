@@ -18,9 +18,8 @@ import pytest
 from tqdm import tqdm
 
 from relay_verl.data.generate import Source
-from relay_verl.engines.base import EngineError
+from relay_verl.errors import EngineError, JobError
 from relay_verl.files import replacing
-from relay_verl.jobs import JobError
 from relay_verl.jobs.pool import Pool
 from relay_verl.jobs.store import JobStore, Shard
 

@@ -18,9 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import JobError, UserError
 from relay_verl.grading import MAX_ANSWER_CHARS, last_boxed
-from relay_verl.jobs import JobError
 from relay_verl.judging.agreement import agreement
 from relay_verl.judging.judge import API_KEY_ENV, MAX_BODY_BYTES, MAX_REPLY_CHARS, Judge, make_judge
 from relay_verl.judging.judge_results import _answer_of, judge_results
@@ -504,7 +503,7 @@ async def test_a_judge_that_cannot_judge_is_one_line(
     fake_vllm.routes[CHAT] = answer
     fake_vllm.routes["/v1/models"] = {"object": "list", "data": [{"id": "big"}, {"id": KEY}]}
     judge = Judge(fake_vllm.url, "small", num_retries=0)
-    with pytest.raises(ConfigError, match=f"judge 'small'.*{error}") as caught:
+    with pytest.raises(UserError, match=f"judge 'small'.*{error}") as caught:
         await judge.check()
     assert len(str(caught.value).splitlines()) == 1
     assert KEY not in str(caught.value)
@@ -513,13 +512,13 @@ async def test_a_judge_that_cannot_judge_is_one_line(
 @pytest.mark.parametrize("models", [b"<html>", (500, {}), {}, {"data": [1]}, {"data": None}, [1]])
 async def test_a_list_of_models_that_is_none_hides_no_error(fake_vllm: Any, models: Any) -> None:
     fake_vllm.routes |= {CHAT: (404, {"error": {"message": "no such model"}}), "/v1/models": models}
-    with pytest.raises(ConfigError, match="no such model"):
+    with pytest.raises(UserError, match="no such model"):
         await make(fake_vllm).check()
 
 
 async def test_a_judge_that_is_down_is_one_line(fake_vllm: Any) -> None:
     fake_vllm.stop()
-    with pytest.raises(ConfigError, match=r"judge 'big': http://127.*Connect"):
+    with pytest.raises(UserError, match=r"judge 'big': http://127.*Connect"):
         await make(fake_vllm).check()
 
 
@@ -551,7 +550,7 @@ BAD_OPTIONS = [
 
 @pytest.mark.parametrize(("base_url", "model", "error"), BAD_OPTIONS)
 def test_options_that_make_no_judge(base_url: str | None, model: str | None, error: str) -> None:
-    with pytest.raises(ConfigError, match=f"judge: .*{re.escape(error)}") as caught:
+    with pytest.raises(UserError, match=f"judge: .*{re.escape(error)}") as caught:
         make_judge(base_url, model)
     assert len(str(caught.value).splitlines()) == 1
     assert KEY not in str(caught.value)

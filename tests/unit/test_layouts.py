@@ -16,7 +16,6 @@ import pytest
 from typer.testing import CliRunner
 
 from relay_verl.cli.main import app
-from relay_verl.config import ConfigError
 from relay_verl.data.columns import QUESTIONS
 from relay_verl.data.files import iter_file
 from relay_verl.data.overlap import find_overlaps
@@ -25,6 +24,7 @@ from relay_verl.data.prompts import PROMPT_SUFFIX, WRAPPERS, wrap
 from relay_verl.data.schema import question_of, read_rows, text_id, to_row
 from relay_verl.data.sources import HubId, parse_source
 from relay_verl.data.truths import truth_of
+from relay_verl.errors import UserError
 from relay_verl.evaluation.benchmarks import BENCHMARKS, Questions, find_benchmark, load_benchmark, parse_sources
 from relay_verl.evaluation.readers import read_gpqa
 
@@ -82,7 +82,7 @@ def excerpt(file: str) -> list[Row]:
 
 
 def message_of(action: Any) -> str:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         action()
     message = str(caught.value)
     assert message and "\n" not in message
@@ -481,7 +481,7 @@ def test_a_benchmark_with_accepted_answers_is_written_with_one_type(tmp_path: Pa
 def test_bad_arguments_are_one_line(arguments: list[str], named: list[str], tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["data", *arguments, "--out", str(tmp_path / "out.parquet")])
     message = str(result.exception)
-    assert isinstance(result.exception, ConfigError) and "\n" not in message
+    assert isinstance(result.exception, UserError) and "\n" not in message
     assert all(part in message for part in named), message
     assert not list(tmp_path.iterdir())
 

@@ -14,10 +14,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from relay_verl.checkpoints.lock import LOCK_FILE, check_free, hold, release
-from relay_verl.config import ConfigError
+from relay_verl.errors import JobError, UserError
 from relay_verl.files import LockedError, lock
 from relay_verl.jobs.formats import JsonLines
-from relay_verl.jobs.store import JobError, JobStore
+from relay_verl.jobs.store import JobStore
 from relay_verl.trainer import ending
 
 HOLDS = "import sys\nfrom pathlib import Path\nfrom relay_verl.files import lock\nheld = lock(Path(sys.argv[1]))\n"
@@ -51,7 +51,7 @@ def test_a_second_training_is_refused_with_the_process_and_host_of_the_first(
 ) -> None:
     folder = tmp_path / "run"
     for function in (hold, check_free):
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(UserError) as error:
             function(config_of(folder))
         line = str(error.value)
         assert line.startswith(f"trainer.default_local_dir={folder}: ")
@@ -98,7 +98,7 @@ def test_a_run_of_a_sweep_gives_the_folder_back(tmp_path: Path, monkeypatch: pyt
 
 def test_a_run_that_fails_does_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(config: Any) -> None:
-        raise ConfigError("no room")
+        raise UserError("no room")
 
     monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(run_ppo=fails))
     ending.install(dict(os.environ), ends_ray=False)
@@ -121,7 +121,7 @@ def test_only_the_first_rank_of_the_warm_up_locks(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("RANK", "1")
     hold(config_of(tmp_path / "run"))
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(ConfigError):
+    with pytest.raises(UserError):
         hold(config_of(tmp_path / "run"))
     held.close()
     hold(config_of(tmp_path / "run"))

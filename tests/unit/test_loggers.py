@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.preflight import loggers
 from relay_verl.preflight.loggers import check_loggers
 
@@ -36,7 +36,7 @@ def config(*names: str, **trainer: Any) -> Any:
 
 
 def one_line(*names: str, **trainer: Any) -> str:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         check_loggers(config(*names, **trainer))
     line = str(error.value)
     assert "\n" not in line

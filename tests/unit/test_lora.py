@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from relay_verl.checkpoints.space import checkpoint_bytes
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.models.address import is_adapter
 from relay_verl.preflight import check_model_path
 from relay_verl.preflight.check import Doubt
@@ -179,7 +179,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("overrides", "line", "named"), MISTAKES, ids=["-".join(each) for each, *_ in MISTAKES])
 def test_a_mistake_is_an_error_that_names_the_key(student: Path, overrides: list[str], line: str, named: str) -> None:
     config = recipe(student, *(f"actor_rollout_ref.{override}" for override in overrides))
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         check_lora(config)
     assert str(error.value).startswith(f"actor_rollout_ref.{line}")
     assert named in str(error.value)
@@ -207,7 +207,7 @@ def test_the_adapter_that_training_begins_with(student: Path, tmp_path: Path, co
     if named is None:
         check_lora(config)
         return
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         check_lora(config)
     assert str(error.value).startswith("actor_rollout_ref.model.lora_adapter_path: ")
     assert named in str(error.value)
@@ -252,7 +252,7 @@ def test_what_loads_its_own_weights_on_cpu_takes_an_adapter_alone(
     config = recipe(student, *(f"actor_rollout_ref.{override}" for override in overrides))
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     if not is_right:
-        with pytest.raises(ConfigError, match=r"^actor_rollout_ref\.rollout\.load_format=auto: "):
+        with pytest.raises(UserError, match=r"^actor_rollout_ref\.rollout\.load_format=auto: "):
             check_lora(config)
         monkeypatch.delenv("VERL_PLATFORM")
     check_lora(config)
@@ -267,7 +267,7 @@ def test_on_gpus_the_adapter_is_served_apart(student: Path, monkeypatch: pytest.
 def test_a_warm_up_with_lora_leaves_no_model_and_says_so(student: Path) -> None:
     words = ["+recipe=warmup_tiny", f"model.path={student}", "model.lora_rank=8"]
     config = compose_overrides(words, "sft_trainer_engine")
-    with pytest.raises(ConfigError, match=r"^checkpoint\.save_contents has hf_model.*model\.lora_rank=0"):
+    with pytest.raises(UserError, match=r"^checkpoint\.save_contents has hf_model.*model\.lora_rank=0"):
         check_lora(config)
     config.checkpoint.save_contents = ["model"]
     assert check_lora(config) == "rank 8, alpha 16"
@@ -290,7 +290,7 @@ def test_an_adapter_in_the_place_of_a_model(
         (folder / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     for path in (str(folder), "adapter", "./adapter"):
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(UserError) as error:
             check_model_path("--student", path)
         assert str(error.value).startswith(f"--student: {path} is a LoRA adapter")
         assert "relay-verl export" in str(error.value)

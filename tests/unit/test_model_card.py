@@ -16,7 +16,7 @@ from relay_verl.checkpoints.card import card, packaged_card
 from relay_verl.checkpoints.card_results import Results
 from relay_verl.checkpoints.card_words import command_of, numbers_of, settings_of, without_paths
 from relay_verl.checkpoints.record import CheckpointRecord, RunRecord
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 
 
 def a_record(folder: Path, **config: Any) -> CheckpointRecord:
@@ -170,10 +170,10 @@ BAD_RESULTS = ["", "[]", "{}", '{"benchmarks": []}', '{"benchmarks": {"a": {}}}'
 
 @pytest.mark.parametrize("content", BAD_RESULTS)
 def test_results_that_are_none_are_named(content: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--results: "):
+    with pytest.raises(UserError, match="--results: "):
         Results.read([tmp_path])
     (tmp_path / "summary.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"--results: .*summary\.json") as caught:
+    with pytest.raises(UserError, match=r"--results: .*summary\.json") as caught:
         Results.read([tmp_path])
     assert "\n" not in str(caught.value)
 

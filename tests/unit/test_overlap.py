@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_verl.config import ConfigError
 from relay_verl.data.alignment import align
 from relay_verl.data.overlap import (
     MAX_EVALUATION_QUESTIONS,
@@ -19,6 +18,7 @@ from relay_verl.data.overlap import (
 )
 from relay_verl.data.prompts import WRAPPERS
 from relay_verl.data.schema import to_row
+from relay_verl.errors import UserError
 
 TRAIN = (
     "A farmer has 17 sheep and buys 25 more at the market on Monday and sells 9 of them on Friday. How many are left?"
@@ -218,12 +218,12 @@ def test_rows_are_read_one_by_one() -> None:
     [({"ngram": 0}, "ngram=0"), ({"min_share": 0.0}, "min_share=0.0"), ({"min_share": 1.5}, "min_share=1.5")],
 )
 def test_bad_numbers(options: dict[str, Any], named: str) -> None:
-    with pytest.raises(ConfigError, match=named):
+    with pytest.raises(UserError, match=named):
         overlaps("a", "b", **options)
 
 
 def test_an_evaluation_row_without_a_question_is_named() -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         find_overlaps([], {"set": [{"problem": "a"}, {"text": "b", "answer": "c"}]})
     message = str(caught.value)
     assert "\n" not in message and "set: row 2" in message and "text, answer" in message and "problem" in message

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from typer.testing import CliRunner
 
 from relay_verl.cli.main import app
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.pipeline.processes import trainer_folders
 from relay_verl.recipes.compose import compose, compose_overrides
 from relay_verl.recipes.grammar import check_single_values, override, parse, quote
@@ -59,7 +59,7 @@ UNREADABLE = [
 
 
 def one_line(function: Any, *arguments: Any) -> str:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         function(*arguments)
     line = str(error.value)
     assert line
@@ -70,7 +70,7 @@ def one_line(function: Any, *arguments: Any) -> str:
 @given(PATHS)
 def test_hydra_reads_what_was_quoted(text: str) -> None:
     if "${" in text:
-        with pytest.raises(ConfigError):
+        with pytest.raises(UserError):
             quote(text)
         return
     (parsed,) = parse([override("a.b", text)])
@@ -139,7 +139,7 @@ def test_every_command_says_it(command: str, tmp_path: Path) -> None:
     words = [command, "--recipe", "relay_tiny", "--data", str(tmp_path / "q.parquet"), "--out", str(tmp_path / "o")]
     words += ["--student", "/no"] if command == "warmup-data" else []
     result = CliRunner().invoke(app, [*words, "relay.teacher.path=/models/big (copy)"])
-    assert isinstance(result.exception, ConfigError)
+    assert isinstance(result.exception, UserError)
 
 
 def test_verls_trainer_says_it_before_hydra_does(monkeypatch: pytest.MonkeyPatch) -> None:

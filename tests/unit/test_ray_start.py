@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.models import ray_session as ray_start
 from relay_verl.models.ray_session import LONGEST_SOCKET_PATH, RAYS_PART, explain, start_ray
 from relay_verl.recipes.compose import compose
@@ -38,7 +38,7 @@ def init(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def one_line(config: Any) -> str:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         start_ray(config)
     assert "\n" not in str(error.value)
     return str(error.value)

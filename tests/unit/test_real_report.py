@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.recipes.paper import find_row, paper, rows
 from relay_verl.report.conditions import benchmarks_table, conditions_table, names_of
 from relay_verl.report.differences import differences_table
@@ -182,7 +182,7 @@ def test_several_seeds_say_so(tmp_path: Path) -> None:
 
 def test_a_result_without_responses_is_left_out(tmp_path: Path) -> None:
     make(tmp_path / "empty", None, records=[])
-    with pytest.raises(ConfigError, match=r"/empty: expected responses"):
+    with pytest.raises(UserError, match=r"/empty: expected responses"):
         write_report([tmp_path / "empty"], tmp_path / "out")
     make(tmp_path / "relay", "tiny/relay")
     assert "30 responses of 1 evaluations" in write_report([tmp_path], tmp_path / "out")

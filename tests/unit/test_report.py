@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from relay_verl.cli.main import app
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.recipes.paper import find_row, paper
 from relay_verl.report import write_report
 from relay_verl.report.comparison import NOT_MEASURED
@@ -151,7 +151,7 @@ REFUSALS: list[tuple[dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(("changes", "field", "why"), REFUSALS, ids=[case[2] for case in REFUSALS])
 def test_results_that_do_not_fit_are_refused(changes: dict[str, Any], field: str, why: str, tmp_path: Path) -> None:
     one, other = make(tmp_path / "one", "tiny/relay"), make(tmp_path / "other", "tiny/relay", seed=1, **changes)
-    with pytest.raises(ConfigError, match=f"tiny/relay: {field}.* differs between {one} and {other}") as caught:
+    with pytest.raises(UserError, match=f"tiny/relay: {field}.* differs between {one} and {other}") as caught:
         read(one, other)
     assert "\n" not in str(caught.value)
 
@@ -161,20 +161,20 @@ def test_another_version_of_a_benchmark_is_refused_between_rows(tmp_path: Path) 
     manifest = json.loads((make(tmp_path / "b", "tiny/grpo") / MANIFEST).read_text())
     manifest["job"]["benchmarks"]["tiny/mul"]["sha256"] = "b"
     (tmp_path / "b" / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(ConfigError, match=r"benchmarks\.tiny/mul\.sha256 differs between .*/a and .*/b"):
+    with pytest.raises(UserError, match=r"benchmarks\.tiny/mul\.sha256 differs between .*/a and .*/b"):
         read(tmp_path)
 
 
 def test_the_same_student_twice_is_no_second_seed(tmp_path: Path) -> None:
     make(tmp_path / "a", "tiny/relay")
     make(tmp_path / "b", "tiny/relay")
-    with pytest.raises(ConfigError, match=r"/a and .*/b both hold this student and seed on tiny/add: give one"):
+    with pytest.raises(UserError, match=r"/a and .*/b both hold this student and seed on tiny/add: give one"):
         read(tmp_path)
 
 
 def test_an_unknown_row_names_its_folder(tmp_path: Path) -> None:
     make(tmp_path / "a", "tiny/relais")
-    with pytest.raises(ConfigError, match=r"/a: row: 'tiny/relais' .*is not one of .*tiny/relay"):
+    with pytest.raises(UserError, match=r"/a: row: 'tiny/relais' .*is not one of .*tiny/relay"):
         read(tmp_path)
 
 
@@ -316,7 +316,7 @@ def test_the_teacher_of_the_tables_answered_the_same_as_the_students(tmp_path: P
         manifest = json.loads((folder / MANIFEST).read_text())
         manifest["job"]["benchmarks"] = dict.fromkeys(math, facts)
         (folder / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(ConfigError, match=r"8b/teacher: benchmarks\.minerva\.sampling\.temperature differs"):
+    with pytest.raises(UserError, match=r"8b/teacher: benchmarks\.minerva\.sampling\.temperature differs"):
         read(tmp_path / "relay", tmp_path / "teacher")
 
 
@@ -676,7 +676,7 @@ def test_by_judge_without_verdicts_is_a_one_line_error(
     folder = tmp_path / "results"
     judged(folder, "tiny/relay", verdicts) if verdicts else make(folder, "tiny/relay")
     done = report_on(folder, "--out", tmp_path / "out", "--by", "judge")
-    assert isinstance(done.exception, ConfigError)
+    assert isinstance(done.exception, UserError)
     line = str(done.exception)
     assert line.startswith(f"--by judge: {count} in {folder} ") and "\n" not in line
     assert not (tmp_path / "out").exists()
@@ -715,7 +715,7 @@ BAD_COMMANDS = [
 def test_bad_options(options: list[str], message: str, why: str, tmp_path: Path) -> None:
     make(tmp_path / "results", "tiny/relay")
     done = CliRunner().invoke(app, ["report", str(tmp_path / "results"), "--out", str(tmp_path / "out"), *options])
-    assert isinstance(done.exception, ConfigError) and re.search(message, str(done.exception))
+    assert isinstance(done.exception, UserError) and re.search(message, str(done.exception))
 
 
 def test_a_result_is_read_back(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.traces.records import write_records
 from relay_verl.traces.results import MANIFEST, RESPONSES, find_results, read_result
 
@@ -30,7 +30,7 @@ def write_folder(folder: Path, num_records: int = 3, **manifest: Any) -> Path:
 
 
 def error_of(folder: Path) -> str:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         read_result(folder)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
@@ -145,7 +145,7 @@ def test_a_path_without_results_is_an_error(tmp_path: Path) -> None:
     write_folder(tmp_path / "a")
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", tmp_path / "nowhere", tmp_path / "a" / RESPONSES):
-        with pytest.raises(ConfigError, match=f"{path} holds no results: no {RESPONSES}"):
+        with pytest.raises(UserError, match=f"{path} holds no results: no {RESPONSES}"):
             find_results([tmp_path / "a", path])
 
 
@@ -155,6 +155,6 @@ def test_a_run_that_has_not_ended_is_an_error(tmp_path: Path, has_old: bool) -> 
     if has_old:
         write_folder(tmp_path / "b")
     (tmp_path / "b" / f"{RESPONSES}.work").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=f"{tmp_path / 'b'}: the evaluation has not ended; .* goes on with it"):
+    with pytest.raises(UserError, match=f"{tmp_path / 'b'}: the evaluation has not ended; .* goes on with it"):
         find_results([tmp_path])
     assert find_results([tmp_path / "a"]) == [tmp_path / "a"], "one that has ended can be read meanwhile"

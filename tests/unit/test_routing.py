@@ -8,7 +8,8 @@ import pytest
 
 from relay_verl.config import TeacherSettings, read_settings
 from relay_verl.decoder import RelayDecoder
-from relay_verl.engines import EngineError, ScriptedEngine
+from relay_verl.engines import ScriptedEngine
+from relay_verl.errors import EngineError
 from relay_verl.models.routing import pick_teacher, teachers_for
 from relay_verl.trainer.metrics import SampleStats, relay_metrics
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.grading import Verdict
 from relay_verl.jobs import byproducts
 from relay_verl.traces.collect import read_responses
@@ -84,5 +84,5 @@ def test_the_share_is_that_of_a_step(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_samples_is_no_source(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(UserError):
         read_responses([tmp_path])

@@ -18,10 +18,11 @@ from relay_verl.checkpoints.card import card
 from relay_verl.checkpoints.record import read_checkpoint, record_of, write_checkpoint, write_run
 from relay_verl.checkpoints.resume import runs_folder
 from relay_verl.cli import main as cli
-from relay_verl.config import ConfigError, read_settings
+from relay_verl.config import read_settings
+from relay_verl.errors import JobError, UserError
 from relay_verl.evaluation.runner import Condition
 from relay_verl.jobs.formats import JsonLines
-from relay_verl.jobs.store import JobError, JobStore
+from relay_verl.jobs.store import JobStore
 from relay_verl.models.worker_environment import carry
 from relay_verl.recipes.compose import compose
 from relay_verl.secrets import HIDDEN, hide, hide_in_text, hide_override, holds_secret, is_secret_name, secrets_in
@@ -136,7 +137,7 @@ def test_a_last_line_quotes_no_key(
     lines.append(str(end.value.code))
 
     def refuses(_: Any) -> None:
-        raise ConfigError(said)
+        raise UserError(said)
 
     from types import SimpleNamespace
 
@@ -171,7 +172,7 @@ def test_a_last_line_quotes_no_key(
 )
 def test_a_recipe_with_a_key_in_it_is_refused_without_showing_it(teacher: dict[str, str]) -> None:
     for node in ({"teacher": teacher}, {"teachers": [teacher]}):
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(UserError) as error:
             read_settings(node)
         line = str(error.value)
         assert line.startswith("relay.teacher")
@@ -181,14 +182,14 @@ def test_a_recipe_with_a_key_in_it_is_refused_without_showing_it(teacher: dict[s
 @pytest.mark.parametrize("role", ["student", "teacher"])
 def test_eval_refuses_an_address_with_a_key(role: str, tmp_path: Path) -> None:
     models = {"student": "http://h/v1", "teacher": "http://h/v1", role: "http://me:planted-url-Zq90@h/v1"}
-    with pytest.raises(ConfigError, match=f"^--{role}: .*RELAY_{role.upper()}_API_KEY") as error:
+    with pytest.raises(UserError, match=f"^--{role}: .*RELAY_{role.upper()}_API_KEY") as error:
         Condition("c", tmp_path, models["student"], models["teacher"])
     assert "Zq90" not in str(error.value)
 
 
 def test_an_override_that_cannot_be_read_is_shown_without_its_key() -> None:
     for word in ("+env.HF_TOKEN=planted (hub) Zq84", "a.url=http://me:planted-Zq90@h (copy)"):
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(UserError) as error:
             compose("relay_tiny", [word])
         assert not [secret for secret in PLANTED if secret in str(error.value)]
 

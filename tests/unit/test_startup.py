@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 import verl  # noqa: F401  isort: skip  (loads the plugin)
 from relay_verl.cli.main import app
-from relay_verl.config import ConfigError, TeacherSettings
+from relay_verl.config import TeacherSettings
 from relay_verl.data.schema import to_row, write_parquet
+from relay_verl.errors import UserError
 from relay_verl.models.launch import load_tokenizer
 from relay_verl.preflight import check_config, check_teacher
 from relay_verl.preflight.check import Doubt
@@ -37,7 +38,7 @@ SYSTEM = [{"role": "system", "content": "Be short."}, {"role": "user", "content"
 
 
 def one_line(check: Any, *arguments: Any) -> str:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         check(*arguments)
     line = str(error.value)
     assert "\n" not in line
@@ -277,7 +278,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fake_vllm: Any) -> N
 def line_of(*arguments: str) -> str:
     """What a command says as its error."""
     result = CliRunner().invoke(app, list(arguments))
-    assert isinstance(result.exception, ConfigError), (result.exception, result.output)
+    assert isinstance(result.exception, UserError), (result.exception, result.output)
     assert "\n" not in str(result.exception)
     return str(result.exception)
 

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError, read_settings
+from relay_verl.config import read_settings
+from relay_verl.errors import UserError
 from relay_verl.grading import Grader
 from relay_verl.preflight import check_data_sources, check_dataset
 from relay_verl.preflight.check import Doubt
@@ -54,7 +55,7 @@ def config(train: Any = None, val: Any = None, **changes: Any) -> Any:
 
 
 def one_line(check: Any, *arguments: Any) -> str:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         check(*arguments)
     line = str(error.value)
     assert "\n" not in line

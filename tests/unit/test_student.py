@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 from relay_verl.checkpoints import warmup_record
 from relay_verl.checkpoints.card import card
 from relay_verl.checkpoints.warmup_record import WARMUP_FILE, says_warmed_up
-from relay_verl.config import ConfigError
 from relay_verl.data.generate import plan_warmup_data
 from relay_verl.engines import ScriptedEngine
+from relay_verl.errors import UserError
 from relay_verl.models.address import student_of
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.student import check_student_given, check_student_size, check_warmed_up
@@ -46,7 +46,7 @@ def config(path: str | None, base: str | None = "Qwen/Qwen3-0.6B", **relay: Any)
 @pytest.mark.parametrize("path", [None, ""])
 @pytest.mark.parametrize(("base", "recipe"), [("Qwen/Qwen3-1.7B", "warmup_1.7b"), ("Qwen/Qwen3-0.6B", "warmup_0.6b")])
 def test_no_student_is_an_error_that_says_how_to_make_one(path: str | None, base: str, recipe: str) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         check_student_given(config(path, base))
     line = str(error.value)
     assert "\n" not in line
@@ -73,7 +73,7 @@ def test_a_student_of_another_size_is_an_error_that_names_both(tmp_path: Path) -
     assert check_student_size(config(small)) == "that of Qwen/Qwen3-0.6B"
     assert check_student_size(config(large, "Qwen/Qwen3-1.7B")) == "that of Qwen/Qwen3-1.7B"
     for path in (large, "Qwen/Qwen3-1.7B"):
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(UserError) as error:
             check_student_size(config(path))
         line = str(error.value)
         for part in (f"model.path: {path} has", "hidden_size 2048", "hidden_size 1024", "base_model=Qwen/Qwen3-0.6B"):
@@ -84,7 +84,7 @@ def test_a_student_of_another_size_is_an_error_that_names_both(tmp_path: Path) -
 def test_the_base_may_be_a_folder_and_the_vocabulary_padded(tmp_path: Path) -> None:
     base = model(tmp_path / "base", "0.6B")
     assert check_student_size(config(model(tmp_path / "warm", "0.6B", vocab_size=152064), base)) == f"that of {base}"
-    with pytest.raises(ConfigError):
+    with pytest.raises(UserError):
         check_student_size(config(model(tmp_path / "other", "1.7B"), base))
 
 

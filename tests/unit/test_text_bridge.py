@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_verl.decoder import RelayConfig, RelayDecoder
-from relay_verl.engines import EngineError, Generation, ScriptedEngine
+from relay_verl.engines import Generation, ScriptedEngine
 from relay_verl.engines.text_bridge import TextBridge
+from relay_verl.errors import EngineError
 from relay_verl.tokenization import TokenBytes
 from relay_verl.types import CallOutcome, RelayTrajectory
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_verl.cli.main import main
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.traces.collect import read_responses, write_trace
 from relay_verl.traces.page import write_page
 from relay_verl.traces.pieces import make_pieces
@@ -96,7 +96,7 @@ BAD_SOURCES: list[tuple[Any, str, str]] = [
 
 @pytest.mark.parametrize(("make", "message", "why"), BAD_SOURCES, ids=[case[2] for case in BAD_SOURCES])
 def test_bad_sources_are_named_in_one_line(make: Any, message: str, why: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         write_trace([make(tmp_path)], tmp_path / "trace.html")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "trace.html").exists()
@@ -104,7 +104,7 @@ def test_bad_sources_are_named_in_one_line(make: Any, message: str, why: str, tm
 
 def test_a_page_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     source = written(tmp_path / "one.jsonl", f"{record().to_json()}\n".encode())
-    with pytest.raises(ConfigError, match=r"--out: .*one\.jsonl/trace\.html: "):
+    with pytest.raises(UserError, match=r"--out: .*one\.jsonl/trace\.html: "):
         write_trace([source], source / "trace.html")
 
 

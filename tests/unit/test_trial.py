@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from relay_verl.config import ConfigError, TeacherSettings
+from relay_verl.config import TeacherSettings
+from relay_verl.errors import UserError
 from relay_verl.preflight import trial as module
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape
@@ -42,7 +43,7 @@ def reader(chat_template: str = TEMPLATE, **values: Any) -> Reader:
 
 
 def one_line(check: Any, *arguments: Any) -> str:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         check(*arguments)
     line = str(error.value)
     assert "\n" not in line

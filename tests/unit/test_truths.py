@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError
 from relay_verl.data.generate import Source
 from relay_verl.data.golds import unreadable_golds, warn_of_unreadable
 from relay_verl.data.prompts import WRAPPERS
@@ -21,6 +20,7 @@ from relay_verl.data.schema import dataset_schema, read_rows, to_row, write_parq
 from relay_verl.data.teacher_filter import TeacherFilter, filtered_schema, to_records
 from relay_verl.data.truths import UnusableTruthError, read_truth, truth_of, truth_text
 from relay_verl.engines import ScriptedEngine
+from relay_verl.errors import UserError
 from relay_verl.grading import Grader, grade
 from relay_verl.preflight import check_dataset
 from relay_verl.preflight.check import Doubt
@@ -199,7 +199,7 @@ def test_a_row_without_an_answer_is_named_before_a_training(
         parquet(path, rows)
     else:
         path.write_text(json.dumps(rows) if suffix == ".json" else "".join(f"{json.dumps(row)}\n" for row in rows))
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         check(path)
     message = str(caught.value)
     assert "\n" not in message

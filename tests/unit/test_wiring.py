@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.wiring import (
     GROUPED_ESTIMATORS,
@@ -145,7 +145,7 @@ REFUSED = [
 @pytest.mark.parametrize(("overrides", "begins", "names"), REFUSED, ids=[f"{b}-{i}" for i, (_, b, _) in
                                                                          enumerate(REFUSED)])  # fmt: skip
 def test_what_would_be_left_out_silently_is_refused(overrides: dict, begins: str, names: list[str]) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         outcomes(config(**overrides))
     line = str(error.value)
     assert line.startswith(begins)
@@ -199,7 +199,7 @@ def test_subclasses_of_ours_are_ours(tmp_path: Path, monkeypatch: pytest.MonkeyP
         }
     )
     assert not [text for text in outcomes(mine) if isinstance(text, Doubt)]
-    with pytest.raises(ConfigError, match=r"agent_loop_manager_class=my_parts\.Buffer"):
+    with pytest.raises(UserError, match=r"agent_loop_manager_class=my_parts\.Buffer"):
         check_agent_loop(config(**{f"{AGENT}.agent_loop_manager_class": "my_parts.Buffer"}))
 
 

@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 from ray import cloudpickle
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
-from relay_verl.config import ConfigError
+from relay_verl.errors import UserError
 from relay_verl.models.worker_environment import carried_variables, carry, key_variables, make_hook
-from relay_verl.recipes.compose import check_references, compose, resolve
+from relay_verl.recipes.compose import compose
+from relay_verl.run_config import check_references, resolve
 
 SENT = {
     "RELAY_TINY_DIR": "/pair",
@@ -133,7 +134,7 @@ def test_references_are_resolved_here(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_reference_without_a_value_is_a_line(check: Any) -> None:
     config = compose("relay_tiny", ["data.train_files=${oc.env:NOT_SET_ANYWHERE}/x"])
     before = OmegaConf.to_yaml(config)
-    with pytest.raises(ConfigError, match=r"^data\.train_files: .*NOT_SET_ANYWHERE") as error:
+    with pytest.raises(UserError, match=r"^data\.train_files: .*NOT_SET_ANYWHERE") as error:
         check(config)
     assert "\n" not in str(error.value)
     if check is check_references:

@@ -67,13 +67,13 @@ def refuse_unreadable(arguments: Sequence[str]) -> None:
         return
     from hydra._internal.utils import get_args_parser
 
-    from relay_verl.config import ConfigError
+    from relay_verl.errors import UserError
     from relay_verl.recipes.grammar import check_single_values, parse
 
     parsed, _ = get_args_parser().parse_known_args(list(arguments))
     try:
         parse(parsed.overrides) if parsed.multirun else check_single_values(parsed.overrides)
-    except ConfigError as error:
+    except UserError as error:
         sys.exit(f"relay_verl: {error}")
 
 

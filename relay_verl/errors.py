@@ -1,0 +1,77 @@
+"""The error model of relay_verl. Pure.
+
+    UserError       the input is wrong: a key, a file, a folder, an address; names it, its value and what is allowed
+    EngineError     a model did not answer; in training a failed call, in a job a failed query: data, not a crash
+      PermanentError    it would refuse the same request again; not retried
+      TeacherError      the teacher did not answer and the run asked to end then
+    JobError        a long job cannot continue; says what is saved
+    SaveError       a checkpoint could not be saved
+
+Whatever leaves a command or a training is one line: `describe` recognises these classes by `RelayError`, also behind
+Ray's wrappers. Other exceptions are bugs of ours or failures of other projects and are reported as unexpected.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+CUTOFF = 0.6
+"""Lowest similarity of a suggestion: difflib's own default."""
+
+
+class RelayError(Exception):
+    """Base of all errors whose message is for the user: one line."""
+
+
+class UserError(RelayError, ValueError):
+    """The input is wrong: a key of a config, a file, a folder, an address, an argument."""
+
+
+class EngineError(RelayError, RuntimeError):
+    """An engine could not answer: it is down, slow, or its answer makes no sense."""
+
+
+class PermanentError(EngineError):
+    """The engine refuses this request for good, and would refuse it again (a prompt that is longer than the model
+    reads, HTTP 400 or 422): the caller does not retry and records the cause. The engine itself is well.
+
+    Args:
+        message: the cause, on one line.
+        concerns_all: whether every other request would be refused, too (a wrong key, model or address: HTTP 401, 403,
+            404), so that nothing is wrong with this one.
+    """
+
+    def __init__(self, message: str, *, concerns_all: bool = False):
+        super().__init__(message)
+        self.concerns_all = concerns_all
+
+
+class TeacherError(EngineError):
+    """The teacher could not answer and `relay.on_teacher_failure` is 'fail', or too many calls failed."""
+
+
+class JobError(RelayError, RuntimeError):
+    """A job cannot continue; the message is one line and says what is saved."""
+
+
+class SaveError(RelayError, RuntimeError):
+    """A checkpoint could not be saved; the message is one line."""
+
+
+def first_line(error: BaseException) -> str:
+    """An error on one line; its type if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The closest known name, as the end of a message on an unknown one; empty where none is close.
+
+    >>> suggest("math500", ["math-500", "gsm8k"])
+    "; did you mean 'math-500'?"
+    >>> suggest("poetry", ["math-500", "gsm8k"])
+    ''
+    """
+    spelt = {each.lower(): each for each in known}
+    closest = difflib.get_close_matches(name.lower(), spelt, n=1, cutoff=CUTOFF)
+    return f"; did you mean {spelt[closest[0]]!r}?" if closest else ""

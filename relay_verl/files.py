@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import logging
 import os
 import socket
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from relay_verl.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -70,3 +73,12 @@ def lock(file: Path) -> IO[str]:
     held.write(f"process {os.getpid()} on host {socket.gethostname()}\n")
     held.flush()
     return held
+
+
+def sha256_of(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal. Raises UserError if it cannot be read."""
+    try:
+        with open(file, "rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None

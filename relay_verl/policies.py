@@ -22,9 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from relay_verl.data.warmup import draw_num_tokens
 from relay_verl.errors import suggest
-from relay_verl.protocol import CLOSE, OPEN, Call
+from relay_verl.protocol import CLOSE, OPEN, Call, draw_num_tokens
 
 
 @dataclass(frozen=True)

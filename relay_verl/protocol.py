@@ -22,6 +22,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from relay_verl.tokenization import TokenBytes
 
 OPEN = "<call>"
@@ -179,3 +181,12 @@ def _is_command_content(content: str) -> bool:
 def _parse_int(digits: str) -> int:
     significant = digits.lstrip("0")
     return 10**_MAX_DIGITS if len(significant) > _MAX_DIGITS else int(significant or "0")
+
+
+def draw_num_tokens(rng: np.random.Generator, max_exponent: int = 3) -> int:
+    """Draw a delegation length d * 10^k, d uniform in 1..9 and k uniform in 0..max_exponent."""
+    if max_exponent < 0:
+        raise ValueError(f"max_exponent must be 0 or more, got {max_exponent}")
+    digit = int(rng.integers(1, 10))
+    exponent = int(rng.integers(0, max_exponent + 1))
+    return digit * 10**exponent

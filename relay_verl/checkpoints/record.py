@@ -18,9 +18,8 @@ from typing import Any
 from omegaconf import OmegaConf, open_dict
 from pydantic import TypeAdapter
 
-from relay_verl.data.files import sha256_of
 from relay_verl.errors import UserError
-from relay_verl.files import replace_file
+from relay_verl.files import replace_file, sha256_of
 from relay_verl.recipes.grammar import words_of_the_job
 from relay_verl.secrets import hide, hide_override, secrets_in
 from relay_verl.versions import versions

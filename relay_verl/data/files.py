@@ -14,7 +14,6 @@ A `.json` file has one of these shapes (`relay_verl.data.json_shapes`):
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import re
@@ -62,15 +61,6 @@ def iter_file(file: Path) -> Iterator[dict[str, Any]]:
         yield from READERS[file.suffix.lower()](file)
     except (OSError, UnicodeError) as error:
         raise UserError(f"{file} cannot be read: {first_line(error)}") from None
-
-
-def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal. Raises UserError if it cannot be read."""
-    try:
-        with open(file, "rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def fingerprint(file: Path) -> dict[str, str]:

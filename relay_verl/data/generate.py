@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 from relay_verl.config import TeacherSettings, read_settings
 from relay_verl.data import teacher_filter
 from relay_verl.data import warmup_generator as warmup_samples
-from relay_verl.data.files import sha256_of
 from relay_verl.data.parquet import iter_parquet
 from relay_verl.data.pass_counts import COLUMN
 from relay_verl.data.schema import dataset_schema, iter_rows, parquet_files, row_id
@@ -31,6 +30,7 @@ from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.deadlines import GRADING_S
 from relay_verl.engines.resilience import NO_BREAKER
 from relay_verl.errors import UserError, first_line
+from relay_verl.files import sha256_of
 from relay_verl.jobs import Job, run_job, tell_unanswerable
 from relay_verl.jobs.formats import Parquet, Row
 from relay_verl.jobs.pool import Pool, Worker, default_num_workers
@@ -248,10 +248,10 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
         UserError: the tokenizer has no end-of-sequence token or no chat template, or the model cannot start.
         JobError: the job cannot go on; what is finished is saved.
     """
+    from relay_verl.models.address import check_tokenizer_path
     from relay_verl.models.launch import start_teacher
     from relay_verl.models.ray_session import ray_cluster
     from relay_verl.preflight.commands import check_generator
-    from relay_verl.preflight.model_checks import check_tokenizer_path
 
     finished = JobStore(out, plan.spec, Parquet(plan.schema)).finished_manifest()
     if finished is not None:

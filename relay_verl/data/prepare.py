@@ -26,13 +26,13 @@ from typing import Any
 
 from relay_verl.data.copies import QuestionCopies
 from relay_verl.data.dropped import DroppedRows, DropReason
-from relay_verl.data.files import find_files, fingerprint, iter_file, sha256_of
+from relay_verl.data.files import find_files, fingerprint, iter_file
 from relay_verl.data.overlap import KINDS, OverlapIndex
 from relay_verl.data.schema import name_few, to_row, write_parquet
 from relay_verl.data.sources import DatasetSource, Example, HubId, find_source, iter_examples, load, parse_source
 from relay_verl.data.truths import Truth
 from relay_verl.errors import UserError
-from relay_verl.files import replace_file
+from relay_verl.files import replace_file, sha256_of
 from relay_verl.grading import MAX_ANSWER_CHARS, last_boxed
 from relay_verl.jobs.progress import show_progress
 from relay_verl.versions import versions

@@ -27,15 +27,6 @@ class TextEncoder(Protocol):
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
 
 
-def draw_num_tokens(rng: np.random.Generator, max_exponent: int = 3) -> int:
-    """Draw a delegation length d * 10^k, d uniform in 1..9 and k uniform in 0..max_exponent."""
-    if max_exponent < 0:
-        raise ValueError(f"max_exponent must be 0 or more, got {max_exponent}")
-    digit = int(rng.integers(1, 10))
-    exponent = int(rng.integers(0, max_exponent + 1))
-    return digit * 10**exponent
-
-
 @dataclass(frozen=True)
 class DrawnCall:
     """A command of the warm-up."""

@@ -11,14 +11,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from relay_verl.data.files import sha256_of
 from relay_verl.data.golds import IsReadable, warn_of_unreadable
 from relay_verl.data.prepare import check_out
 from relay_verl.data.schema import write_parquet
 from relay_verl.data.sources import HubId
 from relay_verl.errors import UserError
 from relay_verl.evaluation.benchmarks import Benchmark, load_benchmark
-from relay_verl.files import replace_file
+from relay_verl.files import replace_file, sha256_of
 from relay_verl.versions import versions
 
 

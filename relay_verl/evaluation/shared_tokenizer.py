@@ -33,7 +33,8 @@ def load_shared_tokenizer(config: Any, addresses: Sequence[str], path: str | Non
     """
     from verl.utils import hf_tokenizer
 
-    from relay_verl.preflight.model_checks import check_model, check_tokenizer_path, compare_prompts, compare_tokenizers
+    from relay_verl.models.address import check_model, check_tokenizer_path
+    from relay_verl.models.tokenizers import compare_prompts, compare_tokenizers
 
     paths = [address for address in addresses if not is_endpoint(address)]
     for address in paths:

@@ -13,8 +13,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl.config import TeacherSettings
-from relay_verl.data.files import sha256_of
 from relay_verl.errors import UserError
+from relay_verl.files import sha256_of
 
 _WEIGHTS = (".safetensors", ".bin")
 ADAPTER_FILE = "adapter_config.json"
@@ -119,3 +119,92 @@ def is_adapter(folder: Path) -> bool:
     """Whether a folder holds a PEFT adapter alone, without the model that it adapts."""
     weights = {file.name for file in folder.glob("*.*") if file.suffix in _WEIGHTS}
     return (folder / ADAPTER_FILE).is_file() and not {name for name in weights if not name.startswith("adapter_")}
+
+
+IS_ADAPTER = (
+    "is a LoRA adapter without its base model: give the folder of the whole model, which `relay-verl export` writes "
+    "without --keep-adapter, and PEFT's merge_and_unload of any adapter"
+)
+
+
+HUB_DEADLINE_S = 10.0
+
+
+MODEL_FILE = "config.json"
+"""The file that every model on the hub has."""
+
+
+TOKENIZER_FILE = "tokenizer_config.json"
+"""The file that every tokenizer on the hub has."""
+
+
+def is_local(path: str) -> bool:
+    """Whether a model's path can only be a folder; `name` and `owner/name` may be ids on the hub."""
+    return Path(path).expanduser().is_absolute() or path.startswith((".", "~")) or path.count("/") > 1
+
+
+def check_model_path(key: str, path: str) -> str:
+    """A local folder must exist and hold a whole model; a hub id is `check_on_hub`'s, a remote address its server's."""
+    if "://" in path:
+        return path
+    check_folder_name(key, path)
+    local = Path(path).expanduser()
+    if is_adapter(local):
+        raise UserError(f"{key}: {path} {IS_ADAPTER}")
+    if is_local(path) and not (local / "config.json").is_file():
+        what = "has no config.json" if local.is_dir() else "does not exist"
+        raise UserError(f"{key}: {path} {what}; give a Hugging Face model folder or a hub id")
+    return path
+
+
+def check_model(key: str, path: str) -> str:
+    """The model's folder, or its id on the hub or in the hub's cache, is there."""
+    check_model_path(key, path)
+    if "://" in path or is_local(path) or Path(path).is_dir():
+        return path
+    return f"{path}, {check_on_hub(key, path)}"
+
+
+def check_tokenizer_path(key: str, path: str) -> str:
+    """The same of a tokenizer, which may be alone in its folder or on the hub."""
+    if "://" in path or Path(path).expanduser().is_dir():
+        return path
+    if is_local(path):
+        raise UserError(f"{key}: {path} does not exist; give a folder with a tokenizer, or a hub id")
+    return f"{path}, {check_on_hub(key, path, TOKENIZER_FILE)}"
+
+
+def check_on_hub(key: str, name: str, file: str = MODEL_FILE) -> str:
+    """A model is in the hub's cache, or the hub gives it to us; `HF_HUB_OFFLINE` is respected."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+
+    if isinstance(try_to_load_from_cache(name, file), str):
+        return "in the hub's cache"
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(
+            f"{key}: {name} is not in the hub's cache, and HF_HUB_OFFLINE is set: unset it, download the model before "
+            f"(`hf download {name}`), or give a folder"
+        )
+    url = hf_hub_url(name, file, endpoint=constants.ENDPOINT)
+    try:
+        get_hf_file_metadata(url, timeout=HUB_DEADLINE_S, retry_on_errors=False)
+    except GatedRepoError:
+        raise UserError(
+            f"{key}: {name} is gated on the hub: ask for access there, and set HF_TOKEN to a token that has it"
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"{key}: {name} is neither a folder nor a model on the hub; if it is private, set HF_TOKEN"
+        ) from None
+    except EntryNotFoundError:
+        raise UserError(
+            f"{key}: {name} has no {file} on the hub"
+            + ("; a LoRA adapter has none: give the whole model, with the adapter merged" if file == MODEL_FILE else "")
+        ) from None
+    except Exception as error:  # each HTTP client has its own errors
+        raise UserError(
+            f"{key}: {name} is not in the hub's cache, and {constants.ENDPOINT} does not answer for it "
+            f"({type(error).__name__}): connect this machine, set HF_ENDPOINT to a mirror, or give a folder"
+        ) from None
+    return "on the hub"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from relay_verl.errors import UserError, first_line
+from relay_verl.tokenization import chat_ids
 
 
 def template_of(config: Any) -> dict[str, Any]:
@@ -65,3 +67,63 @@ def tokenizer_path_of(config: Any, model: str) -> str:
     from omegaconf import OmegaConf
 
     return OmegaConf.select(config, "actor_rollout_ref.model.tokenizer_path") or model
+
+
+PROBE = "What is 7*8? <call>20</call> Let's see: \\boxed{56}\n\n\u00e9\u4e2d"
+
+
+def read_tokenizer(key: str, path: str, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer at a folder or hub id.
+
+    Raises:
+        UserError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{key}: {path} {explain_tokenizer_error(error)}") from None
+
+
+def compare_prompts(one: Any, other: Any, template: Mapping[str, Any]) -> str:
+    """How the prompts differ that two tokenizers' chat templates write for one question, such as in a default system
+    prompt; empty if they do not, or if one has no template.
+
+    Args:
+        one, other: with the same vocabulary.
+        template: further arguments of the templates.
+    """
+    if not (one.chat_template and other.chat_template):
+        return ""
+    messages = [{"role": "user", "content": "What is 7*8?"}]
+    try:
+        texts = [
+            tokenizer.decode(chat_ids(tokenizer, messages, template), skip_special_tokens=False)
+            for tokenizer in (one, other)
+        ]
+    except Exception:  # one of them refuses this question: `relay_verl.preflight.trial` says so, of a row of the run's
+        return ""
+    if texts[0] == texts[1]:
+        return ""
+    shorter = min(map(len, texts))
+    start = next((i for i in range(shorter) if texts[0][i] != texts[1][i]), shorter)
+    ours, theirs = (text[start : start + 60] for text in texts)
+    return f"their chat templates write other prompts for one question, with {ours!r} and {theirs!r} in one place"
+
+
+def compare_tokenizers(student: Any, teacher: Any) -> str:
+    """How two tokenizers differ; empty if token ids mean the same to both."""
+    ours, theirs = student.get_vocab(), teacher.get_vocab()
+    if ours != theirs:
+        different = [token for token in ours if theirs.get(token) != ours[token]]
+        extra = len(theirs.keys() - ours.keys())
+        example = f", e.g. {different[0]!r} is {ours[different[0]]} and {theirs.get(different[0])}" if different else ""
+        return (
+            f"{len(different)} of {len(ours)} tokens have another id or none{example}; {extra} are only the teacher's"
+        )
+    if student.eos_token_id != teacher.eos_token_id:
+        return f"the end-of-sequence token is {student.eos_token!r} and {teacher.eos_token!r}"
+    if student.encode(PROBE, add_special_tokens=False) != teacher.encode(PROBE, add_special_tokens=False):
+        return f"same vocabulary, but they split {PROBE!r} differently"
+    return ""

@@ -16,6 +16,8 @@ from omegaconf import OmegaConf
 
 from relay_verl.checkpoints.lock import hold, release
 from relay_verl.errors import UserError
+from relay_verl.models.address import check_model_path
+from relay_verl.models.tokenizers import compare_tokenizers
 from relay_verl.preflight.check import demand
 from relay_verl.preflight.config_checks import (
     check_batch_sizes,
@@ -25,7 +27,7 @@ from relay_verl.preflight.config_checks import (
     check_recipe_was_found,
 )
 from relay_verl.preflight.data_checks import check_columns, check_data_sources, check_dataset
-from relay_verl.preflight.model_checks import check_model_path, check_teacher, compare_tokenizers
+from relay_verl.preflight.model_checks import check_teacher
 from relay_verl.recipes.overrides import check_recipe_choice
 from relay_verl.recipes.recipe import recipe_names
 from relay_verl.run_config import resolve

@@ -18,10 +18,9 @@ from relay_verl.errors import UserError
 from relay_verl.evaluation.runner import Condition, Exam
 from relay_verl.grading import Grader
 from relay_verl.judging.judge import Judge
-from relay_verl.models.address import is_endpoint
+from relay_verl.models.address import check_model, check_tokenizer_path, is_endpoint
 from relay_verl.models.vocabulary import Vocabulary
 from relay_verl.preflight.check import demand
-from relay_verl.preflight.model_checks import check_model, check_tokenizer_path
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape, grade_against_itself
 from relay_verl.preflight.trial import TRIAL, Reader, Trial
 from relay_verl.preflight.trials import evaluation_trial, generator_trial

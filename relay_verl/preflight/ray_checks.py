@@ -13,12 +13,12 @@ from omegaconf import OmegaConf
 from relay_verl import cpu
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
+from relay_verl.models.address import is_local
 from relay_verl.models.launch import suffix_of
 from relay_verl.models.ray_session import start_ray
 from relay_verl.models.reservation import reserve
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.cpu_memory import GB, check_cpu_memory, cpu_terms
-from relay_verl.preflight.model_checks import is_local
 from relay_verl.preflight.placement import Node, check_room
 from relay_verl.preflight.probe import Answer, ask_nodes, expected, fault_of
 

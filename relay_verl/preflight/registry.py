@@ -8,6 +8,7 @@ from __future__ import annotations
 from relay_verl.checkpoints.lock import check_free
 from relay_verl.checkpoints.resume import check_resume, check_sft_resume
 from relay_verl.config import read_settings
+from relay_verl.models.address import check_model
 from relay_verl.preflight.attention_checks import check_attention
 from relay_verl.preflight.check import Check
 from relay_verl.preflight.config_checks import (
@@ -35,7 +36,7 @@ from relay_verl.preflight.lengths import check_lengths
 from relay_verl.preflight.loggers import check_loggers
 from relay_verl.preflight.lora import check_lora
 from relay_verl.preflight.machine import check_disk, check_own_gpus, check_ports
-from relay_verl.preflight.model_checks import check_model, check_student_model, check_teacher_models, check_tokenizers
+from relay_verl.preflight.model_checks import check_student_model, check_teacher_models, check_tokenizers
 from relay_verl.preflight.ray_checks import (
     check_memory,
     check_models_there,

@@ -11,8 +11,8 @@ from typing import Any
 from relay_verl.checkpoints.warmup_record import WARMUP_FILE, says_warmed_up
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
+from relay_verl.models.address import is_local
 from relay_verl.preflight.check import Doubt
-from relay_verl.preflight.model_checks import is_local
 from relay_verl.recipes.recipe import find_recipe, is_warm_up, recipe_names
 from relay_verl.recipes.shapes import Shape, shape_of
 

@@ -15,9 +15,8 @@ import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from relay_verl.data.files import sha256_of
 from relay_verl.errors import UserError
-from relay_verl.files import replacing
+from relay_verl.files import replacing, sha256_of
 from relay_verl.jobs.progress import show_progress
 from relay_verl.weights.catalog import PackagedModel
 

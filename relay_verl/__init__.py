@@ -1,6 +1,6 @@
 """relay_verl: a plugin for verl that teaches a small model when to ask a big one (RelayLLM, arXiv 2601.05167).
 
-Importing the package imports neither torch nor verl; `relay_verl.trainer.plugin` is what verl loads.
+Importing the package imports neither torch nor verl; `relay_verl.plugin` is what verl loads.
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -16,7 +16,7 @@ from pathlib import Path
 from grading_agreement import KillableJudge, judge_with_math_verify
 from unit.grading_cases import GradingCase
 
-from relay_verl.evaluation.benchmarks import find_benchmark, load_benchmark
+from relay_verl.benchmarks.registry import find_benchmark, load_benchmark
 from relay_verl.grading import Grader
 
 _NUMBER = re.compile(r"\d+")

@@ -12,9 +12,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from relay_verl.benchmarks.registry import find_benchmark, load_benchmark
 from relay_verl.data.overlap import find_overlaps
 from relay_verl.data.parquet import write_parquet
-from relay_verl.evaluation.benchmarks import find_benchmark, load_benchmark
 
 FILE = Path(__file__).parent / "gsm8k.jsonl"
 NUM_EVALUATION, NUM_WARMUP = 256, 128

@@ -17,15 +17,16 @@ from pathlib import Path
 from questions import EVALUATION, TRAINING, WARMUP, write_questions
 from stages import Stages
 
-from relay_verl.evaluation.benchmarks import find_benchmark, load_benchmark
+from relay_verl.benchmarks.registry import find_benchmark, load_benchmark
 from relay_verl.evaluation.runner import Condition, Exam, evaluate
 from relay_verl.files import replace_file
 from relay_verl.jobs.byproducts import by_product
+from relay_verl.pages.collect import write_cards, write_trace
 from relay_verl.pipeline import Run, relay_verl, run, train, warm_up
+from relay_verl.preflight.commands import check_evaluation
 from relay_verl.recipes.compose import compose
 from relay_verl.report import write_report
 from relay_verl.report.summary_table import summarize, to_markdown
-from relay_verl.traces.collect import write_cards, write_trace
 from relay_verl.traces.results import read_result
 from relay_verl.weights import find_model
 from relay_verl.weights.get import COMPLETE_FILE
@@ -91,7 +92,12 @@ class Example:
         benchmark = find_benchmark("gsm8k")
         questions = load_benchmark(benchmark, self.data / EVALUATION, limit=self.options.questions)
         for conditions in self.conditions():
-            evaluate(compose("relay_real", [CPU, CACHE]), conditions, Exam({benchmark.name: (benchmark, questions)}))
+            evaluate(
+                compose("relay_real", [CPU, CACHE]),
+                conditions,
+                Exam({benchmark.name: (benchmark, questions)}),
+                check_evaluation,
+            )
 
     def report(self, stages: Stages) -> str:
         """Write what people look at; gives the table."""

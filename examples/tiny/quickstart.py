@@ -20,12 +20,13 @@ from tables import seeded, tiny_exam
 from relay_verl.evaluation.runner import Condition, evaluate
 from relay_verl.jobs import interruption
 from relay_verl.jobs.byproducts import by_product
+from relay_verl.pages.page import write_page
 from relay_verl.pipeline import train
+from relay_verl.preflight.commands import check_evaluation
 from relay_verl.recipes.compose import compose
 from relay_verl.recipes.paper import paper
 from relay_verl.report.curves import plot_curves
 from relay_verl.report.summary_table import ConditionSummary, gap_recovered, summarize, to_markdown
-from relay_verl.traces.page import write_page
 from relay_verl.traces.results import read_result
 
 BENCHMARKS = {"tiny/add": "sums", "tiny/mul": "products", "tiny/hash": "hashes"}
@@ -85,7 +86,7 @@ def run_stages(out: Path, seed: int, steps: int) -> None:
         Condition("trained relay", results / "trained", str(trained.student), teacher),
         Condition("teacher alone", results / "teacher_alone", None, teacher, policy="teacher_alone"),
     ]
-    evaluate(compose("relay_tiny"), conditions, tiny_exam(pair))
+    evaluate(compose("relay_tiny"), conditions, tiny_exam(pair), check_evaluation)
     records = [record for condition in conditions for record in read_result(condition.out).records]
     summaries = summarize(records)
     table = to_markdown(summaries, BENCHMARKS)

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from stage_one import build_pair, variables, warm_up_and_filter
 
-from relay_verl.evaluation.benchmarks import find_benchmark, load_benchmark
+from relay_verl.benchmarks.registry import find_benchmark, load_benchmark
 from relay_verl.evaluation.runner import Condition, Exam, evaluate
 from relay_verl.jobs import interruption
 from relay_verl.pipeline import Run, train
+from relay_verl.preflight.commands import check_evaluation
 from relay_verl.recipes.compose import compose
 from relay_verl.recipes.paper import rows
 from relay_verl.report import write_report
@@ -73,7 +74,7 @@ def measure(students: dict[str, Path], pair: Path, results: Path) -> list[Path]:
         conditions = [alone] if start == 0 else []
         for name in names[start : start + STUDENTS_AT_A_TIME]:
             conditions += conditions_of(name, students[name], pair, results)
-        evaluate(compose("relay_tiny"), conditions, tiny_exam(pair))
+        evaluate(compose("relay_tiny"), conditions, tiny_exam(pair), check_evaluation)
         folders += [condition.out for condition in conditions if condition is not alone]
     return folders
 

@@ -30,8 +30,8 @@ def rollout(
 
     from relay_verl.bench.relay_speed import bench_rollout
     from relay_verl.models.address import is_endpoint
-    from relay_verl.preflight import check_dataset
     from relay_verl.preflight.commands import check_asked_model
+    from relay_verl.preflight.data_checks import check_dataset
 
     config = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
     student = student or config.actor_rollout_ref.model.path
@@ -66,8 +66,8 @@ def bench_eval_(
 ) -> None:
     """Time `relay-verl eval` against one response at a time and against batches that wait for each other."""
     from relay_verl.bench.evaluation_speed import bench_eval
-    from relay_verl.evaluation.benchmarks import load_benchmark
-    from relay_verl.evaluation.own_benchmark import find_benchmarks
+    from relay_verl.benchmarks.own import find_benchmarks
+    from relay_verl.benchmarks.registry import load_benchmark
     from relay_verl.evaluation.runner import Exam
     from relay_verl.preflight.commands import check_asked_model
 

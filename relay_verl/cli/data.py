@@ -65,14 +65,14 @@ def data(
     A file of your own is a training set:  relay-verl data sums.csv --question-column sum --answer-column result --out
     sums.parquet
     """
+    from relay_verl.benchmarks.file import write_benchmark
+    from relay_verl.benchmarks.registry import BENCHMARKS
     from relay_verl.data.golds import warn_of_unreadable
     from relay_verl.data.own import OwnColumns, find_own, own_source
     from relay_verl.data.own import own_name as name_of_own
     from relay_verl.data.prepare import prepare
     from relay_verl.data.schema import iter_rows
     from relay_verl.data.sources import SOURCES, parse_source
-    from relay_verl.evaluation.benchmark_file import write_benchmark
-    from relay_verl.evaluation.benchmarks import BENCHMARKS
     from relay_verl.grading import Grader
 
     known = (*SOURCES, *BENCHMARKS)
@@ -121,7 +121,7 @@ def warmup_data(
     """Sample the student's own responses and put commands into them: the data that teaches it to write commands."""
     from relay_verl.data.generate import Source, generate, plan_warmup_data
     from relay_verl.data.report import report_warmup
-    from relay_verl.preflight.commands import check_asked_model, check_students_tokenizer
+    from relay_verl.preflight.commands import check_asked_model, check_generator, check_students_tokenizer
 
     config = compose_recipe(recipe, overrides, config_dir)
     check_asked_model("--student", student)
@@ -130,7 +130,7 @@ def warmup_data(
     plan = plan_warmup_data(config, source, student)
     _announce(source, plan)
     with results_only():
-        generate(config, plan, source, out, num_workers=num_workers)
+        generate(config, plan, source, out, check_generator, num_workers=num_workers)
     with by_product(f"the report on {out}"):  # the file itself is whole
         typer.echo(report_warmup(out, config))
 
@@ -155,7 +155,7 @@ def filter_(
     from relay_verl.data.report import report_filter
     from relay_verl.data.schema import iter_rows
     from relay_verl.grading import Grader
-    from relay_verl.preflight.commands import check_filters_models
+    from relay_verl.preflight.commands import check_filters_models, check_generator
 
     config = compose_recipe(recipe, overrides, config_dir)
     check_filters_models(config)
@@ -166,7 +166,7 @@ def filter_(
     plan = plan_filter(config, source, stop_early=early_stop)
     _announce(source, plan)
     with results_only():
-        generate(config, plan, source, out, num_workers=num_workers)
+        generate(config, plan, source, out, check_generator, num_workers=num_workers)
     with by_product(f"the report on {out}"):  # the file itself is whole
         typer.echo(report_filter(out, config))
 

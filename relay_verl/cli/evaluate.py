@@ -85,14 +85,14 @@ def eval_(
     overrides: Overrides = None,
 ) -> None:
     """Measure a student, with a teacher or without, on benchmarks or on questions of your own."""
+    from relay_verl.benchmarks.own import find_benchmarks
+    from relay_verl.benchmarks.registry import load_benchmark, parse_sources
     from relay_verl.data.golds import warn_of_unreadable
     from relay_verl.data.own import OwnColumns
-    from relay_verl.evaluation.benchmarks import load_benchmark, parse_sources
-    from relay_verl.evaluation.own_benchmark import find_benchmarks
     from relay_verl.evaluation.runner import Condition, Exam, evaluate
     from relay_verl.grading import Grader
     from relay_verl.judging.judge import make_judge
-    from relay_verl.preflight.commands import check_judge
+    from relay_verl.preflight.commands import check_evaluation, check_judge
     from relay_verl.recipes.paper import find_row
     from relay_verl.report.summary import summary_of
     from relay_verl.report.summary_table import summarize, to_markdown
@@ -130,6 +130,7 @@ def eval_(
             config,
             conditions,
             exam,
+            check_evaluation,
             tokenizer_path=tokenizer,
             endpoint_models={address: name for address, name in names.items() if address and name},
             student_replicas=student_replicas,
@@ -156,6 +157,7 @@ def judge(
     from relay_verl.judging.judge import make_judge
     from relay_verl.judging.judge_results import judge_results
     from relay_verl.preflight.commands import check_judge
+    from relay_verl.report.summary import write_summary
     from relay_verl.traces.results import find_results
 
     folders, asked = find_results(results), make_judge(judge_url, judge_model)
@@ -163,6 +165,7 @@ def judge(
     check_judge(asked)
     for folder in folders:
         agreement = asyncio.run(judge_results(folder, asked, max_concurrency))
+        write_summary(folder)
         typer.echo(f"{folder}\n{agreement.to_markdown()}\n")
 
 
@@ -188,8 +191,8 @@ def trace(
     num: Annotated[int, typer.Option(min=1, help="How many of these pictures.")] = 3,
 ) -> None:
     """Write one page to read responses: who wrote what, what each call got, and how it was judged."""
-    from relay_verl.traces.card_choice import name_kind
-    from relay_verl.traces.collect import write_card, write_cards, write_trace
+    from relay_verl.pages.card_choice import name_kind
+    from relay_verl.pages.collect import write_card, write_cards, write_trace
 
     if (card is None) != (id is None):
         raise UserError("--card and --id: one needs the other: where to write the picture, and of which question")

@@ -25,6 +25,7 @@ from typing import Any
 from relay_verl.data.json_shapes import rows_of_json
 from relay_verl.data.schema import first_line, is_hidden, iter_parquet
 from relay_verl.errors import UserError
+from relay_verl.files import sha256_of
 
 _LOST_QUOTE = re.compile(r'(\n),(?=")')
 

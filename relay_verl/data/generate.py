@@ -234,7 +234,15 @@ def _students_tokenizer(config: Any) -> str:
     return tokenizer_path_of(config, student)
 
 
-def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers: int | None = None) -> dict[str, Any]:
+def generate(
+    config: Any,
+    plan: Plan,
+    source: Source,
+    out: Path,
+    check: Callable[[Plan, Source, Any], None],
+    *,
+    num_workers: int | None = None,
+) -> dict[str, Any]:
     """Start the plan's model, run its job and write `out`; gives the manifest. Does nothing if `out` is finished.
 
     Args:
@@ -242,6 +250,8 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
         plan: what to do.
         source: with which queries.
         out: parquet file; its manifest stands beside it.
+        check: tries the plan on rows of the source, with the tokenizer, before a model loads:
+            `relay_verl.preflight.commands.check_generator`.
         num_workers: processes that tokenize and grade; by default one for each node of a cluster that has several.
 
     Raises:
@@ -251,7 +261,6 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
     from relay_verl.models.address import check_tokenizer_path
     from relay_verl.models.launch import start_teacher
     from relay_verl.models.ray_session import ray_cluster
-    from relay_verl.preflight.commands import check_generator
 
     finished = JobStore(out, plan.spec, Parquet(plan.schema)).finished_manifest()
     if finished is not None:
@@ -261,7 +270,7 @@ def generate(config: Any, plan: Plan, source: Source, out: Path, *, num_workers:
     if plan.tokenizer_path != plan.model.path:
         check_tokenizer_path(f"the {plan.author}'s tokenizer", plan.tokenizer_path)
     tokenizer = tokenizer_at(config, plan.tokenizer_path)
-    check_generator(plan, source, tokenizer)
+    check(plan, source, tokenizer)
 
     async def run() -> dict[str, Any]:
         group = await start_teacher(config, replace(plan.model, breaker_threshold=NO_BREAKER), tokenizer)

@@ -1,6 +1,6 @@
 r"""Datasets of questions: where they are, how they are loaded, and how a row becomes a question and an answer.
 
-SOURCES has those to train on; `relay_verl.evaluation.benchmarks` has those to evaluate on. A further dataset is one
+SOURCES has those to train on; `relay_verl.benchmarks.registry` has those to evaluate on. A further dataset is one
 more entry. Its `read` gets a row as it is and gives back an Example.
 
 DAPO-Math-17k (the paper's training set, 4.1) is around in several layouts, all of which are read:

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from relay_verl.protocol import format_call
+from relay_verl.protocol import draw_num_tokens, format_call
 from relay_verl.tokenization import encode_within
 
 

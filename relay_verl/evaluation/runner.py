@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,12 +20,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from relay_verl.benchmarks.registry import Benchmark, Questions
 from relay_verl.config import TeacherSettings, check_endpoint, num_gpus_of, read_settings
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.deadlines import GRADING_S
 from relay_verl.engines.resilience import NO_BREAKER
 from relay_verl.errors import UserError
-from relay_verl.evaluation.benchmarks import Benchmark, Questions
 from relay_verl.evaluation.job_spec import describe
 from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer, vocabulary_of_writer
 from relay_verl.evaluation.worker import Answerer, Rules, count_tokens, missing_verdict, to_records
@@ -152,6 +152,7 @@ def evaluate(
     config: Any,
     conditions: Sequence[Condition],
     exam: Exam,
+    check: Callable[..., None],
     *,
     tokenizer_path: str | None = None,
     endpoint_models: Mapping[str, str] = {},
@@ -164,6 +165,8 @@ def evaluate(
         config: a composed recipe; its rollout section says how engines run, its relay section what calls may cost.
         conditions: who answers.
         exam: what is asked.
+        check: tries questions, templates and endpoints before a model loads:
+            `relay_verl.preflight.commands.check_evaluation`.
         tokenizer_path: whose tokenizer both models have; the first model's that is no endpoint if None.
         endpoint_models: the model's name at an endpoint, by address; its first one if it is not there.
         student_replicas: vLLM replicas of each student.
@@ -173,8 +176,6 @@ def evaluate(
         UserError: a model cannot be used; before any model loads.
         JobError: a condition cannot go on; what is finished is saved.
     """
-    from relay_verl.preflight.commands import check_evaluation  # which reads what is defined here
-
     addresses = dict.fromkeys(model for condition in conditions for model in condition.models if model)
     digests = {address: model_sha256(address) for address in addresses}  # once each: weights are large
     prompts_by = tokenizer_path or OmegaConf.select(config, "actor_rollout_ref.model.tokenizer_path")
@@ -207,7 +208,7 @@ def evaluate(
             models[student] = as_student(alone, student, model=endpoint_models.get(student))
     writers = [vocabulary_of_writer(config, *condition.models, tokenizer, tokenizer_path) for condition, _ in open_jobs]
     open_conditions = [condition for condition, _ in open_jobs]
-    check_evaluation(config, open_conditions, exam, models, tokenizer, tokenizer_path, writers)
+    check(config, open_conditions, exam, models, tokenizer, tokenizer_path, writers)
 
     async def run() -> None:
         engines = await start_models(config, models, tokenizer)

@@ -28,7 +28,6 @@ from relay_verl.jobs.formats import Parquet
 from relay_verl.judging.agreement import Agreement, agreement
 from relay_verl.judging.judge import Judge
 from relay_verl.protocol import strip_attempted_calls
-from relay_verl.report.summary import write_summary
 from relay_verl.traces.records import JudgeText, ResponseRecord, refusal, write_records
 from relay_verl.traces.results import RESPONSES, VERDICTS, read_result
 
@@ -68,7 +67,6 @@ async def judge_results(folder: Path, judge: Judge, max_concurrency: int = 32) -
     verdicts: list[JudgeText] = pq.read_table(folder / VERDICTS).to_pylist()
     judged = [replace(record, judge=verdict) for record, verdict in zip(records, verdicts, strict=True)]
     write_records(folder / RESPONSES, judged)
-    write_summary(folder)
     return agreement(judged)
 
 

@@ -24,10 +24,10 @@ from tqdm import tqdm
 from relay_verl.checkpoints.integrity import kept_in
 from relay_verl.jobs.byproducts import by_product
 from relay_verl.jobs.progress import LINE_S, Lines
+from relay_verl.pages.collect import write_trace
 from relay_verl.pipeline.processes import StageError, ending_with, failure, relay_verl, trainer_folders
 from relay_verl.pipeline.processes import run as run_command
 from relay_verl.recipes.compose import compose
-from relay_verl.traces.collect import write_trace
 
 POLL_S = 1.0
 

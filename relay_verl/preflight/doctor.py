@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from relay_verl.preflight import is_warmup
 from relay_verl.preflight.check import Check, Examination, Outcome, Status
 from relay_verl.preflight.ray_checks import Cluster
 from relay_verl.preflight.registry import CLUSTER, INSTALLATION, MACHINE, RECIPE, WARMUP, WARMUP_MACHINE
+from relay_verl.preflight.training import is_warmup
 
 ANY_CLUSTER = tuple(check for check in CLUSTER if check.name in ("Ray", "Ray workers"))
 """What can be said of a cluster without a recipe."""

@@ -45,7 +45,7 @@ def check_plugin() -> str:
     """verl in this process has loaded the plugin, and knows its agent loop and its reward manager."""
     import verl  # noqa: F401 (loads the plugin)
 
-    if "relay_verl.trainer.plugin" not in sys.modules:
+    if "relay_verl.plugin" not in sys.modules:
         policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto")
         if "relay_verl" not in {entry.name for entry in entry_points(group="verl.plugins")}:
             raise UserError(
@@ -55,7 +55,7 @@ def check_plugin() -> str:
         if policy != "auto":
             raise UserError(f"VERL_USE_EXTERNAL_PLUGINS={policy!r} keeps verl from loading the plugin: unset it")
         try:
-            importlib.import_module("relay_verl.trainer.plugin")
+            importlib.import_module("relay_verl.plugin")
         except Exception as error:
             raise UserError(f"the plugin fails to load: {type(error).__name__}: {error}") from None
     from verl.experimental.agent_loop.agent_loop import _agent_loop_registry

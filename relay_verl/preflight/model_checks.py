@@ -9,8 +9,9 @@ from typing import Any
 
 from relay_verl.config import TeacherSettings, read_settings
 from relay_verl.errors import EngineError, UserError
+from relay_verl.models.address import check_model, check_model_path, check_tokenizer_path
 from relay_verl.models.launch import open_endpoint
-from relay_verl.models.tokenizers import template_of
+from relay_verl.models.tokenizers import PROBE, compare_prompts, compare_tokenizers, read_tokenizer, template_of
 from relay_verl.preflight.check import Doubt
 
 ENDPOINT_DEADLINE_S = 6.0

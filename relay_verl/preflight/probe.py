@@ -132,10 +132,10 @@ def _make_probe() -> Callable[[list[str]], dict[str, Any]]:
         answer["missing"] = [path for path in paths if not os.path.exists(os.path.expanduser(path))]
         answer["verl_error"] = failure("verl")
         answer["plugin_error"] = ""
-        if "relay_verl.trainer.plugin" not in sys.modules:
+        if "relay_verl.plugin" not in sys.modules:
             policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto")
             unseen = "its entry point is not installed" if policy == "auto" else f"VERL_USE_EXTERNAL_PLUGINS={policy}"
-            answer["plugin_error"] = failure("relay_verl.trainer.plugin") or unseen
+            answer["plugin_error"] = failure("relay_verl.plugin") or unseen
         try:
             import psutil
 

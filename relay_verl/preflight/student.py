@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from relay_verl.checkpoints.warmup_record import WARMUP_FILE, says_warmed_up
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
 from relay_verl.models.address import is_local
 from relay_verl.preflight.check import Doubt
 from relay_verl.recipes.recipe import find_recipe, is_warm_up, recipe_names
 from relay_verl.recipes.shapes import Shape, shape_of
+from relay_verl.trainer.warmup_record import WARMUP_FILE, says_warmed_up
 
 KEY = "actor_rollout_ref.model.path"
 BASE_KEY = "relay.warmup.base_model"

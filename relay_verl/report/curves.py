@@ -33,7 +33,7 @@ from relay_verl.pictures import (
     reference_line,
     save,
 )
-from relay_verl.traces.panels import PANELS, Panel
+from relay_verl.report.panels import PANELS, Panel
 
 Log = Mapping[int, Mapping[str, Any]]
 """Metrics by step."""

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 
+from relay_verl.benchmarks.registry import BENCHMARKS
 from relay_verl.errors import UserError
-from relay_verl.evaluation.benchmarks import BENCHMARKS
 from relay_verl.traces.records import REFUSED, UNCLEAR_REPLY, ResponseRecord
 from relay_verl.traces.results import Result
 

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from typer.testing import CliRunner
 
 from relay_verl.cli.main import app
-from relay_verl.preflight import recipe_names
+from relay_verl.recipes.recipe import recipe_names
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

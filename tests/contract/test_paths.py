@@ -10,9 +10,8 @@ from omegaconf import OmegaConf
 from relay_verl.config import TeacherSettings
 from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.errors import UserError
-from relay_verl.models.address import check_folder_name
+from relay_verl.models.address import check_folder_name, check_model_path
 from relay_verl.models.launch import start_teacher
-from relay_verl.preflight import check_model_path
 from tests.unit.test_overrides import NAMES
 from tests.unit.tokenizers_for_tests import BPE_WORDS, make_bpe
 

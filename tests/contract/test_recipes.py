@@ -16,9 +16,10 @@ from omegaconf import OmegaConf, open_dict
 
 from relay_verl.config import RelaySettings, read_settings
 from relay_verl.errors import UserError
-from relay_verl.preflight import check_config, check_micro_batch_sizes, recipe_names
+from relay_verl.preflight.config_checks import check_micro_batch_sizes
+from relay_verl.preflight.training import check_config
 from relay_verl.recipes.composed import compose_all, differences
-from relay_verl.recipes.recipe import find_recipe
+from relay_verl.recipes.recipe import find_recipe, recipe_names
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "recipes" / "recipe").glob("*.yaml"))

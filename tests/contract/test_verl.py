@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 import verl  # isort: skip  (loads the plugin)
 from verl import DataProto
 
+from relay_verl import plugin
 from relay_verl.engines import load
 from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.recipes.compose import compose_overrides
-from relay_verl.trainer import plugin
 
 from ..unit.tokenizers_for_tests import bpe
 
@@ -87,7 +87,7 @@ def test_agent_loop_is_registered() -> None:
 
 def test_loading_the_plugin_twice_is_harmless() -> None:
     done = run_python(
-        "import verl, importlib, relay_verl.trainer.plugin as p; importlib.reload(p); importlib.reload(p);"
+        "import verl, importlib, relay_verl.plugin as p; importlib.reload(p); importlib.reload(p);"
         "from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls as get;"
         "print(get('relay').__name__)",
         VERL_PLATFORM="cpu",
@@ -331,7 +331,7 @@ def test_verls_own_schedules_are_its_own_and_others_are_refused() -> None:
 def test_verl_still_lacks_the_linear_schedule() -> None:
     """Where this fails, relay_verl.trainer.linear_schedule can go."""
     done = run_python(
-        "import sys; sys.modules['relay_verl.trainer.plugin'] = sys\n"
+        "import sys; sys.modules['relay_verl.plugin'] = sys\n"
         "from verl.workers.config.optimizer import FSDPOptimizerConfig\n"
         "FSDPOptimizerConfig(lr=1e-5, lr_scheduler_type='linear')"
     )

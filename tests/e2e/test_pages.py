@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from relay_verl.traces.page import write_page
+from relay_verl.pages.page import write_page
 from relay_verl.traces.records import ResponseRecord
 
 from ..unit.records_for_tests import alone, call, record, student, teacher

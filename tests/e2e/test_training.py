@@ -202,7 +202,7 @@ def test_tensorboard_has_the_metrics_and_sample_responses(job: Job) -> None:
 
 
 def test_samples_are_kept_to_be_read(job: Job) -> None:
-    from relay_verl.traces.collect import read_responses
+    from relay_verl.pages.collect import read_responses
 
     records = read_responses([job.folder / "checkpoints" / "samples"])
     assert {record.condition for record in records} <= {f"step {step}" for step in range(1, NUM_STEPS + 1)}

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from relay_verl.benchmarks.registry import BENCHMARKS, Questions, find_benchmark, load_benchmark, parse_sources
 from relay_verl.data.schema import PROMPT_SUFFIX, question_of, text_id, to_row, write_parquet
 from relay_verl.errors import UserError
-from relay_verl.evaluation.benchmarks import BENCHMARKS, Questions, find_benchmark, load_benchmark, parse_sources
 from relay_verl.grading import grade, kind_of
 
 OPTIONS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

@@ -19,8 +19,8 @@ from relay_verl.data import report
 from relay_verl.jobs import byproducts, progress
 from relay_verl.jobs.byproducts import by_product, cause_of
 from relay_verl.messages import text_of
+from relay_verl.pages.collect import read_responses
 from relay_verl.report import summary, write
-from relay_verl.traces.collect import read_responses
 from relay_verl.trainer import step_line
 from relay_verl.trainer.sample_log import SampleLog
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from relay_verl.cli import main as cli
 from relay_verl.errors import UserError
-from relay_verl.traces.card import COLUMNS, MAX_LINES, WIDTH, make_card
-from relay_verl.traces.card_choice import name_kind, pick_instructive
-from relay_verl.traces.card_text import call_cell, shorten, to_cells, wrap_cells
-from relay_verl.traces.collect import write_card, write_cards
+from relay_verl.pages.card import COLUMNS, MAX_LINES, WIDTH, make_card
+from relay_verl.pages.card_choice import name_kind, pick_instructive
+from relay_verl.pages.card_text import call_cell, shorten, to_cells, wrap_cells
+from relay_verl.pages.collect import write_card, write_cards
 from relay_verl.traces.records import ResponseRecord, write_records
 
 from .records_for_tests import alone, call, record, student, teacher
@@ -153,7 +153,7 @@ def test_what_a_card_says(made: ResponseRecord, facts: list[str]) -> None:
 
 
 def test_colours_are_those_of_the_page() -> None:
-    css = Path(sys.modules["relay_verl.traces.page"].__file__ or "").with_name("page.css").read_text()
+    css = Path(sys.modules["relay_verl.pages.page"].__file__ or "").with_name("page.css").read_text()
     svg = make_card(record())
     for name in ("teacher", "teacher-line", "call", "good", "ink"):
         for colour in re.findall(rf"--{name}: (#\w+)", css):
@@ -277,5 +277,5 @@ def test_a_place_that_cannot_be_written_is_one_line(results: Path) -> None:
 
 
 def test_cards_load_no_torch() -> None:
-    code = "import sys, relay_verl.traces.collect; print({'torch', 'verl', 'ray'} & set(sys.modules))"
+    code = "import sys, relay_verl.pages.collect; print({'torch', 'verl', 'ray'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

@@ -14,13 +14,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from relay_verl.checkpoints import saving, space
+from relay_verl.checkpoints import space
 from relay_verl.checkpoints.changes import MAY_CHANGE, find_changes
 from relay_verl.checkpoints.integrity import find_damage
 from relay_verl.checkpoints.record import CHECKPOINT_FILE, read_checkpoint, read_run, record_of
 from relay_verl.checkpoints.resume import check_resume, runs_folder
 from relay_verl.errors import UserError
-from relay_verl.trainer import ending
+from relay_verl.trainer import ending, saving
 
 from .checkpoints_for_tests import make_config, save_checkpoint
 

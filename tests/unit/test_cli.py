@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from relay_verl.benchmarks.registry import find_benchmark
 from relay_verl.cli import bench, data
 from relay_verl.cli import evaluate as evaluation
 from relay_verl.cli import main as cli
 from relay_verl.cli.options import compose_recipe, name_recipe
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
-from relay_verl.evaluation.benchmarks import find_benchmark
 from relay_verl.policies import make_policy
 from relay_verl.recipes.compose import compose
 from relay_verl.recipes.composed import SECTIONS, compose_all, compose_quickly, quote

@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from relay_verl.grading import Verdict, VerdictStatus
+from relay_verl.pages.page import make_pieces, write_page
 from relay_verl.report.curves import NUM_STEPS_TO_SMOOTH, PANELS, plot_curves, read_log
 from relay_verl.report.summary_table import gap_recovered, summarize, to_markdown
-from relay_verl.traces.page import make_pieces, write_page
 from relay_verl.traces.records import ResponseRecord, decode_parts, read_records, write_records
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
 

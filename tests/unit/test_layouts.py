@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from relay_verl.benchmarks.readers import read_gpqa
+from relay_verl.benchmarks.registry import BENCHMARKS, Questions, find_benchmark, load_benchmark, parse_sources
 from relay_verl.cli.main import app
 from relay_verl.data.columns import QUESTIONS
 from relay_verl.data.files import iter_file
@@ -25,8 +27,6 @@ from relay_verl.data.schema import question_of, read_rows, text_id, to_row
 from relay_verl.data.sources import HubId, parse_source
 from relay_verl.data.truths import truth_of
 from relay_verl.errors import UserError
-from relay_verl.evaluation.benchmarks import BENCHMARKS, Questions, find_benchmark, load_benchmark, parse_sources
-from relay_verl.evaluation.readers import read_gpqa
 
 EXCERPTS = Path(__file__).parent / "data" / "benchmarks"
 WHOLE = os.environ.get("RELAY_BENCHMARK_FILES")

@@ -13,8 +13,7 @@ from safetensors.torch import save_file
 
 from relay_verl.checkpoints.space import checkpoint_bytes
 from relay_verl.errors import UserError
-from relay_verl.models.address import is_adapter
-from relay_verl.preflight import check_model_path
+from relay_verl.models.address import check_model_path, is_adapter
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.cpu_memory import cpu_terms
 from relay_verl.preflight.lora import check_lora

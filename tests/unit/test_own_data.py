@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from relay_verl.benchmarks.own import find_benchmarks
+from relay_verl.benchmarks.registry import load_benchmark
 from relay_verl.cli.main import app
 from relay_verl.data.columns import ANSWERS, QUESTIONS
 from relay_verl.data.examples import read_columns
 from relay_verl.data.own import OwnColumns, find_own
 from relay_verl.data.schema import read_rows
 from relay_verl.errors import UserError
-from relay_verl.evaluation.benchmarks import load_benchmark
-from relay_verl.evaluation.own_benchmark import find_benchmarks
 
 SUMS = [(f"What is {i}+{i}?", 2 * i) for i in range(1, 6)]
 

@@ -10,23 +10,22 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
-from relay_verl import preflight
 from relay_verl.config import TeacherSettings, read_settings
 from relay_verl.errors import UserError
-from relay_verl.preflight import (
+from relay_verl.models.address import check_model_path
+from relay_verl.models.tokenizers import compare_tokenizers
+from relay_verl.preflight import model_checks as models
+from relay_verl.preflight import training as preflight
+from relay_verl.preflight.config_checks import (
     check_batch_sizes,
-    check_config,
-    check_data_sources,
-    check_dataset,
     check_declared_gpus,
-    check_model_path,
     check_platform,
     check_recipe_was_found,
-    check_teacher,
-    compare_tokenizers,
-    recipe_names,
 )
-from relay_verl.preflight import model_checks as models
+from relay_verl.preflight.data_checks import check_data_sources, check_dataset
+from relay_verl.preflight.model_checks import check_teacher
+from relay_verl.preflight.training import check_config
+from relay_verl.recipes.recipe import recipe_names
 
 from .tokenizers_for_tests import BPE_WORDS, bpe, make_bpe
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from relay_verl.benchmarks.registry import BENCHMARKS, Questions
 from relay_verl.errors import JobError
-from relay_verl.evaluation.benchmarks import BENCHMARKS, Questions
 from relay_verl.evaluation.job_spec import describe
 from relay_verl.evaluation.runner import Condition, Exam
 from relay_verl.jobs import Job, run_job

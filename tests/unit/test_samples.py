@@ -9,7 +9,7 @@ import pytest
 from relay_verl.errors import UserError
 from relay_verl.grading import Verdict
 from relay_verl.jobs import byproducts
-from relay_verl.traces.collect import read_responses
+from relay_verl.pages.collect import read_responses
 from relay_verl.trainer.sample_log import RESOLUTION, SampleLog
 from relay_verl.types import RelayStatus, RelayTrajectory, Segment
 

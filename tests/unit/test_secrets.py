@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf, open_dict
 
-from relay_verl import preflight
 from relay_verl.checkpoints.card import card
 from relay_verl.checkpoints.record import read_checkpoint, record_of, write_checkpoint, write_run
 from relay_verl.checkpoints.resume import runs_folder
@@ -24,6 +23,7 @@ from relay_verl.evaluation.runner import Condition
 from relay_verl.jobs.formats import JsonLines
 from relay_verl.jobs.store import JobStore
 from relay_verl.models.worker_environment import carry
+from relay_verl.preflight import training as preflight
 from relay_verl.recipes.compose import compose
 from relay_verl.secrets import HIDDEN, hide, hide_in_text, hide_override, holds_secret, is_secret_name, secrets_in
 from relay_verl.trainer import ending

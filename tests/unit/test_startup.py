@@ -15,11 +15,11 @@ from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.errors import UserError
 from relay_verl.models.launch import load_tokenizer
 from relay_verl.models.tokenizers import read_tokenizer
-from relay_verl.preflight import check_config, check_teacher
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.lengths import check_lengths
-from relay_verl.preflight.model_checks import check_student_model, check_teacher_models, check_tokenizers
+from relay_verl.preflight.model_checks import check_student_model, check_teacher, check_teacher_models, check_tokenizers
 from relay_verl.preflight.registry import RECIPE
+from relay_verl.preflight.training import check_config
 from relay_verl.preflight.trial import check_completions, check_prompts
 from relay_verl.preflight.trials import training_trial
 from relay_verl.tokenization import chat_ids

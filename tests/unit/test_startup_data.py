@@ -12,10 +12,9 @@ from omegaconf import OmegaConf
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
 from relay_verl.grading import Grader
-from relay_verl.preflight import check_data_sources, check_dataset
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.counts import check_num_rows, check_validation_rows, check_warmup_rows
-from relay_verl.preflight.data_checks import check_warmup_data
+from relay_verl.preflight.data_checks import check_data_sources, check_dataset, check_warmup_data
 from relay_verl.preflight.rows import grade_against_itself, trial_rows
 
 SUFFIXES = (".parquet", ".jsonl", ".json")

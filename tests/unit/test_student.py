@@ -10,9 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
-from relay_verl.checkpoints import warmup_record
 from relay_verl.checkpoints.card import card
-from relay_verl.checkpoints.warmup_record import WARMUP_FILE, says_warmed_up
 from relay_verl.data.generate import plan_warmup_data
 from relay_verl.engines import ScriptedEngine
 from relay_verl.errors import UserError
@@ -20,7 +18,9 @@ from relay_verl.models.address import student_of
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.student import check_student_given, check_student_size, check_warmed_up
 from relay_verl.recipes.recipe import find_recipe
+from relay_verl.trainer import warmup_record
 from relay_verl.trainer.warmup_dataset import WarmupDataset
+from relay_verl.trainer.warmup_record import WARMUP_FILE, says_warmed_up
 
 from .tokenizers_for_tests import bpe
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from relay_verl.cli.main import main
 from relay_verl.errors import UserError
-from relay_verl.traces.collect import read_responses, write_trace
-from relay_verl.traces.page import write_page
+from relay_verl.pages.collect import read_responses, write_trace
+from relay_verl.pages.page import write_page
 from relay_verl.traces.pieces import make_pieces
 from relay_verl.traces.records import CallText, JudgeText, ResponseRecord, write_records
 from relay_verl.traces.results import MANIFEST, RESPONSES

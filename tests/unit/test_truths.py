@@ -22,8 +22,8 @@ from relay_verl.data.truths import UnusableTruthError, read_truth, truth_of, tru
 from relay_verl.engines import ScriptedEngine
 from relay_verl.errors import UserError
 from relay_verl.grading import Grader, grade
-from relay_verl.preflight import check_dataset
 from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.data_checks import check_dataset
 
 from .generators_for_tests import ChatTokenizer
 

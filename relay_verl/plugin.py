@@ -33,7 +33,7 @@ def _check_before(module: str, function: str, check: Callable[[Any], None]) -> N
     """Check the composed config in front of the function of verl's that is given it."""
     from wrapt import register_post_import_hook
 
-    from relay_verl.preflight import install
+    from relay_verl.preflight.training import install
 
     register_post_import_hook(lambda imported: install(imported, function, check), module)
 
@@ -46,9 +46,10 @@ def _install_after(module: str, installer: str) -> None:
 
 
 def _register() -> None:
-    from relay_verl import cpu, preflight
+    from relay_verl import cpu
     from relay_verl.cpu import threads
     from relay_verl.models import attention
+    from relay_verl.preflight import training
 
     version = importlib.metadata.version("verl")
     if not any(is_tested("verl", version, tested) for tested in TESTED_VERL):
@@ -59,11 +60,11 @@ def _register() -> None:
         shims.apply()
     attention.register_resolver()
     threads.register_resolver()
-    _check_before("verl.utils.config", "validate_config", preflight.check_training)
-    _check_before("verl.utils.device", "auto_set_device", preflight.check_sft_config)
-    _install_after("verl.trainer.ppo.v1.trainer_base", "relay_verl.checkpoints.saving")
+    _check_before("verl.utils.config", "validate_config", training.check_training)
+    _check_before("verl.utils.device", "auto_set_device", training.check_sft_config)
+    _install_after("verl.trainer.ppo.v1.trainer_base", "relay_verl.trainer.saving")
     _install_after("verl.trainer.ppo.v1.trainer_base", "relay_verl.trainer.teacher_watch")
-    _install_after("verl.utils.checkpoint.checkpoint_handler", "relay_verl.checkpoints.warmup_record")
+    _install_after("verl.utils.checkpoint.checkpoint_handler", "relay_verl.trainer.warmup_record")
     _install_after("verl.utils.tracking", "relay_verl.checkpoints.metrics_log")
     _install_after("verl.utils.tracking", "relay_verl.trainer.step_line")
     for schedule in ("verl.workers.config.optimizer", "verl.workers.engine.fsdp.transformer_impl"):

@@ -16,8 +16,8 @@ from functools import cache
 from importlib.resources import files
 from itertools import groupby
 
-from relay_verl.traces.card_text import CALL_PADDING, Cell, call_cell, shorten, to_cells, wrap_cells
-from relay_verl.traces.page import name_verdict
+from relay_verl.pages.card_text import CALL_PADDING, Cell, call_cell, shorten, to_cells, wrap_cells
+from relay_verl.pages.page import name_verdict
 from relay_verl.traces.pieces import make_pieces
 from relay_verl.traces.records import ResponseRecord
 

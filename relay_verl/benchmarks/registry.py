@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from relay_verl.benchmarks.readers import read_choice, read_gpqa
+from relay_verl.benchmarks.rows import RowReader
 from relay_verl.data.examples import read_columns
 from relay_verl.data.sources import DatasetSource, HubId, load, parse_source
 from relay_verl.errors import UserError, suggest
-from relay_verl.evaluation.benchmark_rows import RowReader
-from relay_verl.evaluation.readers import read_choice, read_gpqa
 from relay_verl.grading import Kind
 
 GREEDY: Mapping[str, Any] = {"temperature": 0.0}

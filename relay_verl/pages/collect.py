@@ -1,5 +1,5 @@
-"""`relay-verl trace`: the responses of some results as one page to read (`relay_verl.traces.page`), or some of them
-as pictures (`relay_verl.traces.card`).
+"""`relay-verl trace`: the responses of some results as one page to read (`relay_verl.pages.page`), or some of them
+as pictures (`relay_verl.pages.card`).
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from pathlib import Path
 
 from relay_verl.errors import UserError
 from relay_verl.files import replace_file
+from relay_verl.pages.card import make_card
+from relay_verl.pages.card_choice import name_kind, pick_instructive
+from relay_verl.pages.page import write_page
 from relay_verl.recipes.paper import paper
-from relay_verl.traces.card import make_card
-from relay_verl.traces.card_choice import name_kind, pick_instructive
-from relay_verl.traces.page import write_page
 from relay_verl.traces.records import ResponseRecord
 from relay_verl.traces.sources import condition_names, lead_of, read_sources, title_of
 
@@ -57,7 +57,7 @@ def write_trace(paths: Sequence[Path], out: Path, *, title: str | None = None, l
 def write_card(
     paths: Sequence[Path], out: Path, id: str, *, condition: str | None = None, sample: int | None = None
 ) -> ResponseRecord:
-    """Write one response as a picture (`relay_verl.traces.card`); gives the response.
+    """Write one response as a picture (`relay_verl.pages.card`); gives the response.
 
     Args:
         paths: see `write_trace`.
@@ -83,7 +83,7 @@ def write_card(
 
 
 def write_cards(paths: Sequence[Path], folder: Path, num: int) -> list[Path]:
-    """Write `num` instructive responses as pictures (`relay_verl.traces.card_choice`); gives the files, which are
+    """Write `num` instructive responses as pictures (`relay_verl.pages.card_choice`); gives the files, which are
     named by what they show.
 
     Raises:

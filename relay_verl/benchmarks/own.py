@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from relay_verl.benchmarks.readers import read_choice
+from relay_verl.benchmarks.registry import BENCHMARKS, Benchmark, find_benchmark
 from relay_verl.data.columns import OPTIONS, has_any
 from relay_verl.data.examples import read_columns
 from relay_verl.data.files import find_files, iter_file
 from relay_verl.data.own import OwnColumns, find_own, own_name
 from relay_verl.data.sources import HubId
 from relay_verl.errors import UserError
-from relay_verl.evaluation.benchmarks import BENCHMARKS, Benchmark, find_benchmark
-from relay_verl.evaluation.readers import read_choice
 
 USUAL = OwnColumns()
 """Columns of the usual names."""

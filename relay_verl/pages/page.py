@@ -25,8 +25,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from relay_verl.files import replace_file
+from relay_verl.pages.page_table import define, make_table
 from relay_verl.report.summary_table import ConditionSummary, summarize
-from relay_verl.traces.page_table import define, make_table
 from relay_verl.traces.pieces import CUT_REASONS, make_pieces
 from relay_verl.traces.records import JudgeText, ResponseRecord
 from relay_verl.traces.scenarios import QuestionFacts, find_questions, question_of

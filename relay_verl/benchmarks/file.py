@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from relay_verl.benchmarks.registry import Benchmark, load_benchmark
 from relay_verl.data.golds import IsReadable, warn_of_unreadable
 from relay_verl.data.prepare import check_out
 from relay_verl.data.schema import write_parquet
 from relay_verl.data.sources import HubId
 from relay_verl.errors import UserError
-from relay_verl.evaluation.benchmarks import Benchmark, load_benchmark
 from relay_verl.files import replace_file, sha256_of
 from relay_verl.versions import versions
 
@@ -29,7 +29,7 @@ def write_benchmark(
     Args:
         benchmark: which one.
         out: the parquet file.
-        source: see `relay_verl.evaluation.benchmarks.load_benchmark`.
+        source: see `relay_verl.benchmarks.registry.load_benchmark`.
         is_readable: whether the grader can read an answer, for a warning on those that it cannot.
 
     Raises:

@@ -1,7 +1,7 @@
 r"""How a row of each benchmark becomes a question and an answer, where `relay_verl.data.examples` is not enough. Pure.
 
 Invariant: a reader never raises. What it cannot find is an empty question or None for an answer, which
-`relay_verl.evaluation.benchmarks.load_benchmark` reports with the row's place.
+`relay_verl.benchmarks.registry.load_benchmark` reports with the row's place.
 
 Multiple choice: the options stand in a list, or, lettered, in the question itself. The right one is given by its
 letter, by its number from 0, or by its text.

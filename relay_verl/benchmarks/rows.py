@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from relay_verl.benchmarks.readers import CHOICE_ANSWERS, GPQA_OPTIONS, task_of_file
 from relay_verl.data.examples import TEXT_ANSWERS, Reader, Row, missing_columns
 from relay_verl.data.prompts import wrap
 from relay_verl.data.schema import COLUMNS, CopyFinder, boxless_question, check_row, text_id, to_row, truth_fields
 from relay_verl.data.sources import PlacedRow
 from relay_verl.data.truths import truth_of
 from relay_verl.errors import UserError
-from relay_verl.evaluation.readers import CHOICE_ANSWERS, GPQA_OPTIONS, task_of_file
 from relay_verl.grading import KINDS, Kind
 
 

@@ -1,0 +1,119 @@
+"""Checks of a composed config, of this machine and of the Ray cluster, before any model loads.
+
+`install` puts them in front of functions that verl calls in the driver. A bad input ends the program with one line
+that names the key, the value and what is allowed. `relay-verl doctor` runs the same checks, all of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from relay_verl.checkpoints.lock import hold, release
+from relay_verl.errors import UserError
+from relay_verl.preflight.check import demand
+from relay_verl.preflight.config_checks import (
+    check_recipe_was_found,
+)
+from relay_verl.recipes.overrides import check_recipe_choice
+from relay_verl.run_config import resolve
+from relay_verl.secrets import hide, hide_in_text
+from relay_verl.trainer import ending, hydra_files
+
+
+def install(module: Any, function: str, check: Callable[[Any], None]) -> None:
+    """Put `check` of the composed config in front of a function of verl's that is given it; a second call does nothing.
+
+    Remove the wrapping when verl offers plugins a hook on the composed config.
+    """
+    original = getattr(module, function)
+    if getattr(original, "is_relay_preflight", False):
+        return
+
+    @functools.wraps(original)
+    def checked(config: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            check(config)
+        except UserError as error:
+            sys.exit(f"relay_verl: {hide_in_text(str(error))}")
+        return original(config, *args, **kwargs)
+
+    checked.is_relay_preflight = True  # type: ignore[attr-defined]
+    setattr(module, function, checked)
+
+
+def check_config(config: Any) -> None:
+    """Everything about a composed config that can be known before Ray starts; a config without our node is left alone.
+
+    Raises:
+        UserError: one line on the first thing that is wrong.
+    """
+    from relay_verl.preflight.registry import RECIPE
+
+    if "relay" not in config:
+        check_recipe_was_found(config)
+        check_recipe_choice(config)
+        return
+    demand(RECIPE, config)
+
+
+def check_training(config: Any) -> None:
+    """The same, then this installation and this machine; then Ray is started, as verl would, and the cluster checked.
+
+    verl's trainer goes on in that Ray.
+
+    Raises:
+        UserError: one line on the first thing that is wrong; Ray is then down again.
+    """
+    hydra_files.hide_secrets(config)
+    check_config(config)
+    if "relay" not in config:
+        return
+    import ray
+
+    from relay_verl.preflight.ray_checks import Cluster
+    from relay_verl.preflight.registry import CLUSTER, INSTALLATION, MACHINE
+
+    demand(INSTALLATION)
+    demand(MACHINE, config)
+    was_there = ray.is_initialized()
+    # A sweep has several runs in one process: each leaves it as it was.
+    ending.install(dict(os.environ), ends_ray=not was_there)
+    hold(config)
+    try:
+        demand(CLUSTER, config, Cluster(config))
+        resolve(config)
+        config.ray_kwargs = hide("ray_kwargs", OmegaConf.to_container(config.ray_kwargs))  # Ray has what it needs
+    except UserError:
+        release()
+        if not was_there:
+            ray.shutdown()
+        raise
+
+
+def is_warmup(config: Any) -> bool:
+    """Whether a composed config is of a warm-up recipe."""
+    return config.data.custom_cls.get("name") == "WarmupDataset"
+
+
+def check_sft_config(config: Any) -> None:
+    """The same as `check_config` for verl's SFT trainer and the warm-up recipes.
+
+    Raises:
+        UserError: one line on the first thing that is wrong.
+    """
+    hydra_files.hide_secrets(config)
+    check_recipe_choice(config)
+    if "actor_rollout_ref" in config:
+        return  # the GRPO trainer's config has `check_config`
+    check_recipe_was_found(config)
+    if is_warmup(config):
+        from relay_verl.preflight.registry import WARMUP
+
+        demand(WARMUP, config)
+        hold(config)

@@ -88,7 +88,8 @@ class TeacherSettings:
     timeout_s: Positive = 300.0
     """Seconds of silence after which a call fails, retries included. The deadline follows the load: an engine that
     answers other calls, or whose token counter moves, is not silent, and a call that waits in its queue is not late. A
-    call that later calls overtake fails in a time that follows their pace. `relay_verl.engines.deadlines` has the rule."""
+    call that later calls overtake fails in a time that follows their pace. `relay_verl.engines.deadlines` has the
+    rule."""
     node_resource: str | None = None
     """Ray custom resource of the nodes that replicas run on, and that the trainer leaves free; None: any node."""
     start_timeout_s: Positive = 1800.0
@@ -201,8 +202,8 @@ class RelaySettings:
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     """Who answers calls, and who `relay-verl filter` asks."""
     teachers: tuple[TeacherSettings, ...] = ()
-    """Several who answer calls, instead of `teacher`: one of them a response; see `relay_verl.models.routing`. What an entry
-    does not say is the default, not `teacher`'s."""
+    """Several who answer calls, instead of `teacher`: one of them a response; see `relay_verl.models.routing`. What an
+    entry does not say is the default, not `teacher`'s."""
     policy: Annotated[str, AfterValidator(_check_policy)] = "learned"
     """How commands are treated; see `relay_verl.policies`."""
     max_calls: Annotated[int, Field(ge=0, strict=True)] | None = None

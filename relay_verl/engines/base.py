@@ -39,8 +39,9 @@ class Generation:
 class TokenEngine(Protocol):
     """A model that continues token ids.
 
-    Two attributes are optional: `pulse` (`relay_verl.engines.deadlines.Pulse`), by which deadlines of all who ask follow the
-    engine's load, and `async load()` (`relay_verl.engines.load.EngineLoad` or None), which tells how far it is.
+    Two attributes are optional: `pulse` (`relay_verl.engines.deadlines.Pulse`), by which deadlines of all who ask
+    follow the engine's load, and `async load()` (`relay_verl.engines.load.EngineLoad` or None), which tells how far it
+    is.
     """
 
     async def generate(

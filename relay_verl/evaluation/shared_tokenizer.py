@@ -1,6 +1,7 @@
 """The one tokenizer of all models that an evaluation compares, and the vocabulary that bounds what they write.
 
-Invariant: a row is one prompt for all of them, the one that training would write (`relay_verl.models.tokenizers.tokenizer_at`).
+Invariant: a row is one prompt for all of them, the one that training would write
+(`relay_verl.models.tokenizers.tokenizer_at`).
 """
 
 from __future__ import annotations

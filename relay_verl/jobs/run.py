@@ -63,7 +63,8 @@ class Job:
     max_failures: int = 32
     """Failures in a row after which the job stops: the engine looks dead."""
     max_failed_share: float = RelaySettings.max_failed_call_share
-    """Largest share of the queries, and of what `find_failure` finds, that may fail; see `relay_verl.engines.failure_share`."""
+    """Largest share of the queries, and of what `find_failure` finds, that may fail; see
+    `relay_verl.engines.failure_share`."""
     find_failure: Callable[[Any], str | None] = lambda result: None
     """Why a part of a result is missing that is not worth the whole, such as the judge's verdict of a response; None
     if it is not missing. The result is kept."""

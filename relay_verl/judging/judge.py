@@ -3,8 +3,8 @@
 The paper's judge is GPT-4o-mini at temperature 0.1, which is given the answer and the ground truth; the prompt is ours
 (`relay_verl.judging.prompt`).
 
-Invariant: `Judge.judge` returns a JudgeText within its deadline, which follows the load (`relay_verl.engines.deadlines`),
-whatever the endpoint does, and the key is in none of our objects, texts and files.
+Invariant: `Judge.judge` returns a JudgeText within its deadline, which follows the load
+(`relay_verl.engines.deadlines`), whatever the endpoint does, and the key is in none of our objects, texts and files.
 
 Right and wrong answers are judged alike: nothing here knows the rule's verdict (the authors' release asks about wrong
 ones only). An answer that says nothing, or a response without a box, is wrong without being asked about: a departure,

@@ -4,8 +4,8 @@ endpoint, with the parameters that will be sent.
 Training, `filter`, `warmup-data`, `eval` and `bench` say what they will do as a `Trial`, and `TRIAL` is the list of
 checks for all of them.
 
-Invariants: a completion is asked through the engine that will serve, `relay_verl.models.launch.open_endpoint`, and is over
-within `COMPLETION_DEADLINE_S`; nothing is tried that costs more than a few tokens.
+Invariants: a completion is asked through the engine that will serve, `relay_verl.models.launch.open_endpoint`, and is
+over within `COMPLETION_DEADLINE_S`; nothing is tried that costs more than a few tokens.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ without waiting for each other's teacher, grades each as it ends, and rewards th
 sample that failed leaves no row, and its siblings are rewarded among themselves; a sample that is the only one left of
 its group leaves none either. A group that does not end in `relay.rollout_timeout_s` is a failed group.
 
-What the groups did travels to the trainer in the tag of the prompt's key (`relay_verl.trainer.replay_buffer` reads it), with a number
-that is the same whenever this prompt comes up in this step: it orders the batch and, where verl's `full_determinism`
-is on, seeds each sample.
+What the groups did travels to the trainer in the tag of the prompt's key (`relay_verl.trainer.replay_buffer` reads it),
+with a number that is the same whenever this prompt comes up in this step: it orders the batch and, where verl's
+`full_determinism` is on, seeds each sample.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A training whose teacher answers nothing is seen: a warning a step, and an end with a checkpoint.
 
-The trainer's replay buffer counts the calls of each step (`relay_verl.trainer.replay_buffer`); this module decides, and lets a run end
-where verl can save it: behind the step in which the share of failed calls rose above `relay.max_failed_call_share`, and
-before the first step if the validation before training shows it.
+The trainer's replay buffer counts the calls of each step (`relay_verl.trainer.replay_buffer`); this module decides, and
+lets a run end where verl can save it: behind the step in which the share of failed calls rose above
+`relay.max_failed_call_share`, and before the first step if the validation before training shows it.
 
 Invariant: a step with fewer than `MIN_COUNT` calls decides together with the steps before it, and none counts twice.
 """

@@ -6,7 +6,7 @@ forward only and lies in host memory. Under LoRA gradients and moments are those
 its adapter is the reference. The student's vLLM shares the GPUs: it takes its share while it writes responses,
 beside weights and moments, and sleeps while weights are trained. The teacher has GPUs of its own.
 
-The trainer's terms are tested against what verl's trainer took of an H200 (tests/unit/test_catalog.py): with three
+The terms of the trainer are tested against the peak of an H200 (tests/unit/recipes/test_recipes.py): with three
 models of Qwen's shapes and micro-batches of 4,096 to 16,384 tokens their sum was within 6% of the peak allocation.
 """
 

@@ -22,7 +22,7 @@ from relay_verl.evaluation.runner import Condition, Exam, _make_job
 from relay_verl.recipes.compose import compose
 from relay_verl.traces.results import MANIFEST, RESPONSES, SUMMARY, read_result
 from tests.conftest import FakeVllm
-from tests.unit.tokenizers_for_tests import BPE_WORDS, make_bpe
+from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 NUM_QUESTIONS = 6
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"

@@ -12,8 +12,8 @@ from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.errors import UserError
 from relay_verl.models.address import check_folder_name, check_model_path
 from relay_verl.models.launch import start_teacher
-from tests.unit.test_overrides import NAMES
-from tests.unit.tokenizers_for_tests import BPE_WORDS, make_bpe
+from tests.helpers.tokenizers import BPE_WORDS, make_bpe
+from tests.unit.recipes.test_grammar import NAMES
 
 ROWS = [to_row(data_source="test", question=f"{i}?", ground_truth="7", id=f"q{i}", index=i) for i in range(3)]
 

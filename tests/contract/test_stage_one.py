@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from relay_verl.cli.main import app
 from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.errors import UserError
-from tests.unit.tokenizers_for_tests import BPE_WORDS, make_bpe
+from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 COUNTS = [(10, 10), (10, 5), (10, 4), (10, 0), (7, 0), (5, 5), (5, 0)]
 """(num_done, num_correct) of seven queries; the last one is open at 0.5."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .training_for_tests import command, read_metrics, start
+from tests.helpers.training import command, read_metrics, start
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

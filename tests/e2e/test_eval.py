@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.helpers.test_generators import finished, kill_when
 
 from relay_verl.traces.records import ResponseRecord
 from relay_verl.traces.results import read_result
-
-from .test_generators import finished, kill_when
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

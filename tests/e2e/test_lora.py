@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from .training_for_tests import command, read_metrics, read_rollouts, start
+from tests.helpers.training import command, read_metrics, read_rollouts, start
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 

@@ -11,9 +11,9 @@ from matplotlib.image import imread
 
 from relay_verl.pages.page import write_page
 from relay_verl.traces.records import ResponseRecord
+from tests.helpers.browser import Tab, open_page, open_tab
 
 from ..unit.records_for_tests import alone, call, record, student, teacher
-from .browser_for_tests import Tab, open_page, open_tab
 
 pytestmark = pytest.mark.e2e
 

@@ -13,8 +13,8 @@ from ray import cloudpickle
 from relay_verl.engines import PermanentError
 from relay_verl.errors import JobError
 from relay_verl.jobs.pool import Pool, default_num_workers
+from tests.helpers.generators import SeededEngine, filter_job, run, write_questions
 from tests.unit import generators_for_tests, tokenizers_for_tests
-from tests.unit.generators_for_tests import SeededEngine, filter_job, run, write_questions
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
 

@@ -7,9 +7,9 @@ import pytest
 from matplotlib.image import imread
 
 from relay_verl.report import write_report
+from tests.helpers.browser import open_tab
 
 from ..unit.test_report import make_tiny_world
-from .browser_for_tests import open_tab
 
 pytestmark = pytest.mark.e2e
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 import yaml
 
-from .local_cluster_for_tests import ROOT, LocalCluster, local_cluster
-from .training_for_tests import NUM_ROWS, command, loggers, read_metrics, read_rollouts, start
+from tests.helpers.local_cluster import ROOT, LocalCluster, local_cluster
+from tests.helpers.training import NUM_ROWS, command, loggers, read_metrics, read_rollouts, start
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -19,9 +19,8 @@ from typing import Any
 import pytest
 
 from relay_verl.recipes.grammar import override
-
-from .local_cluster_for_tests import ROOT
-from .training_for_tests import command, loggers, read_metrics
+from tests.helpers.local_cluster import ROOT
+from tests.helpers.training import command, loggers, read_metrics
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

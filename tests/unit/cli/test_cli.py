@@ -31,7 +31,7 @@ from relay_verl.recipes.paper import find_row
 from relay_verl.recipes.recipe import find_recipe, recipe_folders, recipe_names
 from relay_verl.weights import find_model
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OWN = "# @package _global_\n# Mine.\ndefaults:\n  - relay_tiny\nrelay:\n  max_calls: 5\n"
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.tokenization import TokenBytes
+from tests.helpers.tokenizers import bpe
 
-from .tokenizers_for_tests import bpe
-
-FOLDER = Path(__file__).parent / "data" / "tokenizers"
+FOLDER = Path(__file__).parents[1] / "data" / "tokenizers"
 EOS = {"qwen3": "<|im_end|>", "smollm2": "<|im_end|>", "cl100k": "<|endoftext|>", "mistral": "</s>"}
 
 BYTE_LEVEL = ("qwen3", "smollm2", "cl100k")

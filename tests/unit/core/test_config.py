@@ -23,7 +23,7 @@ from relay_verl.config import (
 )
 from relay_verl.errors import UserError
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[3] / "recipes"
 TEACHER = {"path": "big"}
 
 
@@ -376,7 +376,7 @@ def test_every_field_has_a_docstring(settings_type: type) -> None:
 
 
 def test_the_pure_modules_import_no_model_library() -> None:
-    pure = "protocol tokenization types decoder policies rewards config metrics preflight engines engines.verl_server"
+    pure = "protocol tokenization types decoder policies rewards config trainer.metrics preflight.training engines engines.verl_server"
     program = (
         "import importlib, sys\n"
         f"for name in {pure.split()!r}: importlib.import_module('relay_verl.' + name)\n"

@@ -31,7 +31,7 @@ def test_no_pair_of_unrelated_problems_is_flagged() -> None:
 
 
 def test_the_agreement_program_prints_its_table(tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     program = [sys.executable, str(root / "tests" / "overlap_agreement.py")]
     table = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert table.returncode == 0, table.stderr

@@ -364,11 +364,12 @@ def test_a_short_run_is_drawn_as_it_was(
 def test_drawing_leaves_pyplot_alone(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.jsonl", 2)
     code = (
-        "import sys, pathlib; from relay_verl.evaluation import curves, page, records, table\n"
+        "import sys, pathlib; import relay_verl.pages.page, relay_verl.traces.records\n"
+        "from relay_verl.report import curves, summary_table\n"
         f"curves.plot_curves(pathlib.Path({str(log)!r}), pathlib.Path({str(tmp_path / 'c.png')!r}))\n"
         "sys.exit(not {'matplotlib.pyplot', 'torch', 'verl', 'ray', 'sympy'}.isdisjoint(sys.modules))"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, timeout=120).returncode == 0
 
 

@@ -151,6 +151,6 @@ def test_the_client_of_a_cluster_says_what_it_does_not_send(
 def test_a_command_prints_letters_that_the_locale_lacks() -> None:
     """`doctor` marks its lines with signs beyond ASCII, and a path may have such letters."""
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
-    code = "from relay_verl import cli; cli.app = lambda: print('\\u2713 \\xfc'); cli.main()"
+    code = "from relay_verl.cli import main as cli; cli.app = lambda: print('\\u2713 \\xfc'); cli.main()"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "\\u2713 \\xfc\n"), done.stderr

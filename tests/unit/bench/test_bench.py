@@ -4,7 +4,7 @@ from relay_verl.bench.relay_speed import single_turn_loop
 from relay_verl.engines.resilience import GuardedEngine
 from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.recipes.compose import compose
-from tests.unit.tokenizers_for_tests import BPE_WORDS, make_bpe
+from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 
 def test_the_single_turn_loop_asks_through_verls_own_client() -> None:

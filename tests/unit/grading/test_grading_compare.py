@@ -19,7 +19,7 @@ from relay_verl.grading.latex import words
 from .grading_compare_cases import BOXES, COMPARISONS
 
 ROWS = [(kind, *row) for kind, rows in COMPARISONS.items() for row in rows]
-TABLES = [json.loads(line) for line in (Path(__file__).parent / "data/grading/hf_test_tables.jsonl").open()]
+TABLES = [json.loads(line) for line in (Path(__file__).parents[2] / "data/grading/hf_test_tables.jsonl").open()]
 REFUSED = {
     "lighteval_tests-95": "x = 5+5+1 = 7 = 11 contradicts itself",
     "lighteval_tests-97": "x = 5+5+1 = 1/3 contradicts itself",
@@ -215,7 +215,7 @@ def test_the_mutations_program_prints_its_table(tmp_path: Path) -> None:
     """One truth that is read and one that is not; each number of the first is changed by one."""
     truths = tmp_path / "truths.jsonl"
     truths.write_text('{"truth": "\\\\frac{3}{7}"}\n{"truth": "1,2,\\\\ldots,9"}\n')
-    program = [sys.executable, str(Path(__file__).parents[1] / "grading_mutations.py"), f"small={truths}:truth"]
+    program = [sys.executable, str(Path(__file__).parents[2] / "grading_mutations.py"), f"small={truths}:truth"]
     table = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert table.returncode == 0, table.stderr
     assert "| small | 2 | 1 | 0 | 0 | 5 | 0 |" in table.stdout

@@ -133,7 +133,7 @@ def test_a_word_that_is_no_override(word: str) -> None:
 
 @pytest.mark.parametrize("command", ["filter", "warmup-data"])
 def test_every_command_says_it(command: str, tmp_path: Path) -> None:
-    from tests.unit.generators_for_tests import write_questions
+    from tests.helpers.generators import write_questions
 
     write_questions(tmp_path / "q.parquet", 2)
     words = [command, "--recipe", "relay_tiny", "--data", str(tmp_path / "q.parquet"), "--out", str(tmp_path / "o")]

@@ -64,7 +64,7 @@ def found_in(folder: Path, *texts: str) -> list[str]:
 APP = """
 import hydra
 from omegaconf import OmegaConf
-from relay_verl import hydra_files
+from relay_verl.trainer import hydra_files
 from relay_verl.checkpoints.record import name_the_launch, record_of, write_run
 from relay_verl.secrets import hide
 

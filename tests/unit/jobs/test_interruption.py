@@ -19,7 +19,7 @@ from relay_verl.trainer.step_line import install, line_of_step
 JOB = """
 import asyncio, signal, sys
 from pathlib import Path
-from relay_verl import interruption
+from relay_verl.jobs import interruption
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines
 

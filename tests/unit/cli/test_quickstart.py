@@ -12,7 +12,7 @@ from relay_verl.cli.main import app
 from relay_verl.cli.quickstart import tiny_folder
 from relay_verl.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_a_checkout_has_it() -> None:

@@ -138,7 +138,7 @@ class Particular(ChatTokenizer):
 def test_a_row_that_the_template_does_not_take_is_left_out(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.unit.generators_for_tests.ChatTokenizer", Particular)
+    monkeypatch.setattr("tests.helpers.generators.ChatTokenizer", Particular)
     rows = [to_row(data_source="d", question=f"What is {i}?", ground_truth="7", id=f"q{i}", index=i) for i in range(4)]
     rows[2]["prompt"].insert(0, {"role": "system", "content": "Be short."})
     write_parquet(tmp_path / "rows.parquet", rows)

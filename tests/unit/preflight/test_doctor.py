@@ -21,7 +21,7 @@ from relay_verl.preflight.probe import fault_of
 from relay_verl.preflight.registry import CLUSTER, INSTALLATION, MACHINE, RECIPE, WARMUP, WARMUP_MACHINE
 from relay_verl.versions import INSTALL, TESTED, is_tested
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def one_line(check: Any, *arguments: Any) -> str:

@@ -28,7 +28,7 @@ from relay_verl.data.sources import HubId, parse_source
 from relay_verl.data.truths import truth_of
 from relay_verl.errors import UserError
 
-EXCERPTS = Path(__file__).parent / "data" / "benchmarks"
+EXCERPTS = Path(__file__).parents[2] / "data" / "benchmarks"
 WHOLE = os.environ.get("RELAY_BENCHMARK_FILES")
 
 Row = dict[str, Any]

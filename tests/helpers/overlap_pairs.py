@@ -7,7 +7,7 @@ from pathlib import Path
 from relay_verl.data.overlap import find_overlaps
 from relay_verl.data.schema import to_row
 
-PAIRS_FILE = Path(__file__).parent / "data" / "overlap" / "pairs.jsonl"
+PAIRS_FILE = Path(__file__).parents[1] / "data" / "overlap" / "pairs.jsonl"
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from relay_verl.data.warmup_generator import WarmupSampler
 from relay_verl.engines.base import Generation
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines, Parquet
-
-from .tokenizers_for_tests import ByteTokenizer
+from tests.helpers.tokenizers import ByteTokenizer
 
 
 class ChatTokenizer(ByteTokenizer):

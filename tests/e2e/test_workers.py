@@ -5,7 +5,6 @@ The cluster is started without the variables; the driver has them and joins by `
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from relay_verl.recipes.grammar import override
 from tests.helpers.local_cluster import ROOT
 from tests.helpers.training import command, loggers, read_metrics
 
@@ -85,7 +83,8 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def cluster(pair: Path) -> Iterator[Cluster]:
+    """Started once the pair is there: what builds it has a Ray of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -161,20 +160,3 @@ def test_a_training_that_joins_asks_its_teacher_with_the_drivers_key(
     assert metrics["relay/teacher_failures"] == 0
     assert f"'{pair}/student_warm'" in said, "verl prints the config with the driver's values"
     assert secrets_in(said, tmp_path) == set()
-
-
-def test_a_sweep_in_a_folder_of_any_name_without_a_visible_gpu(pair: Path, tmp_path: Path) -> None:
-    """Each run of it ends Ray, so that the next finds its GPUs; Hydra, verl, datasets and vLLM take the paths."""
-    folder = tmp_path / 'relay (copy), a=b #1 it\'s "x" & ~ü 用户'
-    world = folder / "pair"
-    shutil.copytree(pair, world)
-    run = folder / "run"
-    place = override("trainer.default_local_dir", run / "checkpoints")[:-1] + '/${trainer.experiment_name}"'
-    where = [override("hydra.sweep.dir", run / "sweep"), place, "trainer.total_training_steps=1", "trainer.save_freq=1"]
-    words = command(run, *where, recipe="relay_tiny,relay_tiny_simple")
-    environment = os.environ | loggers(run) | {"RELAY_TINY_DIR": str(world), "CUDA_VISIBLE_DEVICES": ""}
-    run.mkdir(parents=True)
-    done = subprocess.run([*words, "-m"], env=environment, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
-    finished = sorted(file.parent.parent.name for file in run.glob("checkpoints/*/global_step_1/relay_checkpoint.json"))
-    assert len(finished) == 2, finished

@@ -9,8 +9,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from relay_verl.config import TeacherSettings
 from relay_verl.cpu import threads
-from relay_verl.models.ray_session import ray_options
 from relay_verl.models import ray_session as cluster
+from relay_verl.models.ray_session import ray_options
 
 CPU = Path(__file__).parents[3] / "recipes" / "relay" / "cpu.yaml"
 CORES = 8

@@ -376,7 +376,8 @@ def test_every_field_has_a_docstring(settings_type: type) -> None:
 
 
 def test_the_pure_modules_import_no_model_library() -> None:
-    pure = "protocol tokenization types decoder policies rewards config trainer.metrics preflight.training engines engines.verl_server"
+    pure = "protocol tokenization types decoder policies rewards config engines engines.verl_server trainer.metrics"
+    pure += " preflight.training"
     program = (
         "import importlib, sys\n"
         f"for name in {pure.split()!r}: importlib.import_module('relay_verl.' + name)\n"

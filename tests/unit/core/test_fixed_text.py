@@ -24,8 +24,7 @@ from relay_verl.traces.records import ResponseRecord
 from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory, Segment
 from tests.helpers.generators import ChatTokenizer
 from tests.helpers.tokenizers import COMMAND, ByteTokenizer, bpe, bpe_ids, check_stripped
-
-from .test_invariants import Tape, World, worlds
+from tests.unit.core.test_invariants import Tape, World, worlds
 
 TOKENIZER = ByteTokenizer()
 EOS = TOKENIZER.eos_token_id

@@ -23,8 +23,7 @@ from relay_verl.report.write import make_document, write_report
 from relay_verl.traces.results import SUMMARY, find_results
 from relay_verl.traces.words import condition_words, natural_policies
 from tests.helpers.records import alone, record
-
-from .test_report import TINY, answer, make, make_tiny_world, read
+from tests.unit.report.test_report import TINY, answer, make, make_tiny_world, read
 
 # row, policy, right of ten questions, teacher tokens of each hundred
 REAL = [

@@ -59,7 +59,7 @@ NOT_RUN = {
     "make real": "hours; tests/e2e/test_real.py runs two of its training steps where the models are installed",
     "python examples/real/real.py": "likewise",
     "vllm serve": "needs a GPU; tests/e2e/test_eval.py serves an endpoint on CPU",
-    "relay-verl bench": "minutes of timing, which is not useful as a test; relay_verl/bench/README.md has what it printed",
+    "relay-verl bench": "minutes of timing, not useful as a test; relay_verl/bench/README.md has what it printed",
     "pip install -e '.[gpu]'": "there is no GPU; tests/contract/test_install.py resolves it",
     "uv pip install --torch-backend=cpu -e '.[cpu]'": "gigabytes; tests/contract/test_install.py resolves it",
     "pip install flash-attn --no-build-isolation": "its build needs CUDA's compiler",

@@ -19,7 +19,7 @@ PAGES = [
 
 
 def matches(pattern: str, pages: list[Path] = PAGES) -> list[tuple[str, str]]:
-    """Every match of the pattern with the page it is on, once each; fails if none matches, as the pattern is then wrong."""
+    """Every match with the page it is on, once each; fails if there is none, since the pattern is then wrong."""
     pairs = {(str(page.relative_to(ROOT)), match) for page in pages for match in re.findall(pattern, page.read_text())}
     assert pairs, pattern
     return sorted(pairs)

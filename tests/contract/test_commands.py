@@ -13,7 +13,19 @@ from relay_verl.cli.main import app
 from relay_verl.recipes.compose import compose_overrides
 from tests.helpers.pages import PAGES, ROOT
 
-STARTS = ("make ", "relay-verl ", "python ", "pip ", "uv ", "ray ", "torchrun ", "kubectl ", "RECIPE=", "cd ", "export ")
+STARTS = (
+    "make ",
+    "relay-verl ",
+    "python ",
+    "pip ",
+    "uv ",
+    "ray ",
+    "torchrun ",
+    "kubectl ",
+    "RECIPE=",
+    "cd ",
+    "export ",
+)
 
 RUN_BY = {
     "make help": "tests/contract/test_project_files.py",
@@ -30,7 +42,7 @@ RUN_BY = {
     "python examples/tiny/tables.py --help": "tests/contract/test_commands.py",
     "pip install --no-deps --target dist/plugin .": "tests/conftest.py",
     "ray job submit": "tests/e2e/test_training.py",
-    "relay-verl --help": "tests/contract/test_docs.py",
+    "relay-verl --help": "tests/unit/cli/test_cli.py",
     "relay-verl bench eval": "tests/e2e/test_eval.py",
     "relay-verl data": "tests/unit/trainer/test_datasets.py",
     "relay-verl doctor": "tests/contract/test_doctor.py",

@@ -1,5 +1,6 @@
 """What the pages name exists: make targets, recipes, commands, links and their headings, keys, metrics."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -63,6 +64,12 @@ def test_the_readme_names_every_room() -> None:
     layout = README.read_text().partition("## Layout")[2].partition("## Licence")[0]
     rooms = {path.parent.name for path in (ROOT / "relay_verl").glob("[a-z]*/__init__.py")}
     assert rooms - set(re.findall(r"[`\[]([a-z]+)[`\]]", layout)) == set()
+
+
+def test_every_room_says_what_it_may_import() -> None:
+    rooms = (ROOT / "relay_verl").glob("[a-z]*/__init__.py")
+    docstrings = {path.parent.name: ast.get_docstring(ast.parse(path.read_text())) or "" for path in rooms}
+    assert [name for name, text in docstrings.items() if "May import" not in " ".join(text.split())] == []
 
 
 def test_the_readme_is_short() -> None:

@@ -82,7 +82,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, target = folder / "source", folder / "plugin"
     for name in ("relay_verl", "recipes", "examples/tiny"):
         shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns("__pycache__", ".*_cache"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md"):
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(root / name, source)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--target", str(target), str(source)], check=True, timeout=300)

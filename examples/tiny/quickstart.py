@@ -65,7 +65,7 @@ def run(out: Path, seed: int = 1, steps: int = 80) -> None:
     print(f"\nDone in {(time.monotonic() - started) / 60:.1f} min. What to look at, in {out}:")
     for name, what in LEFT.items():
         print(f"  {name:<19} {what}")
-    print("Next: `relay-verl recipes` lists what can be trained on GPUs, and the README's section On GPUs says how.")
+    print("Next: `relay-verl recipes` lists what can be trained on GPUs, and the README's section Train says how.")
 
 
 def run_stages(out: Path, seed: int, steps: int) -> None:

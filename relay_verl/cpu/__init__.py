@@ -1,6 +1,7 @@
 """verl's trainer and vLLM on CPU: the platform, and every shim for another project's version.
 
-Chosen by `VERL_PLATFORM=cpu`, never by detection: the CPU-only head node of a GPU cluster stays what it is.
+Chosen by `VERL_PLATFORM=cpu`, never by detection: the CPU-only head node of a GPU cluster stays what it is. Each change
+to verl or vLLM names the condition for its removal. May import the algorithm.
 """
 
 import os

@@ -1,4 +1,7 @@
-"""Is this answer right? `grade` judges a response by rule; see `relay_verl.grading.grader`."""
+"""Is this answer right? `grade` judges a response by rule; see `relay_verl.grading.grader`.
+
+The README of the room has the rules and a table of its files. May import `protocol` and what is below it.
+"""
 
 from relay_verl.grading.answers import boxed_answer, last_boxed
 from relay_verl.grading.grader import (

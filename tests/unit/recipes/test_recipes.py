@@ -238,7 +238,7 @@ def test_an_endpoint_takes_no_gpu_and_an_unknown_student_is_said(tmp_path: Path)
 
 def test_a_recipe_as_its_file_says_it() -> None:
     recipe = find_recipe("relay_1.7b_no_exploration")
-    assert recipe.description == "Table 3, w/o Explor. Reward: a query that nobody solves is worth nothing."
+    assert recipe.description == "Table 3, w/o Explor. Reward: a query that no sample solves earns nothing."
     assert (recipe.parent, dict(recipe.keys)) == ("relay_1.7b", {"relay.reward.exploration": False})
     assert recipe.row is not None
     assert (recipe.row.name, recipe.table) == ("1.7b/no_exploration", "Table 3")

@@ -27,14 +27,15 @@ tables: $(VENV)/ready  ## the paper's tables on the tiny world: every row, three
 unit: $(VENV)/ready  ## the tests that take seconds
 	$(PY) -m pytest -q tests/unit
 
-test: $(VENV)/ready  ## all tests: unit, contract, and end to end on the real trainer
-	$(PY) -m pytest -q -n 2 --dist loadfile tests/unit tests/contract
-	$(PY) -m pytest -q tests/e2e
+test: $(VENV)/ready  ## all tests: unit, contract, and end to end on the real trainer; the last run whatever the first did
+	$(PY) -m pytest -q -n 2 --dist loadfile tests/unit tests/contract; unit=$$?; \
+	$(PY) -m pytest -q tests/e2e && exit $$unit
 
-lint: $(VENV)/ready  ## ruff, mypy, codespell
+lint: $(VENV)/ready  ## ruff, mypy, codespell, and that rooms import one way
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 	$(VENV)/bin/codespell
 
 format: $(VENV)/ready  ## let ruff mend what it can
@@ -46,4 +47,4 @@ docs-check: $(VENV)/ready  ## every command and file the README names exists; do
 	$(PY) -m pytest -q --doctest-modules $(shell grep -rl '>>>' relay_verl --include='*.py')
 
 clean:  ## what the targets left behind
-	rm -rf outputs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf outputs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -21,7 +21,11 @@ STRINGS = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE"
 
 PHRASES = {
     # name: pattern, number of uses that are left, what to write instead
-    "is no": (r"(?<!\bthere )\b(?:is|are|was|were) no\b(?! (?:longer|more)\b)", 72, "is not a ..., or what is expected"),
+    "is no": (
+        r"(?<!\bthere )\b(?:is|are|was|were) no\b(?! (?:longer|more)\b)",
+        72,
+        "is not a ..., or what is expected",
+    ),
     "mend": (r"\bmend(?:s|ed|ing)?\b", 6, "fix"),
     "nobody": (r"\bnobody\b", 52, "no one, or say who"),
     "beside": (r"\bbeside\b", 49, "next to, along with"),

@@ -1,4 +1,4 @@
-"""A small pair for the end-to-end tests: built once, barely trained."""
+"""Built once for all end-to-end tests: a small pair, barely trained, and a training of it on a cluster."""
 
 import os
 import subprocess
@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.cluster_training import Job, train_on_two_nodes
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,3 +22,9 @@ def pair() -> Path:
     subprocess.run(command, check=True, timeout=1600)
     os.environ |= {"RELAY_TINY_DIR": str(folder), "VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
     return folder
+
+
+@pytest.fixture(scope="session")
+def job(pair: Path, installation: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """What a training left that was submitted to a cluster and lost its teacher."""
+    return train_on_two_nodes(pair, installation, tmp_path_factory)

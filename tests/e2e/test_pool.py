@@ -16,7 +16,7 @@ from relay_verl.jobs.pool import Pool, default_num_workers
 from tests.helpers import generators, tokenizers
 from tests.helpers.generators import SeededEngine, filter_job, run, write_questions
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from tests.helpers.fake_vllm import FakeVllm
+from tests.helpers.warm_python import WarmPython
 
 settings.register_profile("relay", max_examples=60, deadline=None, derandomize=True, database=None)
 settings.load_profile("relay")
@@ -23,6 +24,14 @@ def fake_vllm() -> Iterator[FakeVllm]:
 
 
 @pytest.fixture(scope="session")
+def warm_python() -> Iterator[WarmPython]:
+    """Processes of Python that need not import torch, transformers and Ray once more."""
+    python = WarmPython()
+    yield python
+    python.stop()
+
+
+@pytest.fixture(scope="session")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what `pip install --no-deps --target` leaves, from a copy: pip leaves things where it builds."""
     root, folder = Path(__file__).parents[1], tmp_path_factory.mktemp("installation")
@@ -32,5 +41,5 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("setup.cfg", "pyproject.toml", "README.md"):
         shutil.copy(root / name, source)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--target", str(target), str(source)], check=True, timeout=300)
+    subprocess.run([*pip, "--target", str(target), str(source)], check=True, timeout=600)
     return target

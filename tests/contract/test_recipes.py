@@ -20,6 +20,7 @@ from relay_verl.preflight.config_checks import check_micro_batch_sizes
 from relay_verl.preflight.training import check_config
 from relay_verl.recipes.composed import compose_all, differences
 from relay_verl.recipes.recipe import find_recipe, recipe_names
+from tests.helpers.warm_python import WarmPython
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "recipes" / "recipe").glob("*.yaml"))
@@ -372,23 +373,19 @@ def test_a_regular_install_finds_every_recipe_too(installation: Path, tmp_path: 
         (["+recipe=[relay_1.7b,grpo_tiny]"], "relay_verl: +recipe: relay_tiny and relay_1.7b and grpo_tiny at once; "),
     ],
 )
-def test_bad_input_ends_the_real_command_with_one_line(overrides: list[str], line: str, tmp_path: Path) -> None:
+def test_bad_input_ends_the_real_command_with_one_line(
+    overrides: list[str], line: str, tmp_path: Path, warm_python: WarmPython
+) -> None:
     """The real entry point: it exits before Ray starts, and leaves nothing but Hydra's own log folder."""
-    said = refusal("main_ppo", ["+recipe=relay_tiny", *overrides], tmp_path)
+    said = refusal(warm_python, "main_ppo", ["+recipe=relay_tiny", *overrides], tmp_path)
     assert said.strip().splitlines()[-1].startswith(line), said[-2000:]
     assert "Started a local Ray" not in said
 
 
-def refusal(trainer: str, words: list[str], folder: Path) -> str:
+def refusal(python: WarmPython, trainer: str, words: list[str], folder: Path) -> str:
     """What a trainer's command says on standard error as it ends with code 1 and without a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"verl.trainer.{trainer}", *words, "hydra.output_subdir=null"],
-        env=os.environ | {"VERL_PLATFORM": "cpu", "RELAY_TINY_DIR": str(folder / "nothing")},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    variables = {"VERL_PLATFORM": "cpu", "RELAY_TINY_DIR": str(folder / "nothing")}
+    done = python.run("-m", f"verl.trainer.{trainer}", *words, "hydra.output_subdir=null", env=variables, cwd=folder)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     return done.stderr
@@ -429,12 +426,12 @@ OTHER_COMMANDS = [
 
 @pytest.mark.parametrize(("trainer", "words", "line"), OTHER_COMMANDS, ids=[line[12:40] for *_, line in OTHER_COMMANDS])
 def test_a_recipe_beside_what_it_is_not_ends_the_real_command_with_one_line(
-    trainer: str, words: list[str], line: str, tmp_path: Path
+    trainer: str, words: list[str], line: str, tmp_path: Path, warm_python: WarmPython
 ) -> None:
     (tmp_path / "recipe").mkdir()
     mine = "# @package _global_\n# Mine.\ndefaults:\n  - relay_tiny_simple\nrelay:\n  max_calls: 2\n"
     (tmp_path / "recipe" / "mine.yaml").write_text(mine)
-    said = refusal(trainer, words, tmp_path)
+    said = refusal(warm_python, trainer, words, tmp_path)
     assert said.strip().splitlines()[-1].startswith(line), said[-2000:]
 
 

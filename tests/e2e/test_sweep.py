@@ -39,7 +39,7 @@ def sweep(pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     world = folder / "pair"
     shutil.copytree(pair, world)
     run = folder / "run"
-    place = override("trainer.default_local_dir", run / "checkpoints")[:-1] + '/${trainer.experiment_name}"'
+    place = override("trainer.default_local_dir", run / "checkpoints")[:-1] + '/${relay.reward.kind}"'
     words = command(run, override("hydra.sweep.dir", run / "sweep"), place, *PACKED, recipe=RECIPES)
     environment = os.environ | loggers(run) | {"RELAY_TINY_DIR": str(world), "CUDA_VISIBLE_DEVICES": ""}
     run.mkdir(parents=True)
@@ -51,7 +51,7 @@ def sweep(pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_recipe_trains_in_a_folder_of_any_name(sweep: Path) -> None:
     """Each run of it ends Ray, so that the next finds its GPUs; Hydra, verl, datasets and vLLM take the paths."""
     records = sweep.glob(f"checkpoints/*/global_step_{NUM_STEPS}/relay_checkpoint.json")
-    assert len({record.parent.parent.name for record in records}) == 2
+    assert {record.parent.parent.name for record in records} == {"simple", "difficulty_aware"}
 
 
 def test_packed_sequences_give_the_steps_that_padded_ones_give(sweep: Path, job: Job) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from omegaconf import OmegaConf
 
 from tests.helpers.fake_vllm import FakeVllm
 from tests.helpers.warm_python import WarmPython
+from tests.helpers.yaml_files import read_once
 
 settings.register_profile("relay", max_examples=60, deadline=None, derandomize=True, database=None)
 settings.load_profile("relay")
@@ -21,6 +23,14 @@ def fake_vllm() -> Iterator[FakeVllm]:
     fake = FakeVllm()
     yield fake
     fake.stop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _yaml_is_read_once() -> Iterator[None]:
+    """Compose configs in half the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", staticmethod(read_once(OmegaConf.load)))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ import pytest
 from omegaconf import OmegaConf
 
 from relay_verl.config import TeacherSettings, read_settings
-from relay_verl.errors import UserError
 from relay_verl.models.address import check_model_path
 from relay_verl.models.tokenizers import compare_tokenizers
 from relay_verl.preflight import model_checks as models
@@ -26,18 +25,8 @@ from relay_verl.preflight.data_checks import check_data_sources, check_dataset
 from relay_verl.preflight.model_checks import check_teacher
 from relay_verl.preflight.training import check_config
 from relay_verl.recipes.recipe import recipe_names
+from tests.helpers.errors import one_line
 from tests.helpers.tokenizers import BPE_WORDS, bpe, make_bpe
-
-
-def one_line(check: Any, *arguments: Any) -> str:
-    """The one line of the UserError that a check raises."""
-    with pytest.raises(UserError) as error:
-        check(*arguments)
-    line = str(error.value)
-    assert "\n" not in line
-    assert line
-    return line
-
 
 # ---- the recipe ----
 

@@ -23,6 +23,7 @@ from relay_verl.preflight.training import check_config
 from relay_verl.preflight.trial import check_completions, check_prompts
 from relay_verl.preflight.trials import training_trial
 from relay_verl.tokenization import chat_ids
+from tests.helpers.errors import one_line
 from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
@@ -30,14 +31,6 @@ NO_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + TEMPLATE
 )
 SYSTEM = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "7*8?"}]
-
-
-def one_line(check: Any, *arguments: Any) -> str:
-    with pytest.raises(UserError) as error:
-        check(*arguments)
-    line = str(error.value)
-    assert "\n" not in line
-    return line
 
 
 def save_model(folder: Path, template: str | None = TEMPLATE, words: list[bytes] = BPE_WORDS) -> str:

@@ -10,12 +10,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from relay_verl.config import read_settings
-from relay_verl.errors import UserError
 from relay_verl.grading import Grader
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.counts import check_num_rows, check_validation_rows, check_warmup_rows
 from relay_verl.preflight.data_checks import check_data_sources, check_dataset, check_warmup_data
 from relay_verl.preflight.rows import grade_against_itself, trial_rows
+from tests.helpers.errors import one_line
 
 SUFFIXES = (".parquet", ".jsonl", ".json")
 PROMPT = [{"role": "user", "content": "3+4"}]
@@ -51,14 +51,6 @@ def config(train: Any = None, val: Any = None, **changes: Any) -> Any:
     for key, value in changes.items():
         OmegaConf.update(node, key.replace("__", "."), value)
     return node
-
-
-def one_line(check: Any, *arguments: Any) -> str:
-    with pytest.raises(UserError) as error:
-        check(*arguments)
-    line = str(error.value)
-    assert "\n" not in line
-    return line
 
 
 # ---- rows ----

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from relay_verl.config import TeacherSettings
-from relay_verl.errors import UserError
 from relay_verl.preflight import trial as module
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape
 from relay_verl.preflight.trial import Reader, Request, Trial, Wording, check_completions, check_prompts
+from tests.helpers.errors import one_line
 from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
@@ -39,14 +39,6 @@ def tokenizer(template: str) -> Any:
 
 def reader(chat_template: str = TEMPLATE, **values: Any) -> Reader:
     return Reader("relay.teacher.text_bridge: big", tokenizer(chat_template), **values)
-
-
-def one_line(check: Any, *arguments: Any) -> str:
-    with pytest.raises(UserError) as error:
-        check(*arguments)
-    line = str(error.value)
-    assert "\n" not in line
-    return line
 
 
 # ---- prompts ----

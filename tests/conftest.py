@@ -6,13 +6,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hydra
 import pytest
 from hypothesis import settings
 from omegaconf import OmegaConf
 
+from tests.helpers.composing import compose_once, read_once
 from tests.helpers.fake_vllm import FakeVllm
 from tests.helpers.warm_python import WarmPython
-from tests.helpers.yaml_files import read_once
 
 settings.register_profile("relay", max_examples=60, deadline=None, derandomize=True, database=None)
 settings.load_profile("relay")
@@ -26,10 +27,11 @@ def fake_vllm() -> Iterator[FakeVllm]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _yaml_is_read_once() -> Iterator[None]:
-    """Compose configs in half the time."""
+def _configs_are_composed_once() -> Iterator[None]:
+    """In this process; each test has copies of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OmegaConf, "load", staticmethod(read_once(OmegaConf.load)))
+        patch.setattr(hydra, "compose", compose_once(hydra.compose))
         yield
 
 

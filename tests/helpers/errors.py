@@ -16,3 +16,8 @@ def one_line(function: Callable[..., Any], *arguments: Any) -> str:
     assert line
     assert "\n" not in line
     return line
+
+
+def names(text: str, key: object, *values: object) -> bool:
+    """Whether a message begins with the key it is about and names every value; the words between are free."""
+    return text.startswith(str(key)) and all(str(value) in text for value in values)

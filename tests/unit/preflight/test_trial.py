@@ -201,13 +201,13 @@ def test_an_endpoint_with_too_much_to_do_is_a_doubt(fake_vllm: Any, status: int)
 
 def test_an_endpoint_that_says_nothing_is_refused(fake_vllm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SILENCE_S", 0.2)
-    fake_vllm.routes["/v1/completions"] = lambda body: time.sleep(2.0)
+    fake_vllm.routes["/v1/completions"] = lambda body: time.sleep(1.0)
     assert fake_vllm.url in one_line(check_completions, endpoint(fake_vllm))
 
 
 def test_an_endpoint_that_is_busy_is_a_doubt(fake_vllm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "COMPLETION_DEADLINE_S", 0.3)
-    fake_vllm.routes["/v1/completions"] = lambda body: time.sleep(2.0)
+    fake_vllm.routes["/v1/completions"] = lambda body: time.sleep(1.0)
     assert isinstance(check_completions(endpoint(fake_vllm)), Doubt)
 
 

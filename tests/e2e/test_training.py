@@ -34,7 +34,7 @@ def resumed(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
         wait_for_steps(driver, folder, KILL_DRIVER_AFTER, "first.log")
     finally:
         driver.kill()
-        driver.wait(timeout=30)
+        driver.wait(timeout=120)
     driver = start(command(folder, *ON_THIS_MACHINE), folder, "second.log")
     try:
         assert driver.wait(timeout=1200) == 0, read_log(folder, "second.log")

@@ -38,6 +38,7 @@ from relay_verl.grading import (
     last_boxed,
 )
 from tests.helpers.grading_cases import CASES, HOSTILE_CASES, KNOWN_MISJUDGED, GradingCase
+from tests.helpers.killing import is_running
 
 ROOT = Path(grading.__file__).resolve().parent.parent.parent
 HANGS = r"\boxed{\sum_{k=1}^{24000}(\frac{k}{3})!}"
@@ -66,13 +67,6 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition does not come true"
         time.sleep(0.01)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 # ---- verdicts ----

@@ -3,7 +3,6 @@
 Its runs train on packed sequences, as the recipes for GPUs do: they give the steps that padded ones give.
 """
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from relay_verl.recipes.grammar import override
-from tests.helpers.cluster_training import Job
-from tests.helpers.training import command, loggers, read_metrics
+from tests.helpers.cluster_training import Job, read_log
+from tests.helpers.training import command, read_metrics, start
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
@@ -41,10 +40,14 @@ def sweep(pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = folder / "run"
     place = override("trainer.default_local_dir", run / "checkpoints")[:-1] + '/${relay.reward.kind}"'
     words = command(run, override("hydra.sweep.dir", run / "sweep"), place, *PACKED, recipe=RECIPES)
-    environment = os.environ | loggers(run) | {"RELAY_TINY_DIR": str(world), "CUDA_VISIBLE_DEVICES": ""}
-    run.mkdir(parents=True)
-    done = subprocess.run([*words, "-m"], env=environment, cwd=folder, capture_output=True, text=True, timeout=1200)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+    driver = start([*words, "-m"], run, "log", {"RELAY_TINY_DIR": str(world), "CUDA_VISIBLE_DEVICES": ""})
+    try:
+        code = driver.wait(timeout=1200)
+    except subprocess.TimeoutExpired:
+        code = None
+    finally:
+        driver.kill()
+    assert code == 0, read_log(run, "log")
     return run
 
 

@@ -13,18 +13,11 @@ from typer.testing import CliRunner
 
 import verl.trainer.constants_ppo  # noqa: F401 # isort: skip  (loads the plugin, and chooses verl's platform for good)
 from relay_verl.cli.main import app
-from relay_verl.errors import UserError
 from relay_verl.models.ray_session import start_ray
 from relay_verl.preflight import probe
 from relay_verl.preflight.ray_checks import Cluster, check_memory, check_models_there, check_placement, check_workers
 from relay_verl.recipes.compose import compose
-
-
-def one_line(check: Any, *arguments: Any) -> str:
-    with pytest.raises(UserError) as error:
-        check(*arguments)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+from tests.helpers.errors import one_line
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from relay_verl.errors import JobError, UserError
 from relay_verl.evaluation.runner import Condition, Exam, _make_job
 from relay_verl.recipes.compose import compose
 from relay_verl.traces.results import MANIFEST, RESPONSES, SUMMARY, read_result
-from tests.conftest import FakeVllm
+from tests.helpers.fake_vllm import FakeVllm
 from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 NUM_QUESTIONS = 6

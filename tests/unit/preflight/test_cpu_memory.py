@@ -60,7 +60,7 @@ def test_the_embedding_has_to_fit_into_the_pieces_that_weights_travel_in(
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     key = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
     model = f"actor_rollout_ref.model.path={tmp_path}"
-    with pytest.raises(UserError, match=rf"{key}=64: .* 519 MiB .* take 520 or more"):
+    with pytest.raises(UserError, match=rf"{key}=64: .*519 MiB.*520"):
         check_bucket(compose("relay_tiny", [model]))
     assert check_bucket(compose("relay_tiny", [model, f"{key}=520"])) == "519 of 520 MiB"
     assert check_bucket(compose("relay_tiny", [model, f"{key}=260", "actor_rollout_ref.rollout.dtype=bfloat16"]))

@@ -20,17 +20,9 @@ from relay_verl.preflight.placement import Node, check_room, replica_groups
 from relay_verl.preflight.probe import fault_of
 from relay_verl.preflight.registry import CLUSTER, INSTALLATION, MACHINE, RECIPE, WARMUP, WARMUP_MACHINE
 from relay_verl.versions import INSTALL, TESTED, is_tested
+from tests.helpers.errors import one_line
 
 ROOT = Path(__file__).parents[3]
-
-
-def one_line(check: Any, *arguments: Any) -> str:
-    with pytest.raises(UserError) as error:
-        check(*arguments)
-    line = str(error.value)
-    assert line
-    assert "\n" not in line
-    return line
 
 
 # ---- how checks hang together ----

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from relay_verl.config import TeacherSettings
-from relay_verl.errors import UserError
 from relay_verl.preflight import trial as module
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape
 from relay_verl.preflight.trial import Reader, Request, Trial, Wording, check_completions, check_prompts
+from tests.helpers.errors import one_line
 from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
@@ -39,14 +39,6 @@ def tokenizer(template: str) -> Any:
 
 def reader(chat_template: str = TEMPLATE, **values: Any) -> Reader:
     return Reader("relay.teacher.text_bridge: big", tokenizer(chat_template), **values)
-
-
-def one_line(check: Any, *arguments: Any) -> str:
-    with pytest.raises(UserError) as error:
-        check(*arguments)
-    line = str(error.value)
-    assert "\n" not in line
-    return line
 
 
 # ---- prompts ----
@@ -209,13 +201,13 @@ def test_an_endpoint_with_too_much_to_do_is_a_doubt(fake_vllm: Any, status: int)
 
 def test_an_endpoint_that_says_nothing_is_refused(fake_vllm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SILENCE_S", 0.2)
-    fake_vllm.routes["/v1/completions"] = lambda body: time.sleep(2.0)
+    fake_vllm.routes["/v1/completions"] = lambda body: time.sleep(1.0)
     assert fake_vllm.url in one_line(check_completions, endpoint(fake_vllm))
 
 
 def test_an_endpoint_that_is_busy_is_a_doubt(fake_vllm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "COMPLETION_DEADLINE_S", 0.3)
-    fake_vllm.routes["/v1/completions"] = lambda body: time.sleep(2.0)
+    fake_vllm.routes["/v1/completions"] = lambda body: time.sleep(1.0)
     assert isinstance(check_completions(endpoint(fake_vllm)), Doubt)
 
 

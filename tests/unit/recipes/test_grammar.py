@@ -4,7 +4,6 @@ import shlex
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from hydra import compose as hydra_compose
@@ -21,6 +20,7 @@ from relay_verl.pipeline.processes import trainer_folders
 from relay_verl.recipes.compose import compose, compose_overrides
 from relay_verl.recipes.grammar import check_single_values, override, parse, quote
 from relay_verl.recipes.recipe import find_recipe
+from tests.helpers.errors import one_line
 
 NAMES = [
     "relay (copy)",
@@ -56,15 +56,6 @@ UNREADABLE = [
     "relay.teacher.path=[/models/a",
     "relay.teacher.base_url=http://[::1]:8000/v1",
 ]
-
-
-def one_line(function: Any, *arguments: Any) -> str:
-    with pytest.raises(UserError) as error:
-        function(*arguments)
-    line = str(error.value)
-    assert line
-    assert "\n" not in line
-    return line
 
 
 @given(PATHS)

@@ -102,13 +102,13 @@ def find_checkpoint(path: Path) -> Path:
     if path.name == "actor":
         path = path.parent
     if step_of(path) is None:
-        choice, reason = choose_checkpoint(path)
+        choice, reason = choose_checkpoint(path, deep=True)
         if choice is None:
             raise UserError(f"{path} has no whole checkpoint")
         if reason:
             print(reason, file=sys.stderr)
         return choice
-    damage = find_damage(path)
+    damage = find_damage(path, deep=True)
     if damage:
         raise UserError(damage)
     return path

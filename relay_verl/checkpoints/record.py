@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,14 @@ class CheckpointRecord:
 
 
 def name_the_launch(config: Any) -> None:
-    """Keep the recipe's name and the overrides in `trainer.launched_as`: Hydra knows them in the driver alone, and the
-    record is written where the trainer runs."""
+    """Keep in `trainer.launched_as` what the driver knows of the run: the record is written where the trainer runs.
+
+    These are the recipe's name and the overrides, which Hydra has in the driver alone, and the hashes of the training
+    files, which are then read once.
+
+    Raises:
+        UserError: a training file cannot be read.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():
@@ -74,7 +80,11 @@ def name_the_launch(config: Any) -> None:
     # verl prints the config and gives it to its loggers
     secrets = secrets_in(config)
     overrides = [hide_override(word, secrets) for word in words_of_the_job()]
-    launched_as = {"recipe": hydra.runtime.choices.get("recipe"), "overrides": overrides}
+    launched_as = {
+        "recipe": hydra.runtime.choices.get("recipe"),
+        "overrides": overrides,
+        "train_files": _hashes(OmegaConf.select(config, "data.train_files")),
+    }
     with open_dict(config.trainer):
         config.trainer.launched_as = launched_as
 
@@ -88,17 +98,21 @@ def record_of(config: Any) -> RunRecord:
     plain: Any = OmegaConf.to_container(config, resolve=True)
     launched_as = plain["trainer"].pop("launched_as", None) or {}
     values = json.loads(json.dumps(dict(flatten(plain)), default=str))  # as they are read again
-    names = values.get("data.train_files")
-    files = [names] if isinstance(names, str) else list(names or [])
-    paths = [Path(name).expanduser() for name in files]
+    hashes = launched_as.get("train_files")
     return RunRecord(
         recipe=launched_as.get("recipe"),
         overrides=[hide_override(word) for word in launched_as.get("overrides") or []],
         config={key: hide(key, value) for key, value in values.items()},
         models={key: model_identity(value) for key, value in values.items() if _MODEL.fullmatch(key) and value},
-        train_files=[sha256_of(path) if path.is_file() else None for path in paths],
+        train_files=_hashes(values.get("data.train_files")) if hashes is None else hashes,
         versions=versions(),
     )
+
+
+def _hashes(names: str | Sequence[str] | None) -> list[str | None]:
+    """SHA-256 of each file of `data.train_files`; None for one that is not on this machine."""
+    paths = [Path(name).expanduser() for name in ([names] if isinstance(names, str) else names or ())]
+    return [sha256_of(path) if path.is_file() else None for path in paths]
 
 
 def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

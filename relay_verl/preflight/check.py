@@ -61,7 +61,7 @@ def demand(checks: Sequence[Check], *subject: Any) -> None:
     for check in checks:
         found = check.run(*subject)
         if isinstance(found, Doubt):
-            print(f"relay_verl: {found}", file=sys.stderr)
+            print(f"relay_verl: {hide_in_text(found)}", file=sys.stderr)
 
 
 class Examination:

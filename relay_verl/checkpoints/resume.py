@@ -1,7 +1,7 @@
 """Before a training starts: at which checkpoint it resumes, whether that is one of this run, and whether the next fits.
 
-verl resumes at the step in `latest_checkpointed_iteration.txt`, whatever is there. Here a checkpoint that was cut short is
-passed over, with a warning, for the newest whole one before it, and one of another recipe or another config is refused.
+verl resumes at the step in `latest_checkpointed_iteration.txt`, whatever is there. A checkpoint that was cut short is
+passed over here, with a warning, for the newest whole one before it, and one of another recipe or config is refused.
 The weights are not read: `relay-verl doctor --deep` reads them.
 """
 

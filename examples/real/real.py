@@ -22,7 +22,7 @@ from relay_verl.evaluation.runner import Condition, Exam, evaluate
 from relay_verl.files import replace_file
 from relay_verl.jobs.byproducts import by_product
 from relay_verl.pages.collect import write_cards, write_trace
-from relay_verl.pipeline import Run, relay_verl, run, train, warm_up
+from relay_verl.pipeline import Run, put_on_card, relay_verl, run, train, warm_up
 from relay_verl.preflight.commands import check_evaluation
 from relay_verl.recipes.compose import compose
 from relay_verl.report import write_report
@@ -105,6 +105,9 @@ class Example:
         folders, report = [condition.out for condition in conditions], self.out / "report"
         metrics = {training.folder.name: training.metrics for training in (self.relay, self.grpo)}
         write_report(folders, report, metrics=metrics)
+        for training in (self.relay, self.grpo):
+            student = str(training.student)
+            put_on_card(training, [condition.out for condition in conditions if condition.student == student])
         with by_product("the page of responses"):
             write_trace(folders, report / "samples.html")
         with by_product("the relay cards"):

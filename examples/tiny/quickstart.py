@@ -21,7 +21,7 @@ from relay_verl.evaluation.runner import Condition, evaluate
 from relay_verl.jobs import interruption
 from relay_verl.jobs.byproducts import by_product
 from relay_verl.pages.page import write_page
-from relay_verl.pipeline import train
+from relay_verl.pipeline import put_on_card, train
 from relay_verl.preflight.commands import check_evaluation
 from relay_verl.recipes.compose import compose
 from relay_verl.recipes.paper import paper
@@ -34,6 +34,7 @@ LEFT = {
     "samples.html": "open this first: every response of the evaluation, the teacher's tokens marked",
     "curves.png": "how it learned",
     "table.md": "the table above in full",
+    "train/student/": "the trained student, with a model card",
     "train/samples.html": "responses of the training",
     "pair/": "both models and their data",
 }
@@ -87,6 +88,7 @@ def run_stages(out: Path, seed: int, steps: int) -> None:
         Condition("teacher alone", results / "teacher_alone", None, teacher, policy="teacher_alone"),
     ]
     evaluate(compose("relay_tiny"), conditions, tiny_exam(pair), check_evaluation)
+    put_on_card(trained, [condition.out for condition in conditions if condition.student == str(trained.student)])
     records = [record for condition in conditions for record in read_result(condition.out).records]
     summaries = summarize(records)
     table = to_markdown(summaries, BENCHMARKS)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 
 from relay_verl.errors import UserError
@@ -16,8 +18,25 @@ GPU_RECIPE, TINY_RECIPE = "relay_1.7b", "relay_tiny"
 """The recipes that commands take where none is named."""
 _RECIPE = "+recipe="
 
+
+class UserPath(click.Path):
+    """A file or a folder as the user types it, `~` for the home folder included: in `--out=~/x` no shell reads it."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(os.path.expanduser(value), param, ctx)
+
+
+PATH = UserPath()
+"""The type of every option and argument that is a path: `typer.Option(click_type=PATH)`."""
+
 Data = Annotated[
-    Path, typer.Option(help="Questions as `relay-verl data` writes them: a parquet file or a folder of them.")
+    Path,
+    typer.Option(
+        click_type=PATH, help="Questions as `relay-verl data` writes them: a parquet file or a folder of them."
+    ),
 ]
 Recipe = Annotated[
     str | None,
@@ -32,7 +51,8 @@ TinyRecipe = Annotated[
     typer.Option(help="Recipe that says how the models run; +recipe=NAME does the same.", show_default=TINY_RECIPE),
 ]
 ConfigDir = Annotated[
-    Path | None, typer.Option(help="Folder of your own that has a folder recipe/, as for verl's trainer.")
+    Path | None,
+    typer.Option(click_type=PATH, help="Folder of your own that has a folder recipe/, as for verl's trainer."),
 ]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Ray processes that tokenize and grade; by default one a node.")
@@ -95,7 +115,7 @@ def recipe_folder(config_dir: Path | None) -> list[Path]:
     """
     if config_dir is None:
         return []
-    folder = config_dir.expanduser() / "recipe"
+    folder = config_dir / "recipe"
     if not folder.is_dir():
         raise UserError(f"--config-dir: {config_dir} has no folder recipe/ with recipes in it")
     return [folder]

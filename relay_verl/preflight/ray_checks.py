@@ -63,7 +63,6 @@ class Cluster:
                 node["NodeID"],
                 node["NodeManagerAddress"],
                 has.get(resource, 0.0),
-                has.get("CPU", 0.0),
                 frozenset(node["Resources"]),
             )
             for node, has in found
@@ -92,7 +91,7 @@ def check_ray(config: Any, cluster: Cluster) -> str:
 
 
 def check_placement(config: Any, cluster: Cluster) -> str:
-    """The trainer and the teacher find GPUs, and verl's actors CPUs."""
+    """The trainer and the teacher find GPUs."""
     settings = read_settings(config.relay)
     return _settled(lambda: check_room(config, settings, cluster.free()))
 

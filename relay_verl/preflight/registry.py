@@ -131,8 +131,8 @@ MACHINE = (
 
 CLUSTER = (
     Check("Ray", check_ray, after=("recipe", "platform", "packages", "ports")),
-    Check("GPUs and CPUs", check_placement, after=("Ray", "relay settings", "batch sizes", "teacher's GPUs")),
-    Check("teacher's nodes", check_teacher_nodes, after=("GPUs and CPUs",)),
+    Check("GPUs", check_placement, after=("Ray", "relay settings", "batch sizes", "teacher's GPUs")),
+    Check("teacher's nodes", check_teacher_nodes, after=("GPUs",)),
     Check("Ray workers", check_workers, after=("Ray", "relay settings")),
     Check("models on the nodes", check_models_there, after=("Ray workers", "student", "teacher")),
     Check("memory", check_memory, after=("Ray workers",)),

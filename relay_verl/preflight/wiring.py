@@ -15,9 +15,7 @@ from relay_verl.preflight.check import Doubt
 
 MANAGER = "relay_verl.trainer.rollout_worker.RelayAgentLoopManager"
 AGENT = "relay_agent"
-SAMPLERS = {"RelayReplayBuffer": True, "RelayReplayBufferAsync": False}
-"""The replay buffers of `relay_verl.trainer.replay_buffer`, by whether they are for `trainer.v1.trainer_mode=sync`."""
-SAMPLER_PATH = "pkg://relay_verl.trainer.replay_buffer"
+SAMPLER, SAMPLER_PATH = "RelayReplayBuffer", "pkg://relay_verl.trainer.replay_buffer"
 GROUPED_ESTIMATORS = (
     *("grpo", "grpo_vectorized", "grpo_passk", "gdpo", "rloo", "rloo_vectorized", "opo", "gpg"),
     *("reinforce_plus_plus_baseline", "optimal_token_baseline", "tir_optimal_token_baseline"),
@@ -118,7 +116,7 @@ def check_replay_buffer(config: Any) -> str:
     scope = settings.reward.scenario_scope
     key = "trainer.v1.sampler.custom_sampler"
     path, name = (OmegaConf.select(sampler, f"custom_sampler.{part}") for part in ("path", "name"))
-    is_ours = (path == SAMPLER_PATH and name in SAMPLERS) or _is_our_sampler(key, path, name)
+    is_ours = (path, name) == (SAMPLER_PATH, SAMPLER) or _is_our_sampler(key, path, name)
     filters = bool(OmegaConf.select(config, "algorithm.filter_groups.enable"))
     if filters and (is_ours or scope == "batch"):
         also = ""
@@ -147,9 +145,8 @@ def check_replay_buffer(config: Any) -> str:
             "to false"
         )
     mode = OmegaConf.select(config, "trainer.v1.trainer_mode")
-    if SAMPLERS.get(name, mode == "sync") != (mode == "sync"):
-        other = next(each for each, is_sync in SAMPLERS.items() if is_sync == (mode == "sync"))
-        raise UserError(f"{key}.name={name}: not with trainer.v1.trainer_mode={mode}: set {other}")
+    if mode not in (None, "sync"):
+        raise UserError(f"trainer.v1.trainer_mode={mode}: {name} is for sync: set trainer.v1.trainer_mode=sync")
     return str(name)
 
 
@@ -158,10 +155,9 @@ def _is_our_sampler(key: str, path: str | None, name: str | None) -> bool:
         return False
     from verl.utils.import_utils import load_extern_object
 
-    from relay_verl.trainer.replay_buffer import RelayReplayBuffer, RelayReplayBufferAsync
+    from relay_verl.trainer.replay_buffer import RelayReplayBuffer
 
-    ours = (RelayReplayBuffer, RelayReplayBufferAsync)
-    return _loads_as(f"{key}.path={path} name={name}", lambda: load_extern_object(path, name), ours)
+    return _loads_as(f"{key}.path={path} name={name}", lambda: load_extern_object(path, name), RelayReplayBuffer)
 
 
 def _loads_as(given: str, load: Any, ours: Any, *, allowed: str = "") -> bool:

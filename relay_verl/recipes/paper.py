@@ -72,8 +72,6 @@ class Benchmark:
     name: str
     title: str
     """As the tables write it."""
-    num_questions: int | None = None
-    """Questions that the paper's numbers fit; None where they say nothing."""
     num_samples: int = 1
     """Responses to each question (4.2)."""
     about: str = ""
@@ -94,15 +92,6 @@ class Entry:
     """'teacher_free' where commands are forbidden; None is as trained."""
     teacher: str | None = None
     """Another teacher's name (Figure 3)."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A number of the text, in percent or percentage points."""
-
-    place: str
-    """Section."""
-    value: float
 
 
 @dataclass(frozen=True)
@@ -131,8 +120,6 @@ class Paper:
     """Benchmarks of each mean: 'average', 'easy', 'hard', or a size outside of the paper."""
     entries: tuple[Entry, ...]
     """Every line of every table, in order."""
-    claims: Mapping[str, Claim] = field(default_factory=dict)
-    """By a short name."""
     discrepancies: Mapping[str, Discrepancy] = field(default_factory=dict)
     """By a short name."""
 
@@ -170,7 +157,6 @@ def paper() -> Paper:
         benchmarks={name: Benchmark(name, **facts) for name, facts in data["benchmarks"].items()},
         groups={name: tuple(benchmarks) for name, benchmarks in data["groups"].items()},
         entries=tuple(_read_entry(table, line) for table, lines in data["tables"].items() for line in lines),
-        claims={name: Claim(**claim) for name, claim in data["claims"].items()},
         discrepancies={name: Discrepancy(**item) for name, item in data["discrepancies"].items()},
     )
 

@@ -39,6 +39,16 @@ def test_the_rows_of_a_tied_embedding_stay() -> None:
     assert torch.equal(layer.weight, weight)
 
 
+def test_a_weight_that_onednn_refuses_keeps_its_layout() -> None:
+    """Of 64-bit numbers, for which oneDNN has no product; vLLM's own dispatch falls back likewise."""
+    weight = torch.randn(48, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    layer, rows = layer_of(weight), ROWS.double()
+    repacking.pack(layer, remove_weight=True)
+    torch.testing.assert_close(layer.cpu_linear(rows, layer.weight, None), rows @ weight.T)
+    repacking.unpack(layer)
+    assert torch.equal(layer.weight, weight)
+
+
 def test_vllm_calls_a_layer_by_the_same_name() -> None:
     layer = layer_of(torch.ones(48, 32))
     utils.dispatch_cpu_unquantized_gemm(layer, False)

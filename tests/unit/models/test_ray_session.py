@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from relay_verl.errors import UserError
-from relay_verl.models import ray_session as ray_start
 from relay_verl.models.ray_session import LONGEST_SOCKET_PATH, RAYS_PART, explain, start_ray
 from relay_verl.recipes.compose import compose
 
@@ -137,15 +136,20 @@ def test_gpus_stay_visible_where_they_are_used(monkeypatch: pytest.MonkeyPatch, 
     assert init[0]["environment"]["CUDA_VISIBLE_DEVICES"] == "0"
 
 
-def test_the_client_of_a_cluster_says_what_it_does_not_send(
-    monkeypatch: pytest.MonkeyPatch, init: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("place", ["RAY_ADDRESS", "ray_kwargs.ray_init.address"])
+def test_the_client_of_a_cluster_is_refused(
+    place: str, monkeypatch: pytest.MonkeyPatch, init: list[dict[str, Any]]
 ) -> None:
-    monkeypatch.setattr(ray_start, "_check_answers", lambda address: None)
-    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:10001")
-    with pytest.raises(_StartedError):
-        start_ray(compose("relay_tiny"))
-    assert capsys.readouterr().err.startswith("relay_verl: ray://127.0.0.1:10001: a Ray client does not hand ")
-    assert "worker_process_setup_hook" not in init[0]["runtime_env"]
+    """Its workers would lack this process's environment: keys, HF_TOKEN, VERL_PLATFORM."""
+    words = []
+    if place == "RAY_ADDRESS":
+        monkeypatch.setenv(place, "ray://127.0.0.1:10001")
+    else:
+        words = [f"+{place}='ray://127.0.0.1:10001'"]
+    with pytest.raises(UserError, match=r"RAY_ADDRESS: ray://127\.0\.0\.1:10001: .*ray job submit") as error:
+        start_ray(compose("relay_tiny", words))
+    assert "\n" not in str(error.value)
+    assert init == []
 
 
 def test_a_command_prints_letters_that_the_locale_lacks() -> None:

@@ -466,8 +466,8 @@ def test_a_cache_that_does_not_say(tmp_path: Path) -> None:
 def test_the_papers_router() -> None:
     compared = paper_comparison("1.7b")
     assert compared is not None and compared.matched_p is not None and compared.cost_reduction is not None
-    assert round(100 * compared.cost_reduction, 1) == paper().claims["cost_reduction"].value
-    assert round(100 * compared.gain, 1) == paper().claims["router_gain"].value
+    assert round(100 * compared.cost_reduction, 1) == 98.2, "abstract and section 1"
+    assert round(100 * compared.gain, 1) == 6.9, "sections 1 and 7"
     assert compared.router_at(compared.matched_p) == pytest.approx(compared.relay)
     assert paper_comparison("tiny") is None
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from relay_verl.cli.options import PATH, TINY_RECIPE, ConfigDir, Data, Overrides, TinyRecipe, compose_recipe
+from relay_verl.cli.options import TINY_RECIPE, ConfigDir, Data, Overrides, TinyRecipe, compose_recipe, user_path
 from relay_verl.cli.output import results_only
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
@@ -59,7 +59,7 @@ def bench_eval_(
     recipe: TinyRecipe = None,
     config_dir: ConfigDir = None,
     benchmark: Annotated[str, typer.Option(help="Benchmark by name, or a file of your own.")] = "tiny",
-    source: Annotated[Path | None, typer.Option(click_type=PATH, help="Local copy of it.")] = None,
+    source: Annotated[Path | None, typer.Option(parser=user_path, help="Local copy of it.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only its first questions.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Counted rounds.")] = 5,
     overrides: Overrides = None,

@@ -10,7 +10,6 @@ import typer
 
 from relay_verl.cli.options import (
     DATA,
-    PATH,
     AnswerColumn,
     ConfigDir,
     Data,
@@ -20,6 +19,7 @@ from relay_verl.cli.options import (
     Recipe,
     Workers,
     compose_recipe,
+    user_path,
 )
 from relay_verl.cli.output import print_json, results_only
 from relay_verl.errors import UserError, suggest
@@ -41,7 +41,7 @@ def data(
         ),
     ],
     out: Annotated[
-        Path, typer.Option(click_type=PATH, help="Parquet file to write; the rows left out are named beside it.")
+        Path, typer.Option(parser=user_path, help="Parquet file to write; the rows left out are named beside it.")
     ],
     question_column: QuestionColumn = None,
     answer_column: AnswerColumn = None,
@@ -53,7 +53,7 @@ def data(
     ] = None,
     evaluation: Annotated[
         list[Path] | None,
-        typer.Option(click_type=PATH, help="Evaluation set whose questions must not be trained on; repeatable."),
+        typer.Option(parser=user_path, help="Evaluation set whose questions must not be trained on; repeatable."),
     ] = None,
     ngram: Annotated[
         int, typer.Option(min=1, help="Two questions overlap where they share runs of so many words.")
@@ -117,7 +117,7 @@ def warmup_data(
     student: Annotated[str, typer.Option(help="The student before any training: a folder or a hub id.")],
     data: Data,
     out: Annotated[
-        Path, typer.Option(click_type=PATH, help="Parquet file to write; a report and a picture stand beside it.")
+        Path, typer.Option(parser=user_path, help="Parquet file to write; a report and a picture stand beside it.")
     ],
     recipe: Recipe = None,
     config_dir: ConfigDir = None,
@@ -144,7 +144,7 @@ def warmup_data(
 @app.command("filter", rich_help_panel=DATA)
 def filter_(
     data: Data,
-    out: Annotated[Path, typer.Option(click_type=PATH, help="Parquet file to write; a picture stands beside it.")],
+    out: Annotated[Path, typer.Option(parser=user_path, help="Parquet file to write; a picture stands beside it.")],
     recipe: Recipe = None,
     config_dir: ConfigDir = None,
     early_stop: Annotated[

@@ -11,7 +11,6 @@ import typer
 
 from relay_verl.cli.options import (
     EVALUATE,
-    PATH,
     AnswerColumn,
     ConfigDir,
     Json,
@@ -20,6 +19,7 @@ from relay_verl.cli.options import (
     Recipe,
     Workers,
     compose_recipe,
+    user_path,
 )
 from relay_verl.cli.output import print_json, results_only
 from relay_verl.config import RelaySettings
@@ -30,7 +30,7 @@ app = typer.Typer()
 
 @app.command("eval", rich_help_panel=EVALUATE)
 def eval_(
-    out: Annotated[Path, typer.Option(click_type=PATH, help="Folder; each policy gets a results folder in it.")],
+    out: Annotated[Path, typer.Option(parser=user_path, help="Folder; each policy gets a results folder in it.")],
     benchmark: Annotated[
         list[str],
         typer.Option(
@@ -150,7 +150,9 @@ def eval_(
 
 @app.command(rich_help_panel=EVALUATE)
 def judge(
-    results: Annotated[list[Path], typer.Argument(click_type=PATH, help="Results folders, or folders that hold such.")],
+    results: Annotated[
+        list[Path], typer.Argument(parser=user_path, help="Results folders, or folders that hold such.")
+    ],
     judge_url: Annotated[str, typer.Option(help="OpenAI-compatible endpoint; its key is RELAY_JUDGE_API_KEY.")],
     judge_model: Annotated[str, typer.Option(help="The judge's name there.")],
     max_concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 32,
@@ -181,15 +183,15 @@ def judge(
 def trace(
     results: Annotated[
         list[Path],
-        typer.Argument(click_type=PATH, help="Results folders, folders that hold such, or JSONL files of responses."),
+        typer.Argument(parser=user_path, help="Results folders, folders that hold such, or JSONL files of responses."),
     ],
-    out: Annotated[Path, typer.Option(click_type=PATH, help="HTML file to write.")] = Path("trace.html"),
+    out: Annotated[Path, typer.Option(parser=user_path, help="HTML file to write.")] = Path("trace.html"),
     limit: Annotated[
         int | None, typer.Option(min=1, help="Most responses of each condition and benchmark; all if not given.")
     ] = None,
     card: Annotated[
         Path | None,
-        typer.Option(click_type=PATH, help="SVG file to write instead: one response as a picture; needs --id."),
+        typer.Option(parser=user_path, help="SVG file to write instead: one response as a picture; needs --id."),
     ] = None,
     id: Annotated[str | None, typer.Option(help="Id of the question to draw.")] = None,
     condition: Annotated[str | None, typer.Option(help="Its condition, where several answered it.")] = None,
@@ -197,7 +199,7 @@ def trace(
     cards: Annotated[
         Path | None,
         typer.Option(
-            click_type=PATH,
+            parser=user_path,
             help="Folder to write instead: pictures of responses that show what calls do, picked by rule.",
         ),
     ] = None,
@@ -227,9 +229,9 @@ def trace(
 @app.command(rich_help_panel=EVALUATE)
 def report(
     results: Annotated[
-        list[Path], typer.Argument(click_type=PATH, help="Results of `relay-verl eval`, or folders that hold them.")
+        list[Path], typer.Argument(parser=user_path, help="Results of `relay-verl eval`, or folders that hold them.")
     ],
-    out: Annotated[Path, typer.Option(click_type=PATH, help="Folder for report.md, report.html and their pictures.")],
+    out: Annotated[Path, typer.Option(parser=user_path, help="Folder for report.md, report.html and their pictures.")],
     metrics: Annotated[
         list[str] | None, typer.Option(help="Log of a training run as LABEL=PATH, for learning curves; repeatable.")
     ] = None,

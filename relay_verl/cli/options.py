@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from relay_verl.errors import UserError
@@ -19,23 +17,18 @@ GPU_RECIPE, TINY_RECIPE = "relay_1.7b", "relay_tiny"
 _RECIPE = "+recipe="
 
 
-class UserPath(click.Path):
-    """A file or a folder as the user types it, `~` for the home folder included: in `--out=~/x` no shell reads it."""
+def user_path(text: str | Path) -> Path:
+    """A file or a folder as the user types it, `~` for the home folder included: in `--out=~/x` no shell reads it.
 
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
+    The parser of every option and argument that is a path.
+    """
+    return Path(text).expanduser()
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(os.path.expanduser(value), param, ctx)
-
-
-PATH = UserPath()
-"""The type of every option and argument that is a path: `typer.Option(click_type=PATH)`."""
 
 Data = Annotated[
     Path,
     typer.Option(
-        click_type=PATH, help="Questions as `relay-verl data` writes them: a parquet file or a folder of them."
+        parser=user_path, help="Questions as `relay-verl data` writes them: a parquet file or a folder of them."
     ),
 ]
 Recipe = Annotated[
@@ -52,7 +45,7 @@ TinyRecipe = Annotated[
 ]
 ConfigDir = Annotated[
     Path | None,
-    typer.Option(click_type=PATH, help="Folder of your own that has a folder recipe/, as for verl's trainer."),
+    typer.Option(parser=user_path, help="Folder of your own that has a folder recipe/, as for verl's trainer."),
 ]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Ray processes that tokenize and grade; by default one a node.")

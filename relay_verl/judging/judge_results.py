@@ -66,6 +66,7 @@ async def judge_results(
         to_records=lambda row, verdict: [verdict],
         max_concurrency=max_concurrency,
         max_failed_share=max_failed_share,
+        failed_share_key="--max-failed-share",
     )
     queries = (
         (str(i), {"question": r.question, "answer": r.answer, "ground_truth": r.ground_truth})

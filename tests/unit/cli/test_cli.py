@@ -66,7 +66,7 @@ def test_every_path_of_every_command_may_begin_with_a_tilde() -> None:
         "eval_ out",
         "export_ checkpoint",
         "quickstart out",
-        "data_ out",
+        "data out",
         "get out",
         "judge results",
     } <= found.keys()

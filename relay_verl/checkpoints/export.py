@@ -19,12 +19,13 @@ from relay_verl.checkpoints.adapter import Base
 from relay_verl.checkpoints.card import CARD_FILE, STUDENT, card, read_step
 from relay_verl.checkpoints.card_results import Results
 from relay_verl.checkpoints.integrity import find_damage, step_of
-from relay_verl.checkpoints.record import CHECKPOINT_FILE, CheckpointRecord, model_identity, read_checkpoint, read_run
+from relay_verl.checkpoints.record import CHECKPOINT_FILE, CheckpointRecord, read_checkpoint, read_run
 from relay_verl.checkpoints.resume import choose_checkpoint
 from relay_verl.checkpoints.scale import META_FILE, read_scale
 from relay_verl.errors import UserError
 from relay_verl.files import replace_file
 from relay_verl.jobs.byproducts import by_product
+from relay_verl.models.address import model_identity
 
 NOT_THIS = "{out} is there already and is not this export; give another folder or remove it"
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from relay_verl.checkpoints.record import files_in, read_checkpoint
 from relay_verl.errors import UserError
+from relay_verl.files import read_tensor_header
 
 POINTER_FILE = "latest_checkpointed_iteration.txt"
 _STEP = re.compile(r"global_step_(\d+)")
@@ -114,7 +115,7 @@ def _find_file_damage(file: Path, deep: bool) -> str:
             json.loads(file.read_bytes())
         elif file.suffix == ".safetensors":
             return _find_tensor_damage(file)
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, LookupError, TypeError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, LookupError, TypeError, AttributeError) as error:
         if isinstance(error, OSError) and error.strerror:
             return f"{file} cannot be read: {error.strerror}"
         return f"{file} is truncated or damaged"
@@ -122,11 +123,7 @@ def _find_file_damage(file: Path, deep: bool) -> str:
 
 
 def _find_tensor_damage(file: Path) -> str:
-    """A safetensors file is 8 bytes of header length, a JSON header, and the tensors that it lists."""
     size = file.stat().st_size
-    with open(file, "rb") as content:
-        header_size = int.from_bytes(content.read(8), "little")
-        header = json.loads(content.read(header_size)) if header_size < size else {}
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    expected = 8 + header_size + max(ends, default=0)
+    start, header = read_tensor_header(file)
+    expected = start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     return "" if size == expected else f"{file} has {size} bytes and must have {expected}"

@@ -7,10 +7,9 @@ still says what it is. Neither holds a secret: values whose key names one are le
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,15 @@ from pydantic import TypeAdapter
 
 from relay_verl.errors import UserError
 from relay_verl.files import replace_file, sha256_of
+from relay_verl.models.address import model_identity
 from relay_verl.recipes.grammar import words_of_the_job
+from relay_verl.recipes.recipe import flat
 from relay_verl.secrets import hide, hide_override, secrets_in
 from relay_verl.versions import versions
 
 RUN_FILE = "relay_run.json"
 CHECKPOINT_FILE = "relay_checkpoint.json"
 _MODEL = re.compile(r"actor_rollout_ref\.model\.(path|lora_adapter_path)|relay\.(.+\.)?path")
-_IDENTIFYING = ("config.json", "tokenizer.json", "adapter_config.json")
-_ENDS_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,8 @@ def record_of(config: Any) -> RunRecord:
     """
     plain: Any = OmegaConf.to_container(config, resolve=True)
     launched_as = plain["trainer"].pop("launched_as", None) or {}
-    values = json.loads(json.dumps(dict(flatten(plain)), default=str))  # as they are read again
+    leaves = {key: value for key, value in flat(plain).items() if not isinstance(value, Mapping)}
+    values = json.loads(json.dumps(leaves, default=str))  # as they are read again
     hashes = launched_as.get("train_files")
     return RunRecord(
         recipe=launched_as.get("recipe"),
@@ -113,41 +113,6 @@ def _hashes(names: str | Sequence[str] | None) -> list[str | None]:
     """SHA-256 of each file of `data.train_files`; None for one that is not on this machine."""
     paths = [Path(name).expanduser() for name in ([names] if isinstance(names, str) else names or ())]
     return [sha256_of(path) if path.is_file() else None for path in paths]
-
-
-def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaf values of nested dictionaries by their dotted key; a list is a leaf."""
-    if not isinstance(node, Mapping):
-        yield prefix, node
-        return
-    for key, value in node.items():
-        yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
-
-
-def model_identity(address: str) -> str | None:
-    """A hash of a model folder's names, sizes, configuration and the ends of its weights; None if it is no folder.
-
-    Cheap enough for every start: of each file it reads a mebibyte at both ends, which training changes.
-
-    Raises:
-        UserError: a file cannot be read.
-    """
-    folder = Path(address).expanduser()
-    if not folder.is_dir():
-        return None
-    digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if file.suffix not in (".safetensors", ".bin") and file.name not in _IDENTIFYING:
-            continue
-        try:
-            with open(file, "rb") as content:
-                size = file.stat().st_size
-                digest.update(f"{file.name} {size}\n".encode() + content.read(_ENDS_BYTES))
-                content.seek(max(size - _ENDS_BYTES, 0))
-                digest.update(content.read())
-        except OSError as error:
-            raise UserError(f"{file} cannot be read: {error.strerror}") from None
-    return digest.hexdigest()
 
 
 def write_run(folder: Path, record: RunRecord) -> None:

@@ -8,7 +8,6 @@ trained student. It skips it when that folder is already there; a run that was s
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from relay_verl.checkpoints.export import keep_facts, write_card
 from relay_verl.checkpoints.integrity import kept_in
+from relay_verl.checkpoints.metrics_log import read_log
 from relay_verl.jobs.byproducts import by_product
 from relay_verl.jobs.progress import LINE_S, Lines
 from relay_verl.pages.collect import write_trace
@@ -147,14 +147,8 @@ def _watch(process: subprocess.Popen[bytes], metrics: Path, num_steps: int, name
 
 def read_steps(metrics: Path) -> list[dict[str, Any]]:
     """The metrics of every training step that is logged; of a step that a resumed run did again, the later ones."""
-    if not metrics.exists():
+    try:
+        log = read_log(metrics)
+    except (OSError, ValueError):  # not there yet, or damaged: whoever draws it says so
         return []
-    steps: dict[int, dict[str, Any]] = {}
-    for line in metrics.read_text().splitlines():
-        try:
-            step, data = (record := json.loads(line))["step"], record["data"]
-        except (ValueError, KeyError):  # the line being written
-            continue
-        if "relay/accuracy" in data:
-            steps[step] = data
-    return [steps[step] for step in sorted(steps)]
+    return [data for data in log.values() if "relay/accuracy" in data]

@@ -68,16 +68,16 @@ def bench_eval_(
     from relay_verl.bench.evaluation_speed import bench_eval
     from relay_verl.benchmarks.own import find_benchmarks
     from relay_verl.benchmarks.registry import load_benchmark
-    from relay_verl.evaluation.runner import Exam
+    from relay_verl.evaluation.runner import EvalSuite
     from relay_verl.preflight.commands import check_asked_model
 
     [chosen], own = find_benchmarks([benchmark])
-    exam = Exam({chosen.name: (chosen, load_benchmark(chosen, own.get(chosen.name, source), limit=limit))})
+    suite = EvalSuite({chosen.name: (chosen, load_benchmark(chosen, own.get(chosen.name, source), limit=limit))})
     for option, path in (("--student", student), ("--teacher", teacher)):
         check_asked_model(option, path)
     config = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
     with results_only():
-        text = bench_eval(config, student, teacher, exam, rounds)
+        text = bench_eval(config, student, teacher, suite, rounds)
     typer.echo(text)
 
 

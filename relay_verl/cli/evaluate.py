@@ -91,13 +91,13 @@ def eval_(
     from relay_verl.benchmarks.registry import load_benchmark, parse_sources
     from relay_verl.data.golds import warn_of_unreadable
     from relay_verl.data.own import OwnColumns
-    from relay_verl.evaluation.runner import Condition, Exam, evaluate
+    from relay_verl.evaluation.runner import Condition, EvalSuite, evaluate
     from relay_verl.grading import Grader
     from relay_verl.judging.judge import make_judge
     from relay_verl.preflight.commands import check_evaluation, check_judge
     from relay_verl.recipes.paper import find_row
     from relay_verl.report.summary import summary_of
-    from relay_verl.report.summary_table import summarize, to_markdown
+    from relay_verl.report.summary_table import summaries_to_markdown, summarize
     from relay_verl.traces.results import read_result
 
     if row is not None:
@@ -120,10 +120,10 @@ def eval_(
                 typer.echo(warning, err=True)
     if judge is not None:
         check_judge(judge)
-    exam = Exam(questions, num_samples, temperature, seed, deterministic, judge)
+    suite = EvalSuite(questions, num_samples, temperature, seed, deterministic, judge)
     names = {student: student_model, teacher: teacher_model}
     typer.echo(
-        f"{exam.num_queries * len(conditions):,} responses: {exam.num_queries:,} under each of {len(conditions)} "
+        f"{suite.num_queries * len(conditions):,} responses: {suite.num_queries:,} under each of {len(conditions)} "
         "policies; progress is shown, and a stopped command continues where it ended",
         err=True,
     )
@@ -131,7 +131,7 @@ def eval_(
         evaluate(
             config,
             conditions,
-            exam,
+            suite,
             check_evaluation,
             tokenizer_path=tokenizer,
             endpoint_models={address: name for address, name in names.items() if address and name},
@@ -143,7 +143,9 @@ def eval_(
         print_json({"out": str(out), "results": [summary_of(result) for result in results]})
         return
     records = [record for result in results for record in result.records]
-    typer.echo(f"{to_markdown(summarize(records))}\n\n{out} has every response, and summary.json of each policy")
+    typer.echo(
+        f"{summaries_to_markdown(summarize(records))}\n\n{out} has every response, and summary.json of each policy"
+    )
     folder = shlex.quote(str(out))
     typer.echo(f"next: relay-verl report {folder} --out report; relay-verl trace {folder} --out trace.html")
 

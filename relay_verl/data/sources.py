@@ -24,7 +24,7 @@ import httpx
 
 from relay_verl.data.examples import Example as Example
 from relay_verl.data.examples import missing_columns, read_columns
-from relay_verl.data.files import find_files, fingerprint, iter_file
+from relay_verl.data.files import find_files, fingerprint_of_file, iter_file
 from relay_verl.data.prompts import UnknownWrapperError, unwrap
 from relay_verl.data.schema import first_line, question_text, text_id
 from relay_verl.errors import UserError, find_known
@@ -169,7 +169,7 @@ def load(source: DatasetSource, path: Path | HubId | None, *, option: str = "--s
     if isinstance(path, HubId):
         return _load_from_hub(source, replace(path, split=path.split or source.split), option)
     files = find_files(path)
-    origin = {"path": str(path), "files": [fingerprint(file) for file in files]}
+    origin = {"path": str(path), "files": [fingerprint_of_file(file) for file in files]}
     rows = (
         PlacedRow(source.rename(row, place := f"{file}: row {number}"), place, file)
         for file in files

@@ -105,7 +105,7 @@ def start_ray(config: Any, **changes: Any) -> None:
             ray.init(**options)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         ray.shutdown()
-        raise UserError(explain(error, address)) from error
+        raise UserError(explain_ray_error(error, address)) from error
 
 
 @contextmanager
@@ -125,7 +125,7 @@ def _logical_gpus() -> Iterator[None]:
             os.environ[name] = value
 
 
-def explain(error: BaseException, address: str | None) -> str:
+def explain_ray_error(error: BaseException, address: str | None) -> str:
     """What an error of `ray.init` means and what mends it, in one line."""
     texts, each = [], error
     while each is not None:

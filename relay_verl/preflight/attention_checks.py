@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from relay_verl.errors import UserError
 from relay_verl.models.attention import FLASH, RESOLVER, SDPA
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.versions import find_version, is_installed
 
 INSTALL = "pip install flash-attn --no-build-isolation"
@@ -29,14 +29,14 @@ def check_attention(config: Any) -> str:
     if attention == FLASH:
         return _check_flash(key) or text
     if attention == SDPA and config.trainer.device != "cpu" and _is_our_choice(config, key):
-        return Doubt(
+        return CheckWarning(
             f"{text}: flash-attn is not installed; {SDPA} gives the same numbers but takes more time and memory on "
             f"long responses; {INSTALL}"
         )
     return text
 
 
-def _check_flash(key: str) -> Doubt | None:
+def _check_flash(key: str) -> CheckWarning | None:
     """flash-attn, or the package `kernels`, with which transformers takes it from the hub."""
     if not is_installed("flash_attn"):
         if is_installed("kernels"):
@@ -47,7 +47,7 @@ def _check_flash(key: str) -> Doubt | None:
     except ImportError as error:
         # A build for another torch. Only a doubt: this machine may lack what the nodes with GPUs have.
         reason = " ".join(str(error).split())
-        return Doubt(
+        return CheckWarning(
             f"{key}={FLASH}: flash-attn {find_version('flash-attn')} does not load with torch "
             f"{find_version('torch')} here ({reason}); build it again ({INSTALL}), or set {key}={SDPA}"
         )

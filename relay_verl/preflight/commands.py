@@ -15,7 +15,7 @@ from relay_verl.config import TeacherSettings, read_settings
 from relay_verl.data.generate import Plan, Source
 from relay_verl.engines.deadlines import DeadlineError, run_within
 from relay_verl.errors import UserError
-from relay_verl.evaluation.runner import Condition, Exam
+from relay_verl.evaluation.runner import Condition, EvalSuite
 from relay_verl.grading import Grader
 from relay_verl.judging.judge import Judge
 from relay_verl.models.address import check_model, check_tokenizer_path, is_endpoint
@@ -80,7 +80,7 @@ def check_generator(plan: Plan, source: Source, tokenizer: Any) -> None:
 def check_evaluation(
     config: Any,
     conditions: Sequence[Condition],
-    exam: Exam,
+    suite: EvalSuite,
     models: Mapping[str, TeacherSettings],
     tokenizer: Any,
     tokenizer_path: str,
@@ -93,9 +93,9 @@ def check_evaluation(
         UserError: the first thing that is wrong.
     """
     with Grader() as grader:
-        for name, (_, questions) in exam.benchmarks.items():
+        for name, (_, questions) in suite.benchmarks.items():
             _warn(grade_against_itself(name, questions.rows, grader))
-    demand(TRIAL, evaluation_trial(config, conditions, exam, models, tokenizer, tokenizer_path, vocabularies))
+    demand(TRIAL, evaluation_trial(config, conditions, suite, models, tokenizer, tokenizer_path, vocabularies))
 
 
 def check_bench(

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl.errors import UserError
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 
 LEGACY: Mapping[str, str] = {
     "custom_reward_function": "reward.custom_reward_function",
@@ -21,7 +21,7 @@ LEGACY: Mapping[str, str] = {
 """Groups of verl's older configs, which it still composes and its V1 trainer does not read, with what it reads."""
 
 
-def check_contradictions(config: Any) -> Doubt | str:
+def check_contradictions(config: Any) -> CheckWarning | str:
     """No key cancels another one.
 
     Raises:
@@ -29,8 +29,8 @@ def check_contradictions(config: Any) -> Doubt | str:
     """
     for contradiction in _contradictions(config):
         raise UserError(contradiction)
-    doubts = list(_doubts(config))
-    return Doubt("; ".join(doubts)) if doubts else "none"
+    warnings = list(_doubts(config))
+    return CheckWarning("; ".join(warnings)) if warnings else "none"
 
 
 def _contradictions(config: Any) -> Iterator[str]:

@@ -16,7 +16,7 @@ from relay_verl.models.reservation import gpus_by_node
 
 
 @dataclass(frozen=True)
-class Node:
+class FreeNode:
     """What is free on a node."""
 
     node_id: str
@@ -33,7 +33,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Group:
+class GpuGroup:
     """What must lie on one node together."""
 
     owner: str
@@ -44,20 +44,20 @@ class Group:
     """What the node must have."""
 
 
-def trainer_groups(config: Any) -> list[Group]:
+def trainer_groups(config: Any) -> list[GpuGroup]:
     """One group for each of `trainer.nnodes`; two may share a node that is large enough."""
-    return [Group("the trainer", config.trainer.n_gpus_per_node)] * config.trainer.nnodes
+    return [GpuGroup("the trainer", config.trainer.n_gpus_per_node)] * config.trainer.nnodes
 
 
-def replica_groups(teacher: TeacherSettings, gpus_per_node: int) -> list[Group]:
+def replica_groups(teacher: TeacherSettings, gpus_per_node: int) -> list[GpuGroup]:
     """The groups of a model's replicas: as many of its GPUs on one node as the trainer has on one of its own."""
     return [
-        Group("the teacher", num_gpus, teacher.node_resource)
+        GpuGroup("the teacher", num_gpus, teacher.node_resource)
         for num_gpus in gpus_by_node(teacher, gpus_per_node) * teacher.num_replicas
     ]
 
 
-def check_room(config: Any, settings: RelaySettings, nodes: Sequence[Node]) -> str:
+def check_room(config: Any, settings: RelaySettings, nodes: Sequence[FreeNode]) -> str:
     """Place everything, in verl's order, on what is free.
 
     Raises:
@@ -83,7 +83,7 @@ def check_room(config: Any, settings: RelaySettings, nodes: Sequence[Node]) -> s
     return f"{there}; needed: {_describe(groups)}"
 
 
-def _place(groups: Sequence[Group], nodes: Sequence[Node]) -> Group | None:
+def _place(groups: Sequence[GpuGroup], nodes: Sequence[FreeNode]) -> GpuGroup | None:
     """The first group that finds no node; each goes where it leaves the fewest GPUs."""
     left = list(nodes)
     for group in groups:
@@ -99,7 +99,7 @@ def _place(groups: Sequence[Group], nodes: Sequence[Node]) -> Group | None:
     return None
 
 
-def _describe(groups: Sequence[Group]) -> str:
+def _describe(groups: Sequence[GpuGroup]) -> str:
     """'the trainer 2 x (4 GPU on one node), ...'."""
     kinds = dict.fromkeys(groups)
     return ", ".join(f"{kind.owner} {groups.count(kind)} x ({kind.num_gpus} GPU on one node)" for kind in kinds)

@@ -23,7 +23,7 @@ from relay_verl.secrets import hide, hide_in_text
 from relay_verl.trainer import ending, hydra_files
 
 
-def install(module: Any, function: str, check: Callable[[Any], None]) -> None:
+def install_check(module: Any, function: str, check: Callable[[Any], None]) -> None:
     """Put `check` of the composed config in front of a function of verl's that is given it; a second call does nothing.
 
     Remove the wrapping when verl offers plugins a hook on the composed config.

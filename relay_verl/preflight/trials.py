@@ -13,13 +13,13 @@ from omegaconf import OmegaConf
 from relay_verl.config import RelaySettings, TeacherSettings, read_settings
 from relay_verl.data.generate import Plan, Source
 from relay_verl.errors import UserError
-from relay_verl.evaluation.runner import Condition, Exam
+from relay_verl.evaluation.runner import Condition, EvalSuite
 from relay_verl.models.address import is_endpoint
 from relay_verl.models.launch import load_tokenizer
 from relay_verl.models.tokenizers import template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
 from relay_verl.policies import Policy, StudentAlone, TeacherAlone, make_policy
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.data_checks import file_names, local_files
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape, trial_rows
 from relay_verl.preflight.trial import Reader, Request, Trial, Wording, check_completions, check_prompts
@@ -67,12 +67,12 @@ def training_trial(config: Any) -> Trial:
     return Trial(_rows_of(config), readers, requests)
 
 
-def check_training_prompts(config: Any) -> Doubt | str:
+def check_training_prompts(config: Any) -> CheckWarning | str:
     """`check_prompts` of a composed GRPO config."""
     return check_prompts(training_trial(config))
 
 
-def check_training_completions(config: Any) -> Doubt | str:
+def check_training_completions(config: Any) -> CheckWarning | str:
     """`check_completions` of a composed GRPO config; without an endpoint no tokenizer is loaded for it."""
     settings = read_settings(config.relay)
     has_endpoint = any(teacher.base_url is not None for teacher in settings.active_teachers.values())
@@ -131,7 +131,7 @@ def generator_trial(plan: Plan, source: Source, tokenizer: Any) -> Trial:
 def evaluation_trial(
     config: Any,
     conditions: Sequence[Condition],
-    exam: Exam,
+    suite: EvalSuite,
     models: Mapping[str, TeacherSettings],
     tokenizer: Any,
     tokenizer_path: str,
@@ -142,7 +142,7 @@ def evaluation_trial(
     Args:
         config: the composed recipe.
         conditions: those whose results are not there yet.
-        exam: what is asked.
+        suite: what is asked.
         models: each model's settings, by its address.
         tokenizer: that of all of them.
         tokenizer_path: where it is from.
@@ -151,13 +151,13 @@ def evaluation_trial(
     settings = read_settings(config.relay)
     rows = first_of_each_shape(
         TrialRow(f"{name}: id {row['extra_info']['id']!r}", row["prompt"], row.get("data_source"))
-        for name, (_, questions) in exam.benchmarks.items()
+        for name, (_, questions) in suite.benchmarks.items()
         for row in questions.rows
     )
     reader = Reader(tokenizer_path, tokenizer, template_of(config), STUDENT_FIX)
     wordings: dict[tuple[str, int | None], list[Wording]] = {}
     for condition, vocabulary in zip(conditions, vocabularies, strict=True):
-        for address, wording in _answer_wordings(config, condition, exam, settings):
+        for address, wording in _answer_wordings(config, condition, suite, settings):
             wordings.setdefault((address, vocabulary.size), []).append(wording)
     requests = [
         Request(address, models[address], reader, _different(asked), size)
@@ -167,7 +167,7 @@ def evaluation_trial(
 
 
 def _answer_wordings(
-    config: Any, condition: Condition, exam: Exam, settings: RelaySettings
+    config: Any, condition: Condition, suite: EvalSuite, settings: RelaySettings
 ) -> Iterable[tuple[str, Wording]]:
     """Each endpoint of a condition with the ways in which it will be asked, as `relay_verl.decoder` asks."""
     student, teacher = condition.models
@@ -175,10 +175,10 @@ def _answer_wordings(
     policies: list[Policy] = [make_policy(condition.policy)]
     if condition.policy.startswith("router_"):  # whole queries go to the one or to the other
         policies = [StudentAlone(), TeacherAlone()]
-    for name in exam.benchmarks:
-        _, sampling = exam.sampling(name)
+    for name in suite.benchmarks:
+        _, sampling = suite.sampling(name)
         is_greedy = sampling.get("temperature") == 0
-        seed = {} if is_greedy else sample_seed(exam.seed, "trial")
+        seed = {} if is_greedy else sample_seed(suite.seed, "trial")
         for policy in policies:
             writes_alone = isinstance(policy, TeacherAlone)
             if student and is_endpoint(student) and not writes_alone:

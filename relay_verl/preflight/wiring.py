@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 
 MANAGER = "relay_verl.trainer.rollout_worker.RelayAgentLoopManager"
 AGENT = "relay_agent"
@@ -135,7 +135,7 @@ def check_replay_buffer(config: Any) -> str:
                     f"{key}.path={path}: {setting}={value} is the work of {SAMPLER_PATH}'s RelayReplayBuffer: set "
                     f"path={SAMPLER_PATH} name=RelayReplayBuffer, or {setting}={default}"
                 )
-        return Doubt(
+        return CheckWarning(
             f"{key}.path={path}: another replay buffer than the recipes': it logs no relay/ metrics and waits for ever "
             "for a group that does not end"
         )
@@ -187,11 +187,13 @@ def check_groups(config: Any) -> str:
         )
     estimator = OmegaConf.select(config, "algorithm.adv_estimator")
     if estimator is not None and estimator not in GROUPED_ESTIMATORS:
-        return Doubt(
+        return CheckWarning(
             f"algorithm.adv_estimator={estimator}: does not compare the samples of a query, as the paper's grpo does"
         )
     if num_samples == 1:
-        return Doubt(f"actor_rollout_ref.rollout.n=1: algorithm.adv_estimator={estimator} has nothing to compare")
+        return CheckWarning(
+            f"actor_rollout_ref.rollout.n=1: algorithm.adv_estimator={estimator} has nothing to compare"
+        )
     return f"{num_samples} samples a query"
 
 
@@ -224,7 +226,7 @@ def check_dataset_class(config: Any) -> str:
     path, name = given.get("path"), given.get("name")
     if not threshold or not given or (path, name) == ("pkg://relay_verl.trainer.datasets", "TeacherSolvableDataset"):
         return str(name or "verl's")
-    return Doubt(
+    return CheckWarning(
         f"data.custom_cls.path={path} name={name}: relay.filter.min_pass_rate={threshold:g} is applied by "
         "TeacherSolvableDataset of pkg://relay_verl.trainer.datasets, and by others only if they do the same"
     )

@@ -66,7 +66,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class PaperBenchmark:
     """A set of questions in the paper's tables, or of a pair of ours."""
 
     name: str
@@ -114,7 +114,7 @@ class Paper:
     """By name."""
     rows: Mapping[str, Row]
     """By name."""
-    benchmarks: Mapping[str, Benchmark]
+    benchmarks: Mapping[str, PaperBenchmark]
     """By name, in the order of the tables' columns."""
     groups: Mapping[str, tuple[str, ...]]
     """Benchmarks of each mean: 'average', 'easy', 'hard', or a size outside of the paper."""
@@ -154,7 +154,7 @@ def paper() -> Paper:
     return Paper(
         sizes={name: Size(name, **facts, is_in_paper=name in in_paper) for name, facts in data["sizes"].items()},
         rows={row.name: row for row in all_rows},
-        benchmarks={name: Benchmark(name, **facts) for name, facts in data["benchmarks"].items()},
+        benchmarks={name: PaperBenchmark(name, **facts) for name, facts in data["benchmarks"].items()},
         groups={name: tuple(benchmarks) for name, benchmarks in data["groups"].items()},
         entries=tuple(_read_entry(table, line) for table, lines in data["tables"].items() for line in lines),
         discrepancies={name: Discrepancy(**item) for name, item in data["discrepancies"].items()},

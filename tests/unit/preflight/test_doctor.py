@@ -9,14 +9,14 @@ from omegaconf import OmegaConf
 
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
-from relay_verl.models.ray_session import explain, start_ray
+from relay_verl.models.ray_session import explain_ray_error, start_ray
 from relay_verl.preflight import install_checks as installation
 from relay_verl.preflight import model_checks as models
-from relay_verl.preflight.check import Check, Doubt, Examination, Outcome, Status, demand
+from relay_verl.preflight.check import Check, CheckWarning, Doctor, Outcome, Status, demand
 from relay_verl.preflight.config_checks import check_replica_gpus
 from relay_verl.preflight.loggers import check_loggers
 from relay_verl.preflight.machine import check_ports
-from relay_verl.preflight.placement import Node, check_room, replica_groups
+from relay_verl.preflight.placement import FreeNode, check_room, replica_groups
 from relay_verl.preflight.probe import fault_of
 from relay_verl.preflight.registry import CLUSTER, INSTALLATION, MACHINE, RECIPE, WARMUP, WARMUP_MACHINE
 from relay_verl.versions import INSTALL, TESTED, is_tested
@@ -49,11 +49,11 @@ def test_an_examination_goes_on_and_names_the_failure_at_the_bottom() -> None:
         Check("b", lambda: pytest.fail("it was to be skipped"), after=("a",)),
         Check("c", lambda: pytest.fail("it was to be skipped"), after=("b",)),
         Check("d", lambda: "fine"),
-        Check("e", lambda: Doubt("perhaps"), after=("d",)),
+        Check("e", lambda: CheckWarning("perhaps"), after=("d",)),
         Check("f", lambda: None, after=("e", "not run")),
         Check("g", broken),
     ]
-    assert list(Examination().run(checks)) == [
+    assert list(Doctor().run(checks)) == [
         Outcome("a", Status.FAILED, "a=1: wrong; set a=2"),
         Outcome("b", Status.SKIPPED, "a failed"),
         Outcome("c", Status.SKIPPED, "a failed"),
@@ -65,7 +65,7 @@ def test_an_examination_goes_on_and_names_the_failure_at_the_bottom() -> None:
 
 
 def test_training_stops_at_the_first_failure_and_says_doubts(capsys: pytest.CaptureFixture[str]) -> None:
-    checks = [Check("a", lambda: Doubt("perhaps")), Check("b", fail), Check("c", lambda: pytest.fail("went on"))]
+    checks = [Check("a", lambda: CheckWarning("perhaps")), Check("b", fail), Check("c", lambda: pytest.fail("went on"))]
     assert one_line(demand, checks) == "a=1: wrong; set a=2"
     assert capsys.readouterr().err == "relay_verl: perhaps\n"
 
@@ -109,10 +109,10 @@ def test_the_tested_versions_are_those_of_the_cpu_install() -> None:
 
 def test_a_package_of_another_version_is_a_doubt_and_a_missing_one_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
-    assert not isinstance(installation.check_packages(), Doubt)
+    assert not isinstance(installation.check_packages(), CheckWarning)
     monkeypatch.setitem(TESTED["cpu"], "ray", "1.0.0")
     found = installation.check_packages()
-    assert isinstance(found, Doubt)
+    assert isinstance(found, CheckWarning)
     assert "(tested: 1.0.0)" in found
     assert "verl " not in found
     monkeypatch.setitem(TESTED["cpu"], "no-such-package", "1.0")
@@ -170,7 +170,7 @@ ROOM = [
 
 @pytest.mark.parametrize(("config", "free", "parts", "why"), ROOM, ids=[why for *_, why in ROOM])
 def test_room(config: Any, free: list[int], parts: list[str] | None, why: str) -> None:
-    nodes = [Node(f"{index:02}", f"10.0.0.{index}", gpus) for index, gpus in enumerate(free)]
+    nodes = [FreeNode(f"{index:02}", f"10.0.0.{index}", gpus) for index, gpus in enumerate(free)]
     settings = read_settings(config.relay)
     if parts is None:
         assert "needed: the trainer" in check_room(config, settings, nodes)
@@ -192,7 +192,7 @@ OWN_NODES = [
 def test_room_on_nodes_of_the_teachers_own(resources: tuple[str, str], parts: list[str] | None, why: str) -> None:
     config = recipe(1, 1, 1)
     config.relay.teacher.node_resource = "teacher"
-    nodes = [Node(f"{n:02}", f"10.0.0.{n}", 1, frozenset({"CPU", name})) for n, name in enumerate(resources)]
+    nodes = [FreeNode(f"{n:02}", f"10.0.0.{n}", 1, frozenset({"CPU", name})) for n, name in enumerate(resources)]
     settings = read_settings(config.relay)
     if parts is None:
         assert "needed: " in check_room(config, settings, nodes), why
@@ -264,8 +264,8 @@ def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_cluster_that_is_there_while_the_recipe_would_start_one() -> None:
     error = ValueError("When connecting to an existing cluster, num_cpus and num_gpus must not be provided.")
-    assert "RAY_ADDRESS=auto" in explain(error, None)
-    assert explain(RuntimeError("a\nb"), "h:1") == "the Ray cluster at h:1 cannot be joined: a b"
+    assert "RAY_ADDRESS=auto" in explain_ray_error(error, None)
+    assert explain_ray_error(RuntimeError("a\nb"), "h:1") == "the Ray cluster at h:1 cannot be joined: a b"
 
 
 # ---- this machine ----

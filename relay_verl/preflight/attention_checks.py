@@ -18,7 +18,7 @@ INSTALL = "pip install flash-attn --no-build-isolation"
 def check_attention(config: Any) -> str:
     """flash-attn is there and loads if the config asks for it; sequence parallelism has what it needs.
 
-    Where the recipe's own choice fell to sdpa on a GPU, that is a doubt: the run is right, and slower.
+    Where the recipe's own choice fell to sdpa on a GPU, that is a warning: the run is right, and slower.
     """
     model = "actor_rollout_ref.model" if "actor_rollout_ref" in config else "model"
     key = f"{model}.override_config.attn_implementation"
@@ -45,7 +45,7 @@ def _check_flash(key: str) -> CheckWarning | None:
     try:
         importlib.import_module("flash_attn")
     except ImportError as error:
-        # A build for another torch. Only a doubt: this machine may lack what the nodes with GPUs have.
+        # A build for another torch. Only a warning: this machine may lack what the nodes with GPUs have.
         reason = " ".join(str(error).split())
         return CheckWarning(
             f"{key}={FLASH}: flash-attn {find_version('flash-attn')} does not load with torch "

@@ -53,7 +53,7 @@ class Outcome:
 
 
 def demand(checks: Sequence[Check], *subject: Any) -> None:
-    """Run the checks in order and say every doubt on standard error.
+    """Run the checks in order and say every warning on standard error.
 
     Raises:
         UserError: one line on the first thing that is wrong.

@@ -29,7 +29,7 @@ def check_contradictions(config: Any) -> CheckWarning | str:
     """
     for contradiction in _contradictions(config):
         raise UserError(contradiction)
-    warnings = list(_doubts(config))
+    warnings = list(_warnings(config))
     return CheckWarning("; ".join(warnings)) if warnings else "none"
 
 
@@ -62,7 +62,7 @@ def _contradictions(config: Any) -> Iterator[str]:
         yield f"reward.sandbox_fusion.url={url}: relay grades by rule and runs no code there: set it to null"
 
 
-def _doubts(config: Any) -> Iterator[str]:
+def _warnings(config: Any) -> Iterator[str]:
     key = "actor_rollout_ref.rollout.val_kwargs"
     num_samples, is_sampled = (OmegaConf.select(config, f"{key}.{name}") for name in ("n", "do_sample"))
     if (num_samples or 1) > 1 and is_sampled is False:

@@ -24,7 +24,7 @@ PROCESSES_GB = 5.0
 ENGINE_GB = 2.6
 """Each vLLM engine without its model and cache: server, core, worker."""
 TOLERANCE = 0.85
-"""Share of the estimate that has to be free; less is refused, and between this and the whole is a doubt."""
+"""Share of the estimate that has to be free; less is refused, and between this and the whole is a warning."""
 _TOKEN = 10_000
 """Bytes of a token of the vocabulary: some ten processes hold a tokenizer."""
 _TRAINED, _FROZEN = 16, 4

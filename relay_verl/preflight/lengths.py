@@ -39,12 +39,12 @@ def check_lengths(config: Any) -> CheckWarning | str:
         names = file_names(config, key)
         if names and len(local_files(config, key)) == len(names):
             warnings.append(_check_prompts(config, key, names, tokenizer, longest, needed))
-    given = [doubt for doubt in warnings if doubt]
+    given = [warning for warning in warnings if warning]
     return CheckWarning("; ".join(given)) if given else f"prompts of at most {longest} tokens"
 
 
 def _check_prompts(config: Any, key: str, names: list[str], tokenizer: Any, longest: int, needed: int) -> str:
-    """Enough prompts of these files are short enough; gives a doubt where longer ones are kept.
+    """Enough prompts of these files are short enough; gives a warning where longer ones are kept.
 
     Raises:
         UserError: all rows were measured and fewer than `needed` fit, or not a single one does.
@@ -73,7 +73,7 @@ def _check_prompts(config: Any, key: str, names: list[str], tokenizer: Any, long
 
 
 def _check_context(config: Any) -> str:
-    """The engines' context holds a prompt and a response; gives a doubt if it does not.
+    """The engines' context holds a prompt and a response; gives a warning if it does not.
 
     Raises:
         UserError: it is longer than a model takes.

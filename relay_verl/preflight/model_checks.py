@@ -123,10 +123,10 @@ def check_tokenizers(config: Any) -> str | None:
         return "only the student's"
     model = config.actor_rollout_ref.model
     warnings = [
-        doubt
+        warning
         for key, teacher in settings.active_teachers.items()
         if (
-            doubt := check_teacher(
+            warning := check_teacher(
                 key,
                 teacher,
                 model.path,

@@ -150,8 +150,8 @@ def check_memory(config: Any, cluster: Cluster) -> str:
                 )
         if answer["memory"]:
             free, total = answer["memory"]
-            if doubt := check_cpu_memory(terms, where, free, total):
-                warnings.append(doubt)
+            if warning := check_cpu_memory(terms, where, free, total):
+                warnings.append(warning)
             found.append(f"{node['NodeManagerAddress']} {free / GB:.0f} of {total / GB:.0f} GB free")
     return CheckWarning("; ".join(warnings)) if warnings else "; ".join(found)
 

@@ -179,7 +179,7 @@ async def _complete_all(trial: Trial) -> list[str]:
 
 
 async def _complete(request: Request, wording: Wording, trial: Trial) -> str:
-    """One completion; gives a doubt, or an empty text.
+    """One completion; gives a warning, or an empty text.
 
     Raises:
         UserError: it failed.

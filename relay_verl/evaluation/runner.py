@@ -148,11 +148,31 @@ class EvalSuite:
         }
 
 
+@dataclass(frozen=True)
+class PlannedEvaluation:
+    """What `evaluate` is about to ask, for a check before any model loads."""
+
+    config: Any
+    """The composed recipe."""
+    conditions: Sequence[Condition]
+    """Those whose results are not there yet."""
+    suite: EvalSuite
+    """What is asked."""
+    models: Mapping[str, TeacherSettings]
+    """Each model's settings, by its address."""
+    tokenizer: Any
+    """That of all of them."""
+    tokenizer_path: str
+    """Where it is from."""
+    vocabularies: Sequence[Vocabulary]
+    """Of each condition, that of the model that writes."""
+
+
 def evaluate(
     config: Any,
     conditions: Sequence[Condition],
     suite: EvalSuite,
-    check: Callable[..., None],
+    check: Callable[[PlannedEvaluation], None],
     *,
     tokenizer_path: str | None = None,
     endpoint_models: Mapping[str, str] = {},
@@ -208,7 +228,7 @@ def evaluate(
             models[student] = as_student(alone, student, model=endpoint_models.get(student))
     writers = [vocabulary_of_writer(config, *condition.models, tokenizer, tokenizer_path) for condition, _ in open_jobs]
     open_conditions = [condition for condition, _ in open_jobs]
-    check(config, open_conditions, suite, models, tokenizer, tokenizer_path, writers)
+    check(PlannedEvaluation(config, open_conditions, suite, models, tokenizer, tokenizer_path, writers))
 
     async def run() -> None:
         engines = await start_models(config, models, tokenizer)

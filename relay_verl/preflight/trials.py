@@ -5,7 +5,7 @@ Invariant: rows, templates and parameters come from where the run itself takes t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -13,11 +13,11 @@ from omegaconf import OmegaConf
 from relay_verl.config import RelaySettings, TeacherSettings, read_settings
 from relay_verl.data.generate import Plan, Source
 from relay_verl.errors import UserError
-from relay_verl.evaluation.runner import Condition, EvalSuite
+from relay_verl.evaluation.runner import Condition, EvalSuite, PlannedEvaluation
 from relay_verl.models.address import is_endpoint
 from relay_verl.models.launch import load_tokenizer
 from relay_verl.models.tokenizers import template_of, tokenizer_at, tokenizer_path_of
-from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
+from relay_verl.models.vocabulary import read_vocabulary
 from relay_verl.policies import Policy, StudentAlone, TeacherAlone, make_policy
 from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.data_checks import file_names, local_files
@@ -128,39 +128,21 @@ def generator_trial(plan: Plan, source: Source, tokenizer: Any) -> Trial:
     return Trial(rows, [reader], [Request(plan.model.base_url, plan.model, reader, [wording], size)])
 
 
-def evaluation_trial(
-    config: Any,
-    conditions: Sequence[Condition],
-    suite: EvalSuite,
-    models: Mapping[str, TeacherSettings],
-    tokenizer: Any,
-    tokenizer_path: str,
-    vocabularies: Sequence[Vocabulary],
-) -> Trial:
-    """Of `eval` and `bench eval`.
-
-    Args:
-        config: the composed recipe.
-        conditions: those whose results are not there yet.
-        suite: what is asked.
-        models: each model's settings, by its address.
-        tokenizer: that of all of them.
-        tokenizer_path: where it is from.
-        vocabularies: that of the model that writes, of each condition.
-    """
-    settings = read_settings(config.relay)
+def evaluation_trial(planned: PlannedEvaluation) -> Trial:
+    """Of `eval` and `bench eval`."""
+    settings = read_settings(planned.config.relay)
     rows = first_of_each_shape(
         TrialRow(f"{name}: id {row['extra_info']['id']!r}", row["prompt"], row.get("data_source"))
-        for name, (_, questions) in suite.benchmarks.items()
+        for name, (_, questions) in planned.suite.benchmarks.items()
         for row in questions.rows
     )
-    reader = Reader(tokenizer_path, tokenizer, template_of(config), STUDENT_FIX)
+    reader = Reader(planned.tokenizer_path, planned.tokenizer, template_of(planned.config), STUDENT_FIX)
     wordings: dict[tuple[str, int | None], list[Wording]] = {}
-    for condition, vocabulary in zip(conditions, vocabularies, strict=True):
-        for address, wording in _answer_wordings(config, condition, suite, settings):
+    for condition, vocabulary in zip(planned.conditions, planned.vocabularies, strict=True):
+        for address, wording in _answer_wordings(planned.config, condition, planned.suite, settings):
             wordings.setdefault((address, vocabulary.size), []).append(wording)
     requests = [
-        Request(address, models[address], reader, _different(asked), size)
+        Request(address, planned.models[address], reader, _different(asked), size)
         for (address, size), asked in wordings.items()
     ]
     return Trial(rows, [reader], requests)

@@ -33,9 +33,9 @@ def _check_before(module: str, function: str, check: Callable[[Any], None]) -> N
     """Check the composed config in front of the function of verl's that is given it."""
     from wrapt import register_post_import_hook
 
-    from relay_verl.preflight.training import install
+    from relay_verl.preflight.training import install_check
 
-    register_post_import_hook(lambda imported: install(imported, function, check), module)
+    register_post_import_hook(lambda imported: install_check(imported, function, check), module)
 
 
 def _install_after(module: str, installer: str) -> None:

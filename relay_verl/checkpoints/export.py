@@ -19,12 +19,13 @@ from relay_verl.checkpoints.adapter import Base
 from relay_verl.checkpoints.card import CARD_FILE, STUDENT, card, read_step
 from relay_verl.checkpoints.card_results import Results
 from relay_verl.checkpoints.integrity import find_damage, step_of
-from relay_verl.checkpoints.record import CheckpointRecord, model_identity, read_checkpoint, read_run
+from relay_verl.checkpoints.record import CHECKPOINT_FILE, CheckpointRecord, read_checkpoint, read_run
 from relay_verl.checkpoints.resume import choose_checkpoint
-from relay_verl.checkpoints.scale import read_scale
+from relay_verl.checkpoints.scale import META_FILE, read_scale
 from relay_verl.errors import UserError
 from relay_verl.files import replace_file
 from relay_verl.jobs.byproducts import by_product
+from relay_verl.models.address import model_identity
 
 NOT_THIS = "{out} is there already and is not this export; give another folder or remove it"
 
@@ -94,6 +95,39 @@ def export(
     return step_folder
 
 
+def keep_facts(step_folder: Path, out: Path) -> None:
+    """Copy what a card is written from, the record and LoRA's scale, without the weights.
+
+    Args:
+        step_folder: a checkpoint.
+        out: the folder to write, for `write_card`.
+    """
+    for name in (Path(CHECKPOINT_FILE), Path("actor", META_FILE)):
+        if (step_folder / name).is_file():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(step_folder / name, out / name)
+
+
+def write_card(facts: Path, model: Path, metrics: Path | None, results: Sequence[Path]) -> None:
+    """Write the card of a whole exported model again, now with results.
+
+    Args:
+        facts: the checkpoint it is from, or what `keep_facts` kept of it. Without a record the card stays as it is.
+        model: the exported folder.
+        metrics: verl's metrics file, as for `export`.
+        results: results folders of `relay-verl eval` on the model.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    record = read_checkpoint(facts)
+    if record is None:
+        return
+    scale = read_scale(facts / "actor")
+    text = card(record, metrics, name=model.name, dtype=_dtype_of(record), lora=scale, results=results)
+    replace_file(model / CARD_FILE, text.encode())
+
+
 def find_checkpoint(path: Path) -> Path:
     """The whole `global_step_N` folder that `path` means. Raises UserError if there is none."""
     path = path.expanduser().absolute()
@@ -102,13 +136,13 @@ def find_checkpoint(path: Path) -> Path:
     if path.name == "actor":
         path = path.parent
     if step_of(path) is None:
-        choice, reason = choose_checkpoint(path)
+        choice, reason = choose_checkpoint(path, deep=True)
         if choice is None:
             raise UserError(f"{path} has no whole checkpoint")
         if reason:
             print(reason, file=sys.stderr)
         return choice
-    damage = find_damage(path)
+    damage = find_damage(path, deep=True)
     if damage:
         raise UserError(damage)
     return path

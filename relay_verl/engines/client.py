@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from relay_verl.engines.address import check_address, proxy_of, root_of
 from relay_verl.engines.deadlines import LONGEST_WAIT, DeadlineError, Pulse
-from relay_verl.engines.failures import Refusal, RetriedError, explain
+from relay_verl.engines.failures import Refusal, RetriedError, explain_endpoint_error
 from relay_verl.engines.parameters import RefusedParameters
 from relay_verl.errors import EngineError, PermanentError
 
@@ -221,7 +221,7 @@ class EndpointClient:
 
     def explain(self, error: BaseException) -> str:
         """Why a request to this endpoint failed; a key in the text is still in it."""
-        return explain(error, self.base_url, proxy_of(self.base_url))
+        return explain_endpoint_error(error, self.base_url, proxy_of(self.base_url))
 
     async def _find_hint(self, refusal: Refusal) -> str:
         """What to change in an address that answers 404, as the end of a sentence; empty if that is not known."""
@@ -263,7 +263,7 @@ def _make_http_client(timeout: Any) -> Any:
                     _note(str(Refusal.read(response.status_code, response.content)))
                 return response
             except Exception as error:
-                _note(explain(error, "", None))
+                _note(explain_endpoint_error(error, "", None))
                 raise
 
     return NotingClient(timeout=timeout)

@@ -39,7 +39,7 @@ from relay_verl.types import RelayStatus, RelayTrajectory
 
 
 @dataclass(frozen=True)
-class Rules:
+class EvalSettings:
     """How responses come about, whoever writes them."""
 
     condition: str
@@ -58,7 +58,7 @@ class Rules:
     """Of all that is drawn."""
 
 
-class Answerer:
+class EvalWorker:
     """Writes and judges responses; can be sent to a Ray worker.
 
     Args:
@@ -74,7 +74,7 @@ class Answerer:
         student: TokenEngine | None,
         teacher: TokenEngine | None,
         tokenizer: Any,
-        rules: Rules,
+        rules: EvalSettings,
         judge: Judge | None = None,
         vocabulary: Vocabulary | None = None,
     ):

@@ -24,7 +24,7 @@ from typing import Any
 
 from relay_verl.config import RelaySettings
 from relay_verl.engines.deadlines import Pulse
-from relay_verl.engines.failure_share import FailureShare
+from relay_verl.engines.failure_share import KEY, FailureShare
 from relay_verl.errors import EngineError, JobError, PermanentError
 from relay_verl.jobs.formats import Format, Row
 from relay_verl.jobs.progress import LINE_S, ProgressBar, TokenMeter
@@ -65,6 +65,8 @@ class Job:
     max_failed_share: float = RelaySettings.max_failed_call_share
     """Largest share of the queries, and of what `find_failure` finds, that may fail; see
     `relay_verl.engines.failure_share`."""
+    failed_share_key: str = KEY
+    """What the user sets it with."""
     find_failure: Callable[[Any], str | None] = lambda result: None
     """Why a part of a result is missing that is not worth the whole, such as the judge's verdict of a response; None
     if it is not missing. The result is kept."""
@@ -111,7 +113,9 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
     with store:
         meter = TokenMeter(job.engines)
         async with ProgressBar(f"{Path(out).parent.name}/{Path(out).name}", num_queries, meter) as bar:
-            queries_share, parts_share = (FailureShare(job.max_failed_share, what) for what in ("queries", job.parts))
+            queries_share, parts_share = (
+                FailureShare(job.max_failed_share, what, key=job.failed_share_key) for what in ("queries", job.parts)
+            )
             progress = _Progress(bar, meter, Pulse(meter.count_tokens), queries_share, parts_share)
             try:
                 num_shards = await _run_shards(job, queries, store, progress)

@@ -5,7 +5,7 @@ it.
 """
 
 from relay_verl.pipeline.processes import StageError, relay_verl, run
-from relay_verl.pipeline.training import Run, train
+from relay_verl.pipeline.training import Run, put_on_card, train
 from relay_verl.pipeline.warmup import warm_up
 
-__all__ = ["Run", "StageError", "relay_verl", "run", "train", "warm_up"]
+__all__ = ["Run", "StageError", "put_on_card", "relay_verl", "run", "train", "warm_up"]

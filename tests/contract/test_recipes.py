@@ -54,7 +54,6 @@ def test_the_recipes_promised_are_there() -> None:
     wanted |= {f"relay_{size}_simple" for size in ("0.6b", "1.7b")}
     wanted |= {"relay_real", "relay_real_simple", "grpo_real"}
     wanted |= {f"warmup_{size}" for size in ("tiny", "real", "0.6b", "1.7b")}
-    wanted |= {f"relay_1.7b_teacher_{size}" for size in ("0.6b", "1.7b", "4b", "14b", "32b")}
     released = ("no_filter", "no_independence", "no_exploration", "teacher_tokens", "batch_scenarios", "two_calls")
     wanted |= {f"relay_{size}_{kind}" for size in ("1.7b", "tiny") for kind in released}
     wanted |= {f"relay_1.7b_fixed_{n}" for n in (20, 100, 500)}
@@ -139,9 +138,7 @@ def test_the_papers_hyperparameters(name: str) -> None:
     needs_student = not name.startswith("grpo")
     assert config.actor_rollout_ref.model.path == (None if needs_student else f"Qwen/Qwen3-{size}"), "RELAY_STUDENT"
     assert config.relay.warmup.base_model == f"Qwen/Qwen3-{size}"
-    teacher = name.partition("_teacher_")[2].upper()
-    teacher = teacher if teacher.endswith("B") else "8B"
-    assert config.relay.teacher.path == (None if name.startswith("grpo") else f"Qwen/Qwen3-{teacher}")
+    assert config.relay.teacher.path == (None if name.startswith("grpo") else "Qwen/Qwen3-8B")
     assert config.actor_rollout_ref.model.get("trust_remote_code", False) is False
 
 
@@ -211,11 +208,6 @@ VARIANTS: dict[str | None, dict[str, set[str]]] = {
         "relay_1.7b_fixed_20": {"relay.policy"},
         "relay_1.7b_fixed_100": {"relay.policy"},
         "relay_1.7b_fixed_500": {"relay.policy"},
-        "relay_1.7b_teacher_0.6b": {"relay.teacher.path"},
-        "relay_1.7b_teacher_1.7b": {"relay.teacher.path"},
-        "relay_1.7b_teacher_4b": {"relay.teacher.path"},
-        "relay_1.7b_teacher_14b": {"relay.teacher.path"},
-        "relay_1.7b_teacher_32b": {"relay.teacher.path", "relay.teacher.tensor_parallel_size"},
         "relay_1.7b_teacher_tokens": TEACHER_TOKENS,
         "relay_1.7b_batch_scenarios": {"relay.reward.scenario_scope"},
         "relay_1.7b_two_calls": {"relay.max_calls"},
@@ -414,10 +406,10 @@ OTHER_COMMANDS = [
     # trainer, words, the line
     (
         "main_ppo",
-        ["+recipe=grpo_tiny", "relay.reward.kind=difficulty_aware"],
-        "relay_verl: relay.reward.kind=difficulty_aware: not with the recipe grpo_tiny: it is a variant of "
-        "relay_tiny_simple, which is about relay.reward.kind=simple; take +recipe=relay_tiny "
-        "relay.reward.kind=difficulty_aware",
+        ["+recipe=grpo_tiny", "relay.reward.kind=difficulty_aware", "relay.allow_overrides=false"],
+        "relay_verl: relay.reward.kind=difficulty_aware conflicts with recipe grpo_tiny, a variant of "
+        "relay_tiny_simple, which sets relay.reward.kind=simple; use +recipe=relay_tiny "
+        "relay.reward.kind=difficulty_aware instead, or relay.allow_overrides=true",
     ),
     (
         "main_ppo",
@@ -436,9 +428,9 @@ OTHER_COMMANDS = [
     ),
     (
         "main_ppo",
-        ["--config-dir=.", "+recipe=mine", "relay.max_calls=3"],
-        "relay_verl: relay.max_calls=3: not with the recipe mine: it is about relay.max_calls=2; take "
-        "+recipe=relay_tiny_simple relay.max_calls=3",
+        ["--config-dir=.", "+recipe=mine", "relay.max_calls=3", "relay.allow_overrides=false"],
+        "relay_verl: relay.max_calls=3 conflicts with recipe mine, which sets relay.max_calls=2; use "
+        "+recipe=relay_tiny_simple relay.max_calls=3 instead, or relay.allow_overrides=true",
     ),
 ]
 
@@ -452,6 +444,16 @@ def test_a_recipe_beside_what_it_is_not_ends_the_real_command_with_one_line(
     (tmp_path / "recipe" / "mine.yaml").write_text(mine)
     said = refusal(warm_python, trainer, words, tmp_path)
     assert said.strip().splitlines()[-1].startswith(line), said[-2000:]
+
+
+def test_the_command_line_wins_over_a_variant_and_the_real_command_says_so(tmp_path: Path) -> None:
+    """The warning comes before the first check that fails, here for a student that does not exist."""
+    said = refusal("main_ppo", ["+recipe=relay_tiny_simple", "relay.reward.kind=difficulty_aware"], tmp_path)
+    warning = (
+        "relay_verl: relay.reward.kind=difficulty_aware (recipe relay_tiny_simple sets simple): the experiment is "
+        "named tiny-modified"
+    )
+    assert said.splitlines().count(warning) == 1, said[-2000:]
 
 
 def test_an_installation_has_every_package() -> None:

@@ -18,7 +18,7 @@ from relay_verl.checkpoints import space
 from relay_verl.checkpoints.changes import MAY_CHANGE, find_changes
 from relay_verl.checkpoints.integrity import find_damage
 from relay_verl.checkpoints.record import CHECKPOINT_FILE, read_checkpoint, read_run, record_of
-from relay_verl.checkpoints.resume import check_resume, runs_folder
+from relay_verl.checkpoints.resume import check_every_byte, check_resume, runs_folder
 from relay_verl.errors import UserError
 from relay_verl.trainer import ending, saving
 from tests.helpers.checkpoints import make_config, save_checkpoint
@@ -46,9 +46,12 @@ def truncate(file: Path) -> None:
     os.truncate(file, file.stat().st_size // 2)
 
 
-def flip(file: Path) -> None:
+def flip(file: Path, step: int) -> None:
+    """Change one bit of a weight that `save_checkpoint` wrote."""
     data = bytearray(file.read_bytes())
-    place = data.index(torch.arange(64.0).numpy().tobytes()[8:16])  # in the tensor, not in the archive's structure
+    place = data.index(
+        (torch.arange(64.0) + step).numpy().tobytes()[8:16]
+    )  # in the tensor, not in the archive's structure
     data[place] ^= 1
     file.write_bytes(data)
 
@@ -62,7 +65,6 @@ DAMAGES = [
     ("data.pt", truncate, True),
     ("actor/fsdp_config.json", truncate, True),
     ("actor/huggingface/config.json", truncate, True),
-    (MODEL, flip, True),
     (MODEL, Path.unlink, True),
     ("actor/fsdp_config.json", Path.unlink, True),
     ("data.pt", Path.unlink, True),
@@ -81,6 +83,51 @@ def test_damage_names_the_file(
     hurt(folder / name)
     damage = find_damage(folder)
     assert damage.startswith(str(folder / name)) if with_record or always_shows else damage == ""
+
+
+@pytest.mark.parametrize("with_record", [True, False], ids=["record", "no record"])
+def test_a_byte_that_changed_shows_in_a_deep_check_alone(config: Any, with_record: bool) -> None:
+    first, last = (save_checkpoint(config, step, with_record=with_record) for step in (5, 10))
+    assert find_damage(last, deep=True) == ""
+    check_resume(config)
+    assert check_every_byte(config) == str(last)
+    flip(last / MODEL, 10)
+    assert find_damage(last) == ""
+    check_resume(config)
+    assert config.trainer.resume_mode == "auto", "the start reads no weights"
+    with pytest.raises(UserError) as error:
+        check_every_byte(config)
+    assert str(error.value).startswith(f"{last / MODEL} is damaged in ")
+    assert str(error.value).endswith(f"trainer.resume_from_path={first} resumes there on purpose")
+    flip(first / MODEL, 5)
+    with pytest.raises(UserError, match="no checkpoint before it is whole"):
+        check_every_byte(config)
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_a_truncated_checkpoint_shows_in_every_check(config: Any, deep: bool) -> None:
+    folder = save_checkpoint(config, 5, with_record=False)
+    truncate(folder / MODEL)
+    assert find_damage(folder, deep=deep) == f"{folder / MODEL} is truncated or damaged"
+
+
+def test_a_deep_check_of_what_was_chosen(config: Any) -> None:
+    assert check_every_byte(config) == "no checkpoint to resume at"
+    folders = [save_checkpoint(config, step) for step in (5, 10)]
+    truncate(folders[1] / OPTIM)
+    check_resume(config)
+    assert check_every_byte(config) == str(folders[0]), "the one before"
+    config.trainer.resume_mode = "disable"
+    assert check_every_byte(config) == "no checkpoint to resume at"
+
+
+def test_the_hashes_of_the_driver_are_the_records(config: Any) -> None:
+    """The trainer does not read the training files again."""
+    hashes = record_of(config).train_files
+    assert hashes != [None]
+    config.trainer.launched_as.train_files = hashes
+    os.unlink(config.data.train_files)
+    assert record_of(config).train_files == hashes
 
 
 def test_a_rank_whose_file_is_missing(config: Any) -> None:

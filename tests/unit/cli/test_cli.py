@@ -7,8 +7,9 @@ import re
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ from relay_verl.benchmarks.registry import find_benchmark
 from relay_verl.cli import bench, data
 from relay_verl.cli import evaluate as evaluation
 from relay_verl.cli import main as cli
-from relay_verl.cli.options import compose_recipe, name_recipe
+from relay_verl.cli.options import compose_recipe, name_recipe, user_path
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
 from relay_verl.policies import make_policy
@@ -42,6 +43,46 @@ def main(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
     program = [sys.executable, "-m", "relay_verl", *words]
     return subprocess.run(program, env=os.environ | variables, capture_output=True, text=True, timeout=300)
+
+
+# ---- paths ----
+
+
+def paths_of(app: Any) -> Iterator[tuple[str, Any]]:
+    """Each option and argument of a command that is a path, with what typer knows of it."""
+    for group in app.registered_groups:
+        yield from paths_of(group.typer_instance)
+    for command in app.registered_commands:
+        hints = get_type_hints(command.callback, include_extras=True)
+        for name, hint in hints.items():
+            if "Path" in str(hint) and name != "return":
+                yield f"{command.callback.__name__} {name}", hint.__metadata__[0]
+
+
+def test_every_path_of_every_command_may_begin_with_a_tilde() -> None:
+    found = dict(paths_of(cli.app))
+    assert {
+        "eval_ out",
+        "export_ checkpoint",
+        "quickstart out",
+        "data out",
+        "get out",
+        "judge results",
+    } <= found.keys()
+    assert [name for name, option in found.items() if option.parser is not user_path] == []
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In `--out=~/x` the shell leaves it as it is."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    (home / "own.csv").write_text("question,answer\nWhat is 1+1?,2\n")
+    done = run("data", "~/own.csv", "--out=~/made/train.parquet")
+    assert done.exit_code == 0, done.output
+    assert (home / "made" / "train.parquet").is_file()
+    assert not (tmp_path / "~").exists()
 
 
 # ---- help ----

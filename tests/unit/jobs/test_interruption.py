@@ -37,7 +37,7 @@ queries = [(str(number), {"number": number}) for number in range(5)]
 try:
     print(asyncio.run(run_job(job, queries, len(queries), Path(sys.argv[1])))["num_resumed"])
 except KeyboardInterrupt as error:
-    print(interruption.explain(error))
+    print(interruption.explain_interruption(error))
     sys.exit(interruption.CODE)
 """
 

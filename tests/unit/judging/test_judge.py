@@ -661,6 +661,18 @@ async def test_a_folder_s_judging_goes_on_where_it_stopped(fake_vllm: Any, tmp_p
     assert all(r.judge is not None for r in read_records(tmp_path / RESPONSES))
 
 
+async def test_a_judge_of_which_too_many_replies_are_missing_ends_the_job(fake_vllm: Any, tmp_path: Path) -> None:
+    """Unless `--max-failed-share` allows that many: then each response is asked."""
+    answers = ["56"] * 13 + ["57"] * 8 + ["56"] * 9
+    fake_vllm.routes[CHAT] = lambda body: (500, {}) if quoted(body, "answer") == "57" else compares(body)
+    write_folder(tmp_path, [record(id=str(i), answer=answer) for i, answer in enumerate(answers)])
+    judge = make(fake_vllm, breaker_threshold=1000)
+    with pytest.raises(JobError, match=r"--max-failed-share=0\.3: 7 of 20 queries failed"):
+        await judge_results(tmp_path, judge, max_concurrency=1, max_failed_share=0.3)
+    with pytest.raises(JobError, match="8 of 30 queries failed"):
+        await judge_results(tmp_path, judge, max_concurrency=1, max_failed_share=1.0)
+
+
 async def test_an_answer_that_the_judge_refuses_is_recorded_and_the_others_are_judged(
     fake_vllm: Any, tmp_path: Path
 ) -> None:

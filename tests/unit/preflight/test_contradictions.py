@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from relay_verl.checkpoints.resume import check_resume, check_sft_resume
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.contradictions import check_contradictions
 from relay_verl.preflight.wiring import check_reward_manager
 from tests.helpers.checkpoints import make_config, save_checkpoint
@@ -80,7 +80,7 @@ ACCEPTED = [
 
 @pytest.mark.parametrize(("overrides", "is_doubtful", "why"), ACCEPTED, ids=[why for *_, why in ACCEPTED])
 def test_what_is_accepted(overrides: dict, is_doubtful: bool, why: str) -> None:
-    assert isinstance(check_contradictions(config(**overrides)), Doubt) is is_doubtful, why
+    assert isinstance(check_contradictions(config(**overrides)), CheckWarning) is is_doubtful, why
 
 
 def test_a_config_without_these_keys_passes() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from relay_verl.errors import UserError
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.cpu_memory import GB, check_bucket, check_cpu_memory, cpu_terms
 from relay_verl.recipes.compose import compose
 
@@ -24,7 +24,7 @@ def test_too_little_memory_is_an_error_with_every_term() -> None:
 
 
 def test_what_may_just_fit_is_a_doubt_and_what_fits_is_neither() -> None:
-    assert isinstance(check_cpu_memory(TERMS, "node", 19 * GB, 25 * GB), Doubt)
+    assert isinstance(check_cpu_memory(TERMS, "node", 19 * GB, 25 * GB), CheckWarning)
     assert check_cpu_memory(TERMS, "node", 21 * GB, 25 * GB) is None
 
 

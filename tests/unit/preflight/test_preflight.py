@@ -539,7 +539,7 @@ def test_a_mistake_ends_the_program_with_one_line(good: Any, override: dict, lin
     mistaken = OmegaConf.merge(good, override)
     assert one_line(check_config, mistaken).startswith(line)
     verl_config = SimpleNamespace(validate_config=lambda *args: pytest.fail("verl went on"))
-    preflight.install(verl_config, "validate_config", check_config)
+    preflight.install_check(verl_config, "validate_config", check_config)
     with pytest.raises(SystemExit) as end:
         verl_config.validate_config(mistaken)
     assert str(end.value.code).startswith(f"relay_verl: {line}")
@@ -602,9 +602,9 @@ def test_a_warm_up_on_data_of_another_kind_is_one_line(
 def test_install_goes_on_to_verls_own_validation(good: Any) -> None:
     calls: list[tuple] = []
     verl_config = SimpleNamespace(validate_config=lambda *args, **kwargs: calls.append((args, kwargs)))
-    preflight.install(verl_config, "validate_config", check_config)
+    preflight.install_check(verl_config, "validate_config", check_config)
     once = verl_config.validate_config
-    preflight.install(verl_config, "validate_config", check_config)
+    preflight.install_check(verl_config, "validate_config", check_config)
     assert verl_config.validate_config is once, "a second call does nothing"
     verl_config.validate_config(good, True, use_critic=False)
     assert calls == [((good, True), {"use_critic": False})]

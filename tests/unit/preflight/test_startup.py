@@ -15,7 +15,7 @@ from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.errors import UserError
 from relay_verl.models.launch import load_tokenizer
 from relay_verl.models.tokenizers import read_tokenizer
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.lengths import check_lengths
 from relay_verl.preflight.model_checks import check_student_model, check_teacher, check_teacher_models, check_tokenizers
 from relay_verl.preflight.registry import RECIPE
@@ -182,25 +182,25 @@ def test_prompts_that_are_too_long_leave_too_few(good: Any, tmp_path: Path) -> N
     good.data.train_files = good.data.val_files = files
     shortest, *_, longest = sorted(len(chat_ids(tokenizer, row["prompt"], {})) for row in prompts)
     good.data.max_prompt_length = longest
-    assert not isinstance(check_lengths(good), Doubt)
+    assert not isinstance(check_lengths(good), CheckWarning)
     good.data.max_prompt_length = shortest
     line = one_line(check_config, good)
     part = f"data.max_prompt_length={shortest}: of 9 prompts of data.train_files 1 fit, and at least 8 must; "
     assert line.startswith(part)
     assert names(line, "", "long.parquet", "row 2")
     good.data.train_batch_size = 1
-    assert not isinstance(check_lengths(good), Doubt), "the others are left out"
+    assert not isinstance(check_lengths(good), CheckWarning), "the others are left out"
     good.data.filter_overlong_prompts = False
-    assert isinstance(check_lengths(good), Doubt)
+    assert isinstance(check_lengths(good), CheckWarning)
     good.data.max_prompt_length = shortest - 1
     assert "of 9 prompts of data.train_files 0 fit" in one_line(check_lengths, good)
 
 
 def test_the_context_holds_prompt_and_response_and_is_within_the_models(good: Any) -> None:
     good.data.max_prompt_length, good.actor_rollout_ref.rollout.max_model_len = 100, 164
-    assert not isinstance(check_lengths(good), Doubt)
+    assert not isinstance(check_lengths(good), CheckWarning)
     good.actor_rollout_ref.rollout.max_model_len = 163
-    assert isinstance(check_lengths(good), Doubt)
+    assert isinstance(check_lengths(good), CheckWarning)
     config_file = Path(good.relay.teacher.path) / "config.json"
     described = {"model_type": "qwen3", "vocab_size": 400, "max_position_embeddings": 128}
     config_file.write_text(json.dumps(described))
@@ -237,7 +237,7 @@ def test_a_students_tokenizer_may_be_elsewhere(good: Any, tmp_path: Path) -> Non
     assert "differ in their tokenizers" in one_line(check_config, good)
     good.actor_rollout_ref.model.tokenizer_path = str(tmp_path / "student")
     check_config(good)
-    assert not isinstance(check_tokenizers(good), Doubt)
+    assert not isinstance(check_tokenizers(good), CheckWarning)
     good.actor_rollout_ref.model.tokenizer_path = "/no/such"
     assert one_line(check_student_model, good).startswith("actor_rollout_ref.model.tokenizer_path: /no/such does not")
 
@@ -276,7 +276,7 @@ def test_hub_ids_without_a_hub_are_refused_by_every_command(good: Any, tmp_path:
     hub, data, out = "owner/model", good.data.train_files, str(tmp_path / "out")
     tiny = ("--recipe", "relay_tiny")
     endpoint = "http://127.0.0.1:9/v1"
-    exam = ("--benchmark", "math-500", "--source", f"math-500={data}", "--out", out, *tiny)
+    suite = ("--benchmark", "math-500", "--source", f"math-500={data}", "--out", out, *tiny)
     lines = [
         line_of("filter", "--data", data, "--out", out, *tiny, f"relay.teacher.path={hub}"),
         line_of(
@@ -284,9 +284,9 @@ def test_hub_ids_without_a_hub_are_refused_by_every_command(good: Any, tmp_path:
             *(f"relay.teacher.base_url={endpoint}", f"actor_rollout_ref.model.path={hub}"),
         ),
         line_of("warmup-data", "--data", data, "--out", out, *tiny, "--student", hub),
-        line_of("eval", *exam, "--student", hub, "--teacher", endpoint),
-        line_of("eval", *exam, "--student", good.actor_rollout_ref.model.path, "--teacher", hub),
-        line_of("eval", *exam, "--student", endpoint, "--teacher", endpoint, "--tokenizer", hub),
+        line_of("eval", *suite, "--student", hub, "--teacher", endpoint),
+        line_of("eval", *suite, "--student", good.actor_rollout_ref.model.path, "--teacher", hub),
+        line_of("eval", *suite, "--student", endpoint, "--teacher", endpoint, "--tokenizer", hub),
         line_of("bench", "filter", "--data", data, f"relay.teacher.path={hub}"),
         line_of("bench", "rollout", "--student", hub, "--teacher", hub),
         line_of("bench", "eval", "--student", hub, "--teacher", hub, "--benchmark", "math-500", "--source", data),

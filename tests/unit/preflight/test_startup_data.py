@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from relay_verl.config import read_settings
 from relay_verl.grading import Grader
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.counts import check_num_rows, check_validation_rows, check_warmup_rows
 from relay_verl.preflight.data_checks import check_data_sources, check_dataset, check_warmup_data
 from relay_verl.preflight.rows import grade_against_itself, trial_rows
@@ -151,7 +151,7 @@ def test_choices_whose_truth_is_not_a_letter_are_refused(tmp_path: Path) -> None
 def test_a_few_rows_that_no_response_answers_are_a_doubt(tmp_path: Path) -> None:
     rows = [truth(letter, ability="choice") for letter in ("A", "B", "Paris", "D")]
     doubt = check_dataset(config(save(tmp_path / "a.parquet", rows)), "train_files")
-    assert isinstance(doubt, Doubt)
+    assert isinstance(doubt, CheckWarning)
     assert "row 3" in doubt
 
 

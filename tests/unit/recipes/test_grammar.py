@@ -94,7 +94,7 @@ def test_the_doctor_finds_recipes_in_any_folder(name: str, tmp_path: Path, monke
     folder.mkdir(parents=True)
     (folder / "mine.yaml").write_text("# @package _global_\n# Mine.\ndefaults: [relay_tiny]\ndata:\n  seed: 77\n")
     asked: list[list[str]] = []
-    monkeypatch.setattr("relay_verl.preflight.doctor.examine", lambda words, with_ray: asked.append(words) or iter(()))
+    monkeypatch.setattr("relay_verl.preflight.doctor.examine", lambda words, **options: asked.append(words) or iter(()))
     result = CliRunner().invoke(app, ["doctor", "--no-ray", "--config-dir", str(folder.parent), "+recipe=mine"])
     assert result.exit_code == 0, result.output
     assert compose_overrides(asked[0]).data.seed == 77

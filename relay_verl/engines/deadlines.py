@@ -106,7 +106,7 @@ class Pulse:
         self._looked_at = -math.inf
         self._look: asyncio.Task[None] | None = None
         self.num_tokens = 0
-        """Tokens of the answers so far, as `relay_verl.engines.ask` counts them."""
+        """Tokens of the answers so far, as `relay_verl.engines.resilience` counts them."""
 
     def __reduce__(self) -> Any:
         return Pulse, (self._count_tokens,)

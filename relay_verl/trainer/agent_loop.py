@@ -55,10 +55,9 @@ class RelayAgentLoop(AgentLoopBase):
         )
         self._teachers = list(self.settings.active_teachers.values())
         engines = teachers if self.settings.needs_teacher else {}
+        # one a teacher: its deadline and its name are the decoder's, its sampling may differ from response to response
         self._decoders = {
-            (teacher.label, greedy): self._make_decoder(teacher, engines.get(teacher.label), greedy)
-            for teacher in self._teachers
-            for greedy in (False, True)
+            teacher.label: self._make_decoder(teacher, engines.get(teacher.label)) for teacher in self._teachers
         }
         template = dict(self.apply_chat_template_kwargs)
         self._bridges = {
@@ -74,10 +73,10 @@ class RelayAgentLoop(AgentLoopBase):
         ends = read_vocabulary(address, theirs, trust_remote_code=trusts).end_ids
         return TextBridge(engine, theirs, self.tokenizer, template, ends)
 
-    def _make_decoder(self, teacher: TeacherSettings, engine: TokenEngine | None, greedy: bool) -> RelayDecoder:
+    def _make_decoder(self, teacher: TeacherSettings, engine: TokenEngine | None) -> RelayDecoder:
         limits = self.settings.decoder_config(
             self.rollout_config.response_length,
-            greedy=greedy,
+            greedy=False,
             vocab_size=self.vocabulary.size,
             teacher=teacher,
             end_ids=self.vocabulary.end_ids,
@@ -112,14 +111,15 @@ class RelayAgentLoop(AgentLoopBase):
         request_id = uuid4().hex
         drawn = pick_teacher(self._teachers, data_source, seed) if self.settings.needs_teacher else self._teachers[0]
         bridge = self._bridges.get(drawn.label)
-        decoder = self._decoders[drawn.label, sampling.get("temperature") == 0]
+        # greedy validation makes the teacher greedy, too: its figures depend on no draw
+        own_sampling = drawn.sampling(greedy=sampling.get("temperature") == 0)
         sampling_seed = seed if self.rollout_config.full_determinism else None
         started = self.loop.time()
         try:
-            trajectory = await decoder.run(
+            trajectory = await self._decoders[drawn.label].run(
                 prompt_ids,
                 sampling=sampling | sample_seed(sampling_seed, "student"),
-                teacher_sampling=sample_seed(sampling_seed, "teacher"),
+                teacher_sampling=own_sampling | sample_seed(sampling_seed, "teacher"),
                 policy=self.policy,
                 request_id=request_id,
                 teacher=bridge.open(messages, len(prompt_ids)) if bridge else None,

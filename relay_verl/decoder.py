@@ -59,8 +59,8 @@ class RelayDecoder:
         self._has_warned = False
 
     def note_failed_call(self, error: EngineError) -> None:
-        """Say the first failure of this decoder's calls at once: whoever counts them may do so much later. Where a
-        failure is raised, whoever asks says it."""
+        """Warn of the first failed call of this decoder at once, since whoever counts the calls may do so much later;
+        where a failure is raised, whoever asked reports it. `relay_verl.logs` lets the warning be heard in Ray."""
         if self.config.on_teacher_failure == "fail" or self._has_warned:
             return
         self._has_warned = True

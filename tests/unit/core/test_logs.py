@@ -7,16 +7,15 @@ from pathlib import Path
 import pytest
 
 WORKER = """
-import asyncio, logging
+import asyncio, logging, runpy
 import relay_verl.plugin  # as verl imports it in the driver and in every worker
 from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines import ScriptedEngine
 from relay_verl.errors import EngineError
-from tests.helpers.tokenizers import ByteTokenizer
 
 {root}
 
-TOKENIZER = ByteTokenizer()
+TOKENIZER = runpy.run_path('tests/helpers/tokenizers.py')['ByteTokenizer']()
 student = ScriptedEngine(TOKENIZER, lambda _: "a<call>3</call>")
 teacher = ScriptedEngine(TOKENIZER, lambda _: EngineError("HTTP 401: the key was withdrawn"))
 decoder = RelayDecoder(student, teacher, TOKENIZER, RelayConfig(60, None, 5))

@@ -101,6 +101,7 @@ def _models(shards: set[tuple[str, ...]]) -> set[tuple[str, int]]:
 def _find_file_damage(file: Path) -> str:
     try:
         if file.suffix == ".pt":
+            # torch.save writes a zip archive; its checksums find what a size alone does not.
             with zipfile.ZipFile(file) as archive:
                 damaged = archive.testzip()
             return f"{file} is damaged in {damaged}" if damaged else ""
@@ -109,6 +110,7 @@ def _find_file_damage(file: Path) -> str:
         elif file.suffix == ".safetensors":
             return _find_tensor_damage(file)
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, LookupError, TypeError) as error:
+        # A file that cannot be read may be whole; a reader that stumbles over the bytes says that it is not.
         if isinstance(error, OSError) and error.strerror:
             return f"{file} cannot be read: {error.strerror}"
         return f"{file} is truncated or damaged"
@@ -121,6 +123,7 @@ def _find_tensor_damage(file: Path) -> str:
     with open(file, "rb") as content:
         header_size = int.from_bytes(content.read(8), "little")
         header = json.loads(content.read(header_size)) if header_size < size else {}
+    # The header gives each tensor its place, so the last end and the header make the whole size.
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     wanted = 8 + header_size + max(ends, default=0)
     return "" if size == wanted else f"{file} has {size} bytes and must have {wanted}"

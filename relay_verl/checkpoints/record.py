@@ -85,6 +85,7 @@ def record_of(config: Any) -> RunRecord:
     Raises:
         UserError: a model's or a data file cannot be read.
     """
+    # `launched_as` is how the run was started, not what it is, so it does not stand among the compared keys.
     plain: Any = OmegaConf.to_container(config, resolve=True)
     launched_as = plain["trainer"].pop("launched_as", None) or {}
     values = json.loads(json.dumps(dict(flatten(plain)), default=str))  # as they are read again
@@ -126,6 +127,8 @@ def model_identity(address: str) -> str | None:
         if file.suffix not in (".safetensors", ".bin") and file.name not in _IDENTIFYING:
             continue
         try:
+            # Training changes every tensor, so both ends of a file differ; hashing gigabytes at each start would cost
+            # minutes.
             with open(file, "rb") as content:
                 size = file.stat().st_size
                 digest.update(f"{file.name} {size}\n".encode() + content.read(_ENDS_BYTES))
@@ -151,6 +154,7 @@ def write_checkpoint(folder: Path, run: RunRecord, step: int, metrics: Mapping[s
 
 def files_in(folder: Path) -> list[Path]:
     """Every file of a checkpoint but its record, in order of their paths."""
+    # A record that is being replaced has a temporary name that contains its own.
     files = (file for file in Path(folder).rglob("*") if file.is_file())
     return sorted(file for file in files if CHECKPOINT_FILE not in file.name)
 

@@ -46,11 +46,12 @@ def _install_after(module: str, installer: str) -> None:
 
 
 def _register() -> None:
-    from relay_verl import cpu
+    from relay_verl import cpu, logs
     from relay_verl.cpu import threads
     from relay_verl.models import attention
     from relay_verl.preflight import training
 
+    logs.install()
     version = importlib.metadata.version("verl")
     if not any(is_tested("verl", version, tested) for tested in TESTED_VERL):
         print(f"relay_verl: verl {version} is not tested with it; tested: {', '.join(TESTED_VERL)}", file=sys.stderr)

@@ -56,6 +56,7 @@ def export(
         raise UserError(NOT_THIS.format(out=out))
     step_folder = find_checkpoint(checkpoint)
     record = read_checkpoint(step_folder)
+    # The record is written after the checkpoint: one that was killed in between is described by its run alone.
     if record is None:
         run = read_run(step_folder.parent)
         step = step_of(step_folder)
@@ -66,6 +67,7 @@ def export(
     if metrics and record:
         read_step(metrics, record.step)
     Results.read(results)
+    # A merge that was killed may have left the folder; it has our name, so nothing of the user is lost.
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -82,6 +84,7 @@ def export(
                 results=results,
             )
             replace_file(temporary / CARD_FILE, text.encode())
+        # The same export again, such as with new results: the weights stay and only the card is renewed.
         if out.exists():
             _check_same(out, temporary)
             if (temporary / CARD_FILE).is_file():

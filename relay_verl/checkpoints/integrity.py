@@ -108,7 +108,8 @@ def _models(shards: set[tuple[str, ...]]) -> set[tuple[str, int]]:
 def _find_file_damage(file: Path, deep: bool) -> str:
     try:
         if file.suffix == ".pt":
-            with zipfile.ZipFile(file) as archive:  # opening it reads its directory
+            # torch.save writes a zip archive: opening it reads its directory, and checksums find what a size does not.
+            with zipfile.ZipFile(file) as archive:
                 damaged = archive.testzip() if deep else None
             return f"{file} is damaged in {damaged}" if damaged else ""
         if file.suffix == ".json":
@@ -116,6 +117,7 @@ def _find_file_damage(file: Path, deep: bool) -> str:
         elif file.suffix == ".safetensors":
             return _find_tensor_damage(file)
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, LookupError, TypeError, AttributeError) as error:
+        # A file that cannot be read may be whole; a reader that stumbles over the bytes says that it is not.
         if isinstance(error, OSError) and error.strerror:
             return f"{file} cannot be read: {error.strerror}"
         return f"{file} is truncated or damaged"

@@ -94,6 +94,7 @@ def record_of(config: Any) -> RunRecord:
     Raises:
         UserError: a model's or a data file cannot be read.
     """
+    # `launched_as` is how the run was started, not what it is, so it does not stand among the compared keys.
     plain: Any = OmegaConf.to_container(config, resolve=True)
     launched_as = plain["trainer"].pop("launched_as", None) or {}
     leaves = {key: value for key, value in flat(plain).items() if not isinstance(value, Mapping)}
@@ -130,6 +131,7 @@ def write_checkpoint(folder: Path, run: RunRecord, step: int, metrics: Mapping[s
 
 def files_in(folder: Path) -> list[Path]:
     """Every file of a checkpoint but its record, in order of their paths."""
+    # A record that is being replaced has a temporary name that contains its own.
     files = (file for file in Path(folder).rglob("*") if file.is_file())
     return sorted(file for file in files if CHECKPOINT_FILE not in file.name)
 

@@ -38,6 +38,7 @@ def check_resume(config: Any) -> None:
     name_the_launch(config)
     mode = config.trainer.get("resume_mode", "auto")
     if mode == "auto":
+        # verl would follow its pointer whatever it names, so the choice is made here and handed to verl as a path.
         choice, reason = choose_checkpoint(runs_folder(config))
         if reason:
             print(f"relay_verl: {reason}", file=sys.stderr)
@@ -45,6 +46,7 @@ def check_resume(config: Any) -> None:
             return
         _check_same_run(config, choice)
         _say_if_at_the_end(config, choice)
+        # Only where verl would choose another one: its own `auto` also handles a run that has nothing yet.
         if reason:
             config.trainer.resume_mode = "resume_path"
             config.trainer.resume_from_path = str(choice)
@@ -78,6 +80,7 @@ def choose_checkpoint(folder: Path, *, deep: bool = False) -> tuple[Path | None,
     """
     steps = find_steps(folder)
     pointer = folder / POINTER_FILE
+    # verl writes the pointer last: without it either no save was finished, or the folders were moved.
     if not pointer.exists():
         choice = newest_whole(folder, deep=deep)
         if choice is None and steps:
@@ -88,6 +91,7 @@ def choose_checkpoint(folder: Path, *, deep: bool = False) -> tuple[Path | None,
             )
         return choice, f"{pointer} is missing; resuming at {choice}, the newest whole checkpoint" if choice else ""
     text = pointer.read_text(errors="replace").strip()
+    # verl reads the pointer with int(), which fails on anything else and accepts digits of other scripts.
     if not (text.isascii() and text.isdigit()):
         wrong, before = f"{pointer} holds {text[:20]!r}, which is no step", float("inf")
     else:
@@ -95,6 +99,7 @@ def choose_checkpoint(folder: Path, *, deep: bool = False) -> tuple[Path | None,
         wrong, before = find_damage(named, deep=deep), int(text)
         if not wrong:
             return named, ""
+    # Never a newer one: it is of a save that the pointer does not count, or of steps that were given up.
     choice = newest_whole(folder, before=before, deep=deep)
     if choice is None:
         raise UserError(
@@ -138,6 +143,7 @@ def _check_same_run(config: Any, checkpoint: Path) -> None:
         return
     key, then, today = change
     on_purpose = ON_PURPOSE.format(path=checkpoint)
+    # Another recipe differs in many keys: the recipe is the cause, and the first key only an example of it.
     if old.recipe != now.recipe:
         raise UserError(
             f"trainer.default_local_dir: {checkpoint} is of recipe {old.recipe}, not {now.recipe} ({key} is {then} "

@@ -133,6 +133,7 @@ class EndpointClient:
         import openai
 
         while True:
+            # Each round leaves out at least one more parameter, so this ends.
             sent = self.refused.apply(parameters)
             try:
                 return await self._send(resource, required, sent, max_bytes)
@@ -152,6 +153,7 @@ class EndpointClient:
         for name in resource.split("."):
             endpoint = getattr(endpoint, name)
         body = bytearray()
+        # The body is read in pieces, so that an endpoint cannot fill the memory before its size is known.
         async with endpoint.with_streaming_response.create(**required, extra_body=dict(sent)) as response:
             async for chunk in response.iter_bytes():
                 body += chunk
@@ -176,6 +178,7 @@ class EndpointClient:
         Raises:
             EngineError: the deadline has passed; the message says what the last try failed with.
         """
+        # openai's client swallows the errors of its retries; `_note` collects them for this request's message.
         failures: list[str] = []
         token = _last_failure.set(failures)
         try:

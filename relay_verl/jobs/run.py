@@ -107,6 +107,7 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
     """
     started = time.monotonic()
     store = JobStore(out, job.spec, job.format)
+    # The same command again after the end does nothing, and needs no lock: a finished output is not written to.
     manifest = store.finished_manifest()
     if manifest is not None:
         return manifest
@@ -125,12 +126,14 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
                     "continues from there"
                 )
                 raise
+        # Finished shards stay in the working folder, so the next run asks for the failed queries alone.
         if progress.failures:
             raise JobError(
                 f"{len(progress.failures)} of {num_queries} queries failed, the first one: {progress.failures[0]}; the "
                 f"others are saved in {store.work}: the same command goes on from there"
             )
         refused = store.refused_in(num_shards)
+        # An output without a row would look like a result; what refuses everything is a mistake of the job.
         if refused and len(refused) == num_queries:
             store.forget()
             key, cause = next(iter(refused.items()))
@@ -163,10 +166,12 @@ async def _run_shards(job: Job, queries: Iterable[tuple[str, Row]], store: JobSt
             if shard is None:
                 continue
             rows = dict(chunk)
+            # A run that was killed between the last result and the end of its shard.
             if shard.is_complete:
                 _finish(job, store, index, shard, rows)
             for key in keys:
                 if key not in shard.results and key not in shard.refused:
+                    # Waits while enough queries are under way, which bounds the open shards, and so the memory.
                     await start(partial(_run_query, job, store, index, shard, rows, key, progress))
     return num_shards
 
@@ -207,6 +212,7 @@ async def _run_query(
     try:
         result = await progress.pulse.wait(job.timeout_s, _process(job, rows[key]))
     except PermanentError as error:
+        # A wrong key or address: every further query would cost time and fail alike.
         if error.concerns_all:
             raise JobError(
                 f"the engine refuses every query: {error}; what is finished is saved in {store.work}: the same command "
@@ -224,12 +230,14 @@ async def _run_query(
             ) from error
         return
     else:
+        # On disk before it is counted: a process killed here loses nothing it has shown.
         shard.add(key, result)
         progress.meter.add_result(job.count_tokens(result))
         progress.queries.add(1, 0)
         _count(progress, progress.parts, job.find_failure(result), store)
     finally:
         progress.bar.num_under_way -= 1
+    # An answer, even a refusal, shows that the engine lives.
     progress.num_in_a_row = 0
     progress.bar.update()
     if shard.is_complete:

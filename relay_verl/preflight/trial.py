@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from relay_verl.config import TeacherSettings
-from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import Generation, TokenEngine
 from relay_verl.engines.deadlines import DeadlineError, pulse_of, run_within
+from relay_verl.engines.resilience import ask_within
 from relay_verl.engines.text_bridge import TextBridge
 from relay_verl.errors import EngineError, PermanentError, UserError
 from relay_verl.messages import text_of

@@ -18,7 +18,7 @@ from relay_verl.data.generate import Source
 from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.data.teacher_filter import filtered_schema
 from relay_verl.engines import PermanentError
-from relay_verl.engines.ask import ask_within, describe
+from relay_verl.engines.resilience import ask_within, describe
 from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.errors import EngineError, JobError, UserError
 from relay_verl.jobs import Job, tell_unanswerable

@@ -31,7 +31,8 @@ from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import FinishReason, Generation, TokenEngine
 from relay_verl.engines.deadlines import pulse_of
 from relay_verl.errors import EngineError, PermanentError, TeacherError
-from relay_verl.policies import Interruption, Learned, Policy
+from relay_verl.policies import Learned
+from relay_verl.policy_base import Interruption, Policy
 from relay_verl.protocol import (
     CLOSE,
     MAX_NUM_TOKENS,

@@ -22,6 +22,8 @@ from relay_verl.cli.options import (
 )
 from relay_verl.cli.output import print_json, results_only
 from relay_verl.errors import UserError
+from relay_verl.extensions import FORM
+from relay_verl.policies import help_text
 
 app = typer.Typer()
 
@@ -40,11 +42,7 @@ def eval_(
     teacher: Annotated[str | None, typer.Option(help="Teacher, likewise; need not be the one of the training.")] = None,
     policy: Annotated[
         list[str],
-        typer.Option(
-            help="Who asks the teacher, repeatable: learned (the student, by its commands), teacher_free (commands are "
-            "banned), fixed_N (each call is N tokens), random_P (a call before each token with probability P), "
-            "router_P (a question goes to the teacher alone with probability P), student_alone, teacher_alone."
-        ),
+        typer.Option(help=f"Who asks the teacher, repeatable: {help_text()}; or one of another package as {FORM}."),
     ] = ["learned"],  # noqa: B006 (typer copies it)
     row: Annotated[
         str | None,

@@ -31,7 +31,7 @@ from relay_verl.jobs.formats import Row
 from relay_verl.judging.judge import Judge
 from relay_verl.messages import content_text
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
-from relay_verl.policies import TeacherAlone, make_policy
+from relay_verl.policies import make_policy
 from relay_verl.seeds import derive_seed, sample_seed
 from relay_verl.tokenization import TokenBytes
 from relay_verl.traces.records import REFUSED, UNCLEAR_REPLY, ResponseRecord
@@ -154,7 +154,7 @@ class Answerer:
         seeds = [{} if is_greedy else sample_seed(rules.seed, who, *name) for who in ("student", "teacher")]
         # one object a response: the router draws here who writes it
         policy = make_policy(rules.policy, derive_seed(rules.seed, "policy", *name))
-        is_teachers = isinstance(policy, TeacherAlone)
+        is_teachers = not policy.needs_student
         decoder = self._teacher_alone if is_teachers else self._decoders[is_greedy]
         return await decoder.run(
             prompt_ids,

@@ -18,7 +18,7 @@ from relay_verl.errors import UserError
 from relay_verl.evaluation.runner import Condition, Exam
 from relay_verl.grading import Grader
 from relay_verl.judging.judge import Judge
-from relay_verl.models.address import check_model, check_tokenizer_path, is_endpoint
+from relay_verl.models.address import check_model, check_tokenizer_path, is_elsewhere
 from relay_verl.models.vocabulary import Vocabulary
 from relay_verl.preflight.check import demand
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape, grade_against_itself
@@ -35,7 +35,7 @@ def check_asked_model(key: str, address: str) -> None:
     Raises:
         UserError: it is not.
     """
-    if not is_endpoint(address):
+    if not is_elsewhere(address):
         check_model(key, address)
 
 

@@ -17,7 +17,7 @@ from relay_verl.engines import ScriptedEngine
 from relay_verl.errors import EngineError
 from relay_verl.models.launch import start_teachers
 from relay_verl.tokenization import TokenBytes
-from relay_verl.trainer.agent_loop import RelayAgentLoop
+from relay_verl.trainer.agent_loop import RelayAgentLoop, RolloutError
 from relay_verl.types import CallOutcome
 from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
@@ -96,6 +96,25 @@ def test_a_query_without_a_teacher_is_an_error_and_not_a_response() -> None:
 
 async def _relay(loop: RelayAgentLoop, prompt_ids: list[int], sampling: dict[str, Any], **values: Any) -> Any:
     return (await loop.relay(prompt_ids, sampling, **values))[0]
+
+
+def test_an_empty_response_is_not_a_row_of_verls_own_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine without room for a token ends at once: completed, and nothing to train on."""
+    ours = tokenizer(BPE_WORDS, "<U>")
+    loop = make_loop({}, ours, "relay.max_calls=0")
+
+    async def write_nothing(request_id: str, **asked: Any) -> Any:
+        return SimpleNamespace(token_ids=[], log_probs=None, stop_reason="length", extra_fields={})
+
+    async def prompt(messages: Any) -> list[int]:
+        return [1]
+
+    monkeypatch.setattr(loop.student.client, "generate", write_nothing)
+    monkeypatch.setattr(loop, "build_prompt", prompt)
+    empty = asyncio.run(_relay(loop, [1], {}, messages=CHAT))
+    assert (str(empty.status), empty.num_tokens, empty.is_whole) == ("completed", 0, False)
+    with pytest.raises(RolloutError, match="empty"):
+        asyncio.run(loop.run({}, raw_prompt=CHAT))
 
 
 @pytest.mark.parametrize("trains_on_teacher_tokens", [False, True])

@@ -34,7 +34,7 @@ from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines, Row
 from relay_verl.jobs.pool import Pool, default_num_workers
 from relay_verl.jobs.store import JobStore
-from relay_verl.judging.judge import Judge
+from relay_verl.judging.other_judge import AnswerJudge
 from relay_verl.models.address import as_student, is_endpoint, is_engine, model_at, model_sha256
 from relay_verl.models.launch import start_models
 from relay_verl.models.ray_session import ray_cluster
@@ -106,7 +106,7 @@ class Exam:
     """Of all that is drawn."""
     is_deterministic: bool = False
     """One response at a time and no prefix cache, so that greedy responses never depend on what else is under way."""
-    judge: Judge | None = None
+    judge: AnswerJudge | None = None
     """Gives a second verdict on every response."""
 
     def sampling(self, name: str) -> tuple[int, dict[str, Any]]:

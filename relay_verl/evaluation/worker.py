@@ -28,7 +28,7 @@ from relay_verl.engines.base import TokenEngine
 from relay_verl.errors import EngineError, PermanentError
 from relay_verl.grading import Grader, kind_of
 from relay_verl.jobs.formats import Row
-from relay_verl.judging.judge import Judge
+from relay_verl.judging.other_judge import AnswerJudge
 from relay_verl.messages import content_text
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
 from relay_verl.policies import make_policy
@@ -75,7 +75,7 @@ class Answerer:
         teacher: TokenEngine | None,
         tokenizer: Any,
         rules: Rules,
-        judge: Judge | None = None,
+        judge: AnswerJudge | None = None,
         vocabulary: Vocabulary | None = None,
     ):
         vocabulary = vocabulary or read_vocabulary(None, tokenizer)

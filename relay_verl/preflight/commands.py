@@ -17,7 +17,7 @@ from relay_verl.engines.deadlines import DeadlineError, run_within
 from relay_verl.errors import UserError
 from relay_verl.evaluation.runner import Condition, Exam
 from relay_verl.grading import Grader
-from relay_verl.judging.judge import Judge
+from relay_verl.judging.other_judge import AnswerJudge
 from relay_verl.models.address import check_model, check_tokenizer_path, is_elsewhere
 from relay_verl.models.vocabulary import Vocabulary
 from relay_verl.preflight.check import demand
@@ -110,7 +110,7 @@ def check_bench(
     demand(TRIAL, Trial(first_of_each_shape(trial), [Reader(tokenizer_path, tokenizer, template)]))
 
 
-def check_judge(judge: Judge) -> None:
+def check_judge(judge: AnswerJudge) -> None:
     """The judge gives two verdicts that are known, in time.
 
     Raises:

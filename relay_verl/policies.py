@@ -22,13 +22,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from relay_verl.errors import UserError, suggest
 from relay_verl.extensions import FORM, Registry, short_name, subclasses_of
-from relay_verl.policy_base import COUNT, RATE, SHARE, Interruption, Policy
+from relay_verl.policy_base import COUNT, RATE, SHARE, Author, Interruption, Policy
 from relay_verl.protocol import CLOSE, OPEN, Call, draw_num_tokens
 
 
@@ -49,7 +49,7 @@ class StudentAlone(Policy):
     allows_calls = False
     needs_teacher = False
     words = "alone"
-    author = "student"
+    author: ClassVar[Author] = "student"
 
     def num_tokens(self, call: Call) -> int:
         return 0

@@ -8,6 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from relay_verl.protocol import Call
 
+Author = Literal["student", "teacher", "relay", "other"]
+"""Whose colour a policy has in pictures."""
+
 
 @dataclass(frozen=True)
 class Number:
@@ -62,7 +65,7 @@ class Policy:
     """What the command line's help says of it."""
     words: ClassVar[str] = ""
     """What tables call it, with the name's `{number}`, or `{percent}` of a share; the name itself if empty."""
-    author: ClassVar[Literal["student", "teacher", "relay", "other"]] = "other"
+    author: ClassVar[Author] = "other"
     """Whose colour it has in pictures."""
 
     @classmethod

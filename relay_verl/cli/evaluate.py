@@ -111,7 +111,8 @@ def eval_(
         find_row(row)
     chosen, own = find_benchmarks(benchmark, OwnColumns(question_column, answer_column))
     conditions = [
-        Condition(name, out / name, student, teacher, name, row, teacher_name) for name in dict.fromkeys(policy)
+        Condition(name, out / name.replace(":", "."), student, teacher, name, row, teacher_name)
+        for name in dict.fromkeys(policy)
     ]
     chosen_judge = choose_judge(judge, judge_url, judge_model)
     sources = parse_sources(source or ())

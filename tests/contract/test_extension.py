@@ -22,6 +22,7 @@ from relay_verl.errors import UserError
 from relay_verl.judging.other_judge import OtherJudge, choose_judge
 from relay_verl.models.launch import start_teachers
 from relay_verl.policies import make_policy
+from relay_verl.preflight.ray_checks import modules_of_others
 from relay_verl.recipes.compose import compose
 from relay_verl.rewards import rewards_of
 from relay_verl.traces.results import read_result
@@ -159,10 +160,10 @@ def tokenizer(tmp_path: Path) -> Path:
 def test_an_evaluation_by_all_of_them(is_short: bool, tokenizer: Path, tmp_path: Path) -> None:
     """A student that only repeats its hint calls again and again; each call is capped at two tokens."""
     policy = "capped_2" if is_short else "relay_extend.policy:Capped_2"
-    engine = "engine:hint" if is_short else "engine:relay_extend.engine:Hint"
+    student, teacher = ["engine:hint", "engine:relay_extend.engine:Hint"][:: 1 if is_short else -1]
     arguments = [
-        *("--student", engine, "--student-model", "so <call>9</call>", "--tokenizer", str(tokenizer)),
-        *("--teacher", f"{engine}", "--policy", policy, "--recipe", "relay_tiny", "--out", str(tmp_path / "out")),
+        *("--student", student, "--student-model", "so <call>9</call>", "--tokenizer", str(tokenizer)),
+        *("--teacher", teacher, "--policy", policy, "--recipe", "relay_tiny", "--out", str(tmp_path / "out")),
         *("--benchmark", "weekdays" if is_short else "relay_extend.benchmark:WEEKDAYS", "--limit", "2"),
         *("--judge", "lenient" if is_short else "relay_extend.judge:Lenient", "--json"),
     ]
@@ -179,6 +180,13 @@ def test_an_evaluation_by_all_of_them(is_short: bool, tokenizer: Path, tmp_path:
         assert record.judge == {"is_correct": False, "reply": "", "error": "no answer to judge"}
     judged = CliRunner().invoke(app, ["judge", str(tmp_path / "out"), "--judge", "lenient"])
     assert judged.exit_code == 0, judged.output
+
+
+def test_every_node_is_asked_for_the_modules_that_its_workers_import() -> None:
+    named = ["relay.policy=capped_3", "relay.reward.kind=relay_extend.reward:quadratic", "relay.teacher.engine=hint"]
+    config = compose("relay_tiny", ["relay.teacher.path=null", *named])
+    assert modules_of_others(config) == ["relay_extend.policy", "relay_extend.reward", "relay_extend.engine"]
+    assert modules_of_others(compose("relay_tiny", ["relay.teacher.path=x"])) == []
 
 
 def test_a_fresh_process_finds_the_names_by_itself(example: Path) -> None:

@@ -18,7 +18,7 @@ from relay_verl.engines.load import EngineLoad
 from relay_verl.errors import PermanentError
 
 NO_BREAKER = sys.maxsize
-"""A threshold for long jobs: they stop by themselves when an engine is dead (`relay_verl.jobs.run.Job.max_failures`);
+"""A threshold for long jobs: they stop by themselves when an engine is dead (`relay_verl.jobs.job.Job.max_failures`);
 a moment's trouble must not fail queries."""
 
 

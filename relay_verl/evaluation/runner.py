@@ -32,6 +32,7 @@ from relay_verl.evaluation.worker import Answerer, Rules, count_tokens, missing_
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines, Row
 from relay_verl.jobs.pool import Pool, default_num_workers
+from relay_verl.jobs.queries import Queries
 from relay_verl.jobs.store import JobStore
 from relay_verl.judging.judge import Judge
 from relay_verl.models.address import as_student, is_endpoint, model_at, model_sha256
@@ -115,8 +116,11 @@ class Exam:
             sampling = {"temperature": self.temperature, **(_UNTRUNCATED if self.temperature > 0 else {})}
         return self.num_samples or benchmark.num_samples, sampling
 
-    def queries(self) -> Iterator[tuple[str, Row]]:
+    def queries(self) -> Queries:
         """A key and the query for each response, in order."""
+        return Queries(self._read_queries)
+
+    def _read_queries(self) -> Iterator[tuple[str, Row]]:
         for name, (_, questions) in self.benchmarks.items():
             num_samples, sampling = self.sampling(name)
             for row in questions.rows:

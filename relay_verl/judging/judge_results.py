@@ -58,11 +58,12 @@ async def judge_results(folder: Path, judge: Judge, max_concurrency: int = 32) -
         process=lambda row: _ask(judge, row),
         to_records=lambda row, verdict: [verdict],
         max_concurrency=max_concurrency,
+        replace=lambda row, cause: refusal(cause),
     )
-    queries = (
+    queries = [
         (str(i), {"question": r.question, "answer": r.answer, "ground_truth": r.ground_truth})
         for i, r in enumerate(asked)
-    )
+    ]
     await run_job(job, queries, len(records), folder / VERDICTS)
     verdicts: list[JudgeText] = pq.read_table(folder / VERDICTS).to_pylist()
     judged = [replace(record, judge=verdict) for record, verdict in zip(records, verdicts, strict=True)]

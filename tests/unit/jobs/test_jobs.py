@@ -27,8 +27,6 @@ from relay_verl.jobs.pool import Pool
 from relay_verl.jobs.results import Entry, Results
 from relay_verl.jobs.store import JobStore
 
-from .generators_for_tests import JOBS, SeededEngine, filter_job, run, warmup_job, write_questions
-
 NUM_KILLS = 30
 
 

@@ -26,8 +26,7 @@ from relay_verl.preflight.data_checks import check_data_sources, check_dataset
 from relay_verl.preflight.model_checks import check_teacher
 from relay_verl.preflight.training import check_config
 from relay_verl.recipes.recipe import recipe_names
-
-from .tokenizers_for_tests import BPE_WORDS, bpe, make_bpe
+from tests.helpers.tokenizers import BPE_WORDS, bpe, make_bpe
 
 
 def one_line(check: Any, *arguments: Any) -> str:

@@ -26,6 +26,7 @@ from relay_verl.files import replacing
 from relay_verl.jobs.pool import Pool
 from relay_verl.jobs.results import Entry, Results
 from relay_verl.jobs.store import JobStore
+from tests.helpers.generators import JOBS, SeededEngine, filter_job, run, warmup_job, write_questions
 
 NUM_KILLS = 30
 

@@ -125,19 +125,24 @@ def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(f"{path.absolute().as_uri()}?vfs=unix-none", uri=True, isolation_level=None)
     db.text_factory = lambda data: data.decode("utf-8", "replace")  # so that a damaged row can be read and is found
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
-    db.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last results, a kill costs none
     return db
 
 
-def _create(db: sqlite3.Connection) -> None:
+def _open_log(db: sqlite3.Connection) -> None:
+    """Write through a log from here on; this also recovers what a killed process left in it."""
     db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last results, a kill costs none
+
+
+def _create(db: sqlite3.Connection) -> None:
+    _open_log(db)
     db.execute(_CREATE)
 
 
 def _find_damage(db: sqlite3.Connection) -> str | None:
     """Why the database cannot be used; None if it can."""
     try:
-        db.execute("PRAGMA journal_mode = WAL")  # this also recovers what a killed process left in the log
+        _open_log(db)
         verdict = str(db.execute("PRAGMA integrity_check(1)").fetchone()[0])
         if verdict != "ok":
             return " ".join(verdict.split())

@@ -248,7 +248,7 @@ def test_a_damaged_database_is_kept_until_the_job_ends(source: Source, tmp_path:
     assert database.with_suffix(".damaged").read_bytes() == damaged
 
 
-@given(st.data())
+@given(data=st.data())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_no_damage_is_taken_for_a_result(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("results") / "results.sqlite"

@@ -35,6 +35,12 @@ def source(tmp_path: Path) -> Source:
     return write_questions(tmp_path / "questions.parquet", 50)
 
 
+@pytest.fixture
+def few(tmp_path: Path) -> Source:
+    """Few enough to ask a server about: ten requests each."""
+    return write_questions(tmp_path / "questions.parquet", 12)
+
+
 def refusing(*numbers: int, cause: str = REFUSAL, **options: Any) -> Callable[[str], None]:
     """What an engine does that refuses the questions with these numbers."""
 
@@ -308,70 +314,70 @@ def run_over(fake: Any, route: Crashing, source: Source, out: Path, kind: str = 
 
 @pytest.mark.parametrize("kind", JOBS)
 def test_a_query_at_which_a_server_fails_each_time_is_left_out_and_named(
-    kind: str, fake_vllm: Any, source: Source, tmp_path: Path
+    kind: str, fake_vllm: Any, few: Source, tmp_path: Path
 ) -> None:
-    out, route = tmp_path / "out.parquet", Crashing(13, 49)
-    manifest = run_over(fake_vllm, route, source, out, kind)
-    assert ids_of(out) == [f"q{i}" for i in range(50) if i not in (13, 49)]
+    out, route = tmp_path / "out.parquet", Crashing(3, 11)
+    manifest = run_over(fake_vllm, route, few, out, kind)
+    assert ids_of(out) == [f"q{i}" for i in range(12) if i not in (3, 11)]
     assert [(one["query"], one["place"].rpartition(": ")[2]) for one in manifest["unanswerable"]] == [
-        ("q13", "row 14"),
-        ("q49", "row 50"),
+        ("q3", "row 4"),
+        ("q11", "row 12"),
     ]
     assert all(f"HTTP 500: {CRASH}" in one["cause"] for one in manifest["unanswerable"])
-    assert manifest["num_queries"] == 50
-    num_samples = max(route.asked[i] for i in range(1, 13))
-    assert route.asked[13] == route.asked[49] == 2 * num_samples, "it is tried again once"
+    assert manifest["num_queries"] == 12
+    num_samples = max(route.asked[i] for i in range(1, 3))
+    assert route.asked[3] == route.asked[11] == 2 * num_samples, "it is tried again once"
     assert route.asked[0] == 2 * num_samples, "a query that was answered is asked again, to see that the server is well"
     assert route.asked[1] == num_samples
 
 
-def test_a_query_that_is_answered_in_the_end_is_in_the_output(fake_vllm: Any, source: Source, tmp_path: Path) -> None:
+def test_a_query_that_is_answered_in_the_end_is_in_the_output(fake_vllm: Any, few: Source, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
-    manifest = run_over(fake_vllm, Crashing(13, until=10), source, out)
-    assert (manifest["unanswerable"], ids_of(out)) == ([], [f"q{i}" for i in range(50)])
+    manifest = run_over(fake_vllm, Crashing(3, until=10), few, out)
+    assert (manifest["unanswerable"], ids_of(out)) == ([], [f"q{i}" for i in range(12)])
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_a_server_that_is_overloaded_or_away_refuses_nothing(
-    status: int, fake_vllm: Any, source: Source, tmp_path: Path
+    status: int, fake_vllm: Any, few: Source, tmp_path: Path
 ) -> None:
-    out, route = tmp_path / "out.parquet", Crashing(13, status=status)
-    with pytest.raises(JobError, match=rf"1 of 50 queries failed, the first one: q13: .*HTTP {status}: EngineCore"):
-        run_over(fake_vllm, route, source, out)
-    assert route.asked[13] == 10, "it is left to the next run"
-    assert run_over(fake_vllm, Crashing(), source, out)["unanswerable"] == []
+    out, route = tmp_path / "out.parquet", Crashing(3, status=status)
+    with pytest.raises(JobError, match=rf"1 of 12 queries failed, the first one: q3: .*HTTP {status}: EngineCore"):
+        run_over(fake_vllm, route, few, out)
+    assert route.asked[3] == 10, "it is left to the next run"
+    assert run_over(fake_vllm, Crashing(), few, out)["unanswerable"] == []
 
 
-def test_a_server_that_dies_refuses_nothing(fake_vllm: Any, source: Source, tmp_path: Path) -> None:
+def test_a_server_that_dies_refuses_nothing(fake_vllm: Any, few: Source, tmp_path: Path) -> None:
     """vLLM answers every request with HTTP 500 once its engine is dead."""
     out = tmp_path / "out.parquet"
-    with pytest.raises(JobError, match=r"10 of 50 queries failed, the first one: q40: .*HTTP 500"):
-        run_over(fake_vllm, Crashing(dies_after=400), source, out, max_concurrency=1)
-    manifest = run_over(fake_vllm, Crashing(), source, out)
-    assert (manifest["num_resumed"], manifest["unanswerable"]) == (40, [])
-    assert ids_of(out) == [f"q{i}" for i in range(50)]
+    with pytest.raises(JobError, match=r"2 of 12 queries failed, the first one: q10: .*HTTP 500"):
+        run_over(fake_vllm, Crashing(dies_after=100), few, out, max_concurrency=1)
+    manifest = run_over(fake_vllm, Crashing(), few, out)
+    assert (manifest["num_resumed"], manifest["unanswerable"]) == (10, [])
+    assert ids_of(out) == [f"q{i}" for i in range(12)]
 
 
-def test_when_too_many_fail_none_is_left_out(fake_vllm: Any, source: Source, tmp_path: Path) -> None:
+def test_when_too_many_fail_none_is_left_out(fake_vllm: Any, few: Source, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
-    with pytest.raises(JobError, match="6 of 50 queries failed, the first one: q"):
-        run_over(fake_vllm, Crashing(*range(44, 50)), source, out, max_failed_share=0.11)
-    manifest = run_over(fake_vllm, Crashing(*range(44, 50)), source, out, max_failed_share=0.12)
-    assert [one["query"] for one in manifest["unanswerable"]] == [f"q{i}" for i in range(44, 50)]
-    assert manifest["num_resumed"] == 44
+    with pytest.raises(JobError, match="3 of 12 queries failed, the first one: q"):
+        run_over(fake_vllm, Crashing(*range(9, 12)), few, out, max_failed_share=0.24)
+    manifest = run_over(fake_vllm, Crashing(*range(9, 12)), few, out, max_failed_share=0.25)
+    assert [one["query"] for one in manifest["unanswerable"]] == [f"q{i}" for i in range(9, 12)]
+    assert manifest["num_resumed"] == 9
 
 
-def test_a_job_whose_last_open_query_is_such_a_one_ends(fake_vllm: Any, source: Source, tmp_path: Path) -> None:
+def test_a_job_whose_last_open_query_is_such_a_one_ends(fake_vllm: Any, few: Source, tmp_path: Path) -> None:
     """It was stopped after all others were answered: whether the server answers others is seen by asking one again."""
     out = tmp_path / "out.parquet"
-    with pytest.raises(JobError, match="1 of 50 queries failed"):
-        run_over(fake_vllm, Crashing(13, status=503), source, out)
-    manifest = run_over(fake_vllm, Crashing(13), source, out)
-    assert [one["query"] for one in manifest["unanswerable"]] == ["q13"]
-    assert manifest["num_resumed"] == 49
+    with pytest.raises(JobError, match="1 of 12 queries failed"):
+        run_over(fake_vllm, Crashing(3, status=503), few, out)
+    manifest = run_over(fake_vllm, Crashing(3), few, out)
+    assert [one["query"] for one in manifest["unanswerable"]] == ["q3"]
+    assert manifest["num_resumed"] == 11
 
 
-def test_queries_that_can_be_read_once_only_are_refused(source: Source, tmp_path: Path) -> None:
-    job = filter_job(source, SeededEngine())
+def test_queries_that_can_be_read_once_only_are_refused(few: Source, tmp_path: Path) -> None:
+    job = filter_job(few, SeededEngine())
     with pytest.raises(TypeError, match="read more than once"):
-        asyncio.run(run_job(job, iter(source.queries()), 50, tmp_path / "out.parquet"))
+        asyncio.run(run_job(job, iter(few.queries()), 12, tmp_path / "out.parquet"))

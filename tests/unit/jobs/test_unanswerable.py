@@ -326,14 +326,15 @@ def test_a_query_at_which_a_server_fails_each_time_is_left_out_and_named(
     assert all(f"HTTP 500: {CRASH}" in one["cause"] for one in manifest["unanswerable"])
     assert manifest["num_queries"] == 12
     num_samples = max(route.asked[i] for i in range(1, 3))
-    assert route.asked[3] == route.asked[11] == 2 * num_samples, "it is tried again once"
+    # the other samples of a query that fails may be cancelled
+    assert all(num_samples < route.asked[i] <= 2 * num_samples for i in (3, 11)), "it is tried again once"
     assert route.asked[0] == 2 * num_samples, "a query that was answered is asked again, to see that the server is well"
     assert route.asked[1] == num_samples
 
 
 def test_a_query_that_is_answered_in_the_end_is_in_the_output(fake_vllm: Any, few: Source, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
-    manifest = run_over(fake_vllm, Crashing(3, until=10), few, out)
+    manifest = run_over(fake_vllm, Crashing(3, until=1), few, out)
     assert (manifest["unanswerable"], ids_of(out)) == ([], [f"q{i}" for i in range(12)])
 
 
@@ -344,7 +345,7 @@ def test_a_server_that_is_overloaded_or_away_refuses_nothing(
     out, route = tmp_path / "out.parquet", Crashing(3, status=status)
     with pytest.raises(JobError, match=rf"1 of 12 queries failed, the first one: q3: .*HTTP {status}: EngineCore"):
         run_over(fake_vllm, route, few, out)
-    assert route.asked[3] == 10, "it is left to the next run"
+    assert route.asked[3] <= 10, "it is left to the next run"
     assert run_over(fake_vllm, Crashing(), few, out)["unanswerable"] == []
 
 

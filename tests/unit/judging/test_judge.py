@@ -609,10 +609,10 @@ def test_only_two_verdicts_are_compared() -> None:
 def test_agreement_as_markdown() -> None:
     text = agreement([*table(20, 5, 10, 15), judged(True, None), record()]).to_markdown()
     assert text.splitlines() == [
-        "|               | judge: right | judge: wrong |",
-        "| :------------ | -----------: | -----------: |",
-        "| rule: right   |           20 |            5 |",
-        "| rule: wrong   |           10 |           15 |",
+        "|             | judge: right | judge: wrong |",
+        "| :---------- | -----------: | -----------: |",
+        "| rule: right |           20 |            5 |",
+        "| rule: wrong |           10 |           15 |",
         "",
         "- same verdict: 70.0% of 50 responses",
         "- Cohen's kappa: 0.400",

@@ -16,10 +16,12 @@ import logging
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from relay_verl.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +61,12 @@ class Results:
 
     def __init__(self, path: Path):
         self._path = path
-        is_new = not path.exists()
+        if not path.exists():
+            with replacing(path) as temporary:
+                _write(temporary, ())
         self._db = _connect(path)
         try:
-            if is_new:
-                _create(self._db)
-            elif cause := _find_damage(self._db):
+            if cause := _find_damage(self._db):
                 self._start_over(cause)
         except BaseException:
             self._db.close()
@@ -99,18 +101,14 @@ class Results:
         """Put the damaged database aside, and take from it what can still be read."""
         self._db.close()
         aside = self._path.with_suffix(".damaged")
-        for ending in ("", _LOG):  # the database first: a log without its database is ignored
-            file = Path(f"{self._path}{ending}")
-            if file.exists():
-                os.replace(file, f"{aside}{ending}")
+        with replacing(self._path) as temporary:
+            num_kept = _write(temporary, _read_good(self._path))
+            for ending in (_LOG, ""):  # the log first: SQLite would apply it to the new database
+                file = Path(f"{self._path}{ending}")
+                if file.exists():
+                    os.replace(file, f"{aside}{ending}")
         self._db = _connect(self._path)
-        _create(self._db)
-        num_kept = 0
-        self._db.execute("BEGIN")
-        for row in _read_good(aside):
-            self._db.execute(_INSERT, row)
-            num_kept += 1
-        self._db.execute("COMMIT")
+        _open_log(self._db)
         logger.warning(
             "%s is damaged (%s); it is kept as %s, %d results could be read from it, and the other queries run again",
             self._path,
@@ -134,9 +132,17 @@ def _open_log(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last results, a kill costs none
 
 
-def _create(db: sqlite3.Connection) -> None:
-    _open_log(db)
-    db.execute(_CREATE)
+def _write(path: Path, rows: Iterable[tuple[Any, ...]]) -> int:
+    """Write a new database; gives the number of its rows."""
+    db = _connect(path)
+    try:
+        db.execute("BEGIN")
+        db.execute(_CREATE)
+        db.executemany(_INSERT, rows)
+        db.execute("COMMIT")
+        return int(db.execute("SELECT COUNT(*) FROM results").fetchone()[0])
+    finally:
+        db.close()
 
 
 def _find_damage(db: sqlite3.Connection) -> str | None:

@@ -30,6 +30,7 @@ from relay_verl.constraint import force_command
 from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import FinishReason, Generation, TokenEngine
 from relay_verl.engines.deadlines import pulse_of
+from relay_verl.engines.failures import RetriedError
 from relay_verl.errors import EngineError, PermanentError, TeacherError
 from relay_verl.policies import Interruption, Learned, Policy
 from relay_verl.protocol import (
@@ -170,11 +171,18 @@ class Relay:
         self._status = RelayStatus.COMPLETED
         self._error = ""
         self._is_refused = False
+        self._error_status: int | None = None
 
     def trajectory(self) -> RelayTrajectory:
         """What has been written so far."""
         return RelayTrajectory(
-            self._prompt_ids, list(self._segments), self._status, list(self._calls), self._error, self._is_refused
+            self._prompt_ids,
+            list(self._segments),
+            self._status,
+            list(self._calls),
+            self._error,
+            self._is_refused,
+            self._error_status,
         )
 
     async def __aiter__(self) -> AsyncIterator[Segment]:
@@ -225,6 +233,7 @@ class Relay:
     def _fail(self, status: RelayStatus, error: EngineError) -> None:
         self._status, self._error = status, str(error)
         self._is_refused = isinstance(error, PermanentError) and not error.concerns_all
+        self._error_status = error.status_code if isinstance(error, RetriedError) else None
 
     @property
     def _tokens_left(self) -> int:

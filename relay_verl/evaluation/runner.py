@@ -28,7 +28,7 @@ from relay_verl.engines.resilience import NO_BREAKER
 from relay_verl.errors import UserError
 from relay_verl.evaluation.job_spec import describe
 from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer, vocabulary_of_writer
-from relay_verl.evaluation.worker import Answerer, Rules, count_tokens, missing_verdict, to_records
+from relay_verl.evaluation.worker import Answerer, Rules, count_tokens, missing_verdict, to_records, unanswered
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines, Row
 from relay_verl.jobs.pool import Pool, default_num_workers
@@ -279,4 +279,5 @@ def _make_job(
         max_failed_share=settings.max_failed_call_share,
         find_failure=missing_verdict,
         parts="verdicts of the judge",
+        replace=partial(unanswered, condition.name, exam.judge is not None),
     )

@@ -13,6 +13,7 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from relay_verl import palette
 from relay_verl.markdown import markdown_table
 from relay_verl.report.terms import TERMS
 
@@ -111,7 +112,7 @@ def to_html(document: Document) -> str:
     environment.tests["table"] = lambda block: isinstance(block, Table)
     environment.filters["picture"] = lambda picture: Markup(picture.svg)
     environment.filters["anchor"] = lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-    environment.globals["terms"] = TERMS
+    environment.globals |= {"terms": TERMS, "palette": Markup(palette.to_css())}
     template = environment.from_string(files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
     return template.render(document=document)
 

@@ -1,49 +1,58 @@
-# Each target sets up what it needs; `make quickstart` and `make test` work on a fresh clone.
+# Every target sets up what it needs, so `make quickstart` and `make test` work in a fresh clone. `make` lists the targets.
 SHELL := /bin/bash
 VENV ?= .venv
 PY := $(VENV)/bin/python
 OUT ?= outputs/quickstart
 export VENV
 
-.PHONY: help setup quickstart real tables test unit lint format docs-check clean
+.PHONY: help setup quickstart real tables test unit lint format docs-check wheel clean
 
-help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+help:  ## list the targets
+	@echo "relay_verl: new here? 'make quickstart' trains a tiny relay on CPU; README.md has the rest. Targets:"
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/; s/^/  /' | expand -t 16
 
+# .ci/setup writes `ready` last, so an interrupted setup starts again.
 $(VENV)/ready: .ci/requirements-cpu.txt .ci/setup setup.cfg
 	.ci/setup
 
-setup: $(VENV)/ready  ## the virtual environment, for CPU
+setup: $(VENV)/ready  ## create the virtual environment in .venv, for CPU (VENV=... names another)
 
-quickstart: $(VENV)/ready  ## build the tiny pair, train its relay, evaluate: all in outputs/quickstart; 20 min
+quickstart: $(VENV)/ready  ## build a tiny pair, train its relay, evaluate it; in outputs/quickstart, 20 minutes
 	$(PY) -m relay_verl quickstart --out $(OUT)
 
-real: $(VENV)/ready  ## the chain on a real pair, 0.5B and 1.5B, in outputs/real; hours
+real: $(VENV)/ready  ## the whole chain on a real pair, 0.5B and 1.5B; in outputs/real, hours
 	$(PY) examples/real/real.py --out outputs/real
 
-tables: $(VENV)/ready  ## the paper's tables on the tiny world: every row, three seeds; hours
+tables: $(VENV)/ready  ## the paper's tables on the tiny world, every row with three seeds; in outputs/tables, hours
 	$(PY) examples/tiny/tables.py --out outputs/tables
 
-unit: $(VENV)/ready  ## the tests that take seconds
+unit: $(VENV)/ready  ## run the unit tests: minutes, no network
 	$(PY) -m pytest -q tests/unit
 
-test: $(VENV)/ready  ## all tests: unit, contract, and end to end on the real trainer
-	$(PY) -m pytest -q -n 2 --dist loadfile tests/unit tests/contract
-	$(PY) -m pytest -q tests/e2e
+# End-to-end tests run even if a unit test failed; the target fails if either did.
+test: $(VENV)/ready  ## run all tests: unit, contract, and end to end on the real trainer
+	$(PY) -m pytest -q -n 2 --dist loadfile tests/unit tests/contract; unit=$$?; \
+	$(PY) -m pytest -q tests/e2e && exit $$unit
 
-lint: $(VENV)/ready  ## ruff, mypy, codespell
+lint: $(VENV)/ready  ## run ruff, mypy, import-linter (rooms import one way) and codespell
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 	$(VENV)/bin/codespell
 
-format: $(VENV)/ready  ## let ruff mend what it can
+format: $(VENV)/ready  ## let ruff fix and format the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-docs-check: $(VENV)/ready  ## every command and file the README names exists; docstring examples run
-	$(PY) -m pytest -q tests/contract/test_docs.py
+docs-check: $(VENV)/ready  ## check what the READMEs name (commands, links, keys, metrics); run the docstrings' examples
+	$(PY) -m pytest -q tests/contract/test_docs.py tests/contract/test_commands.py tests/contract/test_project_files.py
 	$(PY) -m pytest -q --doctest-modules $(shell grep -rl '>>>' relay_verl --include='*.py')
 
-clean:  ## what the targets left behind
-	rm -rf outputs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+# setuptools would pack what an earlier build left in build/.
+wheel: $(VENV)/ready  ## build the wheel, in dist/
+	rm -rf build
+	$(PY) -m pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+clean:  ## delete what the targets left behind, outputs included; .venv stays
+	rm -rf outputs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

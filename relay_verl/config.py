@@ -234,6 +234,9 @@ class RelaySettings:
     """True trains on the teacher's tokens too, as the released code does."""
     rollout_timeout_s: Positive = 7200.0
     """Seconds a group of samples may take in all; past it the group counts as failed."""
+    allow_overrides: Annotated[bool, Field(strict=True)] = True
+    """True lets the command line undo what a recipe's variant changes, with a warning and `-modified` at the end of the
+    experiment's name; False refuses that (ours)."""
     num_logged_groups: NonNegative = 1.0
     """Groups a step, on average, whose responses are written to `samples` beside the checkpoints, for `relay-verl
     trace`; 0 writes none."""

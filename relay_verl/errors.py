@@ -14,7 +14,10 @@ Ray's wrappers. Other exceptions are bugs of ours or failures of other projects 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
 
 CUTOFF = 0.6
 """Lowest similarity of a suggestion: difflib's own default."""
@@ -75,3 +78,20 @@ def suggest(name: str, known: Iterable[str]) -> str:
     spelt = {each.lower(): each for each in known}
     closest = difflib.get_close_matches(name.lower(), spelt, n=1, cutoff=CUTOFF)
     return f"; did you mean {spelt[closest[0]]!r}?" if closest else ""
+
+
+def find_known(what: str, name: str, known: Mapping[str, T], also: str = "") -> T:
+    """The known thing of that name, in capitals or not.
+
+    Args:
+        what: what it is, as a message calls it.
+        name: as the user typed it.
+        known: by name, in lower case.
+        also: what else may be given, as the end of the list of allowed names.
+
+    Raises:
+        UserError: none is called so; lists those that are known.
+    """
+    if name.lower() not in known:
+        raise UserError(f"unknown {what} {name!r}; allowed: {', '.join(known)}{also}{suggest(name, known)}")
+    return known[name.lower()]

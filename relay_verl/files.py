@@ -8,13 +8,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import logging
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from relay_verl.errors import UserError
 
@@ -82,3 +83,19 @@ def sha256_of(file: Path) -> str:
             return hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def read_tensor_header(file: Path) -> tuple[int, dict[str, Any]]:
+    """Where the tensors of a safetensors file begin, and its entry of each: type, shape and place.
+
+    The file is 8 bytes of header length, a JSON header, and the tensors that it lists.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is cut short in its header.
+    """
+    with open(file, "rb") as content:
+        start = 8 + int.from_bytes(content.read(8), "little")
+        if start > file.stat().st_size:
+            raise ValueError(f"{file} is shorter than its header")
+        header = json.loads(content.read(start - 8))
+    return start, {name: entry for name, entry in header.items() if name != "__metadata__"}

@@ -33,9 +33,9 @@ def _check_before(module: str, function: str, check: Callable[[Any], None]) -> N
     """Check the composed config in front of the function of verl's that is given it."""
     from wrapt import register_post_import_hook
 
-    from relay_verl.preflight.training import install
+    from relay_verl.preflight.training import install_check
 
-    register_post_import_hook(lambda imported: install(imported, function, check), module)
+    register_post_import_hook(lambda imported: install_check(imported, function, check), module)
 
 
 def _install_after(module: str, installer: str) -> None:
@@ -46,11 +46,12 @@ def _install_after(module: str, installer: str) -> None:
 
 
 def _register() -> None:
-    from relay_verl import cpu
+    from relay_verl import cpu, logs
     from relay_verl.cpu import threads
     from relay_verl.models import attention
     from relay_verl.preflight import training
 
+    logs.install()
     version = importlib.metadata.version("verl")
     if not any(is_tested("verl", version, tested) for tested in TESTED_VERL):
         print(f"relay_verl: verl {version} is not tested with it; tested: {', '.join(TESTED_VERL)}", file=sys.stderr)

@@ -95,6 +95,14 @@ class TokenBytes:
         """The bytes of a sequence of tokens."""
         return b"".join(map(self.to_bytes, token_ids))
 
+    def count_up_to(self, token_ids: list[int], num_bytes: int) -> int:
+        """How many of the tokens it takes to write `num_bytes` bytes; all of them if they have fewer."""
+        for num_tokens, token_id in enumerate(token_ids, start=1):
+            num_bytes -= len(self.to_bytes(token_id))
+            if num_bytes <= 0:
+                return num_tokens
+        return len(token_ids)
+
     def encode(self, data: bytes) -> list[int]:
         """Token ids whose bytes are exactly `data`, which stands in the middle of a text: the tokenizer's own encoding
         of its characters, and single bytes where `data` is cut inside one. No text becomes a special token.

@@ -1,71 +1,22 @@
-"""Shared by all tests: Hypothesis that is the same everywhere, and an imitation of vLLM's HTTP server on loopback."""
+"""Shared by all tests: Hypothesis that is the same everywhere, vLLM's HTTP server in imitation, an installation."""
 
-import json
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
+import hydra
 import pytest
 from hypothesis import settings
+from omegaconf import OmegaConf
+
+from tests.helpers.composing import compose_once, read_once
+from tests.helpers.fake_vllm import FakeVllm
+from tests.helpers.warm_python import WarmPython
 
 settings.register_profile("relay", max_examples=60, deadline=None, derandomize=True, database=None)
 settings.load_profile("relay")
-
-
-class FakeVllm:
-    """Answers each path with a JSON value, a status with one (and headers), raw bytes, or a function of the request's
-    body."""
-
-    def __init__(self) -> None:
-        self.routes: dict[str, Any] = {"/v1/models": {"object": "list", "data": [{"id": "big", "object": "model"}]}}
-        self.requests: list[tuple[str, dict[str, str], Any]] = []
-        fake = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                length = int(self.headers.get("Content-Length") or 0)
-                body = json.loads(self.rfile.read(length)) if length else None
-                fake.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
-                answer = fake.routes.get(self.path, (404, {"error": {"message": "no such path"}}))
-                answer = answer(body) if callable(answer) else answer
-                status, value, *headers = answer if isinstance(answer, tuple) else (200, answer)
-                data = value if isinstance(value, bytes) else json.dumps(value).encode()
-                self.send_response(status)
-                kind = "text/html" if isinstance(value, bytes) else "application/json"
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(data)))
-                for name, text in headers[0].items() if headers else ():
-                    self.send_header(name, text)
-                self.end_headers()
-                self.wfile.write(data)
-
-            def do_POST(self) -> None:
-                self.do_GET()
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 256  # connections that may wait; 5 is the default, and the others are turned away
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                pass  # clients that hang up are no news
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.fixture
@@ -75,6 +26,23 @@ def fake_vllm() -> Iterator[FakeVllm]:
     fake.stop()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _configs_are_composed_once() -> Iterator[None]:
+    """In this process; each test has copies of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", staticmethod(read_once(OmegaConf.load)))
+        patch.setattr(hydra, "compose", compose_once(hydra.compose))
+        yield
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[WarmPython]:
+    """Processes of Python that need not import torch, transformers and Ray once more."""
+    python = WarmPython()
+    yield python
+    python.stop()
+
+
 @pytest.fixture(scope="session")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what `pip install --no-deps --target` leaves, from a copy: pip leaves things where it builds."""
@@ -82,8 +50,8 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, target = folder / "source", folder / "plugin"
     for name in ("relay_verl", "recipes", "examples/tiny"):
         shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns("__pycache__", ".*_cache"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md"):
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(root / name, source)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--target", str(target), str(source)], check=True, timeout=300)
+    subprocess.run([*pip, "--target", str(target), str(source)], check=True, timeout=600)
     return target

@@ -18,15 +18,15 @@ from questions import EVALUATION, TRAINING, WARMUP, write_questions
 from stages import Stages
 
 from relay_verl.benchmarks.registry import find_benchmark, load_benchmark
-from relay_verl.evaluation.runner import Condition, Exam, evaluate
+from relay_verl.evaluation.runner import Condition, EvalSuite, evaluate
 from relay_verl.files import replace_file
 from relay_verl.jobs.byproducts import by_product
 from relay_verl.pages.collect import write_cards, write_trace
-from relay_verl.pipeline import Run, relay_verl, run, train, warm_up
+from relay_verl.pipeline import Run, put_on_card, relay_verl, run, train, warm_up
 from relay_verl.preflight.commands import check_evaluation
 from relay_verl.recipes.compose import compose
 from relay_verl.report import write_report
-from relay_verl.report.summary_table import summarize, to_markdown
+from relay_verl.report.summary_table import summaries_to_markdown, summarize
 from relay_verl.traces.results import read_result
 from relay_verl.weights import find_model
 from relay_verl.weights.get import COMPLETE_FILE
@@ -95,7 +95,7 @@ class Example:
             evaluate(
                 compose("relay_real", [CPU, CACHE]),
                 conditions,
-                Exam({benchmark.name: (benchmark, questions)}),
+                EvalSuite({benchmark.name: (benchmark, questions)}),
                 check_evaluation,
             )
 
@@ -105,12 +105,15 @@ class Example:
         folders, report = [condition.out for condition in conditions], self.out / "report"
         metrics = {training.folder.name: training.metrics for training in (self.relay, self.grpo)}
         write_report(folders, report, metrics=metrics)
+        for training in (self.relay, self.grpo):
+            student = str(training.student)
+            put_on_card(training, [condition.out for condition in conditions if condition.student == student])
         with by_product("the page of responses"):
             write_trace(folders, report / "samples.html")
         with by_product("the relay cards"):
             write_cards([self.results / "relay" / "learned"], report / "cards", NUM_CARDS)
         replace_file(report / "stages.md", f"{stages.to_markdown()}\n".encode())
-        return to_markdown(summarize(record for folder in folders for record in read_result(folder).records))
+        return summaries_to_markdown(summarize(record for folder in folders for record in read_result(folder).records))
 
 
 def main() -> None:

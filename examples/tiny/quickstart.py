@@ -15,18 +15,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 from stage_one import build_pair, variables, warm_up_and_filter
-from tables import seeded, tiny_exam
+from tables import seeded, tiny_suite
 
 from relay_verl.evaluation.runner import Condition, evaluate
 from relay_verl.jobs import interruption
 from relay_verl.jobs.byproducts import by_product
 from relay_verl.pages.page import write_page
-from relay_verl.pipeline import train
+from relay_verl.pipeline import put_on_card, train
 from relay_verl.preflight.commands import check_evaluation
 from relay_verl.recipes.compose import compose
 from relay_verl.recipes.paper import paper
 from relay_verl.report.curves import plot_curves
-from relay_verl.report.summary_table import ConditionSummary, gap_recovered, summarize, to_markdown
+from relay_verl.report.summary_table import ConditionSummary, gap_recovered, summaries_to_markdown, summarize
 from relay_verl.traces.results import read_result
 
 BENCHMARKS = {"tiny/add": "sums", "tiny/mul": "products", "tiny/hash": "hashes"}
@@ -34,6 +34,7 @@ LEFT = {
     "samples.html": "open this first: every response of the evaluation, the teacher's tokens marked",
     "curves.png": "how it learned",
     "table.md": "the table above in full",
+    "train/student/": "the trained student, with a model card",
     "train/samples.html": "responses of the training",
     "pair/": "both models and their data",
 }
@@ -65,7 +66,7 @@ def run(out: Path, seed: int = 1, steps: int = 80) -> None:
     print(f"\nDone in {(time.monotonic() - started) / 60:.1f} min. What to look at, in {out}:")
     for name, what in LEFT.items():
         print(f"  {name:<19} {what}")
-    print("Next: `relay-verl recipes` lists what can be trained on GPUs, and the README's section On GPUs says how.")
+    print("Next: `relay-verl recipes` lists what can be trained on GPUs, and the README's section Train says how.")
 
 
 def run_stages(out: Path, seed: int, steps: int) -> None:
@@ -86,10 +87,11 @@ def run_stages(out: Path, seed: int, steps: int) -> None:
         Condition("trained relay", results / "trained", str(trained.student), teacher),
         Condition("teacher alone", results / "teacher_alone", None, teacher, policy="teacher_alone"),
     ]
-    evaluate(compose("relay_tiny"), conditions, tiny_exam(pair), check_evaluation)
+    evaluate(compose("relay_tiny"), conditions, tiny_suite(pair), check_evaluation)
+    put_on_card(trained, [condition.out for condition in conditions if condition.student == str(trained.student)])
     records = [record for condition in conditions for record in read_result(condition.out).records]
     summaries = summarize(records)
-    table = to_markdown(summaries, BENCHMARKS)
+    table = summaries_to_markdown(summaries, BENCHMARKS)
     recovered = gap_recovered(
         summaries, student="student alone", teacher="teacher alone", relay="trained relay", benchmark="tiny/mul"
     )

@@ -43,18 +43,18 @@ def make_warm_student(pair: Path) -> None:
     warm_up("warmup_tiny", warm, pair / "warmup", variables=variables(pair) | ONE_THREAD)
 
 
-def filter_questions(pair: Path) -> None:
-    """The questions with the teacher's pass counts."""
+def filter_questions(pair: Path, *overrides: str) -> None:
+    """The questions with the teacher's pass counts; `overrides` are those of `relay-verl filter`."""
     questions, out = pair / "questions.parquet", pair / "train.parquet"
-    command = relay_verl("filter", "--recipe", "relay_tiny", "--data", str(questions), "--out", str(out))
+    command = relay_verl("filter", "--recipe", "relay_tiny", "--data", str(questions), "--out", str(out), *overrides)
     run(command, variables(pair) | ONE_THREAD)
 
 
-def warm_up_and_filter(pair: Path) -> None:
+def warm_up_and_filter(pair: Path, *overrides: str) -> None:
     """All that GRPO starts from, unless it is there. The two need nothing of each other and run side by side: much of
     either is waiting for an engine to start."""
     with ThreadPoolExecutor(2) as pool:
-        for work in [pool.submit(step, pair) for step in (make_warm_student, filter_questions)]:
+        for work in [pool.submit(make_warm_student, pair), pool.submit(filter_questions, pair, *overrides)]:
             work.result()
 
 
@@ -76,11 +76,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/quickstart/pair"), help="where everything goes")
     parser.add_argument("--steps-scale", default="1.0", help="scales the pre-training of both models")
+    parser.add_argument("--filter-samples", type=int, help="responses to a question in the filter")
     parser.add_argument("--measure", action="store_true", help="measure what the warm-up changed")
     options = parser.parse_args()
     pair: Path = options.out.resolve()
     build_pair(pair, "--steps-scale", options.steps_scale)
-    warm_up_and_filter(pair)
+    num_samples = options.filter_samples
+    warm_up_and_filter(pair, *([f"relay.filter.num_samples={num_samples}"] if num_samples else []))
     if options.measure:
         print(json.dumps(measure_warm_up(pair), indent=2))
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from stage_one import build_pair, variables, warm_up_and_filter
 
 from relay_verl.benchmarks.registry import find_benchmark, load_benchmark
-from relay_verl.evaluation.runner import Condition, Exam, evaluate
+from relay_verl.evaluation.runner import Condition, EvalSuite, evaluate
 from relay_verl.jobs import interruption
 from relay_verl.pipeline import Run, train
 from relay_verl.preflight.commands import check_evaluation
@@ -36,10 +36,10 @@ STUDENTS_AT_A_TIME = 3
 """Each of them is a vLLM engine beside those of the teachers."""
 
 
-def tiny_exam(pair: Path) -> Exam:
+def tiny_suite(pair: Path) -> EvalSuite:
     """The held-out questions of the tiny world in `pair`."""
     benchmark = find_benchmark("tiny")
-    return Exam({benchmark.name: (benchmark, load_benchmark(benchmark, pair / "test.parquet"))})
+    return EvalSuite({benchmark.name: (benchmark, load_benchmark(benchmark, pair / "test.parquet"))})
 
 
 def conditions_of(name: str, student: Path, pair: Path, results: Path) -> list[Condition]:
@@ -74,7 +74,7 @@ def measure(students: dict[str, Path], pair: Path, results: Path) -> list[Path]:
         conditions = [alone] if start == 0 else []
         for name in names[start : start + STUDENTS_AT_A_TIME]:
             conditions += conditions_of(name, students[name], pair, results)
-        evaluate(compose("relay_tiny"), conditions, tiny_exam(pair), check_evaluation)
+        evaluate(compose("relay_tiny"), conditions, tiny_suite(pair), check_evaluation)
         folders += [condition.out for condition in conditions if condition is not alone]
     return folders
 

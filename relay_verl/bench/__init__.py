@@ -1,1 +1,5 @@
-"""Benchmarks: each compares its sides on the same work in one run, and prints ratios with their spread."""
+"""Speed: each file compares several ways of the same work in one run, and prints ratios with their spread.
+
+`relay_speed` compares rollouts, `evaluation_speed` evaluation loops, `filter_speed` filters; `timing` has what they
+share. To add one, write a file here and a command in `relay_verl.cli.bench`. May import every room but `cli`.
+"""

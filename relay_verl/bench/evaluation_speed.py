@@ -4,7 +4,7 @@
 - one at a time: the plainest loop; the next response begins when this one has ended. It is what --deterministic does.
 - lock-step: all responses at once, but all wait for all at each turn; graded at the end.
 
-Greedy, so that all ways should write the same; where they do not, batches of other sizes rounded otherwise, and the
+Greedy, so that all variants should write the same; where they do not, batches of other sizes rounded otherwise, and the
 table's last lines say how often.
 """
 
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.bench.relay_speed import run_in_lockstep
-from relay_verl.bench.timing import Way, time_rounds, to_markdown
+from relay_verl.bench.timing import Variant, time_rounds, timings_to_markdown
 from relay_verl.config import num_gpus_of, read_settings
 from relay_verl.data.truths import truth_of
 from relay_verl.decoder import RelayDecoder
-from relay_verl.evaluation.runner import Exam
-from relay_verl.evaluation.worker import Answerer, Rules, to_records
+from relay_verl.evaluation.runner import EvalSuite
+from relay_verl.evaluation.worker import EvalSettings, EvalWorker, to_records
 from relay_verl.grading import Grader, kind_of
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines
@@ -36,8 +36,8 @@ from relay_verl.tokenization import chat_ids
 from relay_verl.traces.records import ResponseRecord, read_records
 
 
-def bench_eval(config: Any, student: str, teacher: str, exam: Exam, rounds: int) -> str:
-    """Start both models and time the three ways on the exam; gives the table and how far the ways agree."""
+def bench_eval(config: Any, student: str, teacher: str, suite: EvalSuite, rounds: int) -> str:
+    """Start both models and time the three variants on the suite; gives the table and how far the variants agree."""
     settings = read_settings(config.relay)
     tokenizer_path = tokenizer_path_of(config, student)
     tokenizer = tokenizer_at(config, tokenizer_path)
@@ -45,21 +45,21 @@ def bench_eval(config: Any, student: str, teacher: str, exam: Exam, rounds: int)
     models = {student: as_student(settings.teacher, student), teacher: model_at(teacher, settings.teacher)}
     max_tokens = int(config.data.max_response_length)
     max_context = config.actor_rollout_ref.rollout.max_model_len
-    rules = Rules("bench", "learned", settings, max_tokens, max_context, template_of(config), exam.seed)
-    queries = list(exam.queries())
+    rules = EvalSettings("bench", "learned", settings, max_tokens, max_context, template_of(config), suite.seed)
+    queries = list(suite.queries())
     check_bench([query["row"] for _, query in queries], tokenizer, tokenizer_path, rules.template)
     texts: dict[str, list[tuple[str, bool]]] = {}
 
     async def run(folder: Path) -> str:
         engines = await start_models(config, models, tokenizer)
-        answerer = Answerer(engines[student], engines[teacher], tokenizer, rules, vocabulary=vocabulary)
+        worker = EvalWorker(engines[student], engines[teacher], tokenizer, rules, vocabulary=vocabulary)
 
-        def job(name: str, at_a_time: int) -> Way:
+        def job(name: str, at_a_time: int) -> Variant:
             async def work() -> list[int]:
                 out = folder / f"{name}.jsonl"
                 for old in (out, out.with_name(f"{out.name}.manifest.json")):
                     old.unlink(missing_ok=True)
-                made = Job({}, JsonLines(), answerer.process, to_records, max_concurrency=at_a_time)
+                made = Job({}, JsonLines(), worker.process, to_records, max_concurrency=at_a_time)
                 await run_job(made, queries, len(queries), out)
                 return _note(texts, name, read_records(out))
 
@@ -86,13 +86,13 @@ def bench_eval(config: Any, student: str, teacher: str, exam: Exam, rounds: int)
             texts["lock-step"] = made
             return [len(trajectory.response_ids) for trajectory in trajectories]
 
-        ways = {
+        variants = {
             "runner": job("runner", 2 * settings.teacher.max_num_seqs),
             "one at a time": job("one at a time", 1),
             "lock-step": lockstep,
         }
-        timings = await time_rounds(ways, rounds)
-        return f"{to_markdown(timings)}\n\n{_compare(texts, len(queries), rounds)}"
+        timings = await time_rounds(variants, rounds)
+        return f"{timings_to_markdown(timings)}\n\n{_compare(texts, len(queries), rounds)}"
 
     num_gpus = num_gpus_of(models.values())
     with tempfile.TemporaryDirectory() as folder, ray_cluster(config, num_gpus):

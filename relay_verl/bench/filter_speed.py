@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from relay_verl.bench.timing import Way, time_rounds, to_markdown
+from relay_verl.bench.timing import Variant, time_rounds, timings_to_markdown
 from relay_verl.config import read_settings
 from relay_verl.cpu.threads import engine_environment, share_cores
 from relay_verl.data.generate import Source, plan_filter
@@ -33,7 +33,7 @@ from relay_verl.tokenization import chat_ids
 
 
 def bench_filter(config: Any, source: Source, rounds: int) -> str:
-    """Time the three ways on the queries of `source`; gives the table and what the rounds did.
+    """Time the three variants on the queries of `source`; gives the table and what the rounds did.
 
     Raises:
         UserError: the recipe's teacher is no model that can be started here.
@@ -51,11 +51,11 @@ def bench_filter(config: Any, source: Source, rounds: int) -> str:
     check_generator(plan_filter(config, source), source, tokenizer)
     verdicts: dict[str, list[bool | None]] = {}
 
-    async def run(folder: Path, offline: Way) -> str:
+    async def run(folder: Path, offline: Variant) -> str:
         group = await start_teacher(config, teacher, tokenizer)
         assert group is not None
 
-        def way(name: str, stop_early: bool) -> Way:
+        def way(name: str, stop_early: bool) -> Variant:
             async def work() -> list[int]:
                 out = folder / f"{name}.parquet"
                 for old in (out, out.with_name(f"{out.name}.manifest.json")):
@@ -69,12 +69,13 @@ def bench_filter(config: Any, source: Source, rounds: int) -> str:
 
             return work
 
-        ways = {"filter": way("filter", False), "early stop": way("early stop", True), "offline script": offline}
-        timings = await time_rounds(ways, rounds)
+        variants = {"filter": way("filter", False), "early stop": way("early stop", True), "offline script": offline}
+        timings = await time_rounds(variants, rounds)
         same = sum(a == b for a, b in zip(verdicts["filter"], verdicts["early stop"], strict=True))
         return (
-            f"{to_markdown(timings)}\n\n{rounds} rounds of {source.num_rows} queries x {settings.filter.num_samples} "
-            f"samples; early stopping gives the same verdict for {same} of {source.num_rows}."
+            f"{timings_to_markdown(timings)}\n\n{rounds} rounds of {source.num_rows} queries x "
+            f"{settings.filter.num_samples} samples; early stopping gives the same verdict for {same} of "
+            f"{source.num_rows}."
         )
 
     share_cores(config, teacher.num_replicas)
@@ -91,7 +92,7 @@ def _engine_environment(config: Any) -> Mapping[str, Any]:
     return engine_environment(OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars") or {})
 
 
-def _offline_script(config: Any, path: str, tokenizer: Any, source: Source) -> Way:
+def _offline_script(config: Any, path: str, tokenizer: Any, source: Source) -> Variant:
     from vllm import LLM, SamplingParams
 
     settings, rollout = read_settings(config.relay), config.actor_rollout_ref.rollout

@@ -1,12 +1,12 @@
 """Rollout speed, side by side on the same engines and prompts: relay, relay with a barrier, verl's single turn.
 
-Three ways to do the same work, in turn, round after round:
+Three variants to do the same work, in turn, round after round:
 
 - relay: every trajectory goes on by itself (`RelayAgentLoop`).
 - barrier: the same trajectories in lock-step: all wait for all at each turn, as the authors' release does.
 - single turn: verl's `SingleTurnAgentLoop` writes as many tokens as the relayed responses have, without a teacher.
 
-A request's seed is the same in all rounds and ways, so the work is too. Ratios are of wall-clock seconds, by round.
+A request's seed is the same in all rounds and variants, so the work is too. Ratios are of wall-clock seconds, by round.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relay_verl.bench.timing import time_rounds, to_markdown
+from relay_verl.bench.timing import time_rounds, timings_to_markdown
 from relay_verl.decoder import Relay, RelayDecoder
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.resilience import GuardedEngine
@@ -35,7 +35,7 @@ async def run_in_lockstep(relays: Sequence[Relay]) -> list[RelayTrajectory]:
 
 
 def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mapping[str, Any]], rounds: int) -> str:
-    """Start both models and time the three ways on `rows`; gives the table and what the rounds did."""
+    """Start both models and time the three variants on `rows`; gives the table and what the rounds did."""
     from relay_verl.config import read_settings
     from relay_verl.models.address import as_student, model_at
     from relay_verl.models.launch import start_models
@@ -95,7 +95,7 @@ def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mappin
         num_calls = sum(trajectory.num_calls for trajectory in last)
         num_teacher_tokens = sum(trajectory.num_teacher_tokens for trajectory in last)
         return (
-            f"{to_markdown(timings)}\n\n{rounds} rounds of {len(rows)} responses with {num_calls} calls and "
+            f"{timings_to_markdown(timings)}\n\n{rounds} rounds of {len(rows)} responses with {num_calls} calls and "
             f"{num_teacher_tokens} teacher tokens."
         )
 

@@ -1,4 +1,4 @@
-"""Rounds of several ways to do the same work, in turn, and the table of their ratios."""
+"""Rounds of several variants to do the same work, in turn, and the table of their ratios."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from relay_verl.markdown import markdown_table
 
-Way = Callable[[], Awaitable[Sequence[int]]]
+Variant = Callable[[], Awaitable[Sequence[int]]]
 """Does the work once; gives the tokens of each response."""
 
 
@@ -25,11 +25,11 @@ class Timing:
     """Response tokens of each round, [rounds]."""
 
 
-async def time_rounds(ways: Mapping[str, Way], rounds: int) -> list[Timing]:
-    """Run the ways in turn, `rounds` times after one warm-up that is not counted."""
-    timings = {name: Timing(name, [], []) for name in ways}
+async def time_rounds(variants: Mapping[str, Variant], rounds: int) -> list[Timing]:
+    """Run the variants in turn, `rounds` times after one warm-up that is not counted."""
+    timings = {name: Timing(name, [], []) for name in variants}
     for number in range(rounds + 1):
-        for name, way in ways.items():
+        for name, way in variants.items():
             started = time.monotonic()
             lengths = await way()
             if number:
@@ -38,7 +38,7 @@ async def time_rounds(ways: Mapping[str, Way], rounds: int) -> list[Timing]:
     return list(timings.values())
 
 
-def to_markdown(timings: Sequence[Timing]) -> str:
+def timings_to_markdown(timings: Sequence[Timing]) -> str:
     """A table: median seconds, tokens, and seconds relative to the first way, median (least to most)."""
     base = timings[0]
     rows = []

@@ -25,7 +25,7 @@ from relay_verl.benchmarks.readers import read_choice, read_gpqa
 from relay_verl.benchmarks.rows import RowReader
 from relay_verl.data.examples import read_columns
 from relay_verl.data.sources import DatasetSource, HubId, load, parse_source
-from relay_verl.errors import UserError, suggest
+from relay_verl.errors import UserError, find_known
 from relay_verl.grading import Kind
 
 GREEDY: Mapping[str, Any] = {"temperature": 0.0}
@@ -207,12 +207,7 @@ def find_benchmark(name: str) -> Benchmark:
     Raises:
         UserError: there is none; lists those there are.
     """
-    if name.lower() not in BENCHMARKS:
-        raise UserError(
-            f"unknown benchmark {name!r}; allowed: {', '.join(BENCHMARKS)}, or a file of your own"
-            f"{suggest(name, BENCHMARKS)}"
-        )
-    return BENCHMARKS[name.lower()]
+    return find_known("benchmark", name, BENCHMARKS, also=", or a file of your own")
 
 
 def parse_sources(values: Iterable[str]) -> dict[str, Path | HubId]:

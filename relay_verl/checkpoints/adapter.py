@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 
-from relay_verl.checkpoints.record import model_identity
 from relay_verl.checkpoints.scale import META_FILE, read_scale
 from relay_verl.errors import UserError
 from relay_verl.files import replace_file
+from relay_verl.models.address import model_identity
 
 _PREFIX = "base_model.model."
 _FIRST = ".lora_A."

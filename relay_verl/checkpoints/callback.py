@@ -14,7 +14,7 @@ from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
 
 from relay_verl.checkpoints import metrics_log
 from relay_verl.checkpoints.changes import find_changes
-from relay_verl.checkpoints.integrity import step_of
+from relay_verl.checkpoints.integrity import last_saved, step_of
 from relay_verl.checkpoints.record import (
     CHECKPOINT_FILE,
     RunRecord,
@@ -23,7 +23,7 @@ from relay_verl.checkpoints.record import (
     write_checkpoint,
     write_run,
 )
-from relay_verl.checkpoints.resume import choose_checkpoint, runs_folder
+from relay_verl.checkpoints.resume import runs_folder
 from relay_verl.errors import UserError
 from relay_verl.jobs.byproducts import by_product
 
@@ -36,7 +36,8 @@ class RecordCheckpoint(CheckpointCallback):
         super().__init__(config)
         self.run = record_of(config)
         mode = config.trainer.get("resume_mode", "auto")
-        if mode == "resume_path" or (mode == "auto" and choose_checkpoint(runs_folder(config))[0] is not None):
+        # `check_resume` has read the checkpoint in the driver: in mode auto, the pointer's is the one.
+        if mode == "resume_path" or (mode == "auto" and last_saved(runs_folder(config)) is not None):
             metrics_log.resume()
         if (config.trainer.get("save_freq") or 0) > 0:
             write_run(runs_folder(config), self.run)

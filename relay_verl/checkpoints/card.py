@@ -8,7 +8,6 @@ Invariant: a card says nothing that is not known, and names no folder of this ma
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from jinja2 import Environment, StrictUndefined
 
 from relay_verl.checkpoints.card_results import Results
 from relay_verl.checkpoints.card_words import command_of, numbers_of, settings_of, without_paths
+from relay_verl.checkpoints.metrics_log import read_log
 from relay_verl.checkpoints.record import CheckpointRecord
 from relay_verl.checkpoints.scale import Scale
 from relay_verl.errors import UserError
@@ -109,17 +109,13 @@ def read_step(file: Path, step: int) -> dict[str, float]:
     Raises:
         UserError: the file cannot be read.
     """
-    found: dict[str, float] = {}
     try:
-        for line in Path(file).read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
-            if entry["step"] == step:
-                found |= {key: value for key, value in entry["data"].items() if isinstance(value, int | float)}
+        values = read_log(file).get(step, {})
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except ValueError:
         raise UserError(f"{file} is not a metrics file of verl's logger `file`") from None
-    return found
+    return {key: value for key, value in values.items() if isinstance(value, int | float)}
 
 
 def _front_matter(address: str | None) -> dict[str, Any]:

@@ -109,14 +109,18 @@ def find_changes(old: RunRecord, now: RunRecord) -> Iterator[tuple[str, Any, Any
     one, other = old.config, now.config
     for key in sorted(one.keys() | other.keys()):
         then, today = one.get(key), other.get(key)
+        # A secret is not in the record, so it cannot be compared; the number of GPUs is compared as a product below.
         if then == today or HIDDEN in (then, today) or key in (_NODES, _GPUS):
             continue
+        # A model may have moved: its files decide. Of a hub id or an endpoint only the address is known.
         if key in old.models or key in now.models:
             identity = old.models.get(key)
             if identity is None or identity != now.models.get(key):
                 yield key, then, today
+        # The last step may move only where the learning rate does not follow from it.
         elif not any(fnmatchcase(key, pattern) for pattern in _PATTERNS) or (key in _ENDS and not _is_constant(other)):
             yield key, then, today
+    # The same path with other files in it, such as a base model that was trained again.
     for key in old.models.keys() & now.models.keys():
         if (
             one.get(key) == other.get(key)
@@ -135,6 +139,7 @@ def _find_derived_changes(old: RunRecord, now: RunRecord) -> Iterator[tuple[str,
     gpus, gpus_now = (record.config.get(_NODES, 1) * record.config.get(_GPUS, 1) for record in (old, now))
     if gpus != gpus_now:
         yield f"{_GPUS} x {_NODES}", gpus, gpus_now  # verl saves a file a GPU
+    # A file that was not on the machine has no hash; unknown is not different.
     known = None not in old.train_files and None not in now.train_files
     if known and old.train_files != now.train_files:
         yield "data.train_files (their contents)", _hashes(old.train_files), _hashes(now.train_files)

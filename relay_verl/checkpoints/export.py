@@ -19,12 +19,13 @@ from relay_verl.checkpoints.adapter import Base
 from relay_verl.checkpoints.card import CARD_FILE, STUDENT, card, read_step
 from relay_verl.checkpoints.card_results import Results
 from relay_verl.checkpoints.integrity import find_damage, step_of
-from relay_verl.checkpoints.record import CheckpointRecord, model_identity, read_checkpoint, read_run
+from relay_verl.checkpoints.record import CHECKPOINT_FILE, CheckpointRecord, read_checkpoint, read_run
 from relay_verl.checkpoints.resume import choose_checkpoint
-from relay_verl.checkpoints.scale import read_scale
+from relay_verl.checkpoints.scale import META_FILE, read_scale
 from relay_verl.errors import UserError
 from relay_verl.files import replace_file
 from relay_verl.jobs.byproducts import by_product
+from relay_verl.models.address import model_identity
 
 NOT_THIS = "{out} is there already and is not this export; give another folder or remove it"
 
@@ -55,6 +56,7 @@ def export(
         raise UserError(NOT_THIS.format(out=out))
     step_folder = find_checkpoint(checkpoint)
     record = read_checkpoint(step_folder)
+    # The record is written after the checkpoint: one that was killed in between is described by its run alone.
     if record is None:
         run = read_run(step_folder.parent)
         step = step_of(step_folder)
@@ -65,6 +67,7 @@ def export(
     if metrics and record:
         read_step(metrics, record.step)
     Results.read(results)
+    # A merge that was killed may have left the folder; it has our name, so nothing of the user is lost.
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -81,6 +84,7 @@ def export(
                 results=results,
             )
             replace_file(temporary / CARD_FILE, text.encode())
+        # The same export again, such as with new results: the weights stay and only the card is renewed.
         if out.exists():
             _check_same(out, temporary)
             if (temporary / CARD_FILE).is_file():
@@ -94,6 +98,39 @@ def export(
     return step_folder
 
 
+def keep_facts(step_folder: Path, out: Path) -> None:
+    """Copy what a card is written from, the record and LoRA's scale, without the weights.
+
+    Args:
+        step_folder: a checkpoint.
+        out: the folder to write, for `write_card`.
+    """
+    for name in (Path(CHECKPOINT_FILE), Path("actor", META_FILE)):
+        if (step_folder / name).is_file():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(step_folder / name, out / name)
+
+
+def write_card(facts: Path, model: Path, metrics: Path | None, results: Sequence[Path]) -> None:
+    """Write the card of a whole exported model again, now with results.
+
+    Args:
+        facts: the checkpoint it is from, or what `keep_facts` kept of it. Without a record the card stays as it is.
+        model: the exported folder.
+        metrics: verl's metrics file, as for `export`.
+        results: results folders of `relay-verl eval` on the model.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    record = read_checkpoint(facts)
+    if record is None:
+        return
+    scale = read_scale(facts / "actor")
+    text = card(record, metrics, name=model.name, dtype=_dtype_of(record), lora=scale, results=results)
+    replace_file(model / CARD_FILE, text.encode())
+
+
 def find_checkpoint(path: Path) -> Path:
     """The whole `global_step_N` folder that `path` means. Raises UserError if there is none."""
     path = path.expanduser().absolute()
@@ -102,13 +139,13 @@ def find_checkpoint(path: Path) -> Path:
     if path.name == "actor":
         path = path.parent
     if step_of(path) is None:
-        choice, reason = choose_checkpoint(path)
+        choice, reason = choose_checkpoint(path, deep=True)
         if choice is None:
             raise UserError(f"{path} has no whole checkpoint")
         if reason:
             print(reason, file=sys.stderr)
         return choice
-    damage = find_damage(path)
+    damage = find_damage(path, deep=True)
     if damage:
         raise UserError(damage)
     return path

@@ -2,7 +2,7 @@
 
 verl's file logger empties its file when it starts. A run that resumes adds to it, so that no step is lost. A step that
 was logged after the last checkpoint is logged again: where the steps go back, the later lines count
-(`relay_verl.report.curves.read_log`). A line that the end of the earlier process cut is cut off, or the next one
+(`read_log`). A line that the end of the earlier process cut is cut off, or the next one
 would be joined to it. Remove this when verl appends.
 
 A logger that fails while the run lasts (a full disk under TensorBoard's files, a tracking server that is away) ends
@@ -11,6 +11,7 @@ verl's training; here it costs its own metrics and a warning. Remove this when v
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -67,3 +68,31 @@ def _cut_last_line(file: Path) -> None:
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         os.truncate(file, len(whole))
+
+
+def read_log(path: Path) -> dict[int, dict[str, Any]]:
+    """Metrics by step of one log of verl's logger `file`; empty if no step is logged yet.
+
+    Lines of the same step are merged, and a half-written last line is left out. Where the steps go back, the run was
+    resumed there: what an earlier attempt logged from that step on is left out, too.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: a line that ends is not a step; names the file and the line's number.
+    """
+    steps: dict[int, dict[str, Any]] = {}
+    latest = -1
+    *lines, last = Path(path).read_bytes().split(b"\n")
+    for number, line in enumerate([*lines, last], start=1):
+        try:
+            entry = json.loads(line)
+            step, data = int(entry["step"]), dict(entry["data"])
+        except (ValueError, TypeError, KeyError) as error:
+            if number > len(lines):  # no line break follows: still being written, or the empty rest of the file
+                break
+            raise ValueError(f"{path}, line {number}: not a step of verl's file logger ({error})") from error
+        if step < latest:
+            steps = {earlier: metrics for earlier, metrics in steps.items() if earlier < step}
+        steps.setdefault(step, {}).update(data)
+        latest = step
+    return dict(sorted(steps.items()))

@@ -7,10 +7,9 @@ still says what it is. Neither holds a secret: values whose key names one are le
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,15 @@ from pydantic import TypeAdapter
 
 from relay_verl.errors import UserError
 from relay_verl.files import replace_file, sha256_of
+from relay_verl.models.address import model_identity
 from relay_verl.recipes.grammar import words_of_the_job
+from relay_verl.recipes.recipe import flat
 from relay_verl.secrets import hide, hide_override, secrets_in
 from relay_verl.versions import versions
 
 RUN_FILE = "relay_run.json"
 CHECKPOINT_FILE = "relay_checkpoint.json"
 _MODEL = re.compile(r"actor_rollout_ref\.model\.(path|lora_adapter_path)|relay\.(.+\.)?path")
-_IDENTIFYING = ("config.json", "tokenizer.json", "adapter_config.json")
-_ENDS_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,14 @@ class CheckpointRecord:
 
 
 def name_the_launch(config: Any) -> None:
-    """Keep the recipe's name and the overrides in `trainer.launched_as`: Hydra knows them in the driver alone, and the
-    record is written where the trainer runs."""
+    """Keep in `trainer.launched_as` what the driver knows of the run: the record is written where the trainer runs.
+
+    These are the recipe's name and the overrides, which Hydra has in the driver alone, and the hashes of the training
+    files, which are then read once.
+
+    Raises:
+        UserError: a training file cannot be read.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():
@@ -74,7 +79,11 @@ def name_the_launch(config: Any) -> None:
     # verl prints the config and gives it to its loggers
     secrets = secrets_in(config)
     overrides = [hide_override(word, secrets) for word in words_of_the_job()]
-    launched_as = {"recipe": hydra.runtime.choices.get("recipe"), "overrides": overrides}
+    launched_as = {
+        "recipe": hydra.runtime.choices.get("recipe"),
+        "overrides": overrides,
+        "train_files": _hashes(OmegaConf.select(config, "data.train_files")),
+    }
     with open_dict(config.trainer):
         config.trainer.launched_as = launched_as
 
@@ -85,55 +94,26 @@ def record_of(config: Any) -> RunRecord:
     Raises:
         UserError: a model's or a data file cannot be read.
     """
+    # `launched_as` is how the run was started, not what it is, so it does not stand among the compared keys.
     plain: Any = OmegaConf.to_container(config, resolve=True)
     launched_as = plain["trainer"].pop("launched_as", None) or {}
-    values = json.loads(json.dumps(dict(flatten(plain)), default=str))  # as they are read again
-    names = values.get("data.train_files")
-    files = [names] if isinstance(names, str) else list(names or [])
-    paths = [Path(name).expanduser() for name in files]
+    leaves = {key: value for key, value in flat(plain).items() if not isinstance(value, Mapping)}
+    values = json.loads(json.dumps(leaves, default=str))  # as they are read again
+    hashes = launched_as.get("train_files")
     return RunRecord(
         recipe=launched_as.get("recipe"),
         overrides=[hide_override(word) for word in launched_as.get("overrides") or []],
         config={key: hide(key, value) for key, value in values.items()},
         models={key: model_identity(value) for key, value in values.items() if _MODEL.fullmatch(key) and value},
-        train_files=[sha256_of(path) if path.is_file() else None for path in paths],
+        train_files=_hashes(values.get("data.train_files")) if hashes is None else hashes,
         versions=versions(),
     )
 
 
-def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaf values of nested dictionaries by their dotted key; a list is a leaf."""
-    if not isinstance(node, Mapping):
-        yield prefix, node
-        return
-    for key, value in node.items():
-        yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
-
-
-def model_identity(address: str) -> str | None:
-    """A hash of a model folder's names, sizes, configuration and the ends of its weights; None if it is no folder.
-
-    Cheap enough for every start: of each file it reads a mebibyte at both ends, which training changes.
-
-    Raises:
-        UserError: a file cannot be read.
-    """
-    folder = Path(address).expanduser()
-    if not folder.is_dir():
-        return None
-    digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if file.suffix not in (".safetensors", ".bin") and file.name not in _IDENTIFYING:
-            continue
-        try:
-            with open(file, "rb") as content:
-                size = file.stat().st_size
-                digest.update(f"{file.name} {size}\n".encode() + content.read(_ENDS_BYTES))
-                content.seek(max(size - _ENDS_BYTES, 0))
-                digest.update(content.read())
-        except OSError as error:
-            raise UserError(f"{file} cannot be read: {error.strerror}") from None
-    return digest.hexdigest()
+def _hashes(names: str | Sequence[str] | None) -> list[str | None]:
+    """SHA-256 of each file of `data.train_files`; None for one that is not on this machine."""
+    paths = [Path(name).expanduser() for name in ([names] if isinstance(names, str) else names or ())]
+    return [sha256_of(path) if path.is_file() else None for path in paths]
 
 
 def write_run(folder: Path, record: RunRecord) -> None:
@@ -151,6 +131,7 @@ def write_checkpoint(folder: Path, run: RunRecord, step: int, metrics: Mapping[s
 
 def files_in(folder: Path) -> list[Path]:
     """Every file of a checkpoint but its record, in order of their paths."""
+    # A record that is being replaced has a temporary name that contains its own.
     files = (file for file in Path(folder).rglob("*") if file.is_file())
     return sorted(file for file in files if CHECKPOINT_FILE not in file.name)
 

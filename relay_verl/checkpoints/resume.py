@@ -1,7 +1,8 @@
 """Before a training starts: at which checkpoint it resumes, whether that is one of this run, and whether the next fits.
 
-verl resumes at the step in `latest_checkpointed_iteration.txt`, whatever is there. Here a damaged checkpoint is passed
-over with one line for the newest whole one before it, and one of another recipe or another config is refused.
+verl resumes at the step in `latest_checkpointed_iteration.txt`, whatever is there. A checkpoint that was cut short is
+passed over here, with a warning, for the newest whole one before it, and one of another recipe or config is refused.
+The weights are not read: `relay-verl doctor --deep` reads them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.checkpoints.changes import find_changes
-from relay_verl.checkpoints.integrity import POINTER_FILE, find_damage, find_steps, newest_whole, step_of
+from relay_verl.checkpoints.integrity import (
+    POINTER_FILE,
+    find_damage,
+    find_steps,
+    last_saved,
+    newest_whole,
+    step_of,
+)
 from relay_verl.checkpoints.record import RunRecord, name_the_launch, read_checkpoint, read_run, record_of
 from relay_verl.errors import UserError
 
@@ -30,6 +38,7 @@ def check_resume(config: Any) -> None:
     name_the_launch(config)
     mode = config.trainer.get("resume_mode", "auto")
     if mode == "auto":
+        # verl would follow its pointer whatever it names, so the choice is made here and handed to verl as a path.
         choice, reason = choose_checkpoint(runs_folder(config))
         if reason:
             print(f"relay_verl: {reason}", file=sys.stderr)
@@ -37,6 +46,7 @@ def check_resume(config: Any) -> None:
             return
         _check_same_run(config, choice)
         _say_if_at_the_end(config, choice)
+        # Only where verl would choose another one: its own `auto` also handles a run that has nothing yet.
         if reason:
             config.trainer.resume_mode = "resume_path"
             config.trainer.resume_from_path = str(choice)
@@ -58,35 +68,69 @@ def runs_folder(config: Any) -> Path:
     return Path(config.trainer.default_local_dir).absolute()
 
 
-def choose_checkpoint(folder: Path) -> tuple[Path | None, str]:
+def choose_checkpoint(folder: Path, *, deep: bool = False) -> tuple[Path | None, str]:
     """The checkpoint to resume at, if any, and one line if that is not the one that verl's pointer names.
+
+    Args:
+        folder: of the run.
+        deep: read every byte of the checkpoints (`find_damage`).
 
     Raises:
         UserError: there were checkpoints, and none is whole.
     """
     steps = find_steps(folder)
     pointer = folder / POINTER_FILE
+    # verl writes the pointer last: without it either no save was finished, or the folders were moved.
     if not pointer.exists():
-        choice = newest_whole(folder)
+        choice = newest_whole(folder, deep=deep)
         if choice is None and steps:
             newest = next(iter(steps.values()))
-            return None, f"no checkpoint was finished: {find_damage(newest)}; the training starts at the beginning"
+            return (
+                None,
+                f"no checkpoint was finished: {find_damage(newest, deep=deep)}; the training starts at the beginning",
+            )
         return choice, f"{pointer} is missing; resuming at {choice}, the newest whole checkpoint" if choice else ""
     text = pointer.read_text(errors="replace").strip()
+    # verl reads the pointer with int(), which fails on anything else and accepts digits of other scripts.
     if not (text.isascii() and text.isdigit()):
         wrong, before = f"{pointer} holds {text[:20]!r}, which is no step", float("inf")
     else:
         named = folder / f"global_step_{int(text)}"
-        wrong, before = find_damage(named), int(text)
+        wrong, before = find_damage(named, deep=deep), int(text)
         if not wrong:
             return named, ""
-    choice = newest_whole(folder, before=before)
+    # Never a newer one: it is of a save that the pointer does not count, or of steps that were given up.
+    choice = newest_whole(folder, before=before, deep=deep)
     if choice is None:
         raise UserError(
             f"{wrong}, and {folder} has no other whole checkpoint to resume at: give another "
             "trainer.default_local_dir, or trainer.resume_mode=disable to start again in this one"
         )
     return choice, f"{wrong}; resuming at {choice}, the newest whole checkpoint before it"
+
+
+def check_every_byte(config: Any) -> str:
+    """The checkpoint that `check_resume` chose holds what was saved, by the checksums in it.
+
+    Returns:
+        The checkpoint, or that there is none.
+
+    Raises:
+        UserError: a file of it is damaged; names the newest one before it that is not.
+    """
+    trainer = config.trainer
+    if trainer.get("resume_mode", "auto") == "disable" or not trainer.get("default_local_dir"):
+        return "no checkpoint to resume at"
+    named = trainer.get("resume_from_path") if trainer.resume_mode == "resume_path" else None
+    checkpoint = Path(named) if named else last_saved(runs_folder(config))
+    if checkpoint is None:
+        return "no checkpoint to resume at"
+    damage = find_damage(checkpoint, deep=True)
+    if not damage:
+        return str(checkpoint)
+    before = newest_whole(checkpoint.parent, before=step_of(checkpoint) or 0, deep=True)
+    advice = ON_PURPOSE.format(path=before) if before else "no checkpoint before it is whole"
+    raise UserError(f"{damage}; {advice}")
 
 
 def _check_same_run(config: Any, checkpoint: Path) -> None:
@@ -99,6 +143,7 @@ def _check_same_run(config: Any, checkpoint: Path) -> None:
         return
     key, then, today = change
     on_purpose = ON_PURPOSE.format(path=checkpoint)
+    # Another recipe differs in many keys: the recipe is the cause, and the first key only an example of it.
     if old.recipe != now.recipe:
         raise UserError(
             f"trainer.default_local_dir: {checkpoint} is of recipe {old.recipe}, not {now.recipe} ({key} is {then} "

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from relay_verl.cli.options import TINY_RECIPE, ConfigDir, Data, Overrides, TinyRecipe, compose_recipe
+from relay_verl.cli.options import TINY_RECIPE, ConfigDir, Data, Overrides, TinyRecipe, compose_recipe, user_path
 from relay_verl.cli.output import results_only
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
@@ -59,7 +59,7 @@ def bench_eval_(
     recipe: TinyRecipe = None,
     config_dir: ConfigDir = None,
     benchmark: Annotated[str, typer.Option(help="Benchmark by name, or a file of your own.")] = "tiny",
-    source: Annotated[Path | None, typer.Option(help="Local copy of it.")] = None,
+    source: Annotated[Path | None, typer.Option(parser=user_path, help="Local copy of it.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only its first questions.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Counted rounds.")] = 5,
     overrides: Overrides = None,
@@ -68,16 +68,16 @@ def bench_eval_(
     from relay_verl.bench.evaluation_speed import bench_eval
     from relay_verl.benchmarks.own import find_benchmarks
     from relay_verl.benchmarks.registry import load_benchmark
-    from relay_verl.evaluation.runner import Exam
+    from relay_verl.evaluation.runner import EvalSuite
     from relay_verl.preflight.commands import check_asked_model
 
     [chosen], own = find_benchmarks([benchmark])
-    exam = Exam({chosen.name: (chosen, load_benchmark(chosen, own.get(chosen.name, source), limit=limit))})
+    suite = EvalSuite({chosen.name: (chosen, load_benchmark(chosen, own.get(chosen.name, source), limit=limit))})
     for option, path in (("--student", student), ("--teacher", teacher)):
         check_asked_model(option, path)
     config = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
     with results_only():
-        text = bench_eval(config, student, teacher, exam, rounds)
+        text = bench_eval(config, student, teacher, suite, rounds)
     typer.echo(text)
 
 

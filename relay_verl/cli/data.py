@@ -19,6 +19,7 @@ from relay_verl.cli.options import (
     Recipe,
     Workers,
     compose_recipe,
+    user_path,
 )
 from relay_verl.cli.output import print_json, results_only
 from relay_verl.errors import UserError, suggest
@@ -39,7 +40,9 @@ def data(
             "question and an answer in each row: CSV, JSON, JSON Lines, parquet, or hub:OWNER/NAME."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Parquet file to write; the rows left out are named beside it.")],
+    out: Annotated[
+        Path, typer.Option(parser=user_path, help="Parquet file to write; the rows left out are named beside it.")
+    ],
     question_column: QuestionColumn = None,
     answer_column: AnswerColumn = None,
     own_name: Annotated[
@@ -49,7 +52,8 @@ def data(
         str | None, typer.Option(help="Local copy, a file or a folder, or hub:OWNER/NAME; the hub's own if not given.")
     ] = None,
     evaluation: Annotated[
-        list[Path] | None, typer.Option(help="Evaluation set whose questions must not be trained on; repeatable.")
+        list[Path] | None,
+        typer.Option(parser=user_path, help="Evaluation set whose questions must not be trained on; repeatable."),
     ] = None,
     ngram: Annotated[
         int, typer.Option(min=1, help="Two questions overlap where they share runs of so many words.")
@@ -112,7 +116,9 @@ def data(
 def warmup_data(
     student: Annotated[str, typer.Option(help="The student before any training: a folder or a hub id.")],
     data: Data,
-    out: Annotated[Path, typer.Option(help="Parquet file to write; a report and a picture stand beside it.")],
+    out: Annotated[
+        Path, typer.Option(parser=user_path, help="Parquet file to write; a report and a picture stand beside it.")
+    ],
     recipe: Recipe = None,
     config_dir: ConfigDir = None,
     num_workers: Workers = None,
@@ -138,7 +144,7 @@ def warmup_data(
 @app.command("filter", rich_help_panel=DATA)
 def filter_(
     data: Data,
-    out: Annotated[Path, typer.Option(help="Parquet file to write; a picture stands beside it.")],
+    out: Annotated[Path, typer.Option(parser=user_path, help="Parquet file to write; a picture stands beside it.")],
     recipe: Recipe = None,
     config_dir: ConfigDir = None,
     early_stop: Annotated[

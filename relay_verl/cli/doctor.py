@@ -26,6 +26,9 @@ def doctor(
         typer.Argument(help="What verl's trainer would be given, such as +recipe=relay_1.7b trainer.nnodes=2."),
     ] = None,
     no_ray: Annotated[bool, typer.Option("--no-ray", help="Leave out what needs Ray.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read every byte of the checkpoint that the training would resume at.")
+    ] = False,
     config_dir: ConfigDir = None,
     as_json: Json = False,
 ) -> None:
@@ -42,7 +45,7 @@ def doctor(
     given = [*(overrides or ()), *search_path(config_dir)]
     counts: Counter[str] = Counter()
     checks: list[dict[str, str]] = []
-    for outcome in _quietly(examine(given, with_ray=not no_ray)):
+    for outcome in _quietly(examine(given, with_ray=not no_ray, deep=deep)):
         counts[outcome.status] += 1
         checks.append({"name": outcome.name, "status": str(outcome.status), "text": outcome.text})
         if as_json:

@@ -19,8 +19,10 @@ from relay_verl.cli.options import (
     Recipe,
     Workers,
     compose_recipe,
+    user_path,
 )
 from relay_verl.cli.output import print_json, results_only
+from relay_verl.config import RelaySettings
 from relay_verl.errors import UserError
 
 app = typer.Typer()
@@ -28,7 +30,7 @@ app = typer.Typer()
 
 @app.command("eval", rich_help_panel=EVALUATE)
 def eval_(
-    out: Annotated[Path, typer.Option(help="Folder; each policy gets a results folder in it.")],
+    out: Annotated[Path, typer.Option(parser=user_path, help="Folder; each policy gets a results folder in it.")],
     benchmark: Annotated[
         list[str],
         typer.Option(
@@ -89,13 +91,13 @@ def eval_(
     from relay_verl.benchmarks.registry import load_benchmark, parse_sources
     from relay_verl.data.golds import warn_of_unreadable
     from relay_verl.data.own import OwnColumns
-    from relay_verl.evaluation.runner import Condition, Exam, evaluate
+    from relay_verl.evaluation.runner import Condition, EvalSuite, evaluate
     from relay_verl.grading import Grader
     from relay_verl.judging.judge import make_judge
     from relay_verl.preflight.commands import check_evaluation, check_judge
     from relay_verl.recipes.paper import find_row
     from relay_verl.report.summary import summary_of
-    from relay_verl.report.summary_table import summarize, to_markdown
+    from relay_verl.report.summary_table import summaries_to_markdown, summarize
     from relay_verl.traces.results import read_result
 
     if row is not None:
@@ -118,10 +120,10 @@ def eval_(
                 typer.echo(warning, err=True)
     if judge is not None:
         check_judge(judge)
-    exam = Exam(questions, num_samples, temperature, seed, deterministic, judge)
+    suite = EvalSuite(questions, num_samples, temperature, seed, deterministic, judge)
     names = {student: student_model, teacher: teacher_model}
     typer.echo(
-        f"{exam.num_queries * len(conditions):,} responses: {exam.num_queries:,} under each of {len(conditions)} "
+        f"{suite.num_queries * len(conditions):,} responses: {suite.num_queries:,} under each of {len(conditions)} "
         "policies; progress is shown, and a stopped command continues where it ended",
         err=True,
     )
@@ -129,7 +131,7 @@ def eval_(
         evaluate(
             config,
             conditions,
-            exam,
+            suite,
             check_evaluation,
             tokenizer_path=tokenizer,
             endpoint_models={address: name for address, name in names.items() if address and name},
@@ -141,17 +143,27 @@ def eval_(
         print_json({"out": str(out), "results": [summary_of(result) for result in results]})
         return
     records = [record for result in results for record in result.records]
-    typer.echo(f"{to_markdown(summarize(records))}\n\n{out} has every response, and summary.json of each policy")
+    typer.echo(
+        f"{summaries_to_markdown(summarize(records))}\n\n{out} has every response, and summary.json of each policy"
+    )
     folder = shlex.quote(str(out))
     typer.echo(f"next: relay-verl report {folder} --out report; relay-verl trace {folder} --out trace.html")
 
 
 @app.command(rich_help_panel=EVALUATE)
 def judge(
-    results: Annotated[list[Path], typer.Argument(help="Results folders, or folders that hold such.")],
+    results: Annotated[
+        list[Path], typer.Argument(parser=user_path, help="Results folders, or folders that hold such.")
+    ],
     judge_url: Annotated[str, typer.Option(help="OpenAI-compatible endpoint; its key is RELAY_JUDGE_API_KEY.")],
     judge_model: Annotated[str, typer.Option(help="The judge's name there.")],
     max_concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 32,
+    max_failed_share: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Largest share of the responses that may stay without a reply; 1 sets no limit."
+        ),
+    ] = RelaySettings.max_failed_call_share,
 ) -> None:
     """Have an LLM judge every response of finished results, right ones and wrong ones, in addition to the rule."""
     from relay_verl.judging.judge import make_judge
@@ -164,7 +176,7 @@ def judge(
     assert asked is not None
     check_judge(asked)
     for folder in folders:
-        agreement = asyncio.run(judge_results(folder, asked, max_concurrency))
+        agreement = asyncio.run(judge_results(folder, asked, max_concurrency, max_failed_share))
         write_summary(folder)
         typer.echo(f"{folder}\n{agreement.to_markdown()}\n")
 
@@ -172,21 +184,26 @@ def judge(
 @app.command(rich_help_panel=EVALUATE)
 def trace(
     results: Annotated[
-        list[Path], typer.Argument(help="Results folders, folders that hold such, or JSONL files of responses.")
+        list[Path],
+        typer.Argument(parser=user_path, help="Results folders, folders that hold such, or JSONL files of responses."),
     ],
-    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("trace.html"),
+    out: Annotated[Path, typer.Option(parser=user_path, help="HTML file to write.")] = Path("trace.html"),
     limit: Annotated[
         int | None, typer.Option(min=1, help="Most responses of each condition and benchmark; all if not given.")
     ] = None,
     card: Annotated[
-        Path | None, typer.Option(help="SVG file to write instead: one response as a picture; needs --id.")
+        Path | None,
+        typer.Option(parser=user_path, help="SVG file to write instead: one response as a picture; needs --id."),
     ] = None,
     id: Annotated[str | None, typer.Option(help="Id of the question to draw.")] = None,
     condition: Annotated[str | None, typer.Option(help="Its condition, where several answered it.")] = None,
     sample: Annotated[int | None, typer.Option(min=0, help="Its sample, where there are several.")] = None,
     cards: Annotated[
         Path | None,
-        typer.Option(help="Folder to write instead: pictures of responses that show what calls do, picked by rule."),
+        typer.Option(
+            parser=user_path,
+            help="Folder to write instead: pictures of responses that show what calls do, picked by rule.",
+        ),
     ] = None,
     num: Annotated[int, typer.Option(min=1, help="How many of these pictures.")] = 3,
 ) -> None:
@@ -213,8 +230,10 @@ def trace(
 
 @app.command(rich_help_panel=EVALUATE)
 def report(
-    results: Annotated[list[Path], typer.Argument(help="Results of `relay-verl eval`, or folders that hold them.")],
-    out: Annotated[Path, typer.Option(help="Folder for report.md, report.html and their pictures.")],
+    results: Annotated[
+        list[Path], typer.Argument(parser=user_path, help="Results of `relay-verl eval`, or folders that hold them.")
+    ],
+    out: Annotated[Path, typer.Option(parser=user_path, help="Folder for report.md, report.html and their pictures.")],
     metrics: Annotated[
         list[str] | None, typer.Option(help="Log of a training run as LABEL=PATH, for learning curves; repeatable.")
     ] = None,
@@ -236,7 +255,7 @@ def report(
         label, found, path = item.partition("=")
         if not (label and found and path) or label in logs:
             raise UserError(f"--metrics: {item!r} is not LABEL=PATH with a label of its own")
-        logs[label] = Path(path)
+        logs[label] = Path(path).expanduser()
     text = write_report(results, out, metrics=logs, by=verdicts_by)
     if as_json:
         summaries = [{"folder": str(folder), **summary_of(read_result(folder))} for folder in find_results(results)]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from relay_verl.cli.options import SHARE
+from relay_verl.cli.options import SHARE, user_path
 from relay_verl.errors import UserError
 
 app = typer.Typer()
@@ -18,19 +18,23 @@ DTYPES = ("auto", "bfloat16", "float32")
 @app.command("export", rich_help_panel=SHARE)
 def export_(
     checkpoint: Annotated[
-        Path, typer.Argument(help="A global_step_N folder, or a run's folder: its newest whole one.")
+        Path, typer.Argument(parser=user_path, help="A global_step_N folder, or a run's folder: its newest whole one.")
     ],
-    out: Annotated[Path, typer.Argument(help="Hugging Face folder to write, with a model card.")],
+    out: Annotated[Path, typer.Argument(parser=user_path, help="Hugging Face folder to write, with a model card.")],
     dtype: Annotated[
         str, typer.Option(help="Type of the weights: auto is the rollout engine's, else bfloat16 or float32.")
     ] = "auto",
     metrics: Annotated[
         Path | None,
-        typer.Option(help="verl's metrics file (logger `file`), for the card: the step and its validation."),
+        typer.Option(
+            parser=user_path, help="verl's metrics file (logger `file`), for the card: the step and its validation."
+        ),
     ] = None,
     results: Annotated[
         list[Path] | None,
-        typer.Option(help="Results folder of `relay-verl eval` on this student, for the card; repeatable."),
+        typer.Option(
+            parser=user_path, help="Results folder of `relay-verl eval` on this student, for the card; repeatable."
+        ),
     ] = None,
     keep_adapter: Annotated[
         bool,

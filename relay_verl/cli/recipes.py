@@ -29,7 +29,7 @@ def recipes(
 ) -> None:
     """List the recipes for `+recipe=NAME`: what each trains, its models, GPUs and memory; or show one in full."""
     from relay_verl.recipes.composed import compose_all, differences, verl_defaults
-    from relay_verl.recipes.detail import command_of, describe, explain, list_differences
+    from relay_verl.recipes.detail import command_of, describe, explain_recipe, list_differences
     from relay_verl.recipes.recipe import defaults_of, find_recipe
 
     also = recipe_folder(config_dir)
@@ -54,7 +54,7 @@ def recipes(
         print_json({**facts, "against": label, "changes": listed})
         return
     text = list_differences(changes, label)
-    typer.echo(text if other else f"{describe(recipe, config)}\n\n{explain(config)}\n\n{text}")
+    typer.echo(text if other else f"{describe(recipe, config)}\n\n{explain_recipe(config)}\n\n{text}")
 
 
 def _print_all(also: list[Path], as_json: bool) -> None:

@@ -1,6 +1,8 @@
 """verl's trainer and vLLM on CPU: the platform, and every shim for another project's version.
 
 Chosen by `VERL_PLATFORM=cpu`, never by detection: the CPU-only head node of a GPU cluster stays what it is.
+`platform` is verl's, `shims` applies the changes; a new shim says which issue of the other project removes it. May
+import `config` and what is below it, torch, verl and vllm.
 """
 
 import os

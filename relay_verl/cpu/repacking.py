@@ -8,15 +8,20 @@ Remove when vLLM's CPU layers reload weights in place.
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch.nn.functional import linear
 
+_logger = logging.getLogger(__name__)
 _NUM_SHAPES = 32
 """Numbers of rows for which a layer keeps a kernel, as in vLLM."""
 
 
 def pack(layer: torch.nn.Module, remove_weight: bool) -> None:
     """Pack a layer's weight: in place of vLLM's `dispatch_cpu_unquantized_gemm`, with its arguments.
+
+    A weight that oneDNN refuses keeps its layout.
 
     Args:
         layer: with a `weight` of shape (outputs, inputs).
@@ -27,7 +32,12 @@ def pack(layer: torch.nn.Module, remove_weight: bool) -> None:
     if layer.weight.is_meta or layer.weight.ndim != 2 or not ops._supports_onednn:
         layer.cpu_linear = linear
         return
-    packed = ops.create_onednn_mm(layer.weight.t(), _NUM_SHAPES)
+    try:
+        packed = ops.create_onednn_mm(layer.weight.t(), _NUM_SHAPES)
+    except RuntimeError as error:  # oneDNN has no kernel for this shape or type; vLLM's own dispatch does the same
+        _logger.warning("oneDNN does not pack a weight of %s: it stays as it is (%s)", tuple(layer.weight.shape), error)
+        layer.cpu_linear = linear
+        return
     layer.cpu_linear = lambda x, weight, bias: ops.onednn_mm(packed, x, bias)
     if remove_weight:
         layer.weight.untyped_storage().resize_(0)

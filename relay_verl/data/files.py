@@ -68,7 +68,7 @@ def iter_file(file: Path) -> Iterator[dict[str, Any]]:
         raise UserError(f"{file} cannot be read: {first_line(error)}") from None
 
 
-def fingerprint(file: Path) -> dict[str, str]:
+def fingerprint_of_file(file: Path) -> dict[str, str]:
     """A file's path and its SHA-256, for a manifest."""
     return {"path": str(file), "sha256": sha256_of(file)}
 

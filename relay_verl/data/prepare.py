@@ -26,7 +26,7 @@ from typing import Any
 
 from relay_verl.data.copies import QuestionCopies
 from relay_verl.data.dropped import DroppedRows, DropReason
-from relay_verl.data.files import find_files, fingerprint, iter_file
+from relay_verl.data.files import find_files, fingerprint_of_file, iter_file
 from relay_verl.data.overlap import KINDS, OverlapIndex
 from relay_verl.data.schema import name_few, to_row, write_parquet
 from relay_verl.data.sources import DatasetSource, Example, HubId, find_source, iter_examples, load, parse_source
@@ -151,7 +151,7 @@ def prepare(
         num_contradicted=copies.num_contradicted,
         num_overlaps={kind: num_overlaps[kind] for kind in KINDS if kind in num_overlaps},
     )
-    evaluation_files = [fingerprint(file) for path in sets for file in find_files(path)]
+    evaluation_files = [fingerprint_of_file(file) for path in sets for file in find_files(path)]
     options = {"evaluation": evaluation_files, "ngram": ngram, "min_share": min_share}
     _write_all(report, rows, dropped, loaded.origin, options)
     return report

@@ -24,10 +24,10 @@ import httpx
 
 from relay_verl.data.examples import Example as Example
 from relay_verl.data.examples import missing_columns, read_columns
-from relay_verl.data.files import find_files, fingerprint, iter_file
+from relay_verl.data.files import find_files, fingerprint_of_file, iter_file
 from relay_verl.data.prompts import UnknownWrapperError, unwrap
 from relay_verl.data.schema import first_line, question_text, text_id
-from relay_verl.errors import UserError, suggest
+from relay_verl.errors import UserError, find_known
 
 BATCH_ROWS = 1024
 """Rows of a hub dataset that are in memory at a time."""
@@ -93,9 +93,7 @@ def find_source(name: str) -> DatasetSource:
     Raises:
         UserError: there is none; lists those there are.
     """
-    if name.lower() not in SOURCES:
-        raise UserError(f"unknown dataset {name!r}; allowed: {', '.join(sorted(SOURCES))}{suggest(name, SOURCES)}")
-    return SOURCES[name.lower()]
+    return find_known("dataset", name, dict(sorted(SOURCES.items())))
 
 
 @dataclass(frozen=True)
@@ -171,7 +169,7 @@ def load(source: DatasetSource, path: Path | HubId | None, *, option: str = "--s
     if isinstance(path, HubId):
         return _load_from_hub(source, replace(path, split=path.split or source.split), option)
     files = find_files(path)
-    origin = {"path": str(path), "files": [fingerprint(file) for file in files]}
+    origin = {"path": str(path), "files": [fingerprint_of_file(file) for file in files]}
     rows = (
         PlacedRow(source.rename(row, place := f"{file}: row {number}"), place, file)
         for file in files

@@ -1,4 +1,9 @@
-"""Engines that continue token ids: verl's servers, an OpenAI-compatible endpoint, and scripts."""
+"""Engines that continue token ids: verl's servers, an OpenAI-compatible endpoint, and scripts.
+
+`base` has the protocol that the decoder asks, `resilience` the boundary at which answers are checked and deadlines
+hold. To add an engine, write a class with `generate` in a file here and start it in `relay_verl.models.launch`; it need
+not check or retry anything. May import `tokenization` and what is below it: no torch, ray, verl or vllm.
+"""
 
 from relay_verl.engines.base import FinishReason, Generation, TokenEngine
 from relay_verl.engines.endpoint import EndpointEngine

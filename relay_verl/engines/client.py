@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from relay_verl.engines.address import check_address, proxy_of, root_of
 from relay_verl.engines.deadlines import LONGEST_WAIT, DeadlineError, Pulse
-from relay_verl.engines.failures import Refusal, RetriedError, explain
+from relay_verl.engines.failures import Refusal, RetriedError, explain_endpoint_error
 from relay_verl.engines.parameters import RefusedParameters
 from relay_verl.errors import EngineError, PermanentError
 
@@ -133,6 +133,7 @@ class EndpointClient:
         import openai
 
         while True:
+            # Each round leaves out at least one more parameter, so this ends.
             sent = self.refused.apply(parameters)
             try:
                 return await self._send(resource, required, sent, max_bytes)
@@ -152,6 +153,7 @@ class EndpointClient:
         for name in resource.split("."):
             endpoint = getattr(endpoint, name)
         body = bytearray()
+        # The body is read in pieces, so that an endpoint cannot fill the memory before its size is known.
         async with endpoint.with_streaming_response.create(**required, extra_body=dict(sent)) as response:
             async for chunk in response.iter_bytes():
                 body += chunk
@@ -176,6 +178,7 @@ class EndpointClient:
         Raises:
             EngineError: the deadline has passed; the message says what the last try failed with.
         """
+        # openai's client swallows the errors of its retries; `_note` collects them for this request's message.
         failures: list[str] = []
         token = _last_failure.set(failures)
         try:
@@ -221,7 +224,7 @@ class EndpointClient:
 
     def explain(self, error: BaseException) -> str:
         """Why a request to this endpoint failed; a key in the text is still in it."""
-        return explain(error, self.base_url, proxy_of(self.base_url))
+        return explain_endpoint_error(error, self.base_url, proxy_of(self.base_url))
 
     async def _find_hint(self, refusal: Refusal) -> str:
         """What to change in an address that answers 404, as the end of a sentence; empty if that is not known."""
@@ -263,7 +266,7 @@ def _make_http_client(timeout: Any) -> Any:
                     _note(str(Refusal.read(response.status_code, response.content)))
                 return response
             except Exception as error:
-                _note(explain(error, "", None))
+                _note(explain_endpoint_error(error, "", None))
                 raise
 
     return NotingClient(timeout=timeout)

@@ -57,6 +57,7 @@ async def run_within(timeout_s: float, work: Coroutine[Any, Any, Result]) -> Res
     Raises:
         DeadlineError: it took longer.
     """
+    # wait() instead of wait_for(): the latter waits until the cancelled task ends, which a hung one does not.
     task = _start(work)
     try:
         done, _ = await asyncio.wait({task}, timeout=timeout_s)
@@ -106,7 +107,7 @@ class Pulse:
         self._looked_at = -math.inf
         self._look: asyncio.Task[None] | None = None
         self.num_tokens = 0
-        """Tokens of the answers so far, as `relay_verl.engines.ask` counts them."""
+        """Tokens of the answers so far, as `relay_verl.engines.resilience` counts them."""
 
     def __reduce__(self) -> Any:
         return Pulse, (self._count_tokens,)
@@ -157,6 +158,7 @@ class Pulse:
 
     def _deadline(self, request: _Request, timeout_s: float) -> tuple[float, str]:
         """When the request fails unless it is answered, and what to say then."""
+        # The three rules of the module's docstring; the earliest of them decides and names the reason.
         silent_at = max(request.sent_at, self._last_sign_at) + timeout_s
         ends = [
             (silent_at, f"no answer within {timeout_s:g} s, to this request or to another one"),

@@ -40,6 +40,8 @@ class FailureShare:
     """Requests that failed."""
     cause: str = ""
     """Why the latest one failed."""
+    key: str = KEY
+    """What the user sets the limit with."""
 
     def add(self, num_served: int, num_failed: int, cause: str = "") -> None:
         """Count requests; `cause` is why the latest of the failed ones failed."""
@@ -71,4 +73,4 @@ class FailureShare:
 
     def explain(self) -> str:
         """Why the work ends, and what lets it continue."""
-        return f"{KEY}={self.limit:g}: {self}"
+        return f"{self.key}={self.limit:g}: {self}"

@@ -103,7 +103,7 @@ class Refusal:
         return RetriedError(text, self.status)
 
 
-def explain(error: BaseException, url: str, proxy: str | None) -> str:
+def explain_endpoint_error(error: BaseException, url: str, proxy: str | None) -> str:
     """Why `url` could not be asked, on one line of any length; a key in the text is still in it.
 
     Args:

@@ -62,6 +62,7 @@ class ScriptedEngine:
                 return self._generation(written, "eos", [])
             if any(string.encode() in text for string in stop):
                 return self._generation(written, "stop", ids[position + 1 :])
+        # The rest of the script is continued by the next call, as an engine continues its context.
         if len(ids) >= max_tokens:
             return self._generation(written, "length", ids[max_tokens:])
         if not self._answer and self._items:

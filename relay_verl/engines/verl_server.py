@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from relay_verl.engines.ask import describe
 from relay_verl.engines.base import NEUTRAL_SAMPLING, FinishReason, Generation
 from relay_verl.engines.deadlines import Pulse
 from relay_verl.engines.load import EngineLoad, read_load
+from relay_verl.engines.resilience import describe
 from relay_verl.errors import EngineError, PermanentError
 from relay_verl.tokenization import TokenBytes, end_ids_of
 

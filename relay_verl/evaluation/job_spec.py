@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def describe(
     config: Any,
     condition: Condition,
-    exam: Mapping[str, Any],
+    suite: Mapping[str, Any],
     digests: Mapping[str, str | None],
     *,
     names: Mapping[str, str],
@@ -35,7 +35,7 @@ def describe(
     Args:
         config: a composed recipe.
         condition: who answers.
-        exam: what is asked, described.
+        suite: what is asked, described.
         digests: the models' hashes, by address.
         names: the models' names at endpoints, by address: one endpoint may serve several.
         tokenizer: whose tokenizer was asked for; None takes the models' own.
@@ -56,7 +56,7 @@ def describe(
         "teacher_name": name,
         "teacher_sha256": teacher and digests[teacher],
         "teacher_model": teacher and names.get(teacher),
-        **exam,
+        **suite,
         "limits": {
             "max_tokens": int(config.data.max_response_length),
             "max_calls": settings.max_calls,

@@ -28,7 +28,14 @@ from relay_verl.engines.resilience import NO_BREAKER
 from relay_verl.errors import UserError
 from relay_verl.evaluation.job_spec import describe
 from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer, vocabulary_of_writer
-from relay_verl.evaluation.worker import Answerer, Rules, count_tokens, missing_verdict, to_records, unanswered
+from relay_verl.evaluation.worker import (
+    EvalSettings,
+    EvalWorker,
+    count_tokens,
+    missing_verdict,
+    to_records,
+    unanswered,
+)
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines, Row
 from relay_verl.jobs.pool import Pool, default_num_workers
@@ -91,7 +98,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Exam:
+class EvalSuite:
     """The questions and how they are asked: the same for every condition that is compared."""
 
     benchmarks: Mapping[str, tuple[Benchmark, Questions]]
@@ -152,11 +159,31 @@ class Exam:
         }
 
 
+@dataclass(frozen=True)
+class PlannedEvaluation:
+    """What `evaluate` is about to ask, for a check before any model loads."""
+
+    config: Any
+    """The composed recipe."""
+    conditions: Sequence[Condition]
+    """Those whose results are not there yet."""
+    suite: EvalSuite
+    """What is asked."""
+    models: Mapping[str, TeacherSettings]
+    """Each model's settings, by its address."""
+    tokenizer: Any
+    """That of all of them."""
+    tokenizer_path: str
+    """Where it is from."""
+    vocabularies: Sequence[Vocabulary]
+    """Of each condition, that of the model that writes."""
+
+
 def evaluate(
     config: Any,
     conditions: Sequence[Condition],
-    exam: Exam,
-    check: Callable[..., None],
+    suite: EvalSuite,
+    check: Callable[[PlannedEvaluation], None],
     *,
     tokenizer_path: str | None = None,
     endpoint_models: Mapping[str, str] = {},
@@ -168,7 +195,7 @@ def evaluate(
     Args:
         config: a composed recipe; its rollout section says how engines run, its relay section what calls may cost.
         conditions: who answers.
-        exam: what is asked.
+        suite: what is asked.
         check: tries questions, templates and endpoints before a model loads:
             `relay_verl.preflight.commands.check_evaluation`.
         tokenizer_path: whose tokenizer both models have; the first model's that is no endpoint if None.
@@ -184,7 +211,7 @@ def evaluate(
     digests = {address: model_sha256(address) for address in addresses}  # once each: weights are large
     prompts_by = tokenizer_path or OmegaConf.select(config, "actor_rollout_ref.model.tokenizer_path")
     specs = [
-        describe(config, condition, exam.describe(), digests, names=endpoint_models, tokenizer=prompts_by)
+        describe(config, condition, suite.describe(), digests, names=endpoint_models, tokenizer=prompts_by)
         for condition in conditions
     ]
     open_jobs = []
@@ -212,22 +239,22 @@ def evaluate(
             models[student] = as_student(alone, student, model=endpoint_models.get(student))
     writers = [vocabulary_of_writer(config, *condition.models, tokenizer, tokenizer_path) for condition, _ in open_jobs]
     open_conditions = [condition for condition, _ in open_jobs]
-    check(config, open_conditions, exam, models, tokenizer, tokenizer_path, writers)
+    check(PlannedEvaluation(config, open_conditions, suite, models, tokenizer, tokenizer_path, writers))
 
     async def run() -> None:
         engines = await start_models(config, models, tokenizer)
         for (condition, spec), vocabulary in zip(open_jobs, writers, strict=True):
-            job = _make_job(config, condition, spec, exam, engines, tokenizer, models, num_workers, vocabulary)
-            await run_job(job, exam.queries(), exam.num_queries, condition.out / RESPONSES)
+            job = _make_job(config, condition, spec, suite, engines, tokenizer, models, num_workers, vocabulary)
+            await run_job(job, suite.queries(), suite.num_queries, condition.out / RESPONSES)
             write_summary(condition.out)
             if missing := tell_not_completed(condition.out):
                 print(f"warning: {missing}", file=sys.stderr)
 
-    if exam.is_deterministic:
+    if suite.is_deterministic:
         config.actor_rollout_ref.rollout.enable_prefix_caching = False
     num_gpus = num_gpus_of(models.values())
     turns = [[models[name] for name in condition.models if name] for condition, _ in open_jobs]
-    cluster = partial(ray_cluster, turns=turns, is_deterministic=exam.is_deterministic)
+    cluster = partial(ray_cluster, turns=turns, is_deterministic=suite.is_deterministic)
     with cluster(config, num_gpus) if num_gpus or num_workers else nullcontext():
         asyncio.run(run())
 
@@ -236,7 +263,7 @@ def _make_job(
     config: Any,
     condition: Condition,
     spec: Mapping[str, Any],
-    exam: Exam,
+    suite: EvalSuite,
     engines: Mapping[str, TokenEngine],
     tokenizer: Any,
     models: Mapping[str, TeacherSettings],
@@ -245,25 +272,25 @@ def _make_job(
 ) -> Job:
     student, teacher = condition.models
     settings = read_settings(config.relay)
-    rules = Rules(
+    rules = EvalSettings(
         condition=condition.name,
         policy=condition.policy,
         settings=settings,
         max_tokens=int(config.data.max_response_length),
         max_context=config.actor_rollout_ref.rollout.max_model_len,
         template=template_of(config),
-        seed=exam.seed,
+        seed=suite.seed,
     )
     writer = models[student or teacher or ""]
     # twice what an engine runs at a time, so that it never waits for work
-    at_a_time = 1 if exam.is_deterministic else 2 * writer.max_num_seqs * writer.num_replicas
+    at_a_time = 1 if suite.is_deterministic else 2 * writer.max_num_seqs * writer.num_replicas
     make_worker = partial(
-        Answerer,
+        EvalWorker,
         engines[student] if student else None,
         engines[teacher] if teacher else None,
         tokenizer,
         rules,
-        exam.judge,
+        suite.judge,
         vocabulary,
     )
     pool = Pool(make_worker, default_num_workers() if num_workers is None else num_workers, at_a_time)
@@ -279,5 +306,5 @@ def _make_job(
         max_failed_share=settings.max_failed_call_share,
         find_failure=missing_verdict,
         parts="verdicts of the judge",
-        replace=partial(unanswered, condition.name, exam.judge is not None),
+        replace=partial(unanswered, condition.name, suite.judge is not None),
     )

@@ -40,7 +40,7 @@ from relay_verl.types import RelayStatus, RelayTrajectory
 
 
 @dataclass(frozen=True)
-class Rules:
+class EvalSettings:
     """How responses come about, whoever writes them."""
 
     condition: str
@@ -59,7 +59,7 @@ class Rules:
     """Of all that is drawn."""
 
 
-class Answerer:
+class EvalWorker:
     """Writes and judges responses; can be sent to a Ray worker.
 
     Args:
@@ -75,7 +75,7 @@ class Answerer:
         student: TokenEngine | None,
         teacher: TokenEngine | None,
         tokenizer: Any,
-        rules: Rules,
+        rules: EvalSettings,
         judge: Judge | None = None,
         vocabulary: Vocabulary | None = None,
     ):
@@ -84,18 +84,12 @@ class Answerer:
         assert writer is not None
         # a response that its teacher fails ends there; `process` decides whether it is asked for again
         settings = replace(rules.settings, on_teacher_failure="drop")
-        # greedy for pass@1, sampled where a benchmark says so; a teacher that answers calls follows the student
-        configs = {
-            is_greedy: settings.decoder_config(
-                rules.max_tokens, greedy=is_greedy, vocab_size=vocabulary.size, end_ids=vocabulary.end_ids
-            )
-            for is_greedy in (True, False)
-        }
+        config = settings.decoder_config(
+            rules.max_tokens, greedy=False, vocab_size=vocabulary.size, end_ids=vocabulary.end_ids
+        )
         # a teacher that writes the whole response is one more student: nothing of `relay.teacher` bounds it
-        whole = replace(configs[False], teacher_sampling={}, teacher_timeout_s=settings.rollout_timeout_s)
-        self._decoders = {
-            is_greedy: RelayDecoder(writer, teacher, tokenizer, config) for is_greedy, config in configs.items()
-        }
+        whole = replace(config, teacher_sampling={}, teacher_timeout_s=settings.rollout_timeout_s)
+        self._decoder = RelayDecoder(writer, teacher, tokenizer, config)
         self._teacher_alone = RelayDecoder(writer, teacher, tokenizer, whole)
         self._tokenizer = tokenizer
         self._tokens = TokenBytes(tokenizer)
@@ -155,11 +149,14 @@ class Answerer:
         # one object a response: the router draws here who writes it
         policy = make_policy(rules.policy, derive_seed(rules.seed, "policy", *name))
         is_teachers = isinstance(policy, TeacherAlone)
-        decoder = self._teacher_alone if is_teachers else self._decoders[is_greedy]
+        decoder = self._teacher_alone if is_teachers else self._decoder
+        # Greedy for pass@1, sampled where a benchmark says so: a teacher that answers calls follows the student, one
+        # that writes the whole response is sampled as the benchmark says.
+        teacher_sampling = sampling if is_teachers else rules.settings.teacher.sampling(greedy=is_greedy)
         return await decoder.run(
             prompt_ids,
             sampling={**sampling, **seeds[0]},
-            teacher_sampling={**sampling, **seeds[1]} if is_teachers else seeds[1],
+            teacher_sampling={**teacher_sampling, **seeds[1]},
             policy=policy,
             max_response_tokens=room,
         )
@@ -171,7 +168,7 @@ def unanswered(condition: str, has_judge: bool, query: Row, cause: str) -> Row:
     Args:
         condition: what tables call it.
         has_judge: whether responses have a second verdict.
-        query: see `Answerer.process`.
+        query: see `EvalWorker.process`.
         cause: how the server fails.
     """
     record = ResponseRecord.of(

@@ -1,4 +1,8 @@
-"""Long jobs over many queries: they show how far they are, run over Ray's workers, and survive being killed."""
+"""Long jobs over many queries: they show their progress, run over Ray's workers, and survive being killed.
+
+A job names its queries and how one is answered, `run_job` runs it and continues it; `store` keeps the answers, `pool`
+the workers. May import the algorithm.
+"""
 
 from relay_verl.errors import JobError
 from relay_verl.jobs.job import Job

@@ -14,12 +14,12 @@ CODE = 130
 """Exit code of a program that Ctrl-C ended: 128 and the number of the signal."""
 
 
-def explain(error: BaseException) -> str:
+def explain_interruption(error: BaseException) -> str:
     """What an interruption is to be told with.
 
     >>> error = KeyboardInterrupt()
     >>> error.add_note("3 of 9 queries are saved")
-    >>> explain(error), explain(KeyboardInterrupt())
+    >>> explain_interruption(error), explain_interruption(KeyboardInterrupt())
     ('interrupted: 3 of 9 queries are saved', 'interrupted')
     """
     notes: dict[str, None] = {}
@@ -36,5 +36,5 @@ def reported(program: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        print(f"{program}: {explain(error)}", file=sys.stderr, flush=True)
+        print(f"{program}: {explain_interruption(error)}", file=sys.stderr, flush=True)
         sys.exit(CODE)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.config import RelaySettings
+from relay_verl.engines.failure_share import KEY
 from relay_verl.jobs.formats import Format, Row
 
 
@@ -39,6 +40,8 @@ class Job:
     max_failed_share: float = RelaySettings.max_failed_call_share
     """Largest share of the queries, and of what `find_failure` finds, that may fail; see
     `relay_verl.engines.failure_share`."""
+    failed_share_key: str = KEY
+    """What the user sets it with."""
     find_failure: Callable[[Any], str | None] = lambda result: None
     """Why a part of a result is missing that is not worth the whole, such as the judge's verdict of a response; None
     if it is not missing. The result is kept."""

@@ -79,13 +79,16 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
         raise TypeError("queries are read more than once: give a list or relay_verl.jobs.queries.Queries")
     started = time.monotonic()
     store = JobStore(out, job.spec, job.format)
+    # The same command again after the end does nothing, and needs no lock: a finished output is not written to.
     manifest = store.finished_manifest()
     if manifest is not None:
         return manifest
     with store:
         meter = TokenMeter(job.engines)
         async with ProgressBar(f"{Path(out).parent.name}/{Path(out).name}", num_queries, meter) as bar:
-            queries_share, parts_share = (FailureShare(job.max_failed_share, what) for what in ("queries", job.parts))
+            queries_share, parts_share = (
+                FailureShare(job.max_failed_share, what, key=job.failed_share_key) for what in ("queries", job.parts)
+            )
             progress = _Progress(bar, meter, Pulse(meter.count_tokens), queries_share, parts_share)
             try:
                 await _run_open(job, queries, store, progress)
@@ -96,12 +99,14 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
                     "continues from there"
                 )
                 raise
+        # Results stay in the working folder, so the next run asks for the failed queries alone.
         if progress.failures:
             key, cause = next(iter(progress.failures.items()))
             raise JobError(
                 f"{len(progress.failures)} of {num_queries} queries failed, the first one: {key}: {cause}; the others "
                 f"are saved in {store.work}: the same command continues from there"
             )
+        # An output without a row would look like a result; what refuses everything is a mistake of the job.
         entries = ((key, store.results.get(key)) for key, _ in queries)
         refused = {key: entry.refusal for key, entry in entries if entry and entry.refusal is not None}
         if refused and len(refused) == num_queries:
@@ -130,6 +135,7 @@ async def _run_open(job: Job, queries: Iterable[tuple[str, Row]], store: JobStor
                 progress.num_resumed += 1
                 progress.bar.update()
             else:
+                # Waits while enough queries are under way, which bounds the memory.
                 await start(partial(_run_query, job, store, key, row, progress))
 
 
@@ -199,6 +205,7 @@ async def _run_query(job: Job, store: JobStore, key: str, row: Row, progress: _P
     try:
         result = await progress.pulse.wait(job.timeout_s, _process(job, row))
     except PermanentError as error:
+        # A wrong key or address: every further query would cost time and fail alike.
         if error.concerns_all:
             raise JobError(
                 f"the engine refuses every query: {error}; what is finished is saved in {store.work}: the same command "
@@ -209,12 +216,14 @@ async def _run_query(job: Job, store: JobStore, key: str, row: Row, progress: _P
         _note_failure(job, store, key, error, progress)
         return
     else:
+        # On disk before it is counted: a process killed here loses nothing it has shown.
         store.put(key, Entry(result))
         progress.meter.add_result(job.count_tokens(result))
         progress.queries.add(1, 0)
         _count(progress, progress.parts, job.find_failure(result), store)
     finally:
         progress.bar.num_under_way -= 1
+    # An answer, even a refusal, shows that the engine lives.
     progress.failures.pop(key, None)
     progress.num_in_a_row = 0
     progress.bar.update()

@@ -21,10 +21,9 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from relay_verl.engines.address import check_address
-from relay_verl.engines.breaker import Breaker
 from relay_verl.engines.client import EndpointClient
 from relay_verl.engines.deadlines import Pulse
-from relay_verl.engines.resilience import retrying
+from relay_verl.engines.resilience import Breaker, retrying
 from relay_verl.errors import EngineError, PermanentError, UserError
 from relay_verl.judging.prompt import MESSAGE, RULES, make_messages, read_verdict, says_something
 from relay_verl.traces.records import UNCLEAR_REPLY, JudgeText, refusal

@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from relay_verl.config import RelaySettings
 from relay_verl.errors import PermanentError
 from relay_verl.grading import boxed_answer
 from relay_verl.jobs import Job, run_job
@@ -34,7 +35,12 @@ from relay_verl.traces.results import RESPONSES, VERDICTS, read_result
 _SCHEMA = pa.schema([("is_correct", pa.bool_()), ("reply", pa.string()), ("error", pa.string())])
 
 
-async def judge_results(folder: Path, judge: Judge, max_concurrency: int = 32) -> Agreement:
+async def judge_results(
+    folder: Path,
+    judge: Judge,
+    max_concurrency: int = 32,
+    max_failed_share: float = RelaySettings.max_failed_call_share,
+) -> Agreement:
     """Put every response of `folder` to the judge; gives how far it agrees with the rule.
 
     A reply that is not a verdict is kept as such, and so is a question that the endpoint refuses for good. Where the
@@ -44,6 +50,7 @@ async def judge_results(folder: Path, judge: Judge, max_concurrency: int = 32) -
         folder: a whole results folder.
         judge: whom to ask; `Judge.check` tells beforehand whether it can judge.
         max_concurrency: responses under way at a time.
+        max_failed_share: largest share of the responses that may fail; see `relay_verl.engines.failure_share`.
 
     Raises:
         UserError: the folder is no whole result.
@@ -58,6 +65,8 @@ async def judge_results(folder: Path, judge: Judge, max_concurrency: int = 32) -
         process=lambda row: _ask(judge, row),
         to_records=lambda row, verdict: [verdict],
         max_concurrency=max_concurrency,
+        max_failed_share=max_failed_share,
+        failed_share_key="--max-failed-share",
         replace=lambda row, cause: refusal(cause),
     )
     queries = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -14,11 +13,13 @@ from omegaconf import OmegaConf
 
 from relay_verl.config import TeacherSettings
 from relay_verl.errors import UserError
-from relay_verl.files import sha256_of
+from relay_verl.files import read_tensor_header, sha256_of
 
 _WEIGHTS = (".safetensors", ".bin")
 ADAPTER_FILE = "adapter_config.json"
 """The file in which PEFT describes an adapter."""
+_IDENTIFYING = ("config.json", "tokenizer.json", ADAPTER_FILE)
+_ENDS_BYTES = 1 << 20
 _OTHERS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -74,6 +75,32 @@ def model_sha256(address: str) -> str | None:
     return hashlib.sha256("\n".join(f"{file.name} {sha256_of(file)}" for file in files).encode()).hexdigest()
 
 
+def model_identity(address: str) -> str | None:
+    """A hash of a model folder's names, sizes, configuration and the ends of its weights; None for anything else.
+
+    Cheap enough for every start: of each file it reads a mebibyte at both ends, which training changes.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    folder = Path(address).expanduser()
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix not in _WEIGHTS and file.name not in _IDENTIFYING:
+            continue
+        try:
+            with open(file, "rb") as content:
+                size = file.stat().st_size
+                digest.update(f"{file.name} {size}\n".encode() + content.read(_ENDS_BYTES))
+                content.seek(max(size - _ENDS_BYTES, 0))
+                digest.update(content.read())
+        except OSError as error:
+            raise UserError(f"{file} cannot be read: {error.strerror}") from None
+    return digest.hexdigest()
+
+
 def config_in_cache(hub_id: str) -> Path | None:
     """The config.json of a hub id in the hub's local cache; None if it is not there."""
     from huggingface_hub import try_to_load_from_cache
@@ -110,9 +137,8 @@ def weight_shapes(address: str) -> dict[str, list[int]] | None:
 
 
 def _shapes_in_file(file: Path) -> dict[str, list[int]]:
-    with open(file, "rb") as content:
-        header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
-    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    _, header = read_tensor_header(file)
+    return {name: entry["shape"] for name, entry in header.items()}
 
 
 def is_adapter(folder: Path) -> bool:

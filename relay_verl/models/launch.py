@@ -18,6 +18,7 @@ from relay_verl.engines.resilience import GuardedEngine
 from relay_verl.errors import EngineError, UserError
 from relay_verl.models.address import check_folder_name
 from relay_verl.models.reservation import find_reserved, reserve, start_in
+from relay_verl.models.tokenizers import read_tokenizer
 from relay_verl.models.vocabulary import read_vocabulary
 
 logger = logging.getLogger(__name__)
@@ -65,12 +66,16 @@ def suffix_of(index: int) -> str:
 
 
 def load_tokenizer(teacher: TeacherSettings, students: Any, *, trust_remote_code: bool = False) -> Any:
-    """What a teacher reads and writes with: its own tokenizer behind a text bridge, else the student's."""
+    """What a teacher reads and writes with: its own tokenizer behind a text bridge, else the student's.
+
+    Raises:
+        UserError: its own does not load.
+    """
     if teacher.own_tokenizer is None:
         return students
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(teacher.own_tokenizer, trust_remote_code=trust_remote_code)
+    return read_tokenizer(
+        f"the tokenizer of {teacher.label}", teacher.own_tokenizer, trust_remote_code=trust_remote_code
+    )
 
 
 def open_endpoint(settings: TeacherSettings) -> EndpointEngine:

@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import socket
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -44,10 +43,8 @@ LONGEST_SOCKET_PATH = 107
 SHORT_FOLDER = "/tmp"
 VLLMS_PART = len("/00000000-0000-0000-0000-000000000000")
 """Bytes of it that are vLLM's."""
-CLIENT_LINE = (
-    "a Ray client does not hand this command's environment to the workers, which have that of their nodes; give the "
-    "address of the cluster itself, HOST:PORT, or submit the command as a job"
-)
+CLIENT = "ray://"
+"""How the address of a Ray client begins. Its proxy takes no function, and so none that sets the environment."""
 RAYS_PART = len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store")
 """Bytes of it that are Ray's, below its folder."""
 
@@ -82,7 +79,7 @@ def start_ray(config: Any, **changes: Any) -> None:
     `RAY_ADDRESS` or `ray_kwargs.ray_init.address` names. A Ray that this process has already stays as it is.
 
     Raises:
-        UserError: nothing answers there, or it has other versions.
+        UserError: nothing answers there, it has other versions, or the address is that of a Ray client.
     """
     import ray
 
@@ -92,21 +89,23 @@ def start_ray(config: Any, **changes: Any) -> None:
     options = ray_options(config) | changes
     address = options.get("address") or os.environ.get("RAY_ADDRESS")
     is_joined = bool(address) and address != "local"
+    if address and address.startswith(CLIENT):
+        raise UserError(
+            f"RAY_ADDRESS: {address}: a Ray client does not hand this command's environment to the workers: submit the "
+            "command as a job (`ray job submit`), or run it on a node of the cluster with its address, HOST:PORT"
+        )
     if address and is_joined:
         options = {name: value for name, value in options.items() if name not in STARTS_A_CLUSTER}
         _check_answers(address)
     else:
         _check_socket_paths(options.get("_temp_dir"))
-    if (address or "").startswith("ray://"):  # the proxy of a Ray client takes no function
-        print(f"relay_verl: {address}: {CLIENT_LINE}", file=sys.stderr)
-    else:
-        options["runtime_env"] = carry(options["runtime_env"], os.environ, key_variables(config))
+    options["runtime_env"] = carry(options["runtime_env"], os.environ, key_variables(config))
     try:
         with nullcontext() if is_joined else _logical_gpus():
             ray.init(**options)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         ray.shutdown()
-        raise UserError(explain(error, address)) from error
+        raise UserError(explain_ray_error(error, address)) from error
 
 
 @contextmanager
@@ -126,7 +125,7 @@ def _logical_gpus() -> Iterator[None]:
             os.environ[name] = value
 
 
-def explain(error: BaseException, address: str | None) -> str:
+def explain_ray_error(error: BaseException, address: str | None) -> str:
     """What an error of `ray.init` means and what mends it, in one line."""
     texts, each = [], error
     while each is not None:
@@ -193,7 +192,7 @@ def _check_socket_paths(temp_dir: str | None) -> None:
 
 def _check_answers(address: str) -> None:
     """Something listens at HOST:PORT; Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     if not (host and port.isdigit()):
         return  # 'auto': Ray looks for it on this machine
     try:

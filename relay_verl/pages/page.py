@@ -66,12 +66,15 @@ def write_page(
         How many responses the page shows.
     """
     records = list(records)
+    # The table and the scenarios count every response; the limit only keeps the page small.
     shown = records if limit_per_condition is None else _take_first(records, limit_per_condition)
     questions = find_questions(records, is_training=is_training)
     entries = [_make_entry(record, questions[question_of(record)]) for record in shown]
     conditions = list(dict.fromkeys(record.condition for record in records))
+    # The page compares with one condition; a training has no such side, as its conditions are steps.
     leader = lead if lead in conditions else None if is_training else find_lead(records)
     parts = files(__package__)
+    # Responses are arbitrary text, often HTML or TeX: everything is escaped unless it is marked as ours.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(parts.joinpath("page.html").read_text(encoding="utf-8"))
     table = make_table(summarize(records) if summaries is None else summaries, names, notes)

@@ -8,7 +8,6 @@ trained student. It skips it when that folder is already there; a run that was s
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -21,7 +20,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from relay_verl.checkpoints.export import keep_facts, write_card
 from relay_verl.checkpoints.integrity import kept_in
+from relay_verl.checkpoints.metrics_log import read_log
 from relay_verl.jobs.byproducts import by_product
 from relay_verl.jobs.progress import LINE_S, Lines
 from relay_verl.pages.collect import write_trace
@@ -48,6 +49,11 @@ class Run:
     def log(self) -> Path:
         """What the trainer printed."""
         return self.folder / "train.log"
+
+    @property
+    def facts(self) -> Path:
+        """What the last checkpoint says of itself, without its weights (`relay_verl.checkpoints.export.keep_facts`)."""
+        return self.folder / "checkpoint"
 
     @property
     def student(self) -> Path:
@@ -97,10 +103,17 @@ def train(recipe: str, folder: Path, *, overrides: Sequence[str] = (), variables
             title = f"{recipe}: responses of the training, steps 1 to {num_steps}"
             write_trace([checkpoints / "samples"], run.folder / "samples.html", title=title)
     # in a process of its own, for the weights' memory goes back to the system when that ends
-    checkpoint = str(checkpoints / f"global_step_{num_steps}")
-    run_command(relay_verl("export", checkpoint, str(run.student), "--metrics", str(run.metrics)), log=run.log)
+    checkpoint = checkpoints / f"global_step_{num_steps}"
+    keep_facts(checkpoint, run.facts)
+    run_command(relay_verl("export", str(checkpoint), str(run.student), "--metrics", str(run.metrics)), log=run.log)
     shutil.rmtree(checkpoints)
     return run
+
+
+def put_on_card(run: Run, results: Sequence[Path]) -> None:
+    """Write the student's model card again, with what `results` folders of an evaluation say of it."""
+    with by_product(f"the results on the model card of {run.student}"):
+        write_card(run.facts, run.student, run.metrics, results)
 
 
 def _watch(process: subprocess.Popen[bytes], metrics: Path, num_steps: int, name: str) -> None:
@@ -134,14 +147,8 @@ def _watch(process: subprocess.Popen[bytes], metrics: Path, num_steps: int, name
 
 def read_steps(metrics: Path) -> list[dict[str, Any]]:
     """The metrics of every training step that is logged; of a step that a resumed run did again, the later ones."""
-    if not metrics.exists():
+    try:
+        log = read_log(metrics)
+    except (OSError, ValueError):  # not there yet, or damaged: whoever draws it says so
         return []
-    steps: dict[int, dict[str, Any]] = {}
-    for line in metrics.read_text().splitlines():
-        try:
-            step, data = (record := json.loads(line))["step"], record["data"]
-        except (ValueError, KeyError):  # the line being written
-            continue
-        if "relay/accuracy" in data:
-            steps[step] = data
-    return [steps[step] for step in sorted(steps)]
+    return [data for data in log.values() if "relay/accuracy" in data]

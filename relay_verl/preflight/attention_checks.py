@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from relay_verl.errors import UserError
 from relay_verl.models.attention import FLASH, RESOLVER, SDPA
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.versions import find_version, is_installed
 
 INSTALL = "pip install flash-attn --no-build-isolation"
@@ -18,7 +18,7 @@ INSTALL = "pip install flash-attn --no-build-isolation"
 def check_attention(config: Any) -> str:
     """flash-attn is there and loads if the config asks for it; sequence parallelism has what it needs.
 
-    Where the recipe's own choice fell to sdpa on a GPU, that is a doubt: the run is right, and slower.
+    Where the recipe's own choice fell to sdpa on a GPU, that is a warning: the run is right, and slower.
     """
     model = "actor_rollout_ref.model" if "actor_rollout_ref" in config else "model"
     key = f"{model}.override_config.attn_implementation"
@@ -29,14 +29,14 @@ def check_attention(config: Any) -> str:
     if attention == FLASH:
         return _check_flash(key) or text
     if attention == SDPA and config.trainer.device != "cpu" and _is_our_choice(config, key):
-        return Doubt(
+        return CheckWarning(
             f"{text}: flash-attn is not installed; {SDPA} gives the same numbers but takes more time and memory on "
             f"long responses; {INSTALL}"
         )
     return text
 
 
-def _check_flash(key: str) -> Doubt | None:
+def _check_flash(key: str) -> CheckWarning | None:
     """flash-attn, or the package `kernels`, with which transformers takes it from the hub."""
     if not is_installed("flash_attn"):
         if is_installed("kernels"):
@@ -45,9 +45,9 @@ def _check_flash(key: str) -> Doubt | None:
     try:
         importlib.import_module("flash_attn")
     except ImportError as error:
-        # A build for another torch. Only a doubt: this machine may lack what the nodes with GPUs have.
+        # A build for another torch. Only a warning: this machine may lack what the nodes with GPUs have.
         reason = " ".join(str(error).split())
-        return Doubt(
+        return CheckWarning(
             f"{key}={FLASH}: flash-attn {find_version('flash-attn')} does not load with torch "
             f"{find_version('torch')} here ({reason}); build it again ({INSTALL}), or set {key}={SDPA}"
         )

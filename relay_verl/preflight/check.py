@@ -15,7 +15,7 @@ from relay_verl.errors import UserError
 from relay_verl.secrets import hide_in_text
 
 
-class Doubt(str):
+class CheckWarning(str):
     """What a check found that may go wrong and need not; training says it and goes on."""
 
 
@@ -53,18 +53,18 @@ class Outcome:
 
 
 def demand(checks: Sequence[Check], *subject: Any) -> None:
-    """Run the checks in order and say every doubt on standard error.
+    """Run the checks in order and say every warning on standard error.
 
     Raises:
         UserError: one line on the first thing that is wrong.
     """
     for check in checks:
         found = check.run(*subject)
-        if isinstance(found, Doubt):
-            print(f"relay_verl: {found}", file=sys.stderr)
+        if isinstance(found, CheckWarning):
+            print(f"relay_verl: {hide_in_text(found)}", file=sys.stderr)
 
 
-class Examination:
+class Doctor:
     """Runs all checks that can be run, and remembers what failed."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Examination:
         except Exception as error:  # a check that broke must not hide the others
             text = hide_in_text(f"{type(error).__name__}: {' '.join(str(error).split())}")
         else:
-            status = Status.DOUBTFUL if isinstance(found, Doubt) else Status.PASSED
+            status = Status.DOUBTFUL if isinstance(found, CheckWarning) else Status.PASSED
             return Outcome(check.name, status, found if isinstance(found, str) else "")
         self._blocked[check.name] = check.name
         return Outcome(check.name, Status.FAILED, text)

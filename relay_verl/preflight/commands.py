@@ -11,15 +11,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relay_verl.config import TeacherSettings, read_settings
+from relay_verl.config import read_settings
 from relay_verl.data.generate import Plan, Source
 from relay_verl.engines.deadlines import DeadlineError, run_within
 from relay_verl.errors import UserError
-from relay_verl.evaluation.runner import Condition, Exam
+from relay_verl.evaluation.runner import PlannedEvaluation
 from relay_verl.grading import Grader
 from relay_verl.judging.judge import Judge
 from relay_verl.models.address import check_model, check_tokenizer_path, is_endpoint
-from relay_verl.models.vocabulary import Vocabulary
 from relay_verl.preflight.check import demand
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape, grade_against_itself
 from relay_verl.preflight.trial import TRIAL, Reader, Trial
@@ -77,25 +76,17 @@ def check_generator(plan: Plan, source: Source, tokenizer: Any) -> None:
     demand(TRIAL, generator_trial(plan, source, tokenizer))
 
 
-def check_evaluation(
-    config: Any,
-    conditions: Sequence[Condition],
-    exam: Exam,
-    models: Mapping[str, TeacherSettings],
-    tokenizer: Any,
-    tokenizer_path: str,
-    vocabularies: Sequence[Vocabulary],
-) -> None:
+def check_evaluation(planned: PlannedEvaluation) -> None:
     """Questions of each benchmark through the chat template, graded against themselves, and through each endpoint, as
-    each condition will ask it; arguments as `evaluation_trial`.
+    each condition will ask it.
 
     Raises:
         UserError: the first thing that is wrong.
     """
     with Grader() as grader:
-        for name, (_, questions) in exam.benchmarks.items():
+        for name, (_, questions) in planned.suite.benchmarks.items():
             _warn(grade_against_itself(name, questions.rows, grader))
-    demand(TRIAL, evaluation_trial(config, conditions, exam, models, tokenizer, tokenizer_path, vocabularies))
+    demand(TRIAL, evaluation_trial(planned))
 
 
 def check_bench(

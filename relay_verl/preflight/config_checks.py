@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 
 from relay_verl.config import RelaySettings, num_gpus_of, read_settings
 from relay_verl.errors import UserError
+from relay_verl.preflight.check import CheckWarning
+from relay_verl.recipes import overrides
 from relay_verl.recipes.recipe import recipe_names
 
 
@@ -20,6 +22,12 @@ def check_recipe_was_found(config: Any) -> None:
             raise UserError(
                 f"{key}={config[key]}: no recipe was loaded; write +recipe=NAME with one of {', '.join(recipe_names())}"
             )
+
+
+def check_recipe_choice(config: Any) -> CheckWarning | None:
+    """The recipe fits the trainer and the overrides next to it; see `relay_verl.recipes.overrides`."""
+    warning = overrides.check_recipe_choice(config)
+    return CheckWarning(warning) if warning else None
 
 
 def check_settings(config: Any) -> str:

@@ -14,7 +14,7 @@ from relay_verl import cpu
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
 from relay_verl.models.address import count_parameters
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.recipes.adapter import count_adapter, rank_of
 from relay_verl.recipes.shapes import shape_of
 
@@ -24,7 +24,7 @@ PROCESSES_GB = 5.0
 ENGINE_GB = 2.6
 """Each vLLM engine without its model and cache: server, core, worker."""
 TOLERANCE = 0.85
-"""Share of the estimate that has to be free; less is refused, and between this and the whole is a doubt."""
+"""Share of the estimate that has to be free; less is refused, and between this and the whole is a warning."""
 _TOKEN = 10_000
 """Bytes of a token of the vocabulary: some ten processes hold a tokenizer."""
 _TRAINED, _FROZEN = 16, 4
@@ -109,7 +109,7 @@ def _bytes_of(dtype: str) -> int:
     return _BYTES.get(str(dtype), 2)
 
 
-def check_cpu_memory(terms: dict[str, float], where: str, free: float, total: float) -> Doubt | None:
+def check_cpu_memory(terms: dict[str, float], where: str, free: float, total: float) -> CheckWarning | None:
     """The node has room for all terms.
 
     Raises:
@@ -124,4 +124,4 @@ def check_cpu_memory(terms: dict[str, float], where: str, free: float, total: fl
             f"{figures}: end what else runs, or take smaller models, LoRA (actor_rollout_ref.model.lora_rank), "
             "relay.teacher.dtype=bfloat16, smaller micro-batches, or GPUs"
         )
-    return Doubt(figures) if free < needed else None
+    return CheckWarning(figures) if free < needed else None

@@ -15,15 +15,15 @@ from relay_verl.data.schema import boxless_question
 from relay_verl.errors import UserError
 from relay_verl.grading import Grader
 from relay_verl.models.routing import teachers_for
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.rows import SUFFIXES, checked_rows, grade_against_itself
 
 
-def check_dataset(config: Any, key: str) -> Doubt | None:
+def check_dataset(config: Any, key: str) -> CheckWarning | None:
     """Every file is there and has a prompt and an answer in each row; for training also pass counts, if needed.
 
     Of the files on this machine, all rows are read as training reads them (`relay_verl.data.schema.check_row`). Gives a
-    doubt where answers do not parse or count as wrong when graded against themselves, or where prompts ask for the
+    warning where answers do not parse or count as wrong when graded against themselves, or where prompts ask for the
     answer outside a box.
     """
     import pyarrow as pa
@@ -37,7 +37,7 @@ def check_dataset(config: Any, key: str) -> Doubt | None:
                 f"data.{key}: {name} has no answers: column 'reward_model' has no field 'ground_truth'; "
                 f"it has {', '.join(names) or 'none'}"
             )
-    doubts: list[str] = []
+    warnings: list[str] = []
     with Grader() as grader:
         for name in local_files(config, key):
             place = f"data.{key}: {name}"
@@ -45,7 +45,7 @@ def check_dataset(config: Any, key: str) -> Doubt | None:
             for row in checked_rows(name, place, config.data.prompt_key):
                 first = first or row
                 rows.append({"reward_model": row["reward_model"], "ability": row.get("ability")})
-            doubts += filter(
+            warnings += filter(
                 None,
                 [
                     warn_of_unreadable(place, rows, grader.is_readable),
@@ -55,11 +55,11 @@ def check_dataset(config: Any, key: str) -> Doubt | None:
             )
             if key == "train_files" and config.data.get("min_pass_rate"):
                 kept_rows(name, config.data.min_pass_rate)
-    return Doubt("; ".join(doubts)) if doubts else None
+    return CheckWarning("; ".join(warnings)) if warnings else None
 
 
 def _boxless(place: str, prompt: Sequence[Any]) -> str | None:
-    """A doubt about a file whose first prompt asks for the answer outside a box."""
+    """A warning about a file whose first prompt asks for the answer outside a box."""
     if not prompt or boxless_question(prompt) is None:
         return None
     return (

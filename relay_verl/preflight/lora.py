@@ -16,7 +16,7 @@ from omegaconf import ListConfig, OmegaConf
 from relay_verl import cpu
 from relay_verl.errors import UserError
 from relay_verl.models.address import ADAPTER_FILE, config_in_cache, weight_shapes
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.recipes.adapter import ALL_LINEAR
 
 MAX_SERVED_RANK = 512
@@ -86,7 +86,7 @@ def _check_serving(key: str, model: Any, rollout: Any, text: str) -> str:
             f"one, or {key}.lora.merge=true"
         )
     if is_merged and rollout.get("dtype") != "float32":
-        return Doubt(
+        return CheckWarning(
             f"{key}.lora.merge=true with actor_rollout_ref.rollout.dtype={rollout.get('dtype')}: the sum of base and "
             "adapter is rounded to 16 bits, in which the first, small updates vanish; set "
             "actor_rollout_ref.rollout.dtype=float32, or lora.merge=false"

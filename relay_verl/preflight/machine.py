@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from relay_verl.checkpoints.space import check_space, in_gb, nearest_folder
 from relay_verl.errors import UserError
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 
 RAY_IS_FULL_AT = 0.95
 """Share of a disk in use at which Ray stops to write objects to it."""
@@ -42,7 +42,7 @@ def check_disk(config: Any) -> str:
         check_space(config)
     scratch = shutil.disk_usage(tempfile.gettempdir())
     if scratch.used > RAY_IS_FULL_AT * scratch.total:
-        return Doubt(
+        return CheckWarning(
             f"{tempfile.gettempdir()} is {scratch.used / scratch.total:.0%} full; Ray keeps no objects on a disk above "
             f"{RAY_IS_FULL_AT:.0%}: make room, or set RAY_TMPDIR to another"
         )

@@ -12,7 +12,7 @@ from relay_verl.errors import EngineError, UserError
 from relay_verl.models.address import check_model, check_model_path, check_tokenizer_path
 from relay_verl.models.launch import open_endpoint
 from relay_verl.models.tokenizers import PROBE, compare_prompts, compare_tokenizers, read_tokenizer, template_of
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 
 ENDPOINT_DEADLINE_S = 6.0
 
@@ -122,11 +122,11 @@ def check_tokenizers(config: Any) -> str | None:
     if not settings.needs_teacher:
         return "only the student's"
     model = config.actor_rollout_ref.model
-    doubts = [
-        doubt
+    warnings = [
+        warning
         for key, teacher in settings.active_teachers.items()
         if (
-            doubt := check_teacher(
+            warning := check_teacher(
                 key,
                 teacher,
                 model.path,
@@ -137,7 +137,7 @@ def check_tokenizers(config: Any) -> str | None:
             )
         )
     ]
-    return Doubt("; ".join(doubts)) if doubts else "the teacher reads the student's token ids"
+    return CheckWarning("; ".join(warnings)) if warnings else "the teacher reads the student's token ids"
 
 
 async def _tokenize_at_endpoint(teacher: TeacherSettings) -> list[int] | None:

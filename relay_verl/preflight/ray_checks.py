@@ -17,9 +17,9 @@ from relay_verl.models.address import is_local
 from relay_verl.models.launch import suffix_of
 from relay_verl.models.ray_session import start_ray
 from relay_verl.models.reservation import reserve
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.cpu_memory import GB, check_cpu_memory, cpu_terms
-from relay_verl.preflight.placement import Node, check_room
+from relay_verl.preflight.placement import FreeNode, check_room
 from relay_verl.preflight.probe import Answer, ask_nodes, expected, fault_of
 
 SETTLE_S = 5.0
@@ -50,7 +50,7 @@ class Cluster:
 
         return [node for node in ray.nodes() if node["Alive"]]
 
-    def free(self) -> list[Node]:
+    def free(self) -> list[FreeNode]:
         """What nobody holds now, by node."""
         import ray
         from verl.plugin.platform.platform_manager import get_platform
@@ -59,11 +59,10 @@ class Cluster:
         available = ray._private.state.available_resources_per_node()  # as verl's resource pools look at it
         found = [(node, available.get(node["NodeID"], {})) for node in self.alive]
         return [
-            Node(
+            FreeNode(
                 node["NodeID"],
                 node["NodeManagerAddress"],
                 has.get(resource, 0.0),
-                has.get("CPU", 0.0),
                 frozenset(node["Resources"]),
             )
             for node, has in found
@@ -92,7 +91,7 @@ def check_ray(config: Any, cluster: Cluster) -> str:
 
 
 def check_placement(config: Any, cluster: Cluster) -> str:
-    """The trainer and the teacher find GPUs, and verl's actors CPUs."""
+    """The trainer and the teacher find GPUs."""
     settings = read_settings(config.relay)
     return _settled(lambda: check_room(config, settings, cluster.free()))
 
@@ -134,7 +133,7 @@ def check_memory(config: Any, cluster: Cluster) -> str:
     key = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
     bucket = OmegaConf.select(config, key) * 2**20 * config.trainer.n_gpus_per_node
     terms = cpu_terms(config) if cpu.is_chosen() else {}
-    doubts, found = [], []
+    warnings, found = [], []
     for node, answer in cluster.answers:
         where = f"Ray node {node['NodeManagerAddress']}"
         if answer["shm"]:
@@ -145,16 +144,16 @@ def check_memory(config: Any, cluster: Cluster) -> str:
                     f"of it: make it larger (docker's --shm-size), or lower {key}"
                 )
             if total < GB:
-                doubts.append(
+                warnings.append(
                     f"{where}: /dev/shm has {total / GB:.2f} GB, where Ray keeps objects and NCCL its buffers: 1 GB or "
                     "more is better (docker's --shm-size)"
                 )
         if answer["memory"]:
             free, total = answer["memory"]
-            if doubt := check_cpu_memory(terms, where, free, total):
-                doubts.append(doubt)
+            if warning := check_cpu_memory(terms, where, free, total):
+                warnings.append(warning)
             found.append(f"{node['NodeManagerAddress']} {free / GB:.0f} of {total / GB:.0f} GB free")
-    return Doubt("; ".join(doubts)) if doubts else "; ".join(found)
+    return CheckWarning("; ".join(warnings)) if warnings else "; ".join(found)
 
 
 def _settled(check: Callable[[], str]) -> str:

@@ -6,7 +6,7 @@ A check that is one more line here runs in both.
 from __future__ import annotations
 
 from relay_verl.checkpoints.lock import check_free
-from relay_verl.checkpoints.resume import check_resume, check_sft_resume
+from relay_verl.checkpoints.resume import check_every_byte, check_resume, check_sft_resume
 from relay_verl.config import read_settings
 from relay_verl.models.address import check_model
 from relay_verl.preflight.attention_checks import check_attention
@@ -16,6 +16,7 @@ from relay_verl.preflight.config_checks import (
     check_declared_gpus,
     check_micro_batch_sizes,
     check_platform,
+    check_recipe_choice,
     check_recipe_was_found,
     check_replica_gpus,
     check_settings,
@@ -56,7 +57,6 @@ from relay_verl.preflight.wiring import (
     check_teacher_tokens,
     check_trainer,
 )
-from relay_verl.recipes.overrides import check_recipe_choice
 from relay_verl.run_config import check_references
 
 INSTALLATION = (
@@ -67,9 +67,12 @@ INSTALLATION = (
 )
 """Of no argument."""
 
+RECIPE_CHOICE = (Check("recipe's own keys", check_recipe_choice),)
+"""Of any composed config."""
+
 RECIPE = (
     Check("recipe", check_recipe_was_found),
-    Check("recipe's own keys", check_recipe_choice),
+    *RECIPE_CHOICE,
     Check("relay settings", check_settings),
     Check("references", check_references, after=("relay settings",)),
     Check("student given", check_student_given, after=("relay settings",)),
@@ -115,6 +118,9 @@ RECIPE = (
 )
 """Of the composed config of a GRPO recipe."""
 
+DEEP = (Check("checkpoint, every byte", check_every_byte, after=("checkpoint",)),)
+"""Of the same, for `relay-verl doctor --deep`: it takes as long as loading the checkpoint."""
+
 MACHINE = (
     Check("vLLM", check_engine, after=("platform",)),
     Check("attention", check_attention, after=("platform",)),
@@ -125,8 +131,8 @@ MACHINE = (
 
 CLUSTER = (
     Check("Ray", check_ray, after=("recipe", "platform", "packages", "ports")),
-    Check("GPUs and CPUs", check_placement, after=("Ray", "relay settings", "batch sizes", "teacher's GPUs")),
-    Check("teacher's nodes", check_teacher_nodes, after=("GPUs and CPUs",)),
+    Check("GPUs", check_placement, after=("Ray", "relay settings", "batch sizes", "teacher's GPUs")),
+    Check("teacher's nodes", check_teacher_nodes, after=("GPUs",)),
     Check("Ray workers", check_workers, after=("Ray", "relay settings")),
     Check("models on the nodes", check_models_there, after=("Ray workers", "student", "teacher")),
     Check("memory", check_memory, after=("Ray workers",)),
@@ -134,7 +140,7 @@ CLUSTER = (
 """Of the same and the `Cluster`."""
 
 WARMUP = (
-    Check("recipe's own keys", check_recipe_choice),
+    *RECIPE_CHOICE,
     Check("platform", check_sft_platform),
     Check("student", lambda config: check_model("model.path", config.model.path)),
     Check("LoRA", check_lora, after=("student",)),

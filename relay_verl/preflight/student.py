@@ -11,7 +11,7 @@ from typing import Any
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
 from relay_verl.models.address import is_local
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.recipes.recipe import find_recipe, is_warm_up, recipe_names
 from relay_verl.recipes.shapes import Shape, shape_of
 from relay_verl.trainer.warmup_record import WARMUP_FILE, says_warmed_up
@@ -78,7 +78,7 @@ def check_warmed_up(config: Any) -> str:
     if not settings.needs_teacher:
         return "not needed: no calls"
     if path == settings.warmup.base_model:
-        return Doubt(
+        return CheckWarning(
             f"{KEY}: {path} is the model before the warm-up, which writes no command: set RELAY_STUDENT to the student "
             "that the warm-up left"
         )
@@ -88,7 +88,7 @@ def check_warmed_up(config: Any) -> str:
         return f"not checked: {path} is {what}"
     if says_warmed_up(folder):
         return "recorded"
-    return Doubt(
+    return CheckWarning(
         f"{KEY}: {path} has no {WARMUP_FILE}, which the warm-up leaves: a student that was not warmed up writes no "
         "command and never calls; look at call_rate of the first validation and step"
     )

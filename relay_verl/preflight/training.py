@@ -17,16 +17,13 @@ from omegaconf import OmegaConf
 from relay_verl.checkpoints.lock import hold, release
 from relay_verl.errors import UserError
 from relay_verl.preflight.check import demand
-from relay_verl.preflight.config_checks import (
-    check_recipe_was_found,
-)
-from relay_verl.recipes.overrides import check_recipe_choice
+from relay_verl.preflight.config_checks import check_recipe_choice, check_recipe_was_found
 from relay_verl.run_config import resolve
 from relay_verl.secrets import hide, hide_in_text
 from relay_verl.trainer import ending, hydra_files
 
 
-def install(module: Any, function: str, check: Callable[[Any], None]) -> None:
+def install_check(module: Any, function: str, check: Callable[[Any], None]) -> None:
     """Put `check` of the composed config in front of a function of verl's that is given it; a second call does nothing.
 
     Remove the wrapping when verl offers plugins a hook on the composed config.
@@ -53,11 +50,11 @@ def check_config(config: Any) -> None:
     Raises:
         UserError: one line on the first thing that is wrong.
     """
-    from relay_verl.preflight.registry import RECIPE
+    from relay_verl.preflight.registry import RECIPE, RECIPE_CHOICE
 
     if "relay" not in config:
         check_recipe_was_found(config)
-        check_recipe_choice(config)
+        demand(RECIPE_CHOICE, config)
         return
     demand(RECIPE, config)
 
@@ -107,13 +104,15 @@ def check_sft_config(config: Any) -> None:
     Raises:
         UserError: one line on the first thing that is wrong.
     """
-    hydra_files.hide_secrets(config)
-    check_recipe_choice(config)
-    if "actor_rollout_ref" in config:
-        return  # the GRPO trainer's config has `check_config`
-    check_recipe_was_found(config)
-    if is_warmup(config):
-        from relay_verl.preflight.registry import WARMUP
+    from relay_verl.preflight.registry import RECIPE_CHOICE, WARMUP
 
-        demand(WARMUP, config)
-        hold(config)
+    hydra_files.hide_secrets(config)
+    if "actor_rollout_ref" in config:  # the GRPO trainer's, which `check_config` checks, or its recipe in this trainer
+        check_recipe_choice(config)
+        return
+    check_recipe_was_found(config)
+    if not is_warmup(config):
+        demand(RECIPE_CHOICE, config)
+        return
+    demand(WARMUP, config)
+    hold(config)

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from relay_verl.config import TeacherSettings
-from relay_verl.engines.ask import ask_within
 from relay_verl.engines.base import Generation, TokenEngine
 from relay_verl.engines.deadlines import DeadlineError, pulse_of, run_within
+from relay_verl.engines.resilience import ask_within
 from relay_verl.engines.text_bridge import TextBridge
 from relay_verl.errors import EngineError, PermanentError, UserError
 from relay_verl.messages import text_of
 from relay_verl.models.launch import open_endpoint
-from relay_verl.preflight.check import Check, Doubt
+from relay_verl.preflight.check import Check, CheckWarning
 from relay_verl.preflight.rows import TrialRow
 from relay_verl.tokenization import chat_ids
 
@@ -105,21 +105,25 @@ class Trial:
     """What endpoints will be asked; a model that is started here is asked when it is up."""
 
 
-def check_prompts(trial: Trial) -> Doubt | str:
+def check_prompts(trial: Trial) -> CheckWarning | str:
     """Each chat template takes the rows that it will be given, and writes the question.
 
     Raises:
         UserError: one does not; names the row and the template.
     """
-    doubts, num_prompts = [], 0
+    warnings, num_prompts = [], 0
     for reader in trial.readers:
         for row in filter(reader.reads, trial.rows):
             num_prompts += 1
             if not _holds_question(_write_prompt(reader, row), row):
-                doubts.append(
+                warnings.append(
                     f"{row.place}: the prompt that {reader.name} writes does not hold the question as it stands"
                 )
-    return Doubt("; ".join(doubts)) if doubts else f"{num_prompts} written by {len(trial.readers)} chat templates"
+    return (
+        CheckWarning("; ".join(warnings))
+        if warnings
+        else f"{num_prompts} written by {len(trial.readers)} chat templates"
+    )
 
 
 def _write_prompt(reader: Reader, row: TrialRow) -> str:
@@ -147,7 +151,7 @@ def _holds_question(prompt: str, row: TrialRow) -> bool:
     return "".join(text_of(row.messages[-1]["content"]).split()) in "".join(prompt.split())
 
 
-def check_completions(trial: Trial) -> Doubt | str:
+def check_completions(trial: Trial) -> CheckWarning | str:
     """Each endpoint completes a real prompt, with all parameters that will be sent, and its answer can be read.
 
     Raises:
@@ -155,13 +159,13 @@ def check_completions(trial: Trial) -> Doubt | str:
     """
     if not trial.requests:
         return "no endpoint"
-    doubts = asyncio.run(_complete_all(trial))
+    warnings = asyncio.run(_complete_all(trial))
     names = ", ".join(request.name for request in trial.requests)
-    return Doubt("; ".join(doubts)) if doubts else f"{names} answered"
+    return CheckWarning("; ".join(warnings)) if warnings else f"{names} answered"
 
 
 async def _complete_all(trial: Trial) -> list[str]:
-    """All requests side by side; gives the doubts.
+    """All requests side by side; gives the warnings.
 
     Raises:
         UserError: the first one that failed, in their order.
@@ -175,7 +179,7 @@ async def _complete_all(trial: Trial) -> list[str]:
 
 
 async def _complete(request: Request, wording: Wording, trial: Trial) -> str:
-    """One completion; gives a doubt, or an empty text.
+    """One completion; gives a warning, or an empty text.
 
     Raises:
         UserError: it failed.

@@ -5,7 +5,7 @@ Invariant: rows, templates and parameters come from where the run itself takes t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -13,13 +13,13 @@ from omegaconf import OmegaConf
 from relay_verl.config import RelaySettings, TeacherSettings, read_settings
 from relay_verl.data.generate import Plan, Source
 from relay_verl.errors import UserError
-from relay_verl.evaluation.runner import Condition, Exam
+from relay_verl.evaluation.runner import Condition, EvalSuite, PlannedEvaluation
 from relay_verl.models.address import is_endpoint
 from relay_verl.models.launch import load_tokenizer
 from relay_verl.models.tokenizers import template_of, tokenizer_at, tokenizer_path_of
-from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
+from relay_verl.models.vocabulary import read_vocabulary
 from relay_verl.policies import Policy, StudentAlone, TeacherAlone, make_policy
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.data_checks import file_names, local_files
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape, trial_rows
 from relay_verl.preflight.trial import Reader, Request, Trial, Wording, check_completions, check_prompts
@@ -67,12 +67,12 @@ def training_trial(config: Any) -> Trial:
     return Trial(_rows_of(config), readers, requests)
 
 
-def check_training_prompts(config: Any) -> Doubt | str:
+def check_training_prompts(config: Any) -> CheckWarning | str:
     """`check_prompts` of a composed GRPO config."""
     return check_prompts(training_trial(config))
 
 
-def check_training_completions(config: Any) -> Doubt | str:
+def check_training_completions(config: Any) -> CheckWarning | str:
     """`check_completions` of a composed GRPO config; without an endpoint no tokenizer is loaded for it."""
     settings = read_settings(config.relay)
     has_endpoint = any(teacher.base_url is not None for teacher in settings.active_teachers.values())
@@ -128,46 +128,28 @@ def generator_trial(plan: Plan, source: Source, tokenizer: Any) -> Trial:
     return Trial(rows, [reader], [Request(plan.model.base_url, plan.model, reader, [wording], size)])
 
 
-def evaluation_trial(
-    config: Any,
-    conditions: Sequence[Condition],
-    exam: Exam,
-    models: Mapping[str, TeacherSettings],
-    tokenizer: Any,
-    tokenizer_path: str,
-    vocabularies: Sequence[Vocabulary],
-) -> Trial:
-    """Of `eval` and `bench eval`.
-
-    Args:
-        config: the composed recipe.
-        conditions: those whose results are not there yet.
-        exam: what is asked.
-        models: each model's settings, by its address.
-        tokenizer: that of all of them.
-        tokenizer_path: where it is from.
-        vocabularies: that of the model that writes, of each condition.
-    """
-    settings = read_settings(config.relay)
+def evaluation_trial(planned: PlannedEvaluation) -> Trial:
+    """Of `eval` and `bench eval`."""
+    settings = read_settings(planned.config.relay)
     rows = first_of_each_shape(
         TrialRow(f"{name}: id {row['extra_info']['id']!r}", row["prompt"], row.get("data_source"))
-        for name, (_, questions) in exam.benchmarks.items()
+        for name, (_, questions) in planned.suite.benchmarks.items()
         for row in questions.rows
     )
-    reader = Reader(tokenizer_path, tokenizer, template_of(config), STUDENT_FIX)
+    reader = Reader(planned.tokenizer_path, planned.tokenizer, template_of(planned.config), STUDENT_FIX)
     wordings: dict[tuple[str, int | None], list[Wording]] = {}
-    for condition, vocabulary in zip(conditions, vocabularies, strict=True):
-        for address, wording in _answer_wordings(config, condition, exam, settings):
+    for condition, vocabulary in zip(planned.conditions, planned.vocabularies, strict=True):
+        for address, wording in _answer_wordings(planned.config, condition, planned.suite, settings):
             wordings.setdefault((address, vocabulary.size), []).append(wording)
     requests = [
-        Request(address, models[address], reader, _different(asked), size)
+        Request(address, planned.models[address], reader, _different(asked), size)
         for (address, size), asked in wordings.items()
     ]
     return Trial(rows, [reader], requests)
 
 
 def _answer_wordings(
-    config: Any, condition: Condition, exam: Exam, settings: RelaySettings
+    config: Any, condition: Condition, suite: EvalSuite, settings: RelaySettings
 ) -> Iterable[tuple[str, Wording]]:
     """Each endpoint of a condition with the ways in which it will be asked, as `relay_verl.decoder` asks."""
     student, teacher = condition.models
@@ -175,10 +157,10 @@ def _answer_wordings(
     policies: list[Policy] = [make_policy(condition.policy)]
     if condition.policy.startswith("router_"):  # whole queries go to the one or to the other
         policies = [StudentAlone(), TeacherAlone()]
-    for name in exam.benchmarks:
-        _, sampling = exam.sampling(name)
+    for name in suite.benchmarks:
+        _, sampling = suite.sampling(name)
         is_greedy = sampling.get("temperature") == 0
-        seed = {} if is_greedy else sample_seed(exam.seed, "trial")
+        seed = {} if is_greedy else sample_seed(suite.seed, "trial")
         for policy in policies:
             writes_alone = isinstance(policy, TeacherAlone)
             if student and is_endpoint(student) and not writes_alone:

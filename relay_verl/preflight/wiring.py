@@ -11,13 +11,11 @@ from omegaconf import OmegaConf
 
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 
 MANAGER = "relay_verl.trainer.rollout_worker.RelayAgentLoopManager"
 AGENT = "relay_agent"
-SAMPLERS = {"RelayReplayBuffer": True, "RelayReplayBufferAsync": False}
-"""The replay buffers of `relay_verl.trainer.replay_buffer`, by whether they are for `trainer.v1.trainer_mode=sync`."""
-SAMPLER_PATH = "pkg://relay_verl.trainer.replay_buffer"
+SAMPLER, SAMPLER_PATH = "RelayReplayBuffer", "pkg://relay_verl.trainer.replay_buffer"
 GROUPED_ESTIMATORS = (
     *("grpo", "grpo_vectorized", "grpo_passk", "gdpo", "rloo", "rloo_vectorized", "opo", "gpg"),
     *("reinforce_plus_plus_baseline", "optimal_token_baseline", "tir_optimal_token_baseline"),
@@ -118,7 +116,7 @@ def check_replay_buffer(config: Any) -> str:
     scope = settings.reward.scenario_scope
     key = "trainer.v1.sampler.custom_sampler"
     path, name = (OmegaConf.select(sampler, f"custom_sampler.{part}") for part in ("path", "name"))
-    is_ours = (path == SAMPLER_PATH and name in SAMPLERS) or _is_our_sampler(key, path, name)
+    is_ours = (path, name) == (SAMPLER_PATH, SAMPLER) or _is_our_sampler(key, path, name)
     filters = bool(OmegaConf.select(config, "algorithm.filter_groups.enable"))
     if filters and (is_ours or scope == "batch"):
         also = ""
@@ -137,7 +135,7 @@ def check_replay_buffer(config: Any) -> str:
                     f"{key}.path={path}: {setting}={value} is the work of {SAMPLER_PATH}'s RelayReplayBuffer: set "
                     f"path={SAMPLER_PATH} name=RelayReplayBuffer, or {setting}={default}"
                 )
-        return Doubt(
+        return CheckWarning(
             f"{key}.path={path}: another replay buffer than the recipes': it logs no relay/ metrics and waits for ever "
             "for a group that does not end"
         )
@@ -147,9 +145,8 @@ def check_replay_buffer(config: Any) -> str:
             "to false"
         )
     mode = OmegaConf.select(config, "trainer.v1.trainer_mode")
-    if SAMPLERS.get(name, mode == "sync") != (mode == "sync"):
-        other = next(each for each, is_sync in SAMPLERS.items() if is_sync == (mode == "sync"))
-        raise UserError(f"{key}.name={name}: not with trainer.v1.trainer_mode={mode}: set {other}")
+    if mode not in (None, "sync"):
+        raise UserError(f"trainer.v1.trainer_mode={mode}: {name} is for sync: set trainer.v1.trainer_mode=sync")
     return str(name)
 
 
@@ -158,10 +155,9 @@ def _is_our_sampler(key: str, path: str | None, name: str | None) -> bool:
         return False
     from verl.utils.import_utils import load_extern_object
 
-    from relay_verl.trainer.replay_buffer import RelayReplayBuffer, RelayReplayBufferAsync
+    from relay_verl.trainer.replay_buffer import RelayReplayBuffer
 
-    ours = (RelayReplayBuffer, RelayReplayBufferAsync)
-    return _loads_as(f"{key}.path={path} name={name}", lambda: load_extern_object(path, name), ours)
+    return _loads_as(f"{key}.path={path} name={name}", lambda: load_extern_object(path, name), RelayReplayBuffer)
 
 
 def _loads_as(given: str, load: Any, ours: Any, *, allowed: str = "") -> bool:
@@ -191,11 +187,13 @@ def check_groups(config: Any) -> str:
         )
     estimator = OmegaConf.select(config, "algorithm.adv_estimator")
     if estimator is not None and estimator not in GROUPED_ESTIMATORS:
-        return Doubt(
+        return CheckWarning(
             f"algorithm.adv_estimator={estimator}: does not compare the samples of a query, as the paper's grpo does"
         )
     if num_samples == 1:
-        return Doubt(f"actor_rollout_ref.rollout.n=1: algorithm.adv_estimator={estimator} has nothing to compare")
+        return CheckWarning(
+            f"actor_rollout_ref.rollout.n=1: algorithm.adv_estimator={estimator} has nothing to compare"
+        )
     return f"{num_samples} samples a query"
 
 
@@ -228,7 +226,7 @@ def check_dataset_class(config: Any) -> str:
     path, name = given.get("path"), given.get("name")
     if not threshold or not given or (path, name) == ("pkg://relay_verl.trainer.datasets", "TeacherSolvableDataset"):
         return str(name or "verl's")
-    return Doubt(
+    return CheckWarning(
         f"data.custom_cls.path={path} name={name}: relay.filter.min_pass_rate={threshold:g} is applied by "
         "TeacherSolvableDataset of pkg://relay_verl.trainer.datasets, and by others only if they do the same"
     )

@@ -1,12 +1,19 @@
-"""A recipe composed, Ray started as it says, and models started in Ray: what every command of ours begins with."""
+"""Compose a recipe as the command line does: what every command of ours begins with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from relay_verl.errors import UserError
 from relay_verl.recipes.grammar import check_single_values
+from relay_verl.secrets import hide_in_text
+
+
+def print_warning(text: str) -> None:
+    """Print a warning for the user on standard error, without secrets."""
+    print(f"relay_verl: {hide_in_text(text)}", file=sys.stderr)
 
 
 def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
@@ -24,8 +31,15 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
     return compose_overrides(words)
 
 
-def compose_overrides(overrides: Sequence[str], trainer: str = "ppo_trainer") -> Any:
+def compose_overrides(
+    overrides: Sequence[str], trainer: str = "ppo_trainer", warn: Callable[[str], None] = print_warning
+) -> Any:
     """The config of a trainer of verl's, named as in its config folder, with the overrides of a command line.
+
+    Args:
+        overrides: as typed.
+        trainer: the config's name.
+        warn: takes the warning where overrides undo what the recipe is about.
 
     Raises:
         UserError: an override that Hydra or a recipe does not take.
@@ -45,5 +59,7 @@ def compose_overrides(overrides: Sequence[str], trainer: str = "ppo_trainer") ->
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(" ".join(str(error).split())) from None
     if chosen is not None:
-        check_overrides(config, chosen, overrides)
+        warning = check_overrides(config, chosen, overrides)
+        if warning:
+            warn(warning)
     return config

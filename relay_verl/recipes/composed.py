@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf, open_dict
 
-from relay_verl.recipes.grammar import quote
+from relay_verl.recipes.grammar import quote, shown
 from relay_verl.recipes.layers import own_keys
 from relay_verl.recipes.recipe import Recipe, defaults_of, flat, recipe_folders
 
@@ -35,10 +35,10 @@ class Difference:
 
     def __str__(self) -> str:
         if self.is_new:
-            return f"+ {self.key}: {_shown(self.after)}"
+            return f"+ {self.key}: {shown(self.after)}"
         if self.is_gone:
-            return f"- {self.key}: {_shown(self.before)}"
-        return f"  {self.key}: {_shown(self.before)} -> {_shown(self.after)}"
+            return f"- {self.key}: {shown(self.before)}"
+        return f"  {self.key}: {shown(self.before)} -> {shown(self.after)}"
 
 
 def compose_all(recipes: Sequence[Recipe], also: Sequence[Path] = ()) -> dict[str, Any]:
@@ -107,9 +107,3 @@ def differences(one: Any, other: Any) -> list[Difference]:
         for key in sorted((before.keys() | after.keys()) - groups)  # a group that is empty in one of them is no value
         if (key in before, before.get(key)) != (key in after, after.get(key))
     ]
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from relay_verl.recipes.composed import Difference
-from relay_verl.recipes.estimate import Estimate, estimate
+from relay_verl.recipes.estimate import GpuEstimate, estimate
 from relay_verl.recipes.memory import GIB, GPUS, Engine, Term
 from relay_verl.recipes.paper import paper
 from relay_verl.recipes.recipe import Recipe, is_warm_up
@@ -44,7 +44,7 @@ def command_of(recipe: Recipe, config: Any) -> str:
     return f"{platform}python -m verl.trainer.main_ppo +recipe={recipe.name}"
 
 
-def explain(config: Any) -> str:
+def explain_recipe(config: Any) -> str:
     """The estimate on each size of GPU, term by term, in GiB."""
     sized = {name: estimate(config, gib) for name, gib in GPUS.items()}
     first = next(iter(sized.values()))
@@ -67,7 +67,7 @@ def explain(config: Any) -> str:
     return "\n".join(lines)
 
 
-def _details(found: Estimate) -> list[str]:
+def _details(found: GpuEstimate) -> list[str]:
     lines = []
     for phase in found.phases:
         lines.append(f"  a trainer's GPU {phase.name}: {phase.gib:.1f}")

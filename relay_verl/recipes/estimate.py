@@ -22,7 +22,7 @@ from relay_verl.recipes.shapes import shape_of
 
 
 @dataclass(frozen=True)
-class Estimate:
+class GpuEstimate:
     """A recipe on GPUs of one size."""
 
     gpu_gib: float
@@ -55,7 +55,7 @@ class Estimate:
         return self.peak_gib <= self.gpu_gib and all(engine.fits for engine in engines)
 
 
-def estimate(config: Any, gpu_gib: float) -> Estimate:
+def estimate(config: Any, gpu_gib: float) -> GpuEstimate:
     """The estimate of a composed config, a GRPO or a warm-up recipe's.
 
     Args:
@@ -70,7 +70,7 @@ def estimate(config: Any, gpu_gib: float) -> Estimate:
     teachers = [each for each in settings.active_teachers.values() if each.path] if settings.needs_teacher else []
     num_teacher_gpus = num_gpus_of(teachers)
     if is_cpu:
-        return Estimate(gpu_gib, num_gpus, num_teacher_gpus, is_cpu=True)
+        return GpuEstimate(gpu_gib, num_gpus, num_teacher_gpus, is_cpu=True)
     parts = config.actor_rollout_ref
     length = int(parts.rollout.max_model_len or config.data.max_prompt_length + config.data.max_response_length)
     phases: tuple[Phase, ...] = ()
@@ -95,14 +95,14 @@ def estimate(config: Any, gpu_gib: float) -> Estimate:
             share, tensor_parallel = given.gpu_memory_utilization, given.tensor_parallel_size
             engines.append(vllm_engine(shape, share, tensor_parallel, length, gpu_gib))
     teacher = min(engines, key=lambda engine: engine.cache_gib, default=None)
-    return Estimate(gpu_gib, num_gpus, num_teacher_gpus, phases, student, teacher, host, tuple(unknown))
+    return GpuEstimate(gpu_gib, num_gpus, num_teacher_gpus, phases, student, teacher, host, tuple(unknown))
 
 
-def _warm_up(config: Any, gpu_gib: float, num_gpus: int, is_cpu: bool) -> Estimate:
+def _warm_up(config: Any, gpu_gib: float, num_gpus: int, is_cpu: bool) -> GpuEstimate:
     shape = shape_of(config.model.path)
     if is_cpu or shape is None:
         unknown = () if is_cpu else (str(config.model.path),)
-        return Estimate(gpu_gib, num_gpus, 0, unknown=unknown, is_cpu=is_cpu)
+        return GpuEstimate(gpu_gib, num_gpus, 0, unknown=unknown, is_cpu=is_cpu)
     num_tokens = max(int(config.data.max_token_len_per_gpu), int(config.data.max_length))
     phase = training_phase(shape, config.engine, config.model, num_gpus, num_tokens)
-    return Estimate(gpu_gib, num_gpus, 0, (phase, update_phase(shape, config.engine, config.model, num_gpus)))
+    return GpuEstimate(gpu_gib, num_gpus, 0, (phase, update_phase(shape, config.engine, config.model, num_gpus)))

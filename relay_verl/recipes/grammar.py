@@ -9,7 +9,7 @@ Invariant: the value that Hydra reads from `override(key, text)` is `text`, and 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from relay_verl.errors import UserError
@@ -41,6 +41,25 @@ def override(key: str, value: object) -> str:
         UserError: no quoting keeps it.
     """
     return f"{key}={quote(str(value))}"
+
+
+def shown(value: Any) -> str:
+    """A value as the command line takes it.
+
+    >>> shown(None), shown(True), shown(0.5)
+    ('null', 'true', '0.5')
+    """
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(dict(value) if isinstance(value, Mapping) else value)
+
+
+def two_recipes(names: Sequence[str]) -> str:
+    """The error where a command line chooses several recipes for one run."""
+    return (
+        f"+recipe: {' and '.join(names)} at once; a run has one recipe: take one of them and override its keys, or "
+        "write a recipe whose defaults name it"
+    )
 
 
 def words_of_the_job() -> list[str]:

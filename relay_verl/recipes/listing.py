@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from rich.table import Table
 
 from relay_verl.models.address import student_of
-from relay_verl.recipes.estimate import Estimate, estimate
+from relay_verl.recipes.estimate import GpuEstimate, estimate
 from relay_verl.recipes.memory import GPUS
 from relay_verl.recipes.paper import paper
 from relay_verl.recipes.recipe import Recipe, is_warm_up
@@ -126,7 +126,7 @@ def paper_numbers(recipe: Recipe) -> Mapping[str, float]:
     return paper().find(recipe.table, recipe.row.name) if recipe.row and recipe.table else {}
 
 
-def memory_of(found: Estimate) -> str:
+def memory_of(found: GpuEstimate) -> str:
     """GiB of a trainer's GPU, and of a teacher's."""
     if found.is_cpu:
         return "-"
@@ -136,7 +136,7 @@ def memory_of(found: Estimate) -> str:
     return _plus(round(found.peak_gib), round(share))
 
 
-def fits_of(sized: Mapping[str, Estimate]) -> str:
+def fits_of(sized: Mapping[str, GpuEstimate]) -> str:
     """The smallest GPU that holds it."""
     if any(found.is_cpu for found in sized.values()):
         return "-"

@@ -66,14 +66,12 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class PaperBenchmark:
     """A set of questions in the paper's tables, or of a pair of ours."""
 
     name: str
     title: str
     """As the tables write it."""
-    num_questions: int | None = None
-    """Questions that the paper's numbers fit; None where they say nothing."""
     num_samples: int = 1
     """Responses to each question (4.2)."""
     about: str = ""
@@ -97,15 +95,6 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A number of the text, in percent or percentage points."""
-
-    place: str
-    """Section."""
-    value: float
-
-
-@dataclass(frozen=True)
 class Discrepancy:
     """A place where the paper's numbers do not tie."""
 
@@ -125,14 +114,12 @@ class Paper:
     """By name."""
     rows: Mapping[str, Row]
     """By name."""
-    benchmarks: Mapping[str, Benchmark]
+    benchmarks: Mapping[str, PaperBenchmark]
     """By name, in the order of the tables' columns."""
     groups: Mapping[str, tuple[str, ...]]
     """Benchmarks of each mean: 'average', 'easy', 'hard', or a size outside of the paper."""
     entries: tuple[Entry, ...]
     """Every line of every table, in order."""
-    claims: Mapping[str, Claim] = field(default_factory=dict)
-    """By a short name."""
     discrepancies: Mapping[str, Discrepancy] = field(default_factory=dict)
     """By a short name."""
 
@@ -167,10 +154,9 @@ def paper() -> Paper:
     return Paper(
         sizes={name: Size(name, **facts, is_in_paper=name in in_paper) for name, facts in data["sizes"].items()},
         rows={row.name: row for row in all_rows},
-        benchmarks={name: Benchmark(name, **facts) for name, facts in data["benchmarks"].items()},
+        benchmarks={name: PaperBenchmark(name, **facts) for name, facts in data["benchmarks"].items()},
         groups={name: tuple(benchmarks) for name, benchmarks in data["groups"].items()},
         entries=tuple(_read_entry(table, line) for table, lines in data["tables"].items() for line in lines),
-        claims={name: Claim(**claim) for name, claim in data["claims"].items()},
         discrepancies={name: Discrepancy(**item) for name, item in data["discrepancies"].items()},
     )
 

@@ -1,8 +1,10 @@
-"""The paper's Tables 1 to 6 and Figures 1 and 3 beside our results, as Markdown and as one HTML page.
+"""The paper's Tables 1 to 6 and Figures 1 and 3 next to our results, as Markdown and as one HTML page.
 
-`groups` puts results together, `comparison` and `tables` set them beside the paper's numbers, `directions` says which
+`groups` puts results together, `comparison` and `tables` set them next to the paper's numbers, `directions` says which
 of the paper's claims they show, `random_router` computes Figure 1's numbers, `cost` what it took, `drawing` and
 `figures` draw, `document` holds tables and pictures as data and renders them twice, `write` puts it all together.
+`statistics` has every interval and test. A new table or figure is a function that gives a part of the `document` and is
+called in `write`. May import `judging` and what is below it.
 """
 
 from relay_verl.report.write import write_report

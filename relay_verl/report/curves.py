@@ -9,7 +9,6 @@ has it, is a diamond at each of its steps: the mean over its data sources.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from relay_verl.checkpoints import metrics_log
 from relay_verl.pictures import (
     COLOURS,
     INK,
@@ -46,30 +46,15 @@ _VALIDATION_MARK: dict[str, Any] = {"marker": "D", "markersize": 5.5, "linestyle
 
 
 def read_log(path: Path) -> Log:
-    """Metrics by step of one log; lines of the same step are merged, and a half-written last line is left out. Where
-    the steps go back, the run was resumed there: what an earlier attempt logged from that step on is left out, too.
+    """The steps of one log (`relay_verl.checkpoints.metrics_log.read_log`).
 
     Raises:
-        ValueError: another line is not a step; names the file and the line's number. Or there is no step.
+        ValueError: it is not a log; names the file and the line's number. Or it has no step.
     """
-    steps: dict[int, dict[str, Any]] = {}
-    latest = -1
-    *lines, last = Path(path).read_bytes().split(b"\n")
-    for number, line in enumerate([*lines, last], start=1):
-        try:
-            entry = json.loads(line)
-            step, data = int(entry["step"]), dict(entry["data"])
-        except (ValueError, TypeError, KeyError) as error:
-            if number > len(lines):  # no line break follows: still being written, or the empty rest of the file
-                break
-            raise ValueError(f"{path}, line {number}: not a step of verl's file logger ({error})") from error
-        if step < latest:
-            steps = {earlier: metrics for earlier, metrics in steps.items() if earlier < step}
-        steps.setdefault(step, {}).update(data)
-        latest = step
-    if not steps:
+    log = metrics_log.read_log(path)
+    if not log:
         raise ValueError(f"{path}: no step is logged yet")
-    return dict(sorted(steps.items()))
+    return log
 
 
 def plot_curves(

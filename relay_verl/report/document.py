@@ -84,7 +84,7 @@ class Document:
     """How it came about, each as a name and a text."""
 
 
-def to_markdown(document: Document) -> str:
+def document_to_markdown(document: Document) -> str:
     """The document with its pictures as links to files `NAME.svg` beside it."""
     parts = [f"# {_escape(document.title)}"]
     parts += [f"**{_escape(sentence)}**" for sentence in document.headlines]

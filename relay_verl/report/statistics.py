@@ -202,9 +202,11 @@ def estimate(measured: Measure, *, seed: int = 0) -> Estimate:
     """
     values = measured.of_seeds()
     mean, error = float(values.mean()), _standard_error(values)
+    # Seeds that differ: their spread holds all sources of noise, also that of the questions.
     if error > 0:
         reach = t_quantile(len(values) - 1) * error
         return Estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach), len(values), "seeds")
+    # One seed, or seeds of equal value: only the choice of questions is left to vary.
     low, high = _percentiles(measured.resample(np.random.default_rng(seed)).mean(axis=1))
     if measured.is_proportion:
         down, up = reach_of_alike([shares_of(stratum) for stratum in measured.strata], 0.0, 1.0)
@@ -224,10 +226,12 @@ def difference(of: Measure, to: Measure, *, seed: int = 0) -> Estimate:
     values, others = of.of_seeds(), to.of_seeds()
     mean, num_seeds = float(values.mean() - others.mean()), min(len(values), len(others))
     error, other_error = _standard_error(values), _standard_error(others)
+    # Trainings are independent, so their seeds do not pair up; unequal spreads are why it is Welch's.
     if num_seeds > 1 and error + other_error > 0:
         reach = t_quantile(welch_freedom(error, len(values), other_error, len(others)))
         reach *= math.hypot(error, other_error)
         return Estimate(mean, mean - reach, mean + reach, num_seeds, "seeds")
+    # Both sides draw the same questions, so what makes a question hard cancels out in the difference.
     pairs = zip(of.strata, to.strata, strict=True)
     both = Measure(tuple(np.concatenate(pair, axis=1) for pair in pairs), of.average)
     resampled = both.resample(np.random.default_rng(seed))
@@ -271,6 +275,7 @@ def _resample_sums(rows: np.ndarray, rng: np.random.Generator, num_resamples: in
         return rng.multinomial(len(rows), counts / len(rows), size=num_resamples) @ kinds
     sums = np.empty((num_resamples, rows.shape[1]))
     columns = np.ascontiguousarray(rows.T)
+    # The draws are random reads: they cost several times as much once a block falls out of the cache.
     block = max(1, 100_000 // len(rows))  # fits a processor's cache
     for start in range(0, num_resamples, block):
         drawn = rng.integers(len(rows), size=(min(block, num_resamples - start), len(rows)), dtype=np.int32)

@@ -171,7 +171,7 @@ def _average(group: str, benchmarks: Sequence[str], accuracies: Sequence[Mapping
     return [Column(group, "average", averages, 1)]
 
 
-def to_markdown(summaries: Sequence[ConditionSummary], names: Mapping[str, str] = {}) -> str:
+def summaries_to_markdown(summaries: Sequence[ConditionSummary], names: Mapping[str, str] = {}) -> str:
     """The summaries as one Markdown table, a row a condition, without a final line break.
 
     Args:

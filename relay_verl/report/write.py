@@ -16,7 +16,7 @@ from relay_verl.report.cost import calls_table, judge_table, time_table
 from relay_verl.report.curves import NUM_STEPS_TO_SMOOTH, plot_curves, read_log
 from relay_verl.report.differences import differences_table
 from relay_verl.report.directions import directions_table
-from relay_verl.report.document import Document, Picture, Section, Table, to_html, to_markdown
+from relay_verl.report.document import Document, Picture, Section, Table, document_to_markdown, to_html
 from relay_verl.report.drawing import standalone, to_svg
 from relay_verl.report.figures import benchmarks_figure, calls_figure, router_figure, teachers_figure
 from relay_verl.report.groups import Group, Groups, group_results
@@ -60,7 +60,7 @@ def write_report(
         for block in section.blocks:
             if isinstance(block, Picture) and block.name != "curves":
                 replace_file(out / f"{block.name}.svg", standalone(block.svg).encode())
-    markdown = to_markdown(document)
+    markdown = document_to_markdown(document)
     replace_file(out / "report.md", markdown.encode())
     replace_file(out / "report.html", to_html(document).encode())
     return markdown

@@ -54,12 +54,13 @@ class RelayAgentLoop(AgentLoopBase):
             self.server_manager, self.tokenizer, tracks_versions=True, end_ids=self.vocabulary.end_ids
         )
         self._teachers = list(self.settings.active_teachers.values())
+        # A policy that never calls gets no teacher, so that its commands stay text even if a teacher is running.
         engines = teachers if self.settings.needs_teacher else {}
+        # one a teacher: its deadline and its name are the decoder's, its sampling may differ from response to response
         self._decoders = {
-            (teacher.label, greedy): self._make_decoder(teacher, engines.get(teacher.label), greedy)
-            for teacher in self._teachers
-            for greedy in (False, True)
+            teacher.label: self._make_decoder(teacher, engines.get(teacher.label)) for teacher in self._teachers
         }
+        # A teacher with another tokenizer reads text, so each response opens it with its own chat.
         template = dict(self.apply_chat_template_kwargs)
         self._bridges = {
             teacher.label: self._make_bridge(teacher, engines[teacher.label], template)
@@ -74,10 +75,10 @@ class RelayAgentLoop(AgentLoopBase):
         ends = read_vocabulary(address, theirs, trust_remote_code=trusts).end_ids
         return TextBridge(engine, theirs, self.tokenizer, template, ends)
 
-    def _make_decoder(self, teacher: TeacherSettings, engine: TokenEngine | None, greedy: bool) -> RelayDecoder:
+    def _make_decoder(self, teacher: TeacherSettings, engine: TokenEngine | None) -> RelayDecoder:
         limits = self.settings.decoder_config(
             self.rollout_config.response_length,
-            greedy=greedy,
+            greedy=False,
             vocab_size=self.vocabulary.size,
             teacher=teacher,
             end_ids=self.vocabulary.end_ids,
@@ -109,23 +110,28 @@ class RelayAgentLoop(AgentLoopBase):
         Raises:
             EngineError: no teacher answers this data source.
         """
+        # One name for all turns: verl keeps it on one replica, whose prefix cache holds what was written so far.
         request_id = uuid4().hex
         drawn = pick_teacher(self._teachers, data_source, seed) if self.settings.needs_teacher else self._teachers[0]
         bridge = self._bridges.get(drawn.label)
-        decoder = self._decoders[drawn.label, sampling.get("temperature") == 0]
+        # greedy validation makes the teacher greedy, too: its figures depend on no draw
+        own_sampling = drawn.sampling(greedy=sampling.get("temperature") == 0)
+        # vLLM keeps a random generator for each seeded request, so only a deterministic run pays for seeds.
         sampling_seed = seed if self.rollout_config.full_determinism else None
         started = self.loop.time()
         try:
-            trajectory = await decoder.run(
+            trajectory = await self._decoders[drawn.label].run(
                 prompt_ids,
                 sampling=sampling | sample_seed(sampling_seed, "student"),
-                teacher_sampling=sample_seed(sampling_seed, "teacher"),
+                teacher_sampling=own_sampling | sample_seed(sampling_seed, "teacher"),
                 policy=self.policy,
                 request_id=request_id,
                 teacher=bridge.open(messages, len(prompt_ids)) if bridge else None,
             )
         finally:
+            # In a `finally`: the engine remembers versions until asked, and a failed response must not leak them.
             first_version, last_version = self.student.pop_weight_versions(request_id)
+        # The row: ids as the engines saw them, and a mask that says which of them are the policy's own samples.
         response_ids = trajectory.response_ids
         mask = trajectory.sampled_mask if self.settings.train_on_teacher_tokens else trajectory.response_mask
         # The teacher's tokens have no log-probability by the student. Masked, the 0.0 in its place reaches nothing;

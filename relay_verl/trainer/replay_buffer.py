@@ -1,9 +1,10 @@
 """verl's replay buffer with relay metrics, a short poll and a deadline.
 
-A recipe names one of these in `trainer.v1.sampler.custom_sampler`. `sampler_kwargs`: `poll_interval_s` (seconds between
-looks at the queue; verl's own 2 s is most of a short step), `timeout_s` (seconds a group may take, after which its
-worker gives it up), `grace_s` (seconds more after which the run ends with an error if no group has ended), `reward`
-(the recipe's `relay.reward`) and `max_failed_call_share` (the recipe's; `relay_verl.trainer.teacher_watch`).
+A recipe names it in `trainer.v1.sampler.custom_sampler`; it is for `trainer.v1.trainer_mode=sync`. `sampler_kwargs`:
+`poll_interval_s` (seconds between looks at the queue; verl's own 2 s is most of a short step), `timeout_s` (seconds a
+group may take, after which its worker gives it up), `grace_s` (seconds more after which the run ends with an error if
+no group has ended), `reward` (the recipe's `relay.reward`) and `max_failed_call_share` (the recipe's;
+`relay_verl.trainer.teacher_watch`).
 
 Invariants: a batch's rows stand in an order that does not depend on which sample ended first; a hung group is a failed
 group, and only a worker that ends none of its groups ends the run.
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 import transfer_queue as tq
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.utils import tensordict_utils as tu
 
 from relay_verl.config import RelaySettings, RewardSettings
@@ -40,23 +41,13 @@ class NoSampleError(RuntimeError):
     """Not one sample of a batch can be used."""
 
 
-class _RelaySampling:
-    """What both buffers add to verl's; mixed in before its classes."""
-
-    sampler_kwargs: Any
-    running_keys: Any
-    pending_keys: Any
-    finished_keys: Any
-    failure_keys: Any
-    counts_failed_groups_as_progress = True
-    """Whether a failed group is the end of one; where verl replaces it, failures alone could go on for ever."""
+class RelayReplayBuffer(ReplayBuffer):
+    """For `trainer.v1.trainer_mode=sync`."""
 
     def __init__(self, *args: Any, sampler_kwargs: Any, **kwargs: Any):
         options = dict(sampler_kwargs or {})
         poll_interval_s = options.get("poll_interval_s", 0.05)
-        super().__init__(  # type: ignore[call-arg]
-            *args, sampler_kwargs=sampler_kwargs, poll_interval=poll_interval_s, **kwargs
-        )
+        super().__init__(*args, sampler_kwargs=sampler_kwargs, poll_interval=poll_interval_s, **kwargs)
         self._timeout_s = float(options.get("timeout_s", 7200.0))
         self._grace_s = float(options.get("grace_s", GRACE_S))
         self._reward = RewardSettings(**(options.get("reward") or {}))
@@ -83,7 +74,7 @@ class _RelaySampling:
         """
         self._start_waiting()
         self._groups, self._failures = [], Counter()
-        batch, metrics = super().sample(*args, **kwargs)  # type: ignore[misc]
+        batch, metrics = super().sample(*args, **kwargs)
         self._count_calls(batch.partition_id, kwargs.get("global_steps"))
         self._warn_if_silent(batch.partition_id)
         if batch.partition_id == "val":  # verl logs none of these in validation
@@ -97,9 +88,7 @@ class _RelaySampling:
         self._deadline = time.monotonic() + self._timeout_s + self._grace_s
 
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
-        ended = set(self.finished_keys[partition_id])
-        if self.counts_failed_groups_as_progress:
-            ended |= self.failure_keys[partition_id]
+        ended = self.finished_keys[partition_id] | self.failure_keys[partition_id]
         # Each group has its own deadline in its worker, so whoever waits has to wait as long as groups end.
         if ended - self._ended:
             self._start_waiting()
@@ -111,23 +100,11 @@ class _RelaySampling:
                 f"rollout worker is dead or blocked; still running: {len(self.running_keys[partition_id])} groups, "
                 f"not started: {len(self.pending_keys[partition_id])}"
             )
-        return super()._wait_for_next_poll(partition_id, last_debug_time)  # type: ignore[misc]
-
-    def _evict_terminal_groups(self, global_steps: int, partition_id: str, eviction_reasons: Any) -> Any:
-        """verl's, which replaces failed groups in its asynchronous modes; a fatal one ends the run there, too."""
-        evicted = set().union(*eviction_reasons[:3])
-        if evicted:
-            tags = _tags_of(partition_id)
-            _check_fatal(tags, evicted)
-            lost = [SampleStats(**sample) for uid in evicted for sample in tags.get(uid, {}).get("relay") or ()]
-            self._watch.count(lost)
-            if too_many := self._watch.decide():
-                raise TeacherError(f"{too_many.explain()}; {HOW_TO_CONTINUE}")
-        return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)  # type: ignore[misc]
+        return super()._wait_for_next_poll(partition_id, last_debug_time)
 
     def _select_prompt_uids(self, partition_id: str, *args: Any, **kwargs: Any) -> Any:
         """verl's; an error that says why there is nothing to select comes before verl's own."""
-        selection = super()._select_prompt_uids(partition_id, *args, **kwargs)  # type: ignore[misc]
+        selection = super()._select_prompt_uids(partition_id, *args, **kwargs)
         uids, rows = selection[:2]
         tags = _tags_of(partition_id)
         _check_fatal(tags, uids)
@@ -150,7 +127,7 @@ class _RelaySampling:
         rows = [key for key in partition_snapshot if key.split("_")[0] in place]
         rows.sort(key=lambda key: (place[key.split("_")[0]], *map(int, key.split("_")[1:])))
         ordered = {key: partition_snapshot[key] for key in rows}
-        batch = super()._materialize_batch(partition_id, uids, ordered)  # type: ignore[misc]
+        batch = super()._materialize_batch(partition_id, uids, ordered)
         if self._reward.scenario_scope == "batch" and partition_id == "train":
             groups = _reward_whole_batch(groups, self._reward, partition_id)
         self._groups = list(groups.values())
@@ -238,22 +215,3 @@ def _reward_whole_batch(
         rm_scores = torch.nested.as_nested_tensor(scores, layout=torch.jagged)
         tq.kv_batch_put(keys=keys, partition_id=partition_id, fields=tu.get_tensordict({"rm_scores": rm_scores}))
     return {"batch": [replace(s, reward=r) for s, r in zip(samples, rewards, strict=True)] + lost}
-
-
-class RelayReplayBuffer(_RelaySampling, ReplayBuffer):
-    """For `trainer.v1.trainer_mode=sync`."""
-
-
-class RelayReplayBufferAsync(_RelaySampling, ReplayBufferAsync):
-    """For verl's asynchronous trainer modes, which replace a group of which a sample failed."""
-
-    counts_failed_groups_as_progress = False
-
-    def wait_for_sampleable(self, *args: Any, **kwargs: Any) -> Any:
-        """verl's, which its trainers also call by itself.
-
-        Raises:
-            RolloutTimeoutError, TeacherError: as `sample` does.
-        """
-        self._start_waiting()
-        return super().wait_for_sampleable(*args, **kwargs)

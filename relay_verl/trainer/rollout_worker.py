@@ -85,6 +85,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         self, prompt: dict[str, Any], sampling_params: dict[str, Any], trajectory: dict[str, Any], trace: bool = False
     ) -> None:
         """Sample, grade and reward one prompt's group and hand its rows to the trainer."""
+        # A dataset may mix agents; others have no group rewards and are left to verl.
         if prompt.get("agent_name") != AGENT_NAME:
             await super()._run_prompt(prompt, sampling_params, trajectory, trace)
             return
@@ -101,6 +102,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             stats, num_rows = await self._finish_group(prompt, number, samples, validate)
             tag["status"] = "finished" if num_rows == len(stats) else "failure"
             tag |= {"relay": [sample.to_dict() for sample in stats], "relay_number": number}
+        # Each failure becomes a tag: the trainer counts it, and only a fatal one ends the run.
         except TeacherError as error:
             tag["relay_fatal"] = str(error)
         except DeadlineError as error:
@@ -125,6 +127,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             TeacherError: a sample's, before any other error.
         """
         rollout = self.config.actor_rollout_ref.rollout
+        # verl may ask for another number or for greedy samples per prompt, such as for a baseline of its own.
         num_samples = prompt.get("__rollout_n__", rollout.val_kwargs.n if validate else rollout.n)
         sampling = dict(sampling_params)
         if not validate and not prompt.get("__do_sample__", True):
@@ -146,6 +149,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         self, prompt: dict[str, Any], number: int, samples: list[_Sample], validate: bool
     ) -> tuple[list[SampleStats], int]:
         """Reward a group and hand its rows to the trainer; gives the stats of each sample and the number of rows."""
+        # A sample alone in its group has no baseline to be compared with; in validation each counts for itself.
         stats = [sample.stats for sample in samples]
         if not validate:
             stats = drop_sole_survivor(stats)
@@ -156,6 +160,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         if not validate:
             timed = [(s.trajectory, s.verdict, s.output.metrics.generate_sequences) for s in whole]
             await self.sample_log.write(number, prompt, timed)
+        # Samples without a row keep their place in the stats, with no reward: metrics count all of the group.
         reward_of = {id(sample): reward for sample, reward in zip(whole, rewards, strict=True)}
         return [replace(sample.stats, reward=reward_of.get(id(sample), 0.0)) for sample in samples], len(whole)
 
@@ -189,9 +194,11 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             sample.output.reward_score = reward
             sample.output.extra_fields["reward_extra_info"] = _reward_extra_info(sample)
             row = sample.output.as_dict() | fields | {"session_id": session_id, "multi_modal_inputs": {}}
+            # verl's trainer reads the mask under both names.
             row["loss_mask"] = row["response_mask"]
             row["input_ids"] = torch.cat([row["prompts"], row["responses"]])  # [prompt_length + response_length]
             row["position_ids"] = torch.arange(len(row["input_ids"]))
+            # verl's form of a key: prompt, sample, number of the sample's row; here a sample has one row.
             keys.append(f"{fields['uid']}_{session_id}_0")
             rows.append(row)
             tags.append(
@@ -252,12 +259,14 @@ class RelayAgentLoopManager(AgentLoopManagerTQ):
     async def _init_agent_loop_workers(self) -> None:
         from verl.utils import hf_tokenizer
 
+        # Teachers start before the workers, which are sent their engines.
         settings = read_settings(self.config.get("relay"))
         if settings.needs_teacher:
             model = self.config.actor_rollout_ref.model
             tokenizer = hf_tokenizer(model.tokenizer_path or model.path, trust_remote_code=model.trust_remote_code)
             self.teacher_groups = await start_teachers(self.config, settings, tokenizer)
         self.teacher_client = {label: group.engine for label, group in self.teacher_groups.items()}
+        # Without nodes of their own for teachers verl's placement is right as it is.
         nodes = nodes_without_teachers(settings)
         if nodes is None:
             await super()._init_agent_loop_workers()

@@ -32,7 +32,7 @@ def install(module: Any) -> None:
         try:
             original(self)
         except Exception as error:
-            raise SaveError(explain(folder, error)) from None
+            raise SaveError(explain_failed_save(folder, error)) from None
 
     save.is_relay_save = True  # type: ignore[attr-defined]
     module.PPOTrainer._save_checkpoint = save
@@ -48,7 +48,7 @@ def set_aside(folder: Path) -> None:
     print(f"relay_verl: {folder} was there already; it is {aside.name} now, and may be removed", flush=True)
 
 
-def explain(folder: Path, error: Exception) -> str:
+def explain_failed_save(folder: Path, error: Exception) -> str:
     """One line on a save that failed: where, why, how much room there is, and where the same command goes on.
 
     Of a checkpoint that verl did not finish, which is of no use to anybody, the files are removed.

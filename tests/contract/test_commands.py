@@ -1,4 +1,4 @@
-"""Every command that a README names is run by a test, or stands here with the reason why it cannot be."""
+"""Every command that a page names is run by a test, or is listed here with the reason why it cannot be."""
 
 import re
 import subprocess
@@ -7,24 +7,42 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "examples").rglob("README.md"))]
-STARTS = ("make ", "relay-verl", "python ", "pip ", "uv ", "ray ", "torchrun ", "kubectl ", "RECIPE=", "cd ", "export ")
+from relay_verl.cli.main import app
+from relay_verl.recipes.compose import compose_overrides
+from tests.helpers.pages import PAGES, ROOT
+
+STARTS = (
+    "make ",
+    "relay-verl ",
+    "python ",
+    "pip ",
+    "uv ",
+    "ray ",
+    "torchrun ",
+    "kubectl ",
+    "RECIPE=",
+    "cd ",
+    "export ",
+)
 
 RUN_BY = {
+    "make help": "tests/contract/test_project_files.py",
+    "make wheel": ".ci/run",
     "make test": ".ci/run",
     "make docs-check": ".ci/run",
     "make lint": ".ci/run",
     "python examples/tiny/stage_one.py": "tests/e2e/conftest.py",
-    "python examples/cluster/local_cluster.py": "tests/e2e/test_training.py",
+    "python examples/cluster/local_cluster.py": "tests/helpers/local_cluster.py",
     "python examples/gpu/training.py": "tests/e2e/test_gpu_example.py",
     "python tests/grading_agreement.py": "tests/unit/grading/test_grading.py",
     "python tests/grading_mutations.py": "tests/unit/grading/test_grading_compare.py",
-    "python tests/overlap_agreement.py": "tests/data/test_overlap_pairs.py",
+    "python tests/overlap_agreement.py": "tests/unit/data/test_overlap_pairs.py",
     "python examples/tiny/tables.py --help": "tests/contract/test_commands.py",
     "pip install --no-deps --target dist/plugin .": "tests/conftest.py",
-    "ray job submit": "tests/e2e/test_training.py",
+    "ray job submit": "tests/helpers/cluster_training.py",
+    "relay-verl --help": "tests/unit/cli/test_cli.py",
     "relay-verl bench eval": "tests/e2e/test_eval.py",
     "relay-verl data": "tests/unit/trainer/test_datasets.py",
     "relay-verl doctor": "tests/contract/test_doctor.py",
@@ -41,21 +59,24 @@ RUN_BY = {
     "python -m verl.trainer.main_ppo": "tests/helpers/training.py",
     "torchrun --standalone --nproc_per_node=8 -m verl.trainer.sft_trainer": "examples/tiny/stage_one.py",
 }
-"""The test, or what a test runs, by how the command begins; with the models and the recipe that are at hand there."""
+"""The test, or what a test runs, by how the command begins; the test uses the models and the recipe it has."""
 
 NOT_RUN = {
+    "make setup": "gigabytes; every other target runs it in a fresh clone",
+    "make unit": "this test is part of the same suite; make test runs all of tests/unit",
+    ".venv/bin/pre-commit install": "writes into the clone's hooks; each hook's command is one of make lint's",
     "make quickstart": "16 minutes; the end-to-end tests run its parts",
     "relay-verl quickstart": "20 minutes; the end-to-end tests run its parts",
     "relay-verl --install-completion": "writes into the shell's files",
     "make tables": "hours; its parts are the quickstart's",
-    "make real": "hours; tests/e2e/test_real.py runs two of its training steps where the models are at hand",
+    "make real": "hours; tests/e2e/test_real.py runs two of its training steps where the models are installed",
     "python examples/real/real.py": "likewise",
-    "vllm serve": "a GPU's work; tests/e2e/test_eval.py serves an endpoint on CPU",
-    "relay-verl bench": "minutes of timing, which a test has no use for; the README has what it printed",
+    "vllm serve": "needs a GPU; tests/e2e/test_eval.py serves an endpoint on CPU",
+    "relay-verl bench": "minutes of timing, not useful as a test; relay_verl/bench/README.md has what it printed",
     "pip install -e '.[gpu]'": "there is no GPU; tests/contract/test_install.py resolves it",
     "uv pip install --torch-backend=cpu -e '.[cpu]'": "gigabytes; tests/contract/test_install.py resolves it",
     "pip install flash-attn --no-build-isolation": "its build needs CUDA's compiler",
-    "pip install 'relay-verl[wandb]'": "the package is on no index; the extra is one line of setup.cfg",
+    "pip install 'relay-verl[wandb]'": "no index has the package yet; the extra is a line of setup.cfg",
     "RECIPE=relay_1.7b sbatch": "there is no SLURM; bash parses the script",
     "ray list": "named for what it shows; tests/e2e/test_workers.py reads the same listing",
     "ray start": "starts a node of a cluster; local_cluster.py starts such nodes through Ray itself",
@@ -68,15 +89,15 @@ NOT_RUN = {
 
 def documented() -> list[str]:
     """The commands in the pages' blocks and between their backticks."""
-    found = []
+    commands = []
     for page in PAGES:
         text = page.read_text()
         for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
-            found += [line for line in re.sub(r"\\\n\s*", "", block).splitlines() if line.split("#")[0].strip()]
+            commands += [line for line in re.sub(r"\\\n\s*", "", block).splitlines() if line.split("#")[0].strip()]
         prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
         spans = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
-        found += [code for code in spans if code.startswith(STARTS)]
-    return sorted({" ".join(command.split("  #")[0].split()) for command in found})
+        commands += [code for code in spans if code.startswith(STARTS)]
+    return sorted({" ".join(command.split("  #")[0].split()) for command in commands})
 
 
 @pytest.mark.parametrize("command", documented())
@@ -86,8 +107,8 @@ def test_a_documented_command_is_run_or_listed(command: str) -> None:
 
 
 @pytest.mark.parametrize("start", [*RUN_BY, *NOT_RUN])
-def test_no_line_here_is_left_over(start: str) -> None:
-    assert any(command.startswith(start) for command in [*documented(), "make lint", "make docs-check"])
+def test_no_entry_here_is_obsolete(start: str) -> None:
+    assert any(command.startswith(start) for command in documented())
 
 
 @pytest.mark.parametrize(("start", "where"), RUN_BY.items())
@@ -101,10 +122,6 @@ def test_what_runs_it_is_there(start: str, where: str) -> None:
 
 
 def test_the_versions_can_be_printed() -> None:
-    from typer.testing import CliRunner
-
-    from relay_verl.cli.main import app
-
     printed = CliRunner().invoke(app, ["version"])
     assert printed.exit_code == 0
     assert "verl" in printed.output
@@ -119,8 +136,6 @@ def test_the_tables_say_which_sets_they_train() -> None:
 
 def test_the_cluster_files_name_recipes_and_keys_that_compose() -> None:
     """KubeRay's entry point is composed as it stands; the runtime environment names the packages of an installation."""
-    from relay_verl.recipes.compose import compose_overrides
-
     folder = ROOT / "examples" / "cluster"
     job = yaml.safe_load((folder / "kuberay.yaml").read_text())
     words = job["spec"]["entrypoint"].split()

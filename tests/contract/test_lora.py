@@ -1,13 +1,12 @@
 """What the CPU path counts on in verl's FSDP engine under LoRA, and what it sends in its stead."""
 
 import inspect
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 import torch
+
+from tests.helpers.warm_python import WarmPython
 
 SCRIPT = """
 import copy, os, torch, verl
@@ -48,16 +47,11 @@ print(sorted(sent) == sorted(wanted), {str(weight.dtype) for weight in sent.valu
 """
 
 
-def merged_by_the_engine(platform: str) -> str:
-    environment = os.environ | {"VERL_PLATFORM": platform, "VERL_ENGINE_DEVICE": "cuda"}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout.strip().splitlines()[-1]
-
-
-def test_on_cpu_what_is_sent_is_base_plus_adapter_in_32_bits() -> None:
+def test_on_cpu_what_is_sent_is_base_plus_adapter_in_32_bits(warm_python: WarmPython) -> None:
     """All names of the base model, no rounding, and the base is what it was."""
-    assert merged_by_the_engine("cpu") == "True {'torch.float32'} True True"
+    done = warm_python.run("-c", SCRIPT, env={"VERL_PLATFORM": "cpu", "VERL_ENGINE_DEVICE": "cuda"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip().splitlines()[-1] == "True {'torch.float32'} True True"
 
 
 def test_verl_has_what_is_replaced_and_still_rounds() -> None:

@@ -23,7 +23,7 @@ from relay_verl.engines.base import Generation
 from relay_verl.engines.text_bridge import TextBridge
 from relay_verl.errors import UserError
 from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer
-from relay_verl.evaluation.worker import Answerer, Rules
+from relay_verl.evaluation.worker import EvalSettings, EvalWorker
 from relay_verl.models.tokenizers import template_of, tokenizer_at
 from relay_verl.preflight.model_checks import check_teacher
 from relay_verl.tokenization import chat_ids
@@ -139,10 +139,10 @@ def prompts_of(config: Any, model: str, chat: list[dict[str, Any]], folder: Path
     settings = read_settings(config.relay)
     for policy in ("student_alone", "teacher_alone"):
         loaded, _ = load_shared_tokenizer(config, [model], None)
-        rules = Rules("c", policy, settings, 99, None, template_of(config), 0)
+        rules = EvalSettings("c", policy, settings, 99, None, template_of(config), 0)
         engine = Noting(loaded)
-        answerer = Answerer(engine, engine, loaded, rules)
-        asyncio.run(answerer.process({"row": query, "sample": 0, "sampling": {"temperature": 0.0}}))
+        worker = EvalWorker(engine, engine, loaded, rules)
+        asyncio.run(worker.process({"row": query, "sample": 0, "sampling": {"temperature": 0.0}}))
         [prompts[policy]] = engine.prompts
 
     # a teacher behind a text bridge reads the chat by its own template, which is the same one here

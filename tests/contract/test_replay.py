@@ -15,7 +15,6 @@ from relay_verl.trainer.metrics import SampleStats
 from relay_verl.trainer.replay_buffer import (
     NoSampleError,
     RelayReplayBuffer,
-    RelayReplayBufferAsync,
     RolloutTimeoutError,
     _reward_whole_batch,
 )
@@ -50,9 +49,9 @@ def put(partition: str) -> None:
         )
 
 
-def make_buffer(kind: type = RelayReplayBuffer, **options: Any) -> Any:
-    return kind(
-        trainer_mode="sync" if kind is RelayReplayBuffer else "colocate_async",
+def make_buffer(**options: Any) -> RelayReplayBuffer:
+    return RelayReplayBuffer(
+        trainer_mode="sync",
         trainer_config=OmegaConf.create({}),
         max_off_policy_threshold=None,
         max_off_policy_strategy="drop",
@@ -133,22 +132,20 @@ class Clock:
 
 
 DEADLINES = [
-    # kind, (seconds later, what has finished, what has failed) at each look, index of the look that ends the run, why
-    (RelayReplayBuffer, [(109, "", ""), (111, "", "")], 1, "nothing ended within 100 + 10 s"),
-    (RelayReplayBuffer, [(109, "a", ""), (218, "a", ""), (220, "a", "")], 2, "the wait begins again when one ends"),
-    (RelayReplayBuffer, [(109, "", "a"), (218, "", "ab"), (327, "c", "ab")], None, "a failed group has ended, too"),
-    (RelayReplayBufferAsync, [(109, "", "a"), (218, "", "b")], 1, "failed groups are replaced: no end of them counts"),
-    (RelayReplayBufferAsync, [(109, "a", "b"), (218, "ac", "d")], None, "groups end"),
+    # (seconds later, what has finished, what has failed) at each look, index of the look that ends the run, why
+    ([(109, "", ""), (111, "", "")], 1, "nothing ended within 100 + 10 s"),
+    ([(109, "a", ""), (218, "a", ""), (220, "a", "")], 2, "the wait begins again when one ends"),
+    ([(109, "", "a"), (218, "", "ab"), (327, "c", "ab")], None, "a failed group has ended, too"),
 ]
 
 
-@pytest.mark.parametrize(("kind", "looks", "ends_at", "why"), DEADLINES, ids=[why for *_, why in DEADLINES])
+@pytest.mark.parametrize(("looks", "ends_at", "why"), DEADLINES, ids=[why for *_, why in DEADLINES])
 def test_whoever_waits_waits_as_long_as_groups_end(
-    kind: type, looks: list, ends_at: int | None, why: str, monkeypatch: pytest.MonkeyPatch
+    looks: list, ends_at: int | None, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
     monkeypatch.setattr("relay_verl.trainer.replay_buffer.time", clock)
-    buffer = make_buffer(kind, timeout_s=100, grace_s=10, poll_interval_s=0)
+    buffer = make_buffer(timeout_s=100, grace_s=10, poll_interval_s=0)
     buffer._start_waiting()
     for index, (clock.now, finished, failed) in enumerate(looks):
         buffer.finished_keys["train"], buffer.failure_keys["train"] = set(finished), set(failed)
@@ -160,12 +157,11 @@ def test_whoever_waits_waits_as_long_as_groups_end(
     assert ends_at is None, why
 
 
-@pytest.mark.parametrize("kind", [RelayReplayBuffer, RelayReplayBufferAsync])
-def test_a_fatal_group_ends_the_run_in_every_mode(kind: type, queue: None) -> None:
-    """verl's own error, that nothing is left to train on, must not hide it; its asynchronous modes evict the group."""
+def test_a_fatal_group_ends_the_run(queue: None) -> None:
+    """verl's own error, that nothing is left to train on, must not hide it."""
     put_prompt("fatal", "failure", relay_fatal="the teacher is down")
     with pytest.raises(TeacherError, match="on_teacher_failure=fail: the teacher is down"):
-        make_buffer(kind, timeout_s=20).sample(global_steps=1, partition_id="train", batch_size=1)
+        make_buffer(timeout_s=20).sample(global_steps=1, partition_id="train", batch_size=1)
     clear("fatal")
 
 
@@ -227,14 +223,6 @@ def test_a_validation_whose_calls_fail_ends_the_run_before_its_first_step_alone(
     batch, _ = buffer.sample(global_steps=1, partition_id="val", batch_size=1)
     tq.kv_clear(keys=batch.keys, partition_id="val")
     assert buffer.end_reason is None, "the next step decides"
-
-
-def test_groups_that_are_replaced_without_end_end_the_run(queue: None) -> None:
-    """With `on_teacher_failure=drop` verl's asynchronous modes replace every group of a dead teacher."""
-    put_prompt("lost", "failure", relay=[DROPPED.to_dict()], relay_number=1)
-    with pytest.raises(TeacherError, match=r"24 of 24 calls to the teacher failed \(100%\), the latest: Connection"):
-        make_buffer(RelayReplayBufferAsync, timeout_s=20).sample(global_steps=1, partition_id="train", batch_size=1)
-    clear("lost")
 
 
 def test_a_batch_without_a_row_says_why_its_calls_failed(queue: None) -> None:

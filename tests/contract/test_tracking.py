@@ -2,14 +2,12 @@
 
 import configparser
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from relay_verl.versions import is_installed
+from tests.helpers.warm_python import WarmPython
 
 ROOT = Path(__file__).parents[2]
 RESUMED = """
@@ -35,34 +33,27 @@ log.finish()
 """
 
 
-def run(code: str, *arguments: str, folder: Path, **variables: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env=os.environ | variables,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def run(python: WarmPython, code: str, *arguments: str, folder: Path, **variables: str) -> None:
+    done = python.run("-c", code, *arguments, env=variables, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize(("second", "steps"), [("resumed", [1, 2]), ("anew", [2])])
-def test_a_resumed_run_adds_to_its_log(tmp_path: Path, second: str, steps: list[int]) -> None:
+def test_a_resumed_run_adds_to_its_log(tmp_path: Path, second: str, steps: list[int], warm_python: WarmPython) -> None:
     """A run that starts at the beginning empties it, as verl does."""
     path = tmp_path / "metrics.jsonl"
     for how, step in (("anew", "1"), (second, "2")):
-        run(RESUMED, how, step, folder=tmp_path, VERL_FILE_LOGGER_PATH=str(path))
+        run(warm_python, RESUMED, how, step, folder=tmp_path, VERL_FILE_LOGGER_PATH=str(path))
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == steps
 
 
-def test_a_line_that_the_end_of_a_process_cut_is_cut_off(tmp_path: Path) -> None:
+def test_a_line_that_the_end_of_a_process_cut_is_cut_off(tmp_path: Path, warm_python: WarmPython) -> None:
     """Else the resumed run's first line is joined to it, and no reader takes either."""
     path = tmp_path / "metrics.jsonl"
-    run(RESUMED, "anew", "1", folder=tmp_path, VERL_FILE_LOGGER_PATH=str(path))
+    run(warm_python, RESUMED, "anew", "1", folder=tmp_path, VERL_FILE_LOGGER_PATH=str(path))
     with path.open("ab") as file:
         file.write(b'{"step": 2, "data": {"relay/acc')
-    run(RESUMED, "resumed", "2", folder=tmp_path, VERL_FILE_LOGGER_PATH=str(path))
+    run(warm_python, RESUMED, "resumed", "2", folder=tmp_path, VERL_FILE_LOGGER_PATH=str(path))
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
 
 
@@ -76,7 +67,7 @@ WHERE = {
 
 
 @pytest.mark.parametrize("name", WHERE)
-def test_a_logger_takes_metrics_and_sample_responses(tmp_path: Path, name: str) -> None:
+def test_a_logger_takes_metrics_and_sample_responses(tmp_path: Path, name: str, warm_python: WarmPython) -> None:
     from verl.utils.tracking import Tracking
 
     assert name in Tracking.supported_backend
@@ -85,5 +76,5 @@ def test_a_logger_takes_metrics_and_sample_responses(tmp_path: Path, name: str) 
         extras.read(ROOT / "setup.cfg")
         assert extras["options.extras_require"][name].split() == [name], "it can be asked for"
         return
-    run(LOGGED, name, folder=tmp_path, **WHERE[name])
+    run(warm_python, LOGGED, name, folder=tmp_path, **WHERE[name])
     assert any(path.is_file() for path in tmp_path.rglob("*"))

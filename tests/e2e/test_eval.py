@@ -7,16 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.helpers.test_generators import finished, kill_when
 
 from relay_verl.traces.records import ResponseRecord
 from relay_verl.traces.results import read_result
+from tests.helpers.killing import finished, kill_when
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
 TIMES = {"started_at", "latency_s"}
 POLICIES = ("learned", "random_0.05", "router_0.5", "teacher_free", "teacher_alone")
-NUM_QUESTIONS = 60
+NUM_QUESTIONS = 30
+"""The student calls in a quarter of its responses, so that some calls are certain."""
+KILL_AFTER = 12
 
 
 def command(pair: Path, out: Path, *options: str) -> list[str]:
@@ -27,7 +29,7 @@ def command(pair: Path, out: Path, *options: str) -> list[str]:
 
 def run(arguments: list[str]) -> str:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -49,7 +51,7 @@ def test_killed_and_resumed_it_is_the_uninterrupted_one_but_for_times(pair: Path
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(arguments, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
         try:
-            kill_when(process, work, 25)
+            kill_when(process, work, KILL_AFTER)
         finally:
             process.terminate()
     before = {key: json.loads(line)["result"] for key, line in finished(work).items()}
@@ -61,7 +63,7 @@ def test_killed_and_resumed_it_is_the_uninterrupted_one_but_for_times(pair: Path
         assert [without_times(record) for record in mine] == [without_times(record) for record in theirs], policy
         assert len({record.id for record in mine}) == len(mine) == NUM_QUESTIONS
         assert policy in printed
-    assert read_result(killed / "learned").manifest["num_resumed"] == len(before) >= 25
+    assert read_result(killed / "learned").manifest["num_resumed"] == len(before) >= KILL_AFTER
     kept = {f"tiny/{record.id}/{record.sample}": json.loads(record.to_json()) for record in records["learned"]}
     assert before.items() <= kept.items(), "what was finished stays as it was, times included"
     check_policies(records)

@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "gpu" / "training.py"
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(2400)
 def test_it_prints_steps_and_an_estimate(pair: Path) -> None:
     options = ["--tokenizer", str(pair / "teacher"), "--shape", "tiny", "--tokens", "256"]
     overrides = ["+relay=warmup_cpu", "data.micro_batch_size_per_gpu=1"]
@@ -21,7 +21,7 @@ def test_it_prints_steps_and_an_estimate(pair: Path) -> None:
         env=os.environ | {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=True,
     )
     measured = json.loads(ended.stdout.splitlines()[-1])

@@ -16,17 +16,17 @@ from relay_verl.jobs.pool import Pool, default_num_workers
 from tests.helpers import generators, tokenizers
 from tests.helpers.generators import SeededEngine, filter_job, run, write_questions
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ray_here() -> Iterator[Any]:
     import ray
 
     modules = [generators, tokenizers, sys.modules[__name__]]
     for module in modules:
         cloudpickle.register_pickle_by_value(module)  # Ray's workers cannot import the tests
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()
     for module in modules:

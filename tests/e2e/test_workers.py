@@ -1,10 +1,12 @@
-"""On a cluster that runs already, workers on every node see what the driver sees, and Ray shows no secret of it.
+"""On a cluster that runs already, workers on every node see what the driver sees, and Ray shows no secret of it; a
+training that joins it ends with a checkpoint when its teacher refuses every call.
 
 The cluster is started without the variables; the driver has them and joins by `RAY_ADDRESS`.
 """
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,10 +19,11 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.fake_vllm import FakeVllm
 from tests.helpers.local_cluster import ROOT
-from tests.helpers.training import command, loggers, read_metrics
+from tests.helpers.training import command, read_metrics, start
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
 KEYS = {
     "RELAY_TEACHER_API_KEY": "planted-teacher-Zq81",
@@ -120,7 +123,7 @@ def test_workers_on_both_nodes_have_the_drivers_variables_and_ray_shows_none(clu
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=800,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     answer = json.loads(done.stdout.splitlines()[-1])
@@ -142,21 +145,63 @@ def completion(body: dict[str, Any]) -> dict[str, Any]:
     return {"id": "c", "object": "text_completion", "created": 0, "model": "big", "choices": [choice], "usage": usage}
 
 
-def test_a_training_that_joins_asks_its_teacher_with_the_drivers_key(
-    cluster: Cluster, pair: Path, fake_vllm: Any, tmp_path: Path
-) -> None:
-    fake_vllm.routes["/v1/completions"] = completion
-    run = tmp_path / "run"
-    words = ["trainer.total_training_steps=1", "relay.teacher.path=null", f"relay.teacher.base_url={fake_vllm.url}"]
-    environment = os.environ | loggers(run) | PLAIN | {"RELAY_TINY_DIR": str(pair), "RAY_ADDRESS": cluster.address}
-    environment |= {name: value for name, value in KEYS.items() if name != "ALL_PROXY"}
-    done = subprocess.run(command(run, *words), env=environment, cwd=tmp_path, capture_output=True, text=True)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said[-5000:]
-    asked = [headers for path, headers, _ in fake_vllm.requests if path == "/v1/completions"]
-    assert asked, "calls were made"
-    assert {headers["authorization"] for headers in asked} == {f"Bearer {KEYS['RELAY_TEACHER_API_KEY']}"}
-    (metrics,) = [step for step in read_metrics(run) if "relay/accuracy" in step]
-    assert metrics["relay/teacher_failures"] == 0
-    assert f"'{pair}/student_warm'" in said, "verl prints the config with the driver's values"
-    assert secrets_in(said, tmp_path) == set()
+WITHDRAWN = 401, {"error": {"message": "the key was withdrawn"}}
+NUM_STEPS = 12
+"""More than it takes to count 20 calls that fail."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What a training left that joined the cluster, and whose teacher's key was withdrawn after the first step."""
+
+    folder: Path
+    code: int
+    log: str
+    metrics: list[dict[str, Any]]
+    asked: list[dict[str, str]]
+    """The headers of each request to the teacher."""
+
+
+@pytest.fixture(scope="module")
+def joined(cluster: Cluster, pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Joined:
+    folder = tmp_path_factory.mktemp("joined")
+    teacher = FakeVllm()
+    teacher.routes["/v1/completions"] = lambda body: WITHDRAWN if read_metrics(folder) else completion(body)
+    words = ["relay.teacher.path=null", f"relay.teacher.base_url={teacher.url}", "relay.teacher.model=big"]
+    words += [f"trainer.total_training_steps={NUM_STEPS}", "trainer.save_freq=100", "trainer.test_freq=-1"]
+    variables = PLAIN | {name: value for name, value in KEYS.items() if name != "ALL_PROXY"}
+    variables |= {"RELAY_TINY_DIR": str(pair), "RAY_ADDRESS": cluster.address}
+    training = start(command(folder, *words), folder, "log", variables)
+    try:
+        code = training.wait(timeout=1200)
+    finally:
+        training.kill()
+        teacher.stop()
+    log = (folder / "log").read_text(errors="replace")
+    asked = [headers for path, headers, _ in teacher.requests if path == "/v1/completions"]
+    return Joined(folder, code, log, read_metrics(folder), asked)
+
+
+def test_a_training_that_joins_asks_its_teacher_with_the_drivers_key(joined: Joined, pair: Path) -> None:
+    assert joined.metrics, joined.log[-5000:]
+    assert joined.asked, "calls were made"
+    assert {headers["authorization"] for headers in joined.asked} == {f"Bearer {KEYS['RELAY_TEACHER_API_KEY']}"}
+    assert joined.metrics[0]["relay/teacher_failures"] == 0
+    assert f"'{pair}/student_warm'" in joined.log, "verl prints the config with the driver's values"
+    assert secrets_in(joined.log, joined.folder) == set()
+
+
+def test_a_training_whose_teacher_refuses_every_call_ends_with_a_checkpoint(joined: Joined) -> None:
+    """It says why on its last line, and every step is logged and warned of once."""
+    assert joined.code == 1, joined.log[-5000:]
+    last = joined.log.strip().splitlines()[-1]
+    assert last.startswith("relay_verl: relay.max_failed_call_share=0.5: "), last
+    assert "HTTP 401: the key was withdrawn" in last
+    [step] = re.findall(r"step (\d+) is saved", last)
+    checkpoints = joined.folder / "checkpoints"
+    assert (checkpoints / "latest_checkpointed_iteration.txt").read_text() == step
+    assert (checkpoints / f"global_step_{step}" / "actor").is_dir()
+    assert [line["training/global_step"] for line in joined.metrics[:-1]] == list(range(1, int(step)))
+    warnings = re.findall(r"relay_verl: warning: step (\d+): \d+ of \d+ calls to the teacher failed", joined.log)
+    assert str(step) in warnings
+    assert len(warnings) == len(set(warnings)), "one a step"

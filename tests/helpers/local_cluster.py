@@ -53,7 +53,7 @@ class LocalCluster:
 @contextmanager
 def local_cluster(folder: Path) -> Iterator[LocalCluster]:
     """The cluster while it runs; its Python is made in `folder`."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=240)
     packages = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     (packages / "base.pth").write_text(sysconfig.get_path("purelib"))  # what its own .pth files add stays out
     python = str(folder / "bin" / "python")
@@ -71,4 +71,4 @@ def local_cluster(folder: Path) -> Iterator[LocalCluster]:
         yield LocalCluster(psutil.Process(started.pid), said["address"], said["ray"], said["nodes"], python)
     finally:
         started.send_signal(signal.SIGTERM)
-        started.wait(timeout=60)
+        started.wait(timeout=240)

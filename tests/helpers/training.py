@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,14 @@ def loggers(folder: Path) -> dict[str, str]:
     return {"VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl"), "TENSORBOARD_DIR": str(folder / "tensorboard")}
 
 
-def start(arguments: Sequence[str], folder: Path, log: str) -> subprocess.Popen[bytes]:
-    """Start a training; its output goes to `folder`/`log`."""
+def start(
+    arguments: Sequence[str], folder: Path, log: str, variables: Mapping[str, str] = {}
+) -> subprocess.Popen[bytes]:
+    """Start a training, with `variables` added to the environment; its output goes to `folder`/`log`."""
     folder.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | loggers(folder) | dict(variables)
     with (folder / log).open("wb") as output:
-        return subprocess.Popen(
-            arguments, env=os.environ | loggers(folder), stdout=output, stderr=subprocess.STDOUT, cwd=folder
-        )
+        return subprocess.Popen(arguments, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=folder)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

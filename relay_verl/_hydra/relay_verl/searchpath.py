@@ -47,10 +47,9 @@ def refuse_two_recipes(arguments: Sequence[str]) -> None:
     names = [name.strip() for value in values for name in value.strip("[]").split(",")]
     ours = {path.stem for path in recipes_folder().glob("recipe/*.yaml")}
     if len(names) > 1 and not is_sweep and ours & set(names):
-        sys.exit(
-            f"relay_verl: +recipe: {' and '.join(names)} at once; a run has one recipe: take one of them and override "
-            "its keys, or write a recipe whose defaults name it"
-        )
+        from relay_verl.recipes.grammar import two_recipes
+
+        sys.exit(f"relay_verl: {two_recipes(names)}")
 
 
 def refuse_unreadable(arguments: Sequence[str]) -> None:

@@ -1,21 +1,17 @@
 """Benchmarks: the schemas they have on the hub, the prompts they become, and how their responses are graded."""
 
-import csv
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import huggingface_hub
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from relay_verl.benchmarks.registry import BENCHMARKS, Questions, find_benchmark, load_benchmark, parse_sources
 from relay_verl.data.schema import PROMPT_SUFFIX, question_of, text_id, to_row, write_parquet
-from relay_verl.errors import UserError
 from relay_verl.grading import grade, kind_of
+from tests.helpers.errors import one_line
+from tests.helpers.rows import write_rows
 
 OPTIONS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
@@ -135,34 +131,8 @@ GRADED: list[tuple[str, int, str, str, str]] = [
 ]  # fmt: skip
 
 
-def write(path: Path, rows: list[Row]) -> Path:
-    """The rows as a file of the kind that its name says."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    elif path.suffix == ".csv":
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    elif path.suffix == ".json":
-        path.write_text(json.dumps(rows), encoding="utf-8")
-    else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
 def load_rows(name: str, rows: list[Row], tmp_path: Path, file: str = "rows.jsonl", **options: Any) -> Questions:
-    return load_benchmark(find_benchmark(name), write(tmp_path / name / file, rows), **options)
-
-
-def message_of(action: Callable[[], object]) -> str:
-    """What a UserError says; it must be one line."""
-    with pytest.raises(UserError) as caught:
-        action()
-    message = str(caught.value)
-    assert message and "\n" not in message
-    return message
+    return load_benchmark(find_benchmark(name), write_rows(tmp_path / name / file, rows), **options)
 
 
 # ---- the registry ----
@@ -185,7 +155,7 @@ def test_pass_at_1_is_greedy_and_avg_at_32_is_not() -> None:
 
 def test_names() -> None:
     assert find_benchmark("MATH-500").name == "math-500"
-    message = message_of(lambda: find_benchmark("math500"))
+    message = one_line(lambda: find_benchmark("math500"))
     assert "'math500'" in message and all(name in message for name in BENCHMARKS)
 
 
@@ -206,7 +176,7 @@ BAD_SOURCES = [
 
 @pytest.mark.parametrize(("values", "named", "why"), BAD_SOURCES, ids=[case[2] for case in BAD_SOURCES])
 def test_bad_sources_are_one_line(values: list[str], named: str, why: str) -> None:
-    assert named in message_of(lambda: parse_sources(values))
+    assert named in one_line(lambda: parse_sources(values))
 
 
 # ---- rows ----
@@ -317,12 +287,12 @@ def test_the_hash_is_of_the_questions_and_not_of_the_file(tmp_path: Path) -> Non
 
 
 def test_limit_takes_the_first_rows_and_reads_no_further(tmp_path: Path) -> None:
-    path = write(tmp_path / "rows.jsonl", HUB["bbeh"])
+    path = write_rows(tmp_path / "rows.jsonl", HUB["bbeh"])
     path.write_text(path.read_text() + "rubbish\n")
     (row,) = load_benchmark(find_benchmark("bbeh"), path, limit=1).rows
     assert question_of(row) == "Do they lie?"
-    assert "rows.jsonl, line 4 is not JSON" in message_of(lambda: load_benchmark(find_benchmark("bbeh"), path))
-    assert "limit is 0" in message_of(lambda: load_benchmark(find_benchmark("bbeh"), path, limit=0))
+    assert "rows.jsonl, line 4 is not JSON" in one_line(lambda: load_benchmark(find_benchmark("bbeh"), path))
+    assert "limit is 0" in one_line(lambda: load_benchmark(find_benchmark("bbeh"), path, limit=0))
 
 
 def test_equal_questions_without_ids_stay_apart(tmp_path: Path) -> None:
@@ -364,15 +334,15 @@ BAD_ROWS: list[tuple[str, list[Row], list[str], str]] = [
 
 @pytest.mark.parametrize(("name", "rows", "named", "why"), BAD_ROWS, ids=[case[3] for case in BAD_ROWS])
 def test_bad_rows_are_one_line(name: str, rows: list[Row], named: list[str], why: str, tmp_path: Path) -> None:
-    message = message_of(lambda: load_rows(name, rows, tmp_path))
+    message = one_line(lambda: load_rows(name, rows, tmp_path))
     assert all(part in message for part in named), message
 
 
 def test_a_copy_that_is_not_there_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    message = message_of(lambda: load_benchmark(find_benchmark("gsm8k"), tmp_path / "gone.jsonl"))
+    message = one_line(lambda: load_benchmark(find_benchmark("gsm8k"), tmp_path / "gone.jsonl"))
     assert "gone.jsonl does not exist" in message and "--source gsm8k=PATH" in message
     monkeypatch.setenv("RELAY_TINY_DIR", str(tmp_path / "nothing"))
-    message = message_of(lambda: load_benchmark(find_benchmark("tiny"), None))
+    message = one_line(lambda: load_benchmark(find_benchmark("tiny"), None))
     assert str(tmp_path / "nothing" / "test.parquet") in message and "--source tiny=PATH" in message
 
 
@@ -387,7 +357,7 @@ def test_a_hub_out_of_reach_is_one_line(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    message = message_of(lambda: load_benchmark(find_benchmark("olympiadbench"), None))
+    message = one_line(lambda: load_benchmark(find_benchmark("olympiadbench"), None))
     assert all(part in message for part in ("Hothan/OlympiadBench", "hub", "--source olympiadbench=PATH"))
 
 

@@ -4,6 +4,7 @@ import ast
 import importlib
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from hypothesis import strategies as st
 from relay_verl.checkpoints.card import card, packaged_card
 from relay_verl.checkpoints.card_results import Results
 from relay_verl.checkpoints.card_words import command_of, numbers_of, settings_of, without_paths
-from relay_verl.checkpoints.record import CheckpointRecord, RunRecord
+from relay_verl.checkpoints.export import keep_facts
+from relay_verl.checkpoints.record import CheckpointRecord, RunRecord, read_checkpoint
 from relay_verl.errors import UserError
+from relay_verl.pipeline import Run, put_on_card
+from tests.helpers.checkpoints import make_config, save_checkpoint
 
 
 def a_record(folder: Path, **config: Any) -> CheckpointRecord:
@@ -200,3 +204,29 @@ def test_numbers_are_few(tmp_path: Path) -> None:
         ("right answers, training questions of this step", "50%"),
         ("right answers, validation on a/b, mean of 4 samples", "25%"),
     ]
+
+
+def test_results_that_come_later_are_put_on_the_card(tmp_path: Path) -> None:
+    """As the quickstart does it: the weights are gone by then, and the card is otherwise what the export wrote."""
+    config = make_config(tmp_path)
+    step_folder = save_checkpoint(config, 5)
+    run = Run(tmp_path / "run")
+    run.student.mkdir(parents=True)
+    run.metrics.write_text(json.dumps({"step": 5, "data": {"relay/accuracy": 0.75}}) + "\n")
+    keep_facts(step_folder, run.facts)
+    shutil.rmtree(step_folder)
+    results = write_summary(tmp_path / "results")
+    put_on_card(run, [results])
+    text = (run.student / "README.md").read_text()
+    record = read_checkpoint(run.facts)
+    assert text == card(record, run.metrics, name="student", dtype="float32", results=[results])
+    assert "| gsm8k | trained relay | 61.70 (56.60–66.10) |" in text
+    assert ModelCard(text).data.eval_results
+
+
+def test_a_student_whose_checkpoint_said_nothing_keeps_its_card(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.student.mkdir()
+    (run.student / "README.md").write_text("as it was")
+    put_on_card(run, [write_summary(tmp_path / "results")])
+    assert (run.student / "README.md").read_text() == "as it was"

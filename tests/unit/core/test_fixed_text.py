@@ -15,7 +15,7 @@ from relay_verl.data.schema import to_row
 from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines import Generation, ScriptedEngine
 from relay_verl.errors import EngineError
-from relay_verl.evaluation.worker import Answerer, Rules
+from relay_verl.evaluation.worker import EvalSettings, EvalWorker
 from relay_verl.policies import make_policy
 from relay_verl.relay_config import FixedCommand
 from relay_verl.tokenization import TokenBytes
@@ -223,12 +223,12 @@ WAYS = [("text", "7*8=<call>2</call>56, so"), ("delivered", "7*8=<call>9</call>5
 def test_an_evaluation_fixes_what_its_recipe_says(fixed_command: str, text: str) -> None:
     """`relay-verl eval --policy fixed_2`, and how the page shows it: the forced part belongs to its command."""
     relay = read_settings({"teacher": {"path": "x"}, "fixed_command": fixed_command})
-    rules = Rules("c", "fixed_2", relay, max_tokens=200, max_context=None, template={}, seed=0)
+    rules = EvalSettings("c", "fixed_2", relay, max_tokens=200, max_context=None, template={}, seed=0)
     script = ["7*8=<call>", ", so"] if fixed_command == "text" else ["7*8=<call>9</call>", ", so"]
-    answerer = Answerer(ScriptedEngine(TOKENIZER, script), ScriptedEngine(TOKENIZER, ["56"]), ChatTokenizer(), rules)
+    worker = EvalWorker(ScriptedEngine(TOKENIZER, script), ScriptedEngine(TOKENIZER, ["56"]), ChatTokenizer(), rules)
     row = to_row(data_source="tiny/mul", question="7*8?", ground_truth="56", id="q")
     query = {"row": row, "sample": 0, "sampling": {"temperature": 0.0}}
-    record = ResponseRecord(**asyncio.run(answerer.process(query)))
+    record = ResponseRecord(**asyncio.run(worker.process(query)))
     assert record.text.startswith(text)
     assert (record.num_calls, record.num_teacher_tokens) == (1, 2)
     command = "<call>2</call>" if fixed_command == "text" else "<call>9</call>"

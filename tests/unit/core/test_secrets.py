@@ -141,7 +141,7 @@ def test_a_last_line_quotes_no_key(
     from types import SimpleNamespace
 
     module = SimpleNamespace(validate_config=lambda config: None)
-    preflight.install(module, "validate_config", refuses)
+    preflight.install_check(module, "validate_config", refuses)
     with pytest.raises(SystemExit) as end:
         module.validate_config(None)
     lines.append(str(end.value.code))

@@ -3,15 +3,12 @@
 RELAY_BENCHMARK_FILES names a folder with the whole files, for the test that counts all of their rows.
 """
 
-import csv
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -27,6 +24,7 @@ from relay_verl.data.schema import question_of, read_rows, text_id, to_row
 from relay_verl.data.sources import HubId, parse_source
 from relay_verl.data.truths import truth_of
 from relay_verl.errors import UserError
+from tests.helpers.rows import write_rows
 
 EXCERPTS = Path(__file__).parents[2] / "data" / "benchmarks"
 WHOLE = os.environ.get("RELAY_BENCHMARK_FILES")
@@ -57,20 +55,6 @@ IDS = [file for _, file, _, _ in FILES]
 
 def load(name: str, path: Path, **options: Any) -> Questions:
     return load_benchmark(find_benchmark(name), path, **options)
-
-
-def write(path: Path, rows: list[Row]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    elif path.suffix == ".csv":
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def truths(questions: Questions) -> list[Any]:
@@ -237,7 +221,7 @@ LAYOUTS = (
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_layouts(name: str, suffix: str, tmp_path: Path) -> None:
     benchmark, rows, expected = layout(name)
-    questions = load(benchmark, write(tmp_path / f"rows{suffix}", rows))
+    questions = load(benchmark, write_rows(tmp_path / f"rows{suffix}", rows))
     assert truths(questions) == expected
     for row in questions.rows:
         assert "".join(message["content"] for message in row["prompt"]).count(PROMPT_SUFFIX) == 1  # L5
@@ -310,7 +294,7 @@ def dapo_aime(wrapped: bool = True) -> list[Row]:
 
 
 def test_copies_are_one_question(tmp_path: Path) -> None:
-    path = write(tmp_path / "aime.parquet", dapo_aime())
+    path = write_rows(tmp_path / "aime.parquet", dapo_aime())
     questions = load("aime-2024", path)
     assert len(questions.rows) == 20 and len(load("aime-2024", path, limit=7).rows) == 7
     assert any("640 rows are 20 questions" in warning for warning in questions.warnings)
@@ -318,7 +302,7 @@ def test_copies_are_one_question(tmp_path: Path) -> None:
 
 
 def test_an_instruction_without_a_box_gives_way_to_the_papers(tmp_path: Path) -> None:
-    questions = load("aime-2024", write(tmp_path / "aime.parquet", dapo_aime()))
+    questions = load("aime-2024", write_rows(tmp_path / "aime.parquet", dapo_aime()))
     bare = excerpt("aime-2024/test.jsonl")[0]["problem"]
     assert questions.rows[0]["prompt"] == [{"role": "user", "content": wrap(bare)}]
     assert any("640 prompts" in warning for warning in questions.warnings)
@@ -373,7 +357,7 @@ CHOICES: list[tuple[Row, str | None, str]] = [
 @pytest.mark.parametrize(("row", "letter", "why"), CHOICES, ids=[case[2] for case in CHOICES])
 def test_multiple_choice_layouts(row: Row, letter: str | None, why: str, tmp_path: Path) -> None:
     for name in ("supergpqa", "gpqa-diamond"):
-        path = write(tmp_path / name / "rows.jsonl", [row])
+        path = write_rows(tmp_path / name / "rows.jsonl", [row])
         if letter is None:
             assert "no answer" in message_of(lambda p=path, n=name: load(n, p))  # type: ignore[misc]
         else:
@@ -396,7 +380,7 @@ ANSWERS: list[tuple[Row, str | None, str]] = [
 
 @pytest.mark.parametrize(("row", "truth", "why"), ANSWERS, ids=[case[2] for case in ANSWERS])
 def test_the_first_column_that_says_something(row: Row, truth: str | None, why: str, tmp_path: Path) -> None:
-    path = write(tmp_path / "rows.jsonl", [{"problem": None, "question": "1+2?", **row}])
+    path = write_rows(tmp_path / "rows.jsonl", [{"problem": None, "question": "1+2?", **row}])
     if truth is None:
         assert all(part in message_of(lambda: load("math-500", path)) for part in ("row 1", "no answer"))
     else:
@@ -417,7 +401,7 @@ def test_the_training_set_with_prompt_and_label(tmp_path: Path) -> None:
         {"prompt": row["prompt"], "label": row["reward_model"]["ground_truth"]}
         for row in excerpt("dapo-math-17k/train.parquet")
     ]
-    report = prepare("dapo-math-17k", tmp_path / "out.parquet", source=write(tmp_path / "rows.jsonl", rows))
+    report = prepare("dapo-math-17k", tmp_path / "out.parquet", source=write_rows(tmp_path / "rows.jsonl", rows))
     assert report.num_written == 20
     written = read_rows(report.out)
     assert written[0]["extra_info"]["id"] == text_id(question_of(written[0]) or "")
@@ -427,7 +411,7 @@ def test_the_training_set_with_prompt_and_label(tmp_path: Path) -> None:
 def test_every_known_instruction_gives_way_to_the_papers(before: str, after: str, tmp_path: Path) -> None:
     text = f"{before}\n\nWhat is 7*8?\n\n{after}".strip()
     rows = [{"prompt": [{"role": "user", "content": text}], "label": "56"}]
-    path = write(tmp_path / "rows.jsonl", rows)  # slime's columns
+    path = write_rows(tmp_path / "rows.jsonl", rows)  # slime's columns
     written = read_rows(prepare("dapo-math-17k", tmp_path / "out.parquet", source=path).out)
     assert written[0]["prompt"] == load("math-500", path).rows[0]["prompt"]
     assert written[0]["prompt"] == [{"role": "user", "content": wrap("What is 7*8?")}]
@@ -436,7 +420,7 @@ def test_every_known_instruction_gives_way_to_the_papers(before: str, after: str
 @pytest.mark.parametrize("column", [*QUESTIONS, "Question", "Problem"])
 def test_every_command_knows_the_same_columns(column: str, tmp_path: Path) -> None:
     (row, *_) = excerpt("math-500/test.jsonl")
-    path = write(tmp_path / "rows.csv", [{column: row["problem"], "Answer": row["answer"]}])
+    path = write_rows(tmp_path / "rows.csv", [{column: row["problem"], "Answer": row["answer"]}])
     (loaded,) = load("math-500", path).rows  # eval --source
     (overlap,) = find_overlaps([loaded], {"e": iter_file(path)})  # data --evaluation
     assert overlap.kind == "exact"

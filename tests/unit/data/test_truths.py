@@ -22,7 +22,7 @@ from relay_verl.data.truths import UnusableTruthError, read_truth, truth_of, tru
 from relay_verl.engines import ScriptedEngine
 from relay_verl.errors import UserError
 from relay_verl.grading import Grader, grade
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.data_checks import check_dataset
 from tests.helpers.generators import ChatTokenizer
 
@@ -180,7 +180,7 @@ def test_an_any_of_row_is_written_and_read_back(tmp_path: Path) -> None:
 # ---- before a training ----
 
 
-def check(path: Path, **columns: Any) -> Doubt | None:
+def check(path: Path, **columns: Any) -> CheckWarning | None:
     return check_dataset(OmegaConf.create({"data": {"train_files": str(path), "prompt_key": "prompt"}}), "train_files")
 
 
@@ -215,7 +215,7 @@ def test_a_file_whose_prompts_ask_for_no_box_is_a_doubt(tmp_path: Path) -> None:
     rows = rows_with("2")
     rows[0]["prompt"][0]["content"] = f"{before}\n\n1+1?\n\n{after}"
     doubt = check(parquet(tmp_path / "rows.parquet", rows))
-    assert isinstance(doubt, Doubt) and "outside a box" in doubt
+    assert isinstance(doubt, CheckWarning) and "outside a box" in doubt
 
 
 # ---- golds that do not parse ----
@@ -245,4 +245,4 @@ def test_the_grader_says_what_it_can_read(tmp_path: Path) -> None:
     with Grader() as grader:
         assert [gold.row for gold in unreadable_golds(rows, grader.is_readable)] == [3]
     doubt = check(parquet(tmp_path / "rows.parquet", rows))
-    assert isinstance(doubt, Doubt) and "row 3" in doubt
+    assert isinstance(doubt, CheckWarning) and "row 3" in doubt

@@ -1,4 +1,4 @@
-"""What an exam asks for, and what decides its responses: a run with other models never takes them for its own."""
+"""What a suite asks for, and what decides its responses: a run with other models never takes them for its own."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from relay_verl.benchmarks.registry import BENCHMARKS, Questions
 from relay_verl.errors import JobError
 from relay_verl.evaluation.job_spec import describe
-from relay_verl.evaluation.runner import Condition, Exam
+from relay_verl.evaluation.runner import Condition, EvalSuite
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines
 from relay_verl.traces.results import RESPONSES
@@ -26,10 +26,10 @@ SAMPLINGS: list[tuple[str, float | None, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("name", "temperature", "sampling", "why"), SAMPLINGS, ids=[case[3] for case in SAMPLINGS])
 def test_the_sampling_of_a_benchmark(name: str, temperature: float | None, sampling: dict[str, Any], why: str) -> None:
     rows = [{"extra_info": {"id": "q"}}]
-    exam = Exam({name: (BENCHMARKS[name], Questions(rows, {}))}, num_samples=2, temperature=temperature)
-    assert exam.sampling(name) == (2, sampling)
-    assert [query["sampling"] for _, query in exam.queries()] == [sampling] * 2
-    assert exam.describe()["benchmarks"][name]["sampling"] == sampling, "the manifest says what is asked"
+    suite = EvalSuite({name: (BENCHMARKS[name], Questions(rows, {}))}, num_samples=2, temperature=temperature)
+    assert suite.sampling(name) == (2, sampling)
+    assert [query["sampling"] for _, query in suite.queries()] == [sampling] * 2
+    assert suite.describe()["benchmarks"][name]["sampling"] == sampling, "the manifest says what is asked"
 
 
 URL = "http://127.0.0.1:1/v1"

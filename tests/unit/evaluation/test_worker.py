@@ -14,7 +14,7 @@ from relay_verl.data.schema import to_row
 from relay_verl.engines import PermanentError, ScriptedEngine
 from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.errors import EngineError
-from relay_verl.evaluation.worker import Answerer, Rules, to_records, unanswered
+from relay_verl.evaluation.worker import EvalSettings, EvalWorker, to_records, unanswered
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines
 from relay_verl.traces.records import JudgeText, ResponseRecord, read_records
@@ -36,16 +36,16 @@ class Noting(ScriptedEngine):
         return await super().generate(prompt_ids, **options)
 
 
-def rules(policy: str = "learned", **changes: Any) -> Rules:
+def rules(policy: str = "learned", **changes: Any) -> EvalSettings:
     settings = read_settings({"teacher": {"path": "x", "temperature": 0.5}})
     plain = {"condition": "c", "settings": settings, "max_tokens": 200, "max_context": None, "template": {}, "seed": 0}
-    return Rules(policy=policy, **{**plain, **changes})  # type: ignore[arg-type]
+    return EvalSettings(policy=policy, **{**plain, **changes})  # type: ignore[arg-type]
 
 
-def ask(student: Any, teacher: Any, rules: Rules, *, sampling: dict = GREEDY, sample: int = 0) -> ResponseRecord:
+def ask(student: Any, teacher: Any, rules: EvalSettings, *, sampling: dict = GREEDY, sample: int = 0) -> ResponseRecord:
     row = to_row(data_source="tiny/mul", question="7*8?", ground_truth="56", id="q")
-    answerer = Answerer(student, teacher, TOKENIZER, rules)
-    return ResponseRecord(**asyncio.run(answerer.process({"row": row, "sample": sample, "sampling": sampling})))
+    worker = EvalWorker(student, teacher, TOKENIZER, rules)
+    return ResponseRecord(**asyncio.run(worker.process({"row": row, "sample": sample, "sampling": sampling})))
 
 
 def test_the_record_of_a_relayed_response() -> None:
@@ -162,8 +162,8 @@ def test_grader_and_judge_read_the_answer_without_commands(turns: list[str], whe
     student, teacher = Noting(TOKENIZER, turns), Noting(TOKENIZER, [missing.get(where, "{")])
     judge = Believer()
     row = to_row(data_source="tiny/mul", question="7*8?", ground_truth="56", id="q")
-    answerer = Answerer(student, teacher, TOKENIZER, rules(), judge)  # type: ignore[arg-type]
-    made = ResponseRecord(**asyncio.run(answerer.process({"row": row, "sample": 0, "sampling": GREEDY})))
+    worker = EvalWorker(student, teacher, TOKENIZER, rules(), judge)  # type: ignore[arg-type]
+    made = ResponseRecord(**asyncio.run(worker.process({"row": row, "sample": 0, "sampling": GREEDY})))
     assert "<call>" in made.text
     assert (made.is_correct, made.answer, judge.answers) == (True, "56", ["56"])
 
@@ -173,8 +173,8 @@ def test_grader_and_judge_read_the_answer_without_commands(turns: list[str], whe
 )
 def test_a_record_names_its_question_s_task(extra: dict[str, str], task: str | None) -> None:
     row = to_row(data_source="bbeh", question="7*8?", ground_truth="56", id="q", **extra)
-    answerer = Answerer(ScriptedEngine(TOKENIZER, ["\\boxed{56}"]), None, TOKENIZER, rules("student_alone"))
-    made = asyncio.run(answerer.process({"row": row, "sample": 0, "sampling": GREEDY}))
+    worker = EvalWorker(ScriptedEngine(TOKENIZER, ["\\boxed{56}"]), None, TOKENIZER, rules("student_alone"))
+    made = asyncio.run(worker.process({"row": row, "sample": 0, "sampling": GREEDY}))
     assert ResponseRecord(**made).task == task
     assert made == json.loads(ResponseRecord(**made).to_json()), "a line of the file is the record"
 
@@ -231,8 +231,8 @@ def test_a_question_that_the_template_does_not_take_is_a_record_with_its_cause()
 
     student = ScriptedEngine(TOKENIZER, ["\\boxed{56}"])
     row = to_row(data_source="tiny/mul", question="7*8?", ground_truth="56", id="q")
-    answerer = Answerer(student, None, Particular(), rules("student_alone"))
-    response = asyncio.run(answerer.process({"row": row, "sample": 0, "sampling": GREEDY}))
+    worker = EvalWorker(student, None, Particular(), rules("student_alone"))
+    response = asyncio.run(worker.process({"row": row, "sample": 0, "sampling": GREEDY}))
     record = ResponseRecord(**response)
     assert (record.is_completed, record.is_correct, record.num_prompt_tokens) == (False, False, 0)
     assert "Conversation roles must alternate" in str(record.error)
@@ -262,7 +262,7 @@ def test_a_sample_at_which_a_server_fails_each_time_is_a_record_and_the_evaluati
 
     fake_vllm.routes["/v1/completions"] = answer
     student = EndpointEngine(fake_vllm.url, "big", num_retries=0)
-    answerer = Answerer(student, None, TOKENIZER, rules("student_alone"))
+    answerer = EvalWorker(student, None, TOKENIZER, rules("student_alone"))
     rows = [to_row(data_source="tiny/mul", question=f"{i}*8?", ground_truth="56", id=f"q{i}") for i in range(6)]
     queries = [(f"q{i}", {"row": row, "sample": 0, "sampling": GREEDY}) for i, row in enumerate(rows)]
     replace = partial(unanswered, "c", False)

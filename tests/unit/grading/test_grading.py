@@ -38,6 +38,7 @@ from relay_verl.grading import (
     last_boxed,
 )
 from tests.helpers.grading_cases import CASES, HOSTILE_CASES, KNOWN_MISJUDGED, GradingCase
+from tests.helpers.killing import is_running
 
 ROOT = Path(grading.__file__).resolve().parent.parent.parent
 HANGS = r"\boxed{\sum_{k=1}^{24000}(\frac{k}{3})!}"
@@ -66,13 +67,6 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition does not come true"
         time.sleep(0.01)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 # ---- verdicts ----
@@ -152,7 +146,7 @@ def test_the_agreement_program_prints_its_table(tmp_path: Path) -> None:
 
 def test_the_agreement_program_names_the_categories() -> None:
     asked = subprocess.run(
-        [*AGREEMENT, "--category", "essays"], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60
+        [*AGREEMENT, "--category", "essays"], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=240
     )
     assert asked.returncode == 2
     assert "mixed numbers" in asked.stderr
@@ -268,7 +262,7 @@ def test_a_worker_killed_at_work_is_an_error_and_the_next_answer_is_graded(patie
     wait_until(lambda: patient._crew()._busy)
     time.sleep(0.3)
     os.kill(worker_pids(patient)[0], signal.SIGKILL)
-    thread.join(timeout=5.0)
+    thread.join(timeout=60.0)
     assert verdicts == [Verdict(False, last_boxed(HANGS), VerdictStatus.ERROR)]
     assert patient.grade(r"\boxed{0.5}", "1/2").is_correct
 
@@ -330,7 +324,7 @@ def test_a_worker_retires_after_its_share_of_answers() -> None:
         input=2 * b'{"task": "is_equivalent", "arguments": ["1", "2"], "cpu_timeout_s": 9}\n',
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
-        timeout=60,
+        timeout=240,
     )
     replies = [json.loads(line) for line in worker.stdout.splitlines()]
     assert replies == [
@@ -371,7 +365,7 @@ def test_a_closed_grader_has_no_workers_and_still_answers() -> None:
     pids = worker_pids(grader)
     assert len(pids) == 2
     grader.close()
-    thread.join(timeout=5.0)
+    thread.join(timeout=60.0)
     assert [verdict.status for verdict in verdicts] == [VerdictStatus.ERROR]
     wait_until(lambda: not any(map(is_running, pids)))
     assert grader.grade(r"\boxed{4}", "4").is_correct
@@ -489,7 +483,7 @@ def test_no_worker_outlives_its_parent(last_words: str, why: str, tmp_path: Path
         parent.stdin.write(f"{SCRIPT}{last_words}\n".encode())
         parent.stdin.close()
         pid = int(parent.stdout.readline())
-        parent.wait(timeout=20)
+        parent.wait(timeout=120)
         wait_until(lambda: not is_running(pid))
 
 
@@ -534,7 +528,7 @@ def test_settings_must_be_positive(setting: str) -> None:
 
 def test_importing_the_grader_loads_no_sympy() -> None:
     code = "import sys, relay_verl.grading; sys.exit(not {'sympy', 'torch', 'mpmath'}.isdisjoint(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, timeout=240).returncode == 0
 
 
 def test_docstring_examples() -> None:

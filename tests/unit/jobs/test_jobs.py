@@ -113,10 +113,10 @@ def test_another_job_does_not_go_on_with_this_one(source: Source, tmp_path: Path
     out = tmp_path / "out.parquet"
     with pytest.raises(JobError):
         run(filter_job(source, SeededEngine(fail=down), max_failures=1), source, out)
-    with pytest.raises(JobError, match=r"belongs to another job: stop_at is None there and 0.5 here; give another"):
+    with pytest.raises(JobError, match=r"stop_at.*None.*0\.5"):
         run(filter_job(source, SeededEngine(), stop_at=0.5), source, out)
     run(filter_job(source, SeededEngine()), source, out)
-    with pytest.raises(JobError, match=r"manifest.json belongs to another job: kind is 'filter' there"):
+    with pytest.raises(JobError, match=r"manifest\.json.*kind.*'filter'"):
         run(warmup_job(source, SeededEngine()), source, out)
 
 
@@ -127,10 +127,10 @@ def test_a_model_that_was_moved_is_the_same_and_one_that_changed_is_not(source: 
 
     run(job("/here", "aa"), source, tmp_path / "out.parquet")
     run(job("/there", "aa"), source, tmp_path / "out.parquet")
-    with pytest.raises(JobError, match="teacher_sha256 is 'aa' there and 'bb' here"):
+    with pytest.raises(JobError, match=r"teacher_sha256.*'aa'.*'bb'"):
         run(job("/here", "bb"), source, tmp_path / "out.parquet")
     run(job("hub/name", None), source, tmp_path / "hub.parquet")
-    with pytest.raises(JobError, match="teacher is 'hub/name' there and 'hub/other' here"):
+    with pytest.raises(JobError, match=r"teacher.*'hub/name'.*'hub/other'"):
         run(job("hub/other", None), source, tmp_path / "hub.parquet")
 
 
@@ -151,7 +151,7 @@ def test_a_query_that_fails_leaves_no_result_and_the_others_go_on(source: Source
             raise EngineError("too long")
 
     out = tmp_path / "out.parquet"
-    with pytest.raises(JobError, match=r"1 of 50 queries failed, the first one: q13: too long; the others are saved"):
+    with pytest.raises(JobError, match=r"1 of 50 queries.*q13: too long"):
         run(filter_job(source, SeededEngine(fail=fail)), source, out)
     assert not out.exists()
     engine = SeededEngine()
@@ -166,7 +166,7 @@ def test_whatever_an_engine_raises_fails_its_query_alone(source: Source, tmp_pat
             raise ZeroDivisionError("in somebody else's code")
 
     for kind, job in JOBS.items():
-        with pytest.raises(JobError, match=r"1 of 50 queries failed, the first one: q13: ZeroDivisionError: in some"):
+        with pytest.raises(JobError, match=r"1 of 50 queries.*q13: ZeroDivisionError: in some"):
             run(job(source, SeededEngine(fail=fail)), source, tmp_path / f"{kind}.parquet")
 
 
@@ -178,7 +178,7 @@ def test_a_query_that_takes_too_long_fails_alone(source: Source, tmp_path: Path)
 
 def test_a_dead_engine_stops_the_job(source: Source, tmp_path: Path) -> None:
     engine = SeededEngine(fail=down)
-    with pytest.raises(JobError, match=r"5 queries failed in a row, the last one: q\d+: nobody answers"):
+    with pytest.raises(JobError, match=r"5 queries.*q\d+: nobody answers"):
         run(filter_job(source, engine, max_failures=5, max_concurrency=2), source, tmp_path / "out.parquet")
     assert engine.num_asked <= 7 * 10
 
@@ -330,7 +330,7 @@ def test_a_disk_that_fills_up_as_the_output_is_written_keeps_the_shards(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
-    with pytest.raises(JobError, match=r"out.parquet: No space left on device; what is finished is saved in"):
+    with pytest.raises(JobError, match=r"out\.parquet: No space left on device.*saved"):
         run(filter_job(source, SeededEngine()), source, out)
     monkeypatch.undo()
     assert not out.exists()
@@ -358,7 +358,7 @@ def test_a_name_that_is_too_long_is_said_before_anything_is_sampled(source: Sour
     engine = SeededEngine()
     for name, is_too_long in (("x" * 245, True), ("ü" * 120, True), ("x" * 200, False)):
         if is_too_long:
-            with pytest.raises(JobError, match=r"its name is \d+ bytes too long for the files that stand"):
+            with pytest.raises(JobError, match=r"name.* \d+ bytes too long"):
                 run(filter_job(source, engine), source, tmp_path / name)
             assert engine.num_asked == 0
         else:

@@ -286,13 +286,12 @@ async def test_an_address_that_leads_nowhere_is_no_verdict(url: str) -> None:
 
 async def test_an_endpoint_that_is_slow_is_no_verdict_in_time(fake_vllm: Any) -> None:
     def slow(body: Any) -> Any:
-        time.sleep(3.0)
+        time.sleep(1.0)
         return reply("Yes")
 
     fake_vllm.routes[CHAT] = slow
-    started = time.monotonic()
     text = await make(fake_vllm, timeout_s=0.3, num_retries=20).judge(QUESTION, "56", "56")
-    assert time.monotonic() - started < 2.5, "one deadline over all tries"
+    assert len(fake_vllm.requests) <= 2, "one deadline over all tries"
     assert text["is_correct"] is None
     assert text["error"]
 
@@ -326,11 +325,9 @@ async def test_an_endpoint_that_drips_is_no_verdict_in_time() -> None:
 
     server = await asyncio.start_server(drip, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    started = time.monotonic()
-    text = await Judge(f"http://127.0.0.1:{port}/v1", "big", timeout_s=0.4).judge(QUESTION, "56", "56")
-    took = time.monotonic() - started
+    async with asyncio.timeout(120):
+        text = await Judge(f"http://127.0.0.1:{port}/v1", "big", timeout_s=0.4).judge(QUESTION, "56", "56")
     server.close()
-    assert took < 5.0
     assert text["is_correct"] is None
     assert re.search(r"within 0\.[24] s", text["error"]), "a try's, or that of all"
 
@@ -397,9 +394,8 @@ async def test_a_retry_after_that_is_no_number_of_seconds_is_passed_over(fake_vl
 
 async def test_nobody_waits_for_a_retry_past_the_deadline(fake_vllm: Any) -> None:
     fake_vllm.routes[CHAT] = (429, {"error": {"message": "come back tomorrow"}}, {"Retry-After": "86400"})
-    started = time.monotonic()
     text = await make(fake_vllm, num_retries=4).judge(QUESTION, "56", "56")
-    assert time.monotonic() - started < 15.0
+    assert len(fake_vllm.requests) == 1
     assert "come back tomorrow" in text["error"], "the reason is not hidden behind a timeout"
 
 
@@ -663,6 +659,18 @@ async def test_a_folder_s_judging_goes_on_where_it_stopped(fake_vllm: Any, tmp_p
     await judge_results(tmp_path, make(fake_vllm))
     assert len(fake_vllm.requests) - num_before == 3, "the others are not asked again"
     assert all(r.judge is not None for r in read_records(tmp_path / RESPONSES))
+
+
+async def test_a_judge_of_which_too_many_replies_are_missing_ends_the_job(fake_vllm: Any, tmp_path: Path) -> None:
+    """Unless `--max-failed-share` allows that many: then each response is asked."""
+    answers = ["56"] * 13 + ["57"] * 8 + ["56"] * 9
+    fake_vllm.routes[CHAT] = lambda body: (503, {}) if quoted(body, "answer") == "57" else compares(body)
+    write_folder(tmp_path, [record(id=str(i), answer=answer) for i, answer in enumerate(answers)])
+    judge = make(fake_vllm, breaker_threshold=1000)
+    with pytest.raises(JobError, match=r"--max-failed-share=0\.3: 7 of 20 queries failed"):
+        await judge_results(tmp_path, judge, max_concurrency=1, max_failed_share=0.3)
+    with pytest.raises(JobError, match="8 of 30 queries failed"):
+        await judge_results(tmp_path, judge, max_concurrency=1, max_failed_share=1.0)
 
 
 @pytest.mark.parametrize("status", [400, 500])

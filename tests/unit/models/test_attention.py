@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from relay_verl.errors import UserError
 from relay_verl.models import attention
 from relay_verl.preflight import attention_checks as preflight
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.registry import MACHINE, WARMUP
 from relay_verl.versions import is_installed
 
@@ -65,7 +65,7 @@ def test_what_is_found(
     packages |= there
     found = preflight.check_attention(config_of(trainer, value))
     assert found.startswith(f"{expected}, packed sequences"), why
-    assert isinstance(found, Doubt) == is_doubt, why
+    assert isinstance(found, CheckWarning) == is_doubt, why
 
 
 def test_padded_sequences_on_the_cpu_pass(packages: set[str]) -> None:
@@ -94,7 +94,7 @@ def test_a_build_of_flash_attn_that_does_not_load_is_a_doubt(
     packages.add("flash_attn")
     monkeypatch.setattr(importlib, "import_module", fail)
     found = preflight.check_attention(config_of("grpo"))
-    assert isinstance(found, Doubt)
+    assert isinstance(found, CheckWarning)
     assert "undefined symbol: _ZN3c105ErrorC2" in found
     assert f"{key_of('grpo')}=sdpa" in found
 

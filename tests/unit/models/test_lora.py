@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from relay_verl.checkpoints.space import checkpoint_bytes
 from relay_verl.errors import UserError
 from relay_verl.models.address import check_model_path, is_adapter
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.cpu_memory import cpu_terms
 from relay_verl.preflight.lora import check_lora
 from relay_verl.recipes.adapter import count_adapter
@@ -231,7 +231,7 @@ def test_what_is_right_or_doubted(
 ) -> None:
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     said = check_lora(recipe(student, *(f"actor_rollout_ref.{override}" for override in overrides)))
-    assert isinstance(said, Doubt) == is_doubted
+    assert isinstance(said, CheckWarning) == is_doubted
     assert text in said
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from relay_verl.errors import UserError
-from relay_verl.models import ray_session as ray_start
-from relay_verl.models.ray_session import LONGEST_SOCKET_PATH, RAYS_PART, explain, start_ray
+from relay_verl.models.ray_session import LONGEST_SOCKET_PATH, RAYS_PART, explain_ray_error, start_ray
 from relay_verl.recipes.compose import compose
 
 LONG = "/tmp/" + "x" * 132
@@ -77,17 +76,17 @@ def test_the_longest_folder_is_one_that_ray_takes(tmp_path: Path) -> None:
     validate_socket_filepath("/" + "x" * (room - 1) + rest)
     with pytest.raises(OSError, match="AF_UNIX") as error:
         validate_socket_filepath("/" + "x" * room + rest)
-    assert explain(error.value, None).endswith("set RAY_TMPDIR to a shorter folder, such as /tmp")
+    assert explain_ray_error(error.value, None).endswith("set RAY_TMPDIR to a shorter folder, such as /tmp")
 
 
 def test_a_home_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/proc/nohome")
     with pytest.raises(OSError, match="nohome") as error:
         os.makedirs("/proc/nohome/.ray")
-    line = explain(error.value, None)
+    line = explain_ray_error(error.value, None)
     assert line.startswith("Ray does not start: ")
     assert line.endswith("HOME=/proc/nohome must be a folder that can be written: set HOME to one")
-    assert explain(OSError(13, "no", "/x"), None).endswith("set RAY_TMPDIR to a folder that can be written")
+    assert explain_ray_error(OSError(13, "no", "/x"), None).endswith("set RAY_TMPDIR to a folder that can be written")
 
 
 @pytest.mark.parametrize("error", [OSError("x"), ValueError("x"), RuntimeError("x")])
@@ -103,7 +102,7 @@ def test_every_class_of_error_is_a_line(error: Exception, monkeypatch: pytest.Mo
 
 def test_a_locale_without_letters() -> None:
     error = UnicodeEncodeError("utf-8", "\udcc3", 0, 1, "surrogates not allowed")
-    assert explain(error, None).endswith("set PYTHONUTF8=1 and LC_ALL=C.UTF-8")
+    assert explain_ray_error(error, None).endswith("set PYTHONUTF8=1 and LC_ALL=C.UTF-8")
 
 
 @pytest.mark.parametrize("devices", ["", "-1", "0", "NoDevFiles"])
@@ -120,7 +119,7 @@ def test_no_visible_gpu_is_no_reason_on_cpu(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
     with pytest.raises(ValueError, match="CUDA_VISIBLE_DEVICES contains") as error:
         resolve()
-    assert "lower ray_kwargs.ray_init.num_gpus" in explain(error.value, None)
+    assert "lower ray_kwargs.ray_init.num_gpus" in explain_ray_error(error.value, None)
     with pytest.raises(_StartedError):
         start_ray(compose("relay_tiny"))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == devices, "the driver keeps it"
@@ -137,15 +136,20 @@ def test_gpus_stay_visible_where_they_are_used(monkeypatch: pytest.MonkeyPatch, 
     assert init[0]["environment"]["CUDA_VISIBLE_DEVICES"] == "0"
 
 
-def test_the_client_of_a_cluster_says_what_it_does_not_send(
-    monkeypatch: pytest.MonkeyPatch, init: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("place", ["RAY_ADDRESS", "ray_kwargs.ray_init.address"])
+def test_the_client_of_a_cluster_is_refused(
+    place: str, monkeypatch: pytest.MonkeyPatch, init: list[dict[str, Any]]
 ) -> None:
-    monkeypatch.setattr(ray_start, "_check_answers", lambda address: None)
-    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:10001")
-    with pytest.raises(_StartedError):
-        start_ray(compose("relay_tiny"))
-    assert capsys.readouterr().err.startswith("relay_verl: ray://127.0.0.1:10001: a Ray client does not hand ")
-    assert "worker_process_setup_hook" not in init[0]["runtime_env"]
+    """Its workers would lack this process's environment: keys, HF_TOKEN, VERL_PLATFORM."""
+    words = []
+    if place == "RAY_ADDRESS":
+        monkeypatch.setenv(place, "ray://127.0.0.1:10001")
+    else:
+        words = [f"+{place}='ray://127.0.0.1:10001'"]
+    with pytest.raises(UserError, match=r"RAY_ADDRESS: ray://127\.0\.0\.1:10001: .*ray job submit") as error:
+        start_ray(compose("relay_tiny", words))
+    assert "\n" not in str(error.value)
+    assert init == []
 
 
 def test_a_command_prints_letters_that_the_locale_lacks() -> None:

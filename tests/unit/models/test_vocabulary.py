@@ -19,7 +19,7 @@ from relay_verl.engines import Generation, ScriptedEngine
 from relay_verl.engines.text_bridge import TextBridge
 from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.evaluation.shared_tokenizer import vocabulary_of_writer
-from relay_verl.evaluation.worker import Answerer, Rules
+from relay_verl.evaluation.worker import EvalSettings, EvalWorker
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
 from relay_verl.protocol import format_call
 from relay_verl.tokenization import TokenBytes, encode_within
@@ -117,14 +117,14 @@ def test_an_id_of_the_students_past_the_embedding_never_reaches_a_batch() -> Non
 def test_evaluation_keeps_a_teachers_padding_row() -> None:
     """Under `len(tokenizer)` as the bound, this query failed: evaluation asks for every call."""
     settings = read_settings({"teacher": {"path": "x"}})
-    rules = Rules("c", "learned", settings, max_tokens=99, max_context=None, template={}, seed=0)
+    rules = EvalSettings("c", "learned", settings, max_tokens=99, max_context=None, template={}, seed=0)
     student = Engine(Generation([*COMMAND], None, "stop"), Generation([*b"\\boxed{56}", EOS], None, "eos"))
-    answerer = Answerer(
+    worker = EvalWorker(
         student, Engine(Generation([PAD_ROW, 97], None, "length")), ChatTokenizer(), rules,
         vocabulary=Vocabulary(SIZE, frozenset({EOS})),
     )  # fmt: skip
     row = to_row(data_source="x", question="7*8?", ground_truth="56", id="q")
-    record = asyncio.run(answerer.process({"row": row, "sample": 0, "sampling": {"temperature": 0.0}}))
+    record = asyncio.run(worker.process({"row": row, "sample": 0, "sampling": {"temperature": 0.0}}))
     assert record["is_correct"]
     assert record["num_teacher_tokens"] == 2
 

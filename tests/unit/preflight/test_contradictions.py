@@ -7,11 +7,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from relay_verl.checkpoints.resume import check_resume, check_sft_resume
-from relay_verl.errors import UserError
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.contradictions import check_contradictions
 from relay_verl.preflight.wiring import check_reward_manager
 from tests.helpers.checkpoints import make_config, save_checkpoint
+from tests.helpers.errors import one_line
 
 
 def config(**overrides: Any) -> Any:
@@ -39,14 +39,6 @@ def config(**overrides: Any) -> Any:
     for key, value in overrides.items():
         OmegaConf.update(node, key, value)
     return node
-
-
-def one_line(check: Any, *arguments: Any) -> str:
-    with pytest.raises(UserError) as error:
-        check(*arguments)
-    line = str(error.value)
-    assert "\n" not in line
-    return line
 
 
 REFUSED = [
@@ -88,7 +80,7 @@ ACCEPTED = [
 
 @pytest.mark.parametrize(("overrides", "is_doubtful", "why"), ACCEPTED, ids=[why for *_, why in ACCEPTED])
 def test_what_is_accepted(overrides: dict, is_doubtful: bool, why: str) -> None:
-    assert isinstance(check_contradictions(config(**overrides)), Doubt) is is_doubtful, why
+    assert isinstance(check_contradictions(config(**overrides)), CheckWarning) is is_doubtful, why
 
 
 def test_a_config_without_these_keys_passes() -> None:

@@ -9,28 +9,20 @@ from omegaconf import OmegaConf
 
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
-from relay_verl.models.ray_session import explain, start_ray
+from relay_verl.models.ray_session import explain_ray_error, start_ray
 from relay_verl.preflight import install_checks as installation
 from relay_verl.preflight import model_checks as models
-from relay_verl.preflight.check import Check, Doubt, Examination, Outcome, Status, demand
+from relay_verl.preflight.check import Check, CheckWarning, Doctor, Outcome, Status, demand
 from relay_verl.preflight.config_checks import check_replica_gpus
 from relay_verl.preflight.loggers import check_loggers
 from relay_verl.preflight.machine import check_ports
-from relay_verl.preflight.placement import Node, check_room, replica_groups
+from relay_verl.preflight.placement import FreeNode, check_room, replica_groups
 from relay_verl.preflight.probe import fault_of
 from relay_verl.preflight.registry import CLUSTER, INSTALLATION, MACHINE, RECIPE, WARMUP, WARMUP_MACHINE
 from relay_verl.versions import INSTALL, TESTED, is_tested
+from tests.helpers.errors import one_line
 
 ROOT = Path(__file__).parents[3]
-
-
-def one_line(check: Any, *arguments: Any) -> str:
-    with pytest.raises(UserError) as error:
-        check(*arguments)
-    line = str(error.value)
-    assert line
-    assert "\n" not in line
-    return line
 
 
 # ---- how checks hang together ----
@@ -49,11 +41,11 @@ def test_an_examination_goes_on_and_names_the_failure_at_the_bottom() -> None:
         Check("b", lambda: pytest.fail("it was to be skipped"), after=("a",)),
         Check("c", lambda: pytest.fail("it was to be skipped"), after=("b",)),
         Check("d", lambda: "fine"),
-        Check("e", lambda: Doubt("perhaps"), after=("d",)),
+        Check("e", lambda: CheckWarning("perhaps"), after=("d",)),
         Check("f", lambda: None, after=("e", "not run")),
         Check("g", broken),
     ]
-    assert list(Examination().run(checks)) == [
+    assert list(Doctor().run(checks)) == [
         Outcome("a", Status.FAILED, "a=1: wrong; set a=2"),
         Outcome("b", Status.SKIPPED, "a failed"),
         Outcome("c", Status.SKIPPED, "a failed"),
@@ -65,7 +57,7 @@ def test_an_examination_goes_on_and_names_the_failure_at_the_bottom() -> None:
 
 
 def test_training_stops_at_the_first_failure_and_says_doubts(capsys: pytest.CaptureFixture[str]) -> None:
-    checks = [Check("a", lambda: Doubt("perhaps")), Check("b", fail), Check("c", lambda: pytest.fail("went on"))]
+    checks = [Check("a", lambda: CheckWarning("perhaps")), Check("b", fail), Check("c", lambda: pytest.fail("went on"))]
     assert one_line(demand, checks) == "a=1: wrong; set a=2"
     assert capsys.readouterr().err == "relay_verl: perhaps\n"
 
@@ -109,10 +101,10 @@ def test_the_tested_versions_are_those_of_the_cpu_install() -> None:
 
 def test_a_package_of_another_version_is_a_doubt_and_a_missing_one_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
-    assert not isinstance(installation.check_packages(), Doubt)
+    assert not isinstance(installation.check_packages(), CheckWarning)
     monkeypatch.setitem(TESTED["cpu"], "ray", "1.0.0")
     found = installation.check_packages()
-    assert isinstance(found, Doubt)
+    assert isinstance(found, CheckWarning)
     assert "(tested: 1.0.0)" in found
     assert "verl " not in found
     monkeypatch.setitem(TESTED["cpu"], "no-such-package", "1.0")
@@ -144,39 +136,33 @@ def test_loggers(logger: Any, line: str | None, why: str) -> None:
 # ---- room on the nodes ----
 
 
-def recipe(nnodes: int, gpus: int, replicas: int = 0, tensor_parallel: int = 1, units: int = 1) -> Any:
+def recipe(nnodes: int, gpus: int, replicas: int = 0, tensor_parallel: int = 1) -> Any:
     teacher = {"path": "big", "num_replicas": replicas, "tensor_parallel_size": tensor_parallel}
-    backend = {"storage_backend": "SimpleStorage", "SimpleStorage": {"num_data_storage_units": units}}
     return OmegaConf.create(
         {
             "trainer": {"nnodes": nnodes, "n_gpus_per_node": gpus},
-            "transfer_queue": {"backend": backend},
             "relay": {"teacher": teacher} if replicas else {"max_calls": 0},
         }
     )
 
 
 ROOM = [
-    # config, (GPUs, CPUs) free on each node, parts of the line (None: fits), why
-    (recipe(1, 1, 1), [(2, 64)], None, "the tiny world"),
-    (recipe(1, 4, 2), [(8, 64)], None, "one machine"),
-    (recipe(2, 4), [(8, 64)], None, "two groups of the trainer share a node that is large enough"),
-    (recipe(2, 4, 1, 8), [(8, 64)], ["the teacher", "4 GPU free", "add 8"], "all is the trainer's"),
-    (recipe(1, 8), [(4, 64), (4, 64)], ["the trainer finds no node with 8 GPU", "more GPUs each"], "no node has 8"),
-    (recipe(1, 4, 1, 4), [(4, 64), (2, 64), (2, 64)], ["the teacher", "more GPUs each"], "4 are left, on two nodes"),
-    (recipe(1, 2, 1, 4), [(4, 64), (2, 64)], None, "a replica larger than the trainer's nodes spans two"),
-    (recipe(3, 8, 2), [(8, 64), (8, 64)], ["add 10"], "26 of 16"),
+    # config, GPUs free on each node, parts of the line (None: fits), why
+    (recipe(1, 1, 1), [2], None, "the tiny world"),
+    (recipe(1, 4, 2), [8], None, "one machine"),
+    (recipe(2, 4), [8], None, "two groups of the trainer share a node that is large enough"),
+    (recipe(2, 4, 1, 8), [8], ["the teacher", "4 GPU free", "add 8"], "all is the trainer's"),
+    (recipe(1, 8), [4, 4], ["the trainer finds no node with 8 GPU", "more GPUs each"], "no node has 8"),
+    (recipe(1, 4, 1, 4), [4, 2, 2], ["the teacher", "more GPUs each"], "4 are left, on two nodes"),
+    (recipe(1, 2, 1, 4), [4, 2], None, "a replica larger than the trainer's nodes spans two"),
+    (recipe(3, 8, 2), [8, 8], ["add 10"], "26 of 16"),
     (recipe(1, 1, 1), [], ["finds no node"], "no node at all"),
-    (recipe(1, 1, 1), [(2, 7)], ["CPUs: ", "2 GPU 7 CPU"], "3 + 2 for the pools, 1 + 1 for TransferQueue, 1 to spare"),
-    (recipe(1, 1, 1), [(2, 8)], None, "one more is enough"),
-    (recipe(1, 1, units=4), [(1, 64), (0, 1)], ["CPUs: "], "a head with one CPU gets two of the storage units"),
-    (recipe(1, 1, units=4), [(1, 64), (0, 2)], None, "one more is enough"),
 ]
 
 
 @pytest.mark.parametrize(("config", "free", "parts", "why"), ROOM, ids=[why for *_, why in ROOM])
-def test_room(config: Any, free: list[tuple[int, int]], parts: list[str] | None, why: str) -> None:
-    nodes = [Node(f"{index:02}", f"10.0.0.{index}", gpus, cpus) for index, (gpus, cpus) in enumerate(free)]
+def test_room(config: Any, free: list[int], parts: list[str] | None, why: str) -> None:
+    nodes = [FreeNode(f"{index:02}", f"10.0.0.{index}", gpus) for index, gpus in enumerate(free)]
     settings = read_settings(config.relay)
     if parts is None:
         assert "needed: the trainer" in check_room(config, settings, nodes)
@@ -187,23 +173,18 @@ def test_room(config: Any, free: list[tuple[int, int]], parts: list[str] | None,
 
 
 OWN_NODES = [
-    # resources of two nodes with a GPU and 8 CPUs each, where rows are held, parts of the line or None, why
-    (("trainer", "teacher"), None, None, "each has its own"),
-    (("trainer", "teacher"), "trainer", None, "the rows are on the trainer's"),
-    (("teacher", "teacher"), "teacher", None, "one of them is left for the trainer"),
-    (("trainer", "trainer"), None, ["the teacher finds no node", "resource 'teacher'", "--resources"], "no such node"),
-    (("trainer", "teacher"), "store", ["CPUs: "], "nowhere to hold a row"),
+    # resources of two nodes with a GPU each, parts of the line or None, why
+    (("trainer", "teacher"), None, "each has its own"),
+    (("teacher", "teacher"), None, "one of them is left for the trainer"),
+    (("trainer", "trainer"), ["the teacher finds no node", "resource 'teacher'", "--resources"], "no such node"),
 ]
 
 
-@pytest.mark.parametrize(("resources", "store", "parts", "why"), OWN_NODES)
-def test_room_on_nodes_of_the_teachers_own(
-    resources: tuple[str, str], store: str | None, parts: list[str] | None, why: str
-) -> None:
+@pytest.mark.parametrize(("resources", "parts", "why"), OWN_NODES)
+def test_room_on_nodes_of_the_teachers_own(resources: tuple[str, str], parts: list[str] | None, why: str) -> None:
     config = recipe(1, 1, 1)
     config.relay.teacher.node_resource = "teacher"
-    config.transfer_queue.backend.SimpleStorage.required_node_resource = store
-    nodes = [Node(f"{n:02}", f"10.0.0.{n}", 1, 8, frozenset({"CPU", name})) for n, name in enumerate(resources)]
+    nodes = [FreeNode(f"{n:02}", f"10.0.0.{n}", 1, frozenset({"CPU", name})) for n, name in enumerate(resources)]
     settings = read_settings(config.relay)
     if parts is None:
         assert "needed: " in check_room(config, settings, nodes), why
@@ -275,8 +256,8 @@ def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_cluster_that_is_there_while_the_recipe_would_start_one() -> None:
     error = ValueError("When connecting to an existing cluster, num_cpus and num_gpus must not be provided.")
-    assert "RAY_ADDRESS=auto" in explain(error, None)
-    assert explain(RuntimeError("a\nb"), "h:1") == "the Ray cluster at h:1 cannot be joined: a b"
+    assert "RAY_ADDRESS=auto" in explain_ray_error(error, None)
+    assert explain_ray_error(RuntimeError("a\nb"), "h:1") == "the Ray cluster at h:1 cannot be joined: a b"
 
 
 # ---- this machine ----

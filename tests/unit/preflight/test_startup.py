@@ -15,7 +15,7 @@ from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.errors import UserError
 from relay_verl.models.launch import load_tokenizer
 from relay_verl.models.tokenizers import read_tokenizer
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.lengths import check_lengths
 from relay_verl.preflight.model_checks import check_student_model, check_teacher, check_teacher_models, check_tokenizers
 from relay_verl.preflight.registry import RECIPE
@@ -23,6 +23,7 @@ from relay_verl.preflight.training import check_config
 from relay_verl.preflight.trial import check_completions, check_prompts
 from relay_verl.preflight.trials import training_trial
 from relay_verl.tokenization import chat_ids
+from tests.helpers.errors import names, one_line
 from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
@@ -30,14 +31,6 @@ NO_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + TEMPLATE
 )
 SYSTEM = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "7*8?"}]
-
-
-def one_line(check: Any, *arguments: Any) -> str:
-    with pytest.raises(UserError) as error:
-        check(*arguments)
-    line = str(error.value)
-    assert "\n" not in line
-    return line
 
 
 def save_model(folder: Path, template: str | None = TEMPLATE, words: list[bytes] = BPE_WORDS) -> str:
@@ -114,7 +107,7 @@ def test_the_doctor_shows_every_kind_of_trial() -> None:
 def test_a_student_without_a_chat_template(good: Any, tmp_path: Path) -> None:
     good.actor_rollout_ref.model.path = save_model(tmp_path / "bare", None)
     line = one_line(check_config, good)
-    assert line.startswith(f"actor_rollout_ref.model.path: {tmp_path}/bare: its tokenizer has no chat template")
+    assert line.startswith(f"actor_rollout_ref.model.path: {tmp_path}/bare: ")
     assert "actor_rollout_ref.model.custom_chat_template" in line
     good.actor_rollout_ref.model.custom_chat_template = TEMPLATE
     check_config(good)
@@ -123,7 +116,7 @@ def test_a_student_without_a_chat_template(good: Any, tmp_path: Path) -> None:
 def test_a_student_whose_template_refuses_a_row(good: Any, tmp_path: Path) -> None:
     good.actor_rollout_ref.model.path = save_model(tmp_path / "strict", NO_SYSTEM)
     line = one_line(check_config, good)
-    assert line.startswith(f"data.train_files: {tmp_path}/rows.parquet: row 9: the chat template of actor_rollout_ref")
+    assert names(line, f"data.train_files: {tmp_path}/rows.parquet: row 9: ", "chat template", "actor_rollout_ref")
     assert "System role not supported" in line
 
 
@@ -131,14 +124,14 @@ def test_a_teacher_behind_a_text_bridge_whose_template_refuses_a_row(good: Any, 
     path = save_model(tmp_path / "strict", NO_SYSTEM, BPE_WORDS[:4])
     good.relay = {"teacher": {"path": path, "text_bridge": True}, "on_teacher_failure": "continue"}
     line = one_line(check_config, good)
-    assert "row 9: the chat template of relay.teacher.text_bridge" in line
+    assert names(line, "", "row 9", "chat template", "relay.teacher.text_bridge")
     assert "System role not supported" in line
 
 
 def test_arguments_of_the_template_are_tried(good: Any, tmp_path: Path) -> None:
     good.actor_rollout_ref.model.custom_chat_template = "{{ enable_thinking.lower() }}" + TEMPLATE
     good.data.apply_chat_template_kwargs = {"enable_thinking": False}
-    assert "row 1: the chat template of actor_rollout_ref.model.path" in one_line(check_config, good)
+    assert names(one_line(check_config, good), "", "row 1", "chat template", "actor_rollout_ref.model.path")
 
 
 def test_a_teacher_that_gives_no_token_ids(good: Any, fake_vllm: Any) -> None:
@@ -189,25 +182,25 @@ def test_prompts_that_are_too_long_leave_too_few(good: Any, tmp_path: Path) -> N
     good.data.train_files = good.data.val_files = files
     shortest, *_, longest = sorted(len(chat_ids(tokenizer, row["prompt"], {})) for row in prompts)
     good.data.max_prompt_length = longest
-    assert not isinstance(check_lengths(good), Doubt)
+    assert not isinstance(check_lengths(good), CheckWarning)
     good.data.max_prompt_length = shortest
     line = one_line(check_config, good)
     part = f"data.max_prompt_length={shortest}: of 9 prompts of data.train_files 1 fit, and at least 8 must; "
     assert line.startswith(part)
-    assert "long.parquet: row 2 has a prompt of" in line
+    assert names(line, "", "long.parquet", "row 2")
     good.data.train_batch_size = 1
-    assert not isinstance(check_lengths(good), Doubt), "the others are left out"
+    assert not isinstance(check_lengths(good), CheckWarning), "the others are left out"
     good.data.filter_overlong_prompts = False
-    assert isinstance(check_lengths(good), Doubt)
+    assert isinstance(check_lengths(good), CheckWarning)
     good.data.max_prompt_length = shortest - 1
     assert "of 9 prompts of data.train_files 0 fit" in one_line(check_lengths, good)
 
 
 def test_the_context_holds_prompt_and_response_and_is_within_the_models(good: Any) -> None:
     good.data.max_prompt_length, good.actor_rollout_ref.rollout.max_model_len = 100, 164
-    assert not isinstance(check_lengths(good), Doubt)
+    assert not isinstance(check_lengths(good), CheckWarning)
     good.actor_rollout_ref.rollout.max_model_len = 163
-    assert isinstance(check_lengths(good), Doubt)
+    assert isinstance(check_lengths(good), CheckWarning)
     config_file = Path(good.relay.teacher.path) / "config.json"
     described = {"model_type": "qwen3", "vocab_size": 400, "max_position_embeddings": 128}
     config_file.write_text(json.dumps(described))
@@ -244,7 +237,7 @@ def test_a_students_tokenizer_may_be_elsewhere(good: Any, tmp_path: Path) -> Non
     assert "differ in their tokenizers" in one_line(check_config, good)
     good.actor_rollout_ref.model.tokenizer_path = str(tmp_path / "student")
     check_config(good)
-    assert not isinstance(check_tokenizers(good), Doubt)
+    assert not isinstance(check_tokenizers(good), CheckWarning)
     good.actor_rollout_ref.model.tokenizer_path = "/no/such"
     assert one_line(check_student_model, good).startswith("actor_rollout_ref.model.tokenizer_path: /no/such does not")
 
@@ -283,7 +276,7 @@ def test_hub_ids_without_a_hub_are_refused_by_every_command(good: Any, tmp_path:
     hub, data, out = "owner/model", good.data.train_files, str(tmp_path / "out")
     tiny = ("--recipe", "relay_tiny")
     endpoint = "http://127.0.0.1:9/v1"
-    exam = ("--benchmark", "math-500", "--source", f"math-500={data}", "--out", out, *tiny)
+    suite = ("--benchmark", "math-500", "--source", f"math-500={data}", "--out", out, *tiny)
     lines = [
         line_of("filter", "--data", data, "--out", out, *tiny, f"relay.teacher.path={hub}"),
         line_of(
@@ -291,9 +284,9 @@ def test_hub_ids_without_a_hub_are_refused_by_every_command(good: Any, tmp_path:
             *(f"relay.teacher.base_url={endpoint}", f"actor_rollout_ref.model.path={hub}"),
         ),
         line_of("warmup-data", "--data", data, "--out", out, *tiny, "--student", hub),
-        line_of("eval", *exam, "--student", hub, "--teacher", endpoint),
-        line_of("eval", *exam, "--student", good.actor_rollout_ref.model.path, "--teacher", hub),
-        line_of("eval", *exam, "--student", endpoint, "--teacher", endpoint, "--tokenizer", hub),
+        line_of("eval", *suite, "--student", hub, "--teacher", endpoint),
+        line_of("eval", *suite, "--student", good.actor_rollout_ref.model.path, "--teacher", hub),
+        line_of("eval", *suite, "--student", endpoint, "--teacher", endpoint, "--tokenizer", hub),
         line_of("bench", "filter", "--data", data, f"relay.teacher.path={hub}"),
         line_of("bench", "rollout", "--student", hub, "--teacher", hub),
         line_of("bench", "eval", "--student", hub, "--teacher", hub, "--benchmark", "math-500", "--source", data),

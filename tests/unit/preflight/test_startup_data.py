@@ -10,12 +10,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from relay_verl.config import read_settings
-from relay_verl.errors import UserError
 from relay_verl.grading import Grader
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.counts import check_num_rows, check_validation_rows, check_warmup_rows
 from relay_verl.preflight.data_checks import check_data_sources, check_dataset, check_warmup_data
 from relay_verl.preflight.rows import grade_against_itself, trial_rows
+from tests.helpers.errors import names, one_line
 
 SUFFIXES = (".parquet", ".jsonl", ".json")
 PROMPT = [{"role": "user", "content": "3+4"}]
@@ -51,14 +51,6 @@ def config(train: Any = None, val: Any = None, **changes: Any) -> Any:
     for key, value in changes.items():
         OmegaConf.update(node, key.replace("__", "."), value)
     return node
-
-
-def one_line(check: Any, *arguments: Any) -> str:
-    with pytest.raises(UserError) as error:
-        check(*arguments)
-    line = str(error.value)
-    assert "\n" not in line
-    return line
 
 
 # ---- rows ----
@@ -143,7 +135,7 @@ def test_every_query_has_a_teacher_in_files_of_every_kind(tmp_path: Path, suffix
     good, bad = (save(tmp_path / f"{source}{suffix}", [row(data_source=source)]) for source in ("math", "law"))
     check_data_sources(config(good, good), settings)
     line = one_line(check_data_sources, config(good, bad), settings)
-    assert line.startswith(f"data.val_files: {bad} has data_source='law', which no teacher answers")
+    assert names(line, f"data.val_files: {bad} ", "data_source='law'")
 
 
 # ---- graded against themselves ----
@@ -159,7 +151,7 @@ def test_choices_whose_truth_is_not_a_letter_are_refused(tmp_path: Path) -> None
 def test_a_few_rows_that_no_response_answers_are_a_doubt(tmp_path: Path) -> None:
     rows = [truth(letter, ability="choice") for letter in ("A", "B", "Paris", "D")]
     doubt = check_dataset(config(save(tmp_path / "a.parquet", rows)), "train_files")
-    assert isinstance(doubt, Doubt)
+    assert isinstance(doubt, CheckWarning)
     assert "row 3" in doubt
 
 
@@ -208,7 +200,7 @@ def test_fewer_rows_than_a_batch_behind_the_filter(tmp_path: Path) -> None:
     name = save(tmp_path / "a.parquet", [row(teacher_pass=each) for each in counts])
     assert "16 rows" in check_num_rows(config(name))
     line = one_line(check_num_rows, config(name, data__min_pass_rate=0.5))
-    assert "7 of 16 rows with a pass rate of at least relay.filter.min_pass_rate=0.5" in line
+    assert names(line, "", "7 of 16 rows", "relay.filter.min_pass_rate=0.5")
 
 
 TOO_FEW = [
@@ -257,7 +249,7 @@ def warmup(tmp_path: Path, num_finished: int, num_cut: int = 0) -> Any:
 def test_warm_up_data_counts_finished_responses(tmp_path: Path) -> None:
     check_warmup_rows(warmup(tmp_path, 8))
     line = one_line(check_warmup_rows, warmup(tmp_path, 7, 9))
-    assert line.startswith("data.train_batch_size=8: data.train_files has 7 finished responses")
+    assert names(line, "data.train_batch_size=8: ", "data.train_files", 7)
 
 
 def test_warm_up_data_of_another_kind_is_named(tmp_path: Path) -> None:

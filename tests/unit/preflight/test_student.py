@@ -15,7 +15,7 @@ from relay_verl.data.generate import plan_warmup_data
 from relay_verl.engines import ScriptedEngine
 from relay_verl.errors import UserError
 from relay_verl.models.address import student_of
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.student import check_student_given, check_student_size, check_warmed_up
 from relay_verl.recipes.recipe import find_recipe
 from relay_verl.trainer import warmup_record
@@ -105,17 +105,19 @@ def test_what_is_not_known_is_not_compared_and_says_so(path: str, base: str | No
 def test_a_student_without_a_record_of_a_warm_up_is_a_warning(tmp_path: Path) -> None:
     path = model(tmp_path / "student", "0.6B")
     warning = check_warmed_up(config(path))
-    assert isinstance(warning, Doubt)
+    assert isinstance(warning, CheckWarning)
     assert WARMUP_FILE in warning
     assert path in warning
     (tmp_path / "student" / WARMUP_FILE).write_text("{}")
-    assert not isinstance(check_warmed_up(config(path)), Doubt)
+    assert not isinstance(check_warmed_up(config(path)), CheckWarning)
 
 
 def test_the_base_model_itself_is_a_warning() -> None:
-    assert isinstance(check_warmed_up(config("Qwen/Qwen3-0.6B")), Doubt)
-    assert not isinstance(check_warmed_up(config("Qwen/Qwen3-0.6B", max_calls=0)), Doubt), "plain GRPO starts there"
-    assert not isinstance(check_warmed_up(config("Qwen/Qwen3-0.6B", policy="teacher_free")), Doubt)
+    assert isinstance(check_warmed_up(config("Qwen/Qwen3-0.6B")), CheckWarning)
+    assert not isinstance(check_warmed_up(config("Qwen/Qwen3-0.6B", max_calls=0)), CheckWarning), (
+        "plain GRPO starts there"
+    )
+    assert not isinstance(check_warmed_up(config("Qwen/Qwen3-0.6B", policy="teacher_free")), CheckWarning)
 
 
 def test_an_export_of_ours_needs_no_further_warm_up(tmp_path: Path) -> None:

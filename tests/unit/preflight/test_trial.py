@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from relay_verl.config import TeacherSettings
-from relay_verl.errors import UserError
 from relay_verl.preflight import trial as module
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape
 from relay_verl.preflight.trial import Reader, Request, Trial, Wording, check_completions, check_prompts
+from tests.helpers.errors import one_line
 from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
@@ -39,14 +39,6 @@ def tokenizer(template: str) -> Any:
 
 def reader(chat_template: str = TEMPLATE, **values: Any) -> Reader:
     return Reader("relay.teacher.text_bridge: big", tokenizer(chat_template), **values)
-
-
-def one_line(check: Any, *arguments: Any) -> str:
-    with pytest.raises(UserError) as error:
-        check(*arguments)
-    line = str(error.value)
-    assert "\n" not in line
-    return line
 
 
 # ---- prompts ----
@@ -82,13 +74,13 @@ def test_a_template_that_writes_nothing_is_named() -> None:
     ids=["whole", "trimmed", "another key", "the first message alone"],
 )
 def test_a_prompt_without_the_question_is_a_doubt(template: str, is_doubtful: bool) -> None:
-    assert isinstance(check_prompts(Trial([WITH_SYSTEM], [reader(template)])), Doubt) is is_doubtful
+    assert isinstance(check_prompts(Trial([WITH_SYSTEM], [reader(template)])), CheckWarning) is is_doubtful
 
 
 def test_a_question_in_parts_is_in_its_prompt() -> None:
     parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "7*8?"}]
     trial = Trial([TrialRow("file: row 1", [{"role": "user", "content": parts}])], [reader()])
-    assert not isinstance(check_prompts(trial), Doubt)
+    assert not isinstance(check_prompts(trial), CheckWarning)
 
 
 def test_a_reader_is_tried_with_its_own_rows_alone() -> None:
@@ -126,7 +118,7 @@ def bodies(fake: Any) -> list[dict[str, Any]]:
 def test_an_endpoint_is_asked_with_the_parameters_that_will_be_sent(fake_vllm: Any) -> None:
     fake_vllm.routes["/v1/completions"] = completion()
     wordings = (Wording(SAMPLING, 64), Wording({"temperature": 0.0}, 8, ("</call>",)))
-    assert not isinstance(check_completions(endpoint(fake_vllm, *wordings)), Doubt)
+    assert not isinstance(check_completions(endpoint(fake_vllm, *wordings)), CheckWarning)
     prompt = reader().tokenizer.apply_chat_template(QUESTION.messages, tokenize=True, return_dict=False)
     sent = bodies(fake_vllm)
     assert all(body["prompt"] == prompt and body["return_token_ids"] for body in sent)
@@ -183,7 +175,7 @@ def test_a_row_that_alone_is_refused_is_a_doubt(fake_vllm: Any) -> None:
     long = TrialRow("file: row 1", [{"role": "user", "content": "What is 7*8? " * 40}])
     trial = replace(endpoint(fake_vllm, Wording(SAMPLING, 40)), rows=[long])
     doubt = check_completions(trial)
-    assert isinstance(doubt, Doubt)
+    assert isinstance(doubt, CheckWarning)
     assert all(part in str(doubt) for part in ("refuses file: row 1", "maximum context length"))
     fake_vllm.routes["/v1/completions"] = (400, {"error": {"message": "no"}})
     assert "a completion as it will be asked fails" in one_line(check_completions, trial)
@@ -204,19 +196,19 @@ def test_a_parameter_that_the_client_leaves_out_is_not_missed(fake_vllm: Any, na
 @pytest.mark.parametrize("status", [429, 503])
 def test_an_endpoint_with_too_much_to_do_is_a_doubt(fake_vllm: Any, status: int) -> None:
     fake_vllm.routes["/v1/completions"] = (status, {"error": {"message": "overloaded"}})
-    assert isinstance(check_completions(endpoint(fake_vllm)), Doubt)
+    assert isinstance(check_completions(endpoint(fake_vllm)), CheckWarning)
 
 
 def test_an_endpoint_that_says_nothing_is_refused(fake_vllm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SILENCE_S", 0.2)
-    fake_vllm.routes["/v1/completions"] = lambda body: time.sleep(2.0)
+    fake_vllm.routes["/v1/completions"] = lambda body: time.sleep(1.0)
     assert fake_vllm.url in one_line(check_completions, endpoint(fake_vllm))
 
 
 def test_an_endpoint_that_is_busy_is_a_doubt(fake_vllm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "COMPLETION_DEADLINE_S", 0.3)
-    fake_vllm.routes["/v1/completions"] = lambda body: time.sleep(2.0)
-    assert isinstance(check_completions(endpoint(fake_vllm)), Doubt)
+    fake_vllm.routes["/v1/completions"] = lambda body: time.sleep(1.0)
+    assert isinstance(check_completions(endpoint(fake_vllm)), CheckWarning)
 
 
 def test_a_bridged_endpoint_is_asked_in_its_own_ids(fake_vllm: Any) -> None:
@@ -224,7 +216,7 @@ def test_a_bridged_endpoint_is_asked_in_its_own_ids(fake_vllm: Any) -> None:
     theirs.chat_template = "Q {{ messages[-1].content }} A"
     fake_vllm.routes["/v1/completions"] = completion(token_ids=theirs.encode(" 56", add_special_tokens=False))
     bridge = Reader("relay.teacher.text_bridge: big", theirs)
-    assert not isinstance(check_completions(endpoint(fake_vllm, bridge=bridge)), Doubt)
+    assert not isinstance(check_completions(endpoint(fake_vllm, bridge=bridge)), CheckWarning)
     assert {theirs.decode(body["prompt"]) for body in bodies(fake_vllm)} == {"Q What is 7*8? A"}
 
 

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from relay_verl.errors import UserError
-from relay_verl.preflight.check import Doubt
+from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.wiring import (
     GROUPED_ESTIMATORS,
     check_agent_loop,
@@ -88,12 +88,12 @@ def outcomes(node: Any) -> list[Any]:
 
 
 def test_what_the_recipes_compose_passes_without_a_warning() -> None:
-    assert not [text for text in outcomes(config()) if isinstance(text, Doubt)]
+    assert not [text for text in outcomes(config()) if isinstance(text, CheckWarning)]
 
 
 def test_a_config_without_these_parts_passes() -> None:
     bare = OmegaConf.create({"relay": {"teacher": {"path": "big"}}, "actor_rollout_ref": {"rollout": {"n": 8}}})
-    assert not [text for text in outcomes(bare) if isinstance(text, Doubt)]
+    assert not [text for text in outcomes(bare) if isinstance(text, CheckWarning)]
 
 
 TEACHER_TOKENS = {"relay.train_on_teacher_tokens": True, "actor_rollout_ref.rollout.calculate_log_probs": False}
@@ -125,10 +125,8 @@ REFUSED = [
      f"{SAMPLER}.path=pkg://relay_verl.trainer.replay_buffer name=RelayReplayBufer",
      ["cannot be loaded"]),
     ({"trainer.v1.sampler.sync_refill_failed_groups": True}, "trainer.v1.sampler.sync_refill_failed_groups=true", []),
-    ({"trainer.v1.trainer_mode": "colocate_async"}, f"{SAMPLER}.name=RelayReplayBuffer",
-     ["trainer.v1.trainer_mode=colocate_async", "RelayReplayBufferAsync"]),
-    ({f"{SAMPLER}.name": "RelayReplayBufferAsync"}, f"{SAMPLER}.name=RelayReplayBufferAsync",
-     ["trainer.v1.trainer_mode=sync"]),
+    ({"trainer.v1.trainer_mode": "colocate_async"}, "trainer.v1.trainer_mode=colocate_async",
+     ["RelayReplayBuffer", "trainer.v1.trainer_mode=sync"]),
     ({"actor_rollout_ref.rollout.n": 1}, "actor_rollout_ref.rollout.n=1", ["relay.reward.kind=difficulty_aware"]),
     ({"relay.train_on_teacher_tokens": True}, "relay.train_on_teacher_tokens=true",
      ["actor_rollout_ref.rollout.calculate_log_probs=false"]),
@@ -158,7 +156,7 @@ ACCEPTED = [
     # overrides, how many warnings, why
     (TEACHER_TOKENS, 0, "verl gets no log-probabilities of the rollout"),
     ({f"{AGENT}.agent_loop_manager_class": None, "relay.max_calls": 0}, 0, "there are no calls"),
-    ({f"{SAMPLER}.name": "RelayReplayBufferAsync", "trainer.v1.trainer_mode": "separate_async"}, 0, "the other buffer"),
+    ({f"{SAMPLER}.path": None, "trainer.v1.trainer_mode": "separate_async"}, 1, "verl's own buffer in its own modes"),
     ({f"{SAMPLER}.path": None, f"{SAMPLER}.name": None}, 1, "verl's own buffer has no relay metrics"),
     ({f"{SAMPLER}.path": None, "algorithm.filter_groups.enable": True}, 1, "verl's own buffer filters"),
     ({"actor_rollout_ref.rollout.n": 1, "relay.reward.kind": "simple"}, 1, "nothing to compare"),
@@ -171,7 +169,7 @@ ACCEPTED = [
 
 @pytest.mark.parametrize(("overrides", "num_warnings", "why"), ACCEPTED, ids=[why for *_, why in ACCEPTED])
 def test_what_is_accepted(overrides: dict, num_warnings: int, why: str) -> None:
-    warnings = [text for text in outcomes(config(**overrides)) if isinstance(text, Doubt)]
+    warnings = [text for text in outcomes(config(**overrides)) if isinstance(text, CheckWarning)]
     assert len(warnings) == num_warnings, why
 
 
@@ -199,7 +197,7 @@ def test_subclasses_of_ours_are_ours(tmp_path: Path, monkeypatch: pytest.MonkeyP
             "reward.reward_manager.module.path": "pkg://my_parts",
         }
     )
-    assert not [text for text in outcomes(mine) if isinstance(text, Doubt)]
+    assert not [text for text in outcomes(mine) if isinstance(text, CheckWarning)]
     with pytest.raises(UserError, match=r"agent_loop_manager_class=my_parts\.Buffer"):
         check_agent_loop(config(**{f"{AGENT}.agent_loop_manager_class": "my_parts.Buffer"}))
 

@@ -4,7 +4,6 @@ import shlex
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from hydra import compose as hydra_compose
@@ -21,6 +20,7 @@ from relay_verl.pipeline.processes import trainer_folders
 from relay_verl.recipes.compose import compose, compose_overrides
 from relay_verl.recipes.grammar import check_single_values, override, parse, quote
 from relay_verl.recipes.recipe import find_recipe
+from tests.helpers.errors import one_line
 
 NAMES = [
     "relay (copy)",
@@ -56,15 +56,6 @@ UNREADABLE = [
     "relay.teacher.path=[/models/a",
     "relay.teacher.base_url=http://[::1]:8000/v1",
 ]
-
-
-def one_line(function: Any, *arguments: Any) -> str:
-    with pytest.raises(UserError) as error:
-        function(*arguments)
-    line = str(error.value)
-    assert line
-    assert "\n" not in line
-    return line
 
 
 @given(PATHS)
@@ -103,7 +94,7 @@ def test_the_doctor_finds_recipes_in_any_folder(name: str, tmp_path: Path, monke
     folder.mkdir(parents=True)
     (folder / "mine.yaml").write_text("# @package _global_\n# Mine.\ndefaults: [relay_tiny]\ndata:\n  seed: 77\n")
     asked: list[list[str]] = []
-    monkeypatch.setattr("relay_verl.preflight.doctor.examine", lambda words, with_ray: asked.append(words) or iter(()))
+    monkeypatch.setattr("relay_verl.preflight.doctor.examine", lambda words, **options: asked.append(words) or iter(()))
     result = CliRunner().invoke(app, ["doctor", "--no-ray", "--config-dir", str(folder.parent), "+recipe=mine"])
     assert result.exit_code == 0, result.output
     assert compose_overrides(asked[0]).data.seed == 77

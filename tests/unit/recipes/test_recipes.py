@@ -12,6 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from relay_verl.cli.main import app
+from relay_verl.config import read_settings
 from relay_verl.errors import UserError
 from relay_verl.recipes.compose import compose
 from relay_verl.recipes.composed import compose_all, differences
@@ -238,7 +239,7 @@ def test_an_endpoint_takes_no_gpu_and_an_unknown_student_is_said(tmp_path: Path)
 
 def test_a_recipe_as_its_file_says_it() -> None:
     recipe = find_recipe("relay_1.7b_no_exploration")
-    assert recipe.description == "Table 3, w/o Explor. Reward: a query that nobody solves is worth nothing."
+    assert recipe.description == "Table 3, w/o Explor. Reward: a query that no sample solves earns nothing."
     assert (recipe.parent, dict(recipe.keys)) == ("relay_1.7b", {"relay.reward.exploration": False})
     assert recipe.row is not None
     assert (recipe.row.name, recipe.table) == ("1.7b/no_exploration", "Table 3")
@@ -276,76 +277,100 @@ def test_flat() -> None:
 # ---- what a recipe refuses ----
 
 
-CHOICES = [
-    # recipe, overrides, parts of the line (None: accepted), why
-    ("relay_1.7b", ["relay.reward.kind=simple"], None, "a root is about nothing: this is how a variant is made"),
-    ("relay_1.7b_simple", ["relay.reward.kind=simple"], None, "the recipe's own value"),
-    ("relay_1.7b_simple", ["relay.max_calls=5"], None, "not what it is about"),
-    ("relay_1.7b_simple", ["relay.reward={kind: simple,charge: requested}"], None, "a group with its own value"),
-    ("relay_1.7b_simple", ["trainer.experiment_name=mine", "data.seed=2"], None, "names are free"),
+ENDPOINT = ["relay.teacher.path=null", "relay.teacher.base_url=http://127.0.0.1:9/v1"]
+KEPT = [
+    # recipe, overrides, why
+    ("relay_1.7b", ["relay.reward.kind=simple"], "a root is about nothing: this is how a variant is made"),
+    ("relay_1.7b_simple", ["relay.reward.kind=simple"], "the recipe's own value"),
+    ("relay_1.7b_simple", ["relay.max_calls=5"], "not what it is about"),
+    ("relay_1.7b_simple", ["relay.reward={kind: simple,charge: requested}"], "a group with its own value"),
+    ("relay_1.7b_simple", ["data.seed=2"], "a seed is free"),
+    ("relay_1.7b_no_filter", ["relay.filter.min_pass_rate=0"], "0 is 0.0"),
+    ("relay_0.6b", ["actor_rollout_ref.model.path=/models/mine"], "a path is an address"),
+    ("teacher_14b", ["relay.teacher.path=/models/Qwen3-14B"], "the same model elsewhere"),
+    ("teacher_14b", ["relay.teacher.path=/models/Qwen3-14B/"], "the same with a slash"),
+    ("teacher_14b", ["relay.teacher.tensor_parallel_size=4"], "GPUs are what one has"),
+    ("teacher_14b", ["trainer.n_gpus_per_node=8", "relay.teacher.num_replicas=2"], "the same"),
+    ("teacher_14b", [*ENDPOINT, "relay.teacher.model=Qwen/Qwen3-14B"], "an endpoint that says which model it is"),
+    ("relay_1.7b_simple", ["relay.teacher.path=Qwen/Qwen3-4B"], "not about the teacher"),
+    ("relay_1.7b_simple", ENDPOINT, "an endpoint is an address"),
+]
+MODIFIED = [
+    # recipe, overrides, what is said of them, what the refusal offers, why
     (
         "relay_1.7b_simple",
         ["relay.reward.kind=difficulty_aware"],
-        ["relay.reward.kind=difficulty_aware: ", "relay_1.7b_simple", "+recipe=relay_1.7b relay.reward.kind="],
-        "takes the recipe's subject from it",
+        "relay.reward.kind=difficulty_aware (recipe relay_1.7b_simple sets simple)",
+        "+recipe=relay_1.7b relay.reward.kind=difficulty_aware instead",
+        "the subject itself",
     ),
     (
         "relay_1.7b_simple",
         ["relay.reward={kind: difficulty_aware}"],
-        ["relay.reward.kind=difficulty_aware: ", "about relay.reward.kind=simple"],
+        "relay.reward.kind=difficulty_aware (recipe relay_1.7b_simple sets simple)",
+        "+recipe=relay_1.7b relay.reward={kind: difficulty_aware} instead",
         "the same by its group",
     ),
     (
         "relay_1.7b_simple",
         ["++relay.reward.kind=difficulty_aware"],
-        ["+recipe=relay_1.7b ++relay.reward.kind=difficulty_aware"],
+        "relay.reward.kind=difficulty_aware (recipe relay_1.7b_simple sets simple)",
+        "+recipe=relay_1.7b ++relay.reward.kind=difficulty_aware instead",
         "the same by force",
     ),
-    ("relay_1.7b_simple", ["~relay.reward.kind"], ["relay.reward.kind=null: "], "taken out"),
+    (
+        "relay_1.7b_simple",
+        ["~relay.reward.kind"],
+        "relay.reward.kind=null (recipe relay_1.7b_simple sets simple)",
+        "+recipe=relay_1.7b ~relay.reward.kind instead",
+        "taken out",
+    ),
     (
         "grpo_1.7b",
         ["relay.reward.kind=difficulty_aware"],
-        ["recipe grpo_1.7b", "a variant of relay_1.7b_simple", "take +recipe=relay_1.7b "],
+        "relay.reward.kind=difficulty_aware (recipe relay_1.7b_simple sets simple)",
+        "conflicts with recipe grpo_1.7b, a variant of relay_1.7b_simple, which sets relay.reward.kind=simple; "
+        "use +recipe=relay_1.7b relay.reward.kind=difficulty_aware instead",
         "what its parent is about counts, too",
     ),
-    ("grpo_1.7b", ["relay.teacher.path=Qwen/Qwen3-8B"], ["about relay.teacher.path=null"], "it has no teacher"),
-    ("relay_1.7b_no_filter", ["relay.filter.min_pass_rate=0"], None, "0 is 0.0"),
-    ("relay_1.7b_no_filter", ["relay.filter.min_pass_rate=0.3"], ["about relay.filter.min_pass_rate=0.0"], "a filter"),
-    ("relay_1.7b_teacher_tokens", ["relay.train_on_teacher_tokens=false"], ["train_on_teacher_tokens=true"], "a flag"),
-    ("relay_0.6b", ["actor_rollout_ref.model.path=/models/mine"], None, "a path is an address"),
-    ("relay_1.7b_teacher_14b", ["relay.teacher.path=/models/Qwen3-14B"], None, "the same model elsewhere"),
-    ("relay_1.7b_teacher_14b", ["relay.teacher.path=/models/Qwen3-14B/"], None, "the same with a slash"),
     (
-        "relay_1.7b_teacher_14b",
+        "grpo_1.7b",
+        ["relay.teacher.path=Qwen/Qwen3-8B", "relay.max_calls=2"],
+        "relay.max_calls=2 (recipe grpo_1.7b sets 0); relay.teacher.path=Qwen/Qwen3-8B (recipe grpo_1.7b sets null)",
+        "+recipe=relay_1.7b_simple relay.max_calls=2 instead",
+        "two of them",
+    ),
+    (
+        "relay_1.7b_no_filter",
+        ["relay.filter.min_pass_rate=0.3"],
+        "relay.filter.min_pass_rate=0.3 (recipe relay_1.7b_no_filter sets 0.0)",
+        "+recipe=relay_1.7b relay.filter.min_pass_rate=0.3 instead",
+        "a filter",
+    ),
+    (
+        "relay_1.7b_teacher_tokens",
+        ["relay.train_on_teacher_tokens=false"],
+        "relay.train_on_teacher_tokens=false (recipe relay_1.7b_teacher_tokens sets true)",
+        "+recipe=relay_1.7b relay.train_on_teacher_tokens=false instead",
+        "a flag",
+    ),
+    (
+        "teacher_14b",
         ["relay.teacher.path=Qwen/Qwen3-32B"],
-        ["about relay.teacher.path=Qwen/Qwen3-14B"],
-        "no",
-    ),
-    ("relay_1.7b_teacher_32b", ["relay.teacher.tensor_parallel_size=4"], None, "GPUs are what one has"),
-    ("relay_1.7b_teacher_32b", ["trainer.n_gpus_per_node=8", "relay.teacher.num_replicas=2"], None, "the same"),
-    ("relay_1.7b_simple", ["relay.teacher.path=Qwen/Qwen3-4B"], None, "not about the teacher"),
-    (
-        "relay_1.7b_simple",
-        ["relay.teacher.path=null", "relay.teacher.base_url=http://127.0.0.1:9/v1"],
-        None,
-        "an endpoint is an address",
+        "relay.teacher.path=Qwen/Qwen3-32B (recipe teacher_14b sets Qwen/Qwen3-14B)",
+        "+recipe=relay_1.7b relay.teacher.path=Qwen/Qwen3-32B instead",
+        "another model",
     ),
     (
-        "relay_1.7b_teacher_14b",
-        ["relay.teacher.path=null", "relay.teacher.base_url=http://127.0.0.1:9/v1"],
-        ["relay.teacher.path=null: ", "about relay.teacher.path=Qwen/Qwen3-14B"],
+        "teacher_14b",
+        ENDPOINT,
+        "relay.teacher.path=null (recipe teacher_14b sets Qwen/Qwen3-14B)",
+        "+recipe=relay_1.7b relay.teacher.path=null instead",
         "an endpoint that does not say which model it is",
     ),
-    (
-        "relay_1.7b_teacher_14b",
-        [
-            "relay.teacher.path=null",
-            "relay.teacher.base_url=http://127.0.0.1:9/v1",
-            "relay.teacher.model=Qwen/Qwen3-14B",
-        ],
-        None,
-        "an endpoint that does",
-    ),
+]
+REFUSED = [
+    # recipe, overrides, parts of the line, why
     ("relay_tiny", ["+recipe=grpo_tiny"], ["relay_tiny and grpo_tiny at once"], "two recipes"),
     ("[relay_tiny,grpo_tiny]", [], ["relay_tiny and grpo_tiny at once"], "two as a list"),
     ("warmup_1.7b", [], ["recipe=warmup_1.7b: it is for verl.trainer.sft_trainer"], "another trainer's"),
@@ -354,13 +379,62 @@ CHOICES = [
 ]
 
 
+@pytest.fixture
+def mine(tmp_path: Path) -> list[str]:
+    """The override that finds a variant of one's own, which is about the teacher."""
+    (tmp_path / "recipe").mkdir()
+    text = "# @package _global_\ndefaults:\n  - relay_1.7b\nrelay:\n  teacher:\n    path: Qwen/Qwen3-14B\n"
+    text += "trainer:\n  experiment_name: teacher_14b\n"
+    (tmp_path / "recipe" / "teacher_14b.yaml").write_text(text)
+    return [f"hydra.searchpath=['file://{tmp_path}']"]
+
+
+@pytest.mark.parametrize(("recipe", "words", "why"), KEPT, ids=[f"{recipe}-{why}" for recipe, _, why in KEPT])
+def test_overrides_that_leave_a_variant_what_it_is(
+    recipe: str, words: list[str], why: str, mine: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compose(recipe, [*mine, *words, "relay.allow_overrides=false"]).relay is not None, why
+    assert compose(recipe, [*mine, *words]).trainer.experiment_name == recipe
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
-    ("recipe", "words", "parts", "why"), CHOICES, ids=[f"{recipe}-{why}" for recipe, _, _, why in CHOICES]
+    ("recipe", "words", "said", "offer", "why"), MODIFIED, ids=[f"{recipe}-{why}" for recipe, *_, why in MODIFIED]
 )
-def test_overrides_beside_a_recipe(recipe: str, words: list[str], parts: list[str] | None, why: str) -> None:
-    if parts is None:
-        assert compose(recipe, words).relay is not None, why
-        return
+def test_overrides_that_undo_a_variant_mark_the_experiment(
+    recipe: str,
+    words: list[str],
+    said: str,
+    offer: str,
+    why: str,
+    mine: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = compose(recipe, [*mine, *words])
+    assert config.trainer.experiment_name == f"{recipe}-modified", why
+    assert config.trainer.default_local_dir == f"checkpoints/relay/{recipe}-modified", "its checkpoints lie apart"
+    assert capsys.readouterr().err == f"relay_verl: {said}: the experiment is named {recipe}-modified\n"
+    with pytest.raises(UserError) as caught:
+        compose(recipe, [*mine, *words, "relay.allow_overrides=false"])
+    assert str(caught.value).endswith(f"{offer}, or relay.allow_overrides=true")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_on_the_command_line_is_the_experiments(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["relay.reward.kind=difficulty_aware", "trainer.experiment_name=relay_1.7b_simple"]
+    assert compose("relay_1.7b_simple", words).trainer.experiment_name == "relay_1.7b_simple"
+    assert capsys.readouterr().err.endswith(": the command line names the experiment relay_1.7b_simple\n")
+
+
+def test_whether_overrides_are_allowed_is_a_plain_boolean() -> None:
+    with pytest.raises(UserError, match=r"relay\.allow_overrides: 'no': "):
+        read_settings(compose("relay_1.7b", ["relay.allow_overrides=no"]).relay)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "parts", "why"), REFUSED, ids=[f"{recipe}-{why}" for recipe, *_, why in REFUSED]
+)
+def test_a_command_line_that_no_run_can_have(recipe: str, words: list[str], parts: list[str], why: str) -> None:
     with pytest.raises(UserError) as caught:
         compose(recipe, words)
     assert "\n" not in str(caught.value)
@@ -420,13 +494,12 @@ def test_the_table_has_every_recipe_and_the_papers_numbers() -> None:
     assert set(recipe_names()) <= lines.keys()
     assert not any("…" in line for line in lines.values())
     assert lines["relay_1.7b"].split()[-8:] == ["49.52", "1.07", "1.7B", "8B", "4+1", "55+67", "40", "GB"]
-    assert lines["relay_1.7b_teacher_32b"].split()[-6:] == ["1.7B", "32B", "4+2", "55+67", "80", "GB"]
     assert "every" not in lines["grpo_1.7b"]
     assert lines["relay_tiny"].split()[-3:] == ["CPU", "-", "-"]
 
 
 def test_the_table_is_readable_at_100_columns() -> None:
-    recipes = [find_recipe(name) for name in ("relay_1.7b", "warmup_1.7b", "relay_tiny", "relay_1.7b_teacher_32b")]
+    recipes = [find_recipe(name) for name in ("relay_1.7b", "warmup_1.7b", "relay_tiny", "relay_1.7b_no_independence")]
     console = Console(width=100, file=io.StringIO())
     console.print(listing(recipes, compose_all(recipes)))
     text = console.file.getvalue()  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ from matplotlib.image import imread
 from relay_verl.grading import Verdict, VerdictStatus
 from relay_verl.pages.page import make_pieces, write_page
 from relay_verl.report.curves import NUM_STEPS_TO_SMOOTH, PANELS, plot_curves, read_log
-from relay_verl.report.summary_table import gap_recovered, summarize, to_markdown
+from relay_verl.report.summary_table import gap_recovered, summaries_to_markdown, summarize
 from relay_verl.traces.records import ResponseRecord, decode_parts, read_records, write_records
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
 from tests.helpers.records import alone, call, record, student, teacher
@@ -176,7 +176,9 @@ def cells_of(markdown: str) -> list[list[str]]:
 
 
 def test_markdown() -> None:
-    markdown = to_markdown(summarize(three_conditions()), {"tiny/add": "add", "tiny/mul": "mul", "relay": "RelayLLM"})
+    markdown = summaries_to_markdown(
+        summarize(three_conditions()), {"tiny/add": "add", "tiny/mul": "mul", "relay": "RelayLLM"}
+    )
     header, rule, of_student, relay, of_teacher = cells_of(markdown)
     assert header == [
         "condition",
@@ -200,7 +202,7 @@ def test_markdown() -> None:
 
 
 def test_markdown_of_hostile_names_stays_a_table() -> None:
-    header, _, row = cells_of(to_markdown(summarize([alone(condition="a|b\nc")])))
+    header, _, row = cells_of(summaries_to_markdown(summarize([alone(condition="a|b\nc")])))
     assert row[0] == "a\\|b c"
     assert header == [
         "condition",
@@ -215,22 +217,24 @@ def test_markdown_of_hostile_names_stays_a_table() -> None:
 def test_accuracy_by_judge_is_shown_where_every_response_has_its_verdict() -> None:
     says = {"reply": "", "error": ""}
     judged = [record(id=str(i), judge={"is_correct": i > 0, **says}) for i in range(4)]
-    header, _, row = cells_of(to_markdown(summarize(judged)))
+    header, _, row = cells_of(summaries_to_markdown(summarize(judged)))
     cells = dict(zip(header, row, strict=True))
     assert cells["tiny/mul accuracy by rule (%)"] == "100.0"
     assert cells["tiny/mul accuracy by judge (%)"] == "75.0"
     for unheard in (record(id="5"), record(id="5", judge={"is_correct": None, **says})):
-        assert not any("judge" in cell for cell in cells_of(to_markdown(summarize([*judged, unheard])))[0])
-    assert not any("judge" in cell for cell in cells_of(to_markdown(summarize([record(benchmark="bbeh")])))[0])
+        assert not any("judge" in cell for cell in cells_of(summaries_to_markdown(summarize([*judged, unheard])))[0])
+    assert not any(
+        "judge" in cell for cell in cells_of(summaries_to_markdown(summarize([record(benchmark="bbeh")])))[0]
+    )
 
 
 def test_bbeh_shows_its_official_score_where_tasks_are_known() -> None:
     records = [alone(benchmark="bbeh", id=str(i), task="ab"[i % 2], is_correct=i % 2 == 0) for i in range(4)]
-    header, _, row = cells_of(to_markdown(summarize(records)))
+    header, _, row = cells_of(summaries_to_markdown(summarize(records)))
     cells = dict(zip(header, row, strict=True))
     assert cells["bbeh accuracy by rule (%)"] == "50.0"
     assert cells["bbeh harmonic mean accuracy by rule (%)"] == "2.0"  # 2 / (1/101 + 1/1)
-    without = cells_of(to_markdown(summarize([*records, alone(benchmark="bbeh", id="9")])))[0]
+    without = cells_of(summaries_to_markdown(summarize([*records, alone(benchmark="bbeh", id="9")])))[0]
     assert not any("harmonic" in cell for cell in without)
 
 

@@ -22,8 +22,8 @@ from relay_verl.data.prepare import PreparedReport, is_gradable, prepare
 from relay_verl.data.prompts import WRAPPERS, UnknownWrapperError, strip_wrapper, unwrap, wrap
 from relay_verl.data.schema import PROMPT_SUFFIX, iter_rows, read_rows, row_id, to_row, write_parquet
 from relay_verl.data.sources import find_source
-from relay_verl.errors import UserError
 from relay_verl.grading import grade
+from tests.helpers.errors import one_line
 
 BEFORE, AFTER = WRAPPERS[1]
 QUESTIONS = {"a": ("What is $7 \\cdot 8$?", "56"), "b": ("Find $x$ if\n\n$x - 1 = 4$.", "5"), "c": ("求 $2+2$。", "4")}
@@ -80,15 +80,6 @@ def run(tmp_path: Path, rows: list[dict[str, Any]], **options: Any) -> tuple[Pre
     report = prepare("dapo-math-17k", tmp_path / "out" / "train.parquet", source=source, **options)
     lines = (tmp_path / "out" / "train.parquet.dropped.jsonl").read_text().splitlines()
     return report, [json.loads(line) for line in lines]
-
-
-def message_of(action: Callable[[], object]) -> str:
-    """What a UserError says; it must be one line."""
-    with pytest.raises(UserError) as caught:
-        action()
-    message = str(caught.value)
-    assert message and "\n" not in message
-    return message
 
 
 # ---- prompts ----
@@ -202,23 +193,23 @@ BAD_ROWS = [
 @pytest.mark.parametrize(("rows", "named", "why"), BAD_ROWS, ids=[case[2] for case in BAD_ROWS])
 def test_bad_rows_are_named(tmp_path: Path, rows: list[dict[str, Any]], named: list[str], why: str) -> None:
     path = write_source(tmp_path / "bad.parquet", rows)
-    message = message_of(lambda: read_rows(path))
+    message = one_line(lambda: read_rows(path))
     assert all(part in message for part in [str(path), *named]), message
 
 
 def test_missing_columns_are_named_beside_those_there_are(tmp_path: Path) -> None:
     path = write_source(tmp_path / "bad.parquet", [{"question": "7*8?", "data_source": "d"}])
-    message = message_of(lambda: read_rows(path))
+    message = one_line(lambda: read_rows(path))
     assert "no column prompt, reward_model; it has question, data_source" in message
 
 
 def test_files_that_are_not_there_or_no_parquet(tmp_path: Path) -> None:
-    assert "gone.parquet does not exist" in message_of(lambda: read_rows(tmp_path / "gone.parquet"))
-    assert "no parquet file" in message_of(lambda: read_rows(tmp_path))
+    assert "gone.parquet does not exist" in one_line(lambda: read_rows(tmp_path / "gone.parquet"))
+    assert "no parquet file" in one_line(lambda: read_rows(tmp_path))
     (tmp_path / "text.parquet").write_text("text")
-    assert "text.parquet is not a readable parquet file" in message_of(lambda: read_rows(tmp_path / "text.parquet"))
+    assert "text.parquet is not a readable parquet file" in one_line(lambda: read_rows(tmp_path / "text.parquet"))
     pq.write_table(pa.table({name: [] for name in ("data_source", "prompt", "reward_model")}), tmp_path / "e.parquet")
-    assert "e.parquet has no rows" in message_of(lambda: read_rows(tmp_path / "e.parquet"))
+    assert "e.parquet has no rows" in one_line(lambda: read_rows(tmp_path / "e.parquet"))
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,17 +222,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
     with monkeypatch.context() as patch:
         patch.setattr(pq, "write_table", half_a_file)
-        assert "No space left" in message_of(lambda: write_parquet(path, example_rows(3)))
+        assert "No space left" in one_line(lambda: write_parquet(path, example_rows(3)))
     assert read_rows(path) == example_rows(2)
     assert [file.name for file in tmp_path.iterdir()] == ["rows.parquet"]  # no temporary file stays behind
 
 
 def test_what_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert "no rows" in message_of(lambda: write_parquet(tmp_path / "new.parquet", []))
-    assert "cannot be written" in message_of(lambda: write_parquet(tmp_path / "file" / "x.parquet", example_rows()))
+    assert "no rows" in one_line(lambda: write_parquet(tmp_path / "new.parquet", []))
+    assert "cannot be written" in one_line(lambda: write_parquet(tmp_path / "file" / "x.parquet", example_rows()))
     mixed = [row | {"ability": value} for row, value in zip(example_rows(2), ("math", 1), strict=True)]
-    assert "cannot be written" in message_of(lambda: write_parquet(tmp_path / "new.parquet", mixed))
+    assert "cannot be written" in one_line(lambda: write_parquet(tmp_path / "new.parquet", mixed))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file"]
 
 
@@ -307,14 +298,14 @@ def test_a_hub_out_of_reach_is_one_line(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    message = message_of(lambda: prepare("dapo-math-17k", tmp_path / "train.parquet"))
+    message = one_line(lambda: prepare("dapo-math-17k", tmp_path / "train.parquet"))
     assert all(part in message for part in ("BytedTsinghua-SIA/DAPO-Math-17k", "hub", "--source"))
     assert not list(tmp_path.glob("train*"))
 
 
 @pytest.mark.parametrize("name", ["dapo", "", "DAPO-Math-17k "])
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
-    message = message_of(lambda: find_source(name))
+    message = one_line(lambda: find_source(name))
     assert repr(name) in message and "dapo-math-17k" in message
 
 
@@ -339,7 +330,7 @@ BAD_SOURCES = [
 def test_bad_sources_are_one_line(tmp_path: Path, name: str, text: str, named: list[str], why: str) -> None:
     source, out = tmp_path / name, tmp_path / "out" / "train.parquet"
     source.write_text(text)
-    message = message_of(lambda: prepare("dapo-math-17k", out, source=source))
+    message = one_line(lambda: prepare("dapo-math-17k", out, source=source))
     assert all(part in message for part in named), message
     assert not out.parent.exists()
 
@@ -352,9 +343,9 @@ def test_bad_places_are_one_line(tmp_path: Path) -> None:
         (tmp_path / "in" / "out.parquet", source.parent, "is, or lies in", "a source of the next run"),
         (tmp_path / "out.parquet", tmp_path / "gone", "does not exist", "no source"),
     ):
-        assert named in message_of(lambda o=out, s=source_given: prepare("dapo-math-17k", o, source=s))  # type: ignore[misc]
+        assert named in one_line(lambda o=out, s=source_given: prepare("dapo-math-17k", o, source=s))  # type: ignore[misc]
     nothing = tmp_path / "gone.parquet"
-    message = message_of(lambda: prepare("dapo-math-17k", tmp_path / "o.parquet", source=source, evaluation=[nothing]))
+    message = one_line(lambda: prepare("dapo-math-17k", tmp_path / "o.parquet", source=source, evaluation=[nothing]))
     assert str(nothing) in message
 
 

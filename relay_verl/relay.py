@@ -1,0 +1,292 @@
+"""Relay: the state of one response while two models write it in turn, and the two steps that advance it.
+
+`relay_verl.decoder` has the algorithm's invariants and where the paper is silent; `relay_verl.transcript` has what each
+model sees. A step yields each piece as soon as it is written, so an engine that streams has more pieces to yield and
+nothing else to change.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from relay_verl.constraint import force_command
+from relay_verl.engines.base import Generation
+from relay_verl.engines.failures import RetriedError
+from relay_verl.errors import EngineError, PermanentError, TeacherError
+from relay_verl.policies import Interruption, Policy
+from relay_verl.protocol import CLOSE, MAX_NUM_TOKENS, OPEN, find_calls_in_bytes
+from relay_verl.relay_config import RelayConfig
+from relay_verl.tokenization import TokenBytes
+from relay_verl.transcript import Transcript
+from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
+from relay_verl.writer import Writer, cut
+
+
+@dataclass(frozen=True)
+class TeacherTurn:
+    """What the teacher is asked for next."""
+
+    num_tokens: int | None
+    """Tokens to ask for, before any cap; None for all that is left of the response, whatever the caps say."""
+    has_command: bool
+    """Whether the student asked; a baseline's calls come by themselves."""
+
+
+class Relay:
+    """One response while it is being written; async-iterating it yields each new piece as a Segment with its writer.
+
+    Args:
+        prompt_ids: the prompt, [prompt_length].
+        config: the limits.
+        policy: how commands are treated.
+        student: writes, and decides when to call.
+        teacher: answers calls; without one every command stays unserved.
+        tokens: the tokenizer's view of its ids as bytes.
+        note_failed_call: told of each call that fails.
+    """
+
+    def __init__(
+        self,
+        prompt_ids: list[int],
+        config: RelayConfig,
+        policy: Policy,
+        student: Writer,
+        teacher: Writer | None,
+        tokens: TokenBytes,
+        note_failed_call: Callable[[EngineError], None],
+    ):
+        self._config = config
+        self._policy = policy
+        self._student = student
+        self._teacher = teacher
+        self._tokens = tokens
+        self._note_failed_call = note_failed_call
+        self._transcript = Transcript(prompt_ids, config.max_response_tokens, tokens)
+        self._calls: list[CallRecord] = []
+        self._num_attempts = 0
+        self._num_failed = 0
+        self._has_ended = False
+        self._teacher_turn: TeacherTurn | None = None  # what the student's last step asks for
+        self._plans_calls = True  # baselines only: see `_next_planned_call`
+        self._status = RelayStatus.COMPLETED
+        self._error = ""
+        self._is_refused = False
+        self._error_status: int | None = None
+
+    def trajectory(self) -> RelayTrajectory:
+        """What has been written so far."""
+        written = self._transcript
+        return RelayTrajectory(
+            written.prompt_ids,
+            list(written.segments),
+            self._status,
+            list(self._calls),
+            self._error,
+            self._is_refused,
+            self._error_status,
+        )
+
+    async def __aiter__(self) -> AsyncIterator[Segment]:
+        while not self._has_ended and self._transcript.tokens_left > 0:
+            async for piece in self._student_step():
+                yield piece
+            async for piece in self._teacher_step():
+                yield piece
+        self._close_turn()
+
+    # ---- the student ----
+
+    async def _student_step(self) -> AsyncIterator[Segment]:
+        """The student writes until it completes a command that will be served, ends, or fills the response; leaves at
+        `_teacher_turn` what the teacher is asked for, if anything."""
+        self._teacher_turn = None
+        max_tokens = self._transcript.tokens_left
+        planned = self._next_planned_call()
+        if planned is not None:
+            max_tokens = min(max_tokens, planned.num_student_tokens)
+            if max_tokens == 0:
+                self._teacher_turn = TeacherTurn(planned.num_tokens, has_command=False)
+                return
+
+        try:
+            piece = await self._ask_student(max_tokens)
+        except EngineError as error:
+            self._fail(RelayStatus.STUDENT_FAILED, error)
+            return
+
+        # With a fixed number in the text (5.4) the student stopped at `<call>`: what follows is not its choice.
+        forced: Generation | None = None
+        if self._is_constrained:
+            piece, forced = self._constrain(piece)
+        piece = self._read(piece)
+        if piece.token_ids or forced is None:
+            yield self._transcript.append_student(piece)
+        if forced is not None:
+            # The command may not fit: then its beginning fills the response, and it is not served.
+            piece = self._read(cut(forced, self._transcript.tokens_left, "stop"))
+            if piece.token_ids:
+                yield self._transcript.append_student(piece, is_forced=True)
+
+        if self._teacher_turn is not None:
+            return
+        is_due = planned is not None and piece.finish_reason == "length" and len(piece.token_ids) == max_tokens
+        if planned is not None and is_due:
+            # The student wrote all tokens before the planned place. Where they filled the response, no call is left.
+            if self._transcript.tokens_left:
+                self._teacher_turn = TeacherTurn(planned.num_tokens, has_command=False)
+        elif piece.finish_reason != "stop":
+            # Without a stop string the response is over: an end of sequence, or no room in the response or the context.
+            # A stop without a call is a command that is passed over (n = 0): the student continues behind it.
+            self._has_ended = True
+
+    async def _ask_student(self, max_tokens: int) -> Generation:
+        # A command that would not be served need not stop the engine. Under the constraint `<call>` has to, since the
+        # number behind it is written for the student.
+        stop: tuple[str, ...] = ()
+        if self._is_listening:
+            stop = (OPEN,) if self._is_constrained else (CLOSE,)
+        written = self._transcript
+        piece = await self._student.write(
+            written.student_context(), max_tokens, num_written=written.num_tokens, stop=stop
+        )
+        # it would write nothing the next time, too
+        if not piece.token_ids and piece.finish_reason == "stop":
+            raise EngineError("the student's engine wrote nothing and did not end")
+        return piece
+
+    def _read(self, piece: Generation) -> Generation:
+        """`piece` cut after its first command to be served, which becomes the `_teacher_turn`; commands that are passed
+        over are recorded."""
+        # A command may begin in an earlier piece of the turn, so the whole turn is read, and what ended before `piece`
+        # is skipped: it has been seen.
+        old_end = len(self._transcript.turn_bytes)
+        text = self._transcript.turn_bytes + self._tokens.join(piece.token_ids)
+        for call in find_calls_in_bytes(text):
+            if call.end <= old_end:
+                continue
+            if not self._is_listening:
+                self._calls.append(CallRecord(CallOutcome.OVER_LIMIT, min(call.num_tokens, MAX_NUM_TOKENS)))
+                continue
+            num_asked = self._policy.num_tokens(call)
+            if num_asked == 0:
+                self._calls.append(CallRecord(CallOutcome.ZERO))
+                continue
+            self._teacher_turn = TeacherTurn(num_asked, has_command=True)
+            # Text past the command is dropped, but a token is never split: the one that completes it is kept whole.
+            return cut(piece, self._tokens.count_up_to(piece.token_ids, call.end - old_end), "stop")
+        return piece
+
+    @property
+    def _is_listening(self) -> bool:
+        """Whether the next command would be served."""
+        has_teacher = self._teacher is not None and self._policy.allows_calls
+        has_calls_left = self._config.max_calls is None or self._num_attempts < self._config.max_calls
+        return has_teacher and has_calls_left and self._num_failed < self._config.max_failed_calls
+
+    @property
+    def _is_constrained(self) -> bool:
+        """Whether the number in the next command is not the student's to write."""
+        is_fixed = self._config.fixed_command == "text" and self._policy.fixed_length() is not None
+        return is_fixed and self._is_listening
+
+    def _constrain(self, piece: Generation) -> tuple[Generation, Generation | None]:
+        """`piece` up to its first `<call>`, and what the constraint puts behind that; None without a `<call>`."""
+        num_tokens = self._policy.fixed_length()
+        assert num_tokens is not None
+        forced = force_command(self._transcript.turn_bytes, piece.token_ids, num_tokens, self._tokens)
+        if forced is None:
+            return piece, None
+        num_kept, token_ids = forced
+        return cut(piece, num_kept, "stop"), Generation(token_ids, [0.0] * len(token_ids), "stop")
+
+    # ---- the teacher ----
+
+    async def _teacher_step(self) -> AsyncIterator[Segment]:
+        """The teacher writes what the student's step asks for, if anything.
+
+        Raises:
+            TeacherError: it failed and `on_teacher_failure` is 'fail'.
+        """
+        turn = self._teacher_turn
+        if turn is None:
+            return
+        try:
+            answer = await self._ask_teacher(turn)
+        except EngineError as error:
+            if self._config.on_teacher_failure == "fail":
+                raise TeacherError(f"teacher: {error}") from error
+            if self._config.on_teacher_failure == "drop":
+                self._fail(RelayStatus.TEACHER_FAILED, error)
+            # 'continue': a failed command stays in the text, and `max_failed_calls` bounds how many follow. Planned
+            # calls have no such bound, so there are no more of them.
+            self._plans_calls = self._plans_calls and turn.has_command
+            return
+        if answer is None:
+            return
+        self._close_turn()
+        yield self._transcript.append_teacher(answer)
+        self._has_ended = answer.finish_reason == "eos"
+
+    async def _ask_teacher(self, turn: TeacherTurn) -> Generation | None:
+        """The teacher's tokens; None if no token is left of the response.
+
+        Raises:
+            EngineError: it failed, was late, or answered rubbish; the call is recorded.
+        """
+        teacher = self._teacher
+        assert teacher is not None
+        num_asked = max_tokens = self._transcript.tokens_left
+        if turn.num_tokens is not None:
+            num_asked = min(turn.num_tokens, MAX_NUM_TOKENS)
+            max_tokens = min(num_asked, self._config.max_tokens_per_call, self._transcript.tokens_left)
+        if max_tokens <= 0:
+            self._calls.append(CallRecord(CallOutcome.OVER_LIMIT, num_asked))
+            return None
+        # `max_calls` counts what the student asked for, whatever comes of it
+        self._num_attempts += turn.has_command
+        context = self._transcript.teacher_context()
+        record: dict[str, Any] = {
+            "num_requested": num_asked,
+            "position": self._transcript.num_tokens,
+            "num_context": len(context),
+            "has_command": turn.has_command,
+            "teacher": self._config.teacher_name,
+        }
+        started = time.monotonic()
+        try:
+            answer = await teacher.write(context, max_tokens, num_written=self._transcript.num_tokens)
+            if not answer.token_ids:
+                raise EngineError("the teacher answered with no token")
+        except EngineError as error:
+            self._num_failed += 1
+            record |= {"latency_s": time.monotonic() - started, "error": str(error)}
+            self._calls.append(CallRecord(CallOutcome.FAILED, **record))
+            self._note_failed_call(error)
+            raise
+        record |= {
+            "num_delivered": len(answer.token_ids),
+            "latency_s": time.monotonic() - started,
+            "num_cached": answer.num_cached,
+        }
+        self._calls.append(CallRecord(CallOutcome.SERVED, **record))
+        return answer
+
+    # ---- calls without a command: baselines of the evaluation (random_P, router_P, teacher_alone) ----
+
+    def _next_planned_call(self) -> Interruption | None:
+        """The baseline's next call; None under every policy that can be trained."""
+        return self._policy.next_interruption() if self._plans_calls else None
+
+    # ---- both ----
+
+    def _fail(self, status: RelayStatus, error: EngineError) -> None:
+        self._has_ended = True
+        self._status, self._error = status, str(error)
+        self._is_refused = isinstance(error, PermanentError) and not error.concerns_all
+        self._error_status = error.status_code if isinstance(error, RetriedError) else None
+
+    def _close_turn(self) -> None:
+        self._calls += [CallRecord(CallOutcome.MALFORMED)] * self._transcript.close_turn()

@@ -1,0 +1,92 @@
+"""What is written of one response, and what each of the two models sees of it (paper 2.1, 2.2). Pure.
+
+Invariants: the student's context is the prompt and all segments, commands included; the teacher's is the same without
+the characters of any command the student wrote. Every token that no command touches keeps its id, and the teacher's own
+earlier tokens always do. Neighbouring segments differ in their writer.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from relay_verl.engines.base import Generation
+from relay_verl.protocol import count_malformed_calls, strip_call_tokens
+from relay_verl.tokenization import TokenBytes
+from relay_verl.types import Segment
+
+
+class Transcript:
+    """One response as far as it is written.
+
+    Args:
+        prompt_ids: the prompt, [prompt_length].
+        max_tokens: most tokens of the response.
+        tokens: the tokenizer's view of its ids as bytes.
+    """
+
+    def __init__(self, prompt_ids: list[int], max_tokens: int, tokens: TokenBytes):
+        self.prompt_ids = prompt_ids
+        self.segments: list[Segment] = []
+        self.turn_bytes = b""
+        """What the student wrote since the teacher last did, as text."""
+        self._max_tokens = max_tokens
+        self._tokens = tokens
+        self._context = list(prompt_ids)
+        self._teacher_context = list(prompt_ids)  # up to the student's current turn
+        self._turn: list[int] = []  # the ids of `turn_bytes`
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the response so far, both writers together."""
+        return len(self._context) - len(self.prompt_ids)
+
+    @property
+    def tokens_left(self) -> int:
+        """Tokens that the response has room for."""
+        return self._max_tokens - self.num_tokens
+
+    def student_context(self) -> list[int]:
+        """What the student continues."""
+        return list(self._context)
+
+    def teacher_context(self) -> list[int]:
+        """What the teacher continues: commands of the current turn are cut out here, earlier ones are already gone."""
+        return self._teacher_context + strip_call_tokens(self._turn, self._tokens)
+
+    def append_student(self, piece: Generation, *, is_forced: bool = False) -> Segment:
+        """Add what the student wrote, or what the constraint wrote in its place; gives the new piece."""
+        self._turn += piece.token_ids
+        self.turn_bytes += self._tokens.join(piece.token_ids)
+        return self._append("student", piece, [True] * len(piece.token_ids) if is_forced else None)
+
+    def append_teacher(self, piece: Generation) -> Segment:
+        """Add what the teacher wrote; the student's turn has to be closed."""
+        self._teacher_context += piece.token_ids
+        return self._append("teacher", piece, None)
+
+    def close_turn(self) -> int:
+        """End the student's turn, which settles what the teacher will see of it; gives its number of malformed
+        commands. Only now is that number known: a later token could have completed a command."""
+        num_malformed = count_malformed_calls(self.turn_bytes.decode("latin-1"))
+        self._teacher_context = self.teacher_context()
+        self._turn, self.turn_bytes = [], b""
+        return num_malformed
+
+    def _append(self, source: Literal["student", "teacher"], piece: Generation, marks: list[bool] | None) -> Segment:
+        segment = Segment(source, list(piece.token_ids), piece.logprobs, marks)
+        # a writer that is asked several times in a row, as after an unserved command, has one segment
+        if self.segments and self.segments[-1].source == source:
+            self.segments[-1] = _join(self.segments[-1], segment)
+        else:
+            self.segments.append(segment)
+        self._context += piece.token_ids
+        return segment
+
+
+def _join(one: Segment, other: Segment) -> Segment:
+    """Two segments of one writer as one."""
+    logprobs = None if one.logprobs is None or other.logprobs is None else one.logprobs + other.logprobs
+    is_forced = None
+    if one.is_forced is not None or other.is_forced is not None:
+        is_forced = [mark for part in (one, other) for mark in part.is_forced or [False] * len(part.token_ids)]
+    return Segment(one.source, one.token_ids + other.token_ids, logprobs, is_forced)

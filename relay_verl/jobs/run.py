@@ -16,7 +16,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,12 +32,11 @@ from relay_verl.jobs.job import Job
 from relay_verl.jobs.progress import LINE_S, ProgressBar, TokenMeter
 from relay_verl.jobs.results import Entry
 from relay_verl.jobs.store import JobStore
+from relay_verl.jobs.unanswerable import describe_unanswerable
 from relay_verl.versions import versions
 
 logger = logging.getLogger(__name__)
 
-MAX_NAMED = 3
-"""Most queries that a message names."""
 BROKEN = 500
 """HTTP status of a server that failed at a request for a reason of its own. Others from 501 on say that it, or what
 stands before it, is overloaded or away for a while."""
@@ -119,7 +118,7 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
                 "num_queries": num_queries,
                 "num_resumed": progress.num_resumed,
                 "seconds": round(time.monotonic() - started, 1),
-                "unanswerable": _describe_refused(job, refused),
+                "unanswerable": describe_unanswerable(job, refused),
                 "versions": versions(),
             },
             job.summarize,
@@ -282,27 +281,3 @@ def _records(job: Job, queries: Iterable[tuple[str, Row]], store: JobStore) -> I
             if entry is not None and entry.refusal is None:
                 records += job.to_records(row, entry.result)
         yield records
-
-
-def _describe_refused(job: Job, refused: Mapping[str, str]) -> list[dict[str, str]]:
-    """The queries that can never be answered, for the manifest."""
-    places = job.locate(list(refused)) if refused else {}
-    return [{"query": key, "place": places.get(key, key), "cause": cause} for key, cause in refused.items()]
-
-
-def tell_unanswerable(out: Path, manifest: Mapping[str, Any]) -> str:
-    """What a finished output leaves out, on one line with the first cases; empty if it is whole.
-
-    Args:
-        out: the output.
-        manifest: its manifest.
-    """
-    refused = manifest.get("unanswerable") or []
-    if not refused:
-        return ""
-    named = "; ".join(f"{one['place']}: {one['cause']}" for one in refused[:MAX_NAMED])
-    more = f"; {len(refused) - MAX_NAMED} more in its manifest" if len(refused) > MAX_NAMED else ""
-    return (
-        f"{out}: {len(refused)} of {manifest['num_queries']} queries can never be answered and are left out: "
-        f"{named}{more}"
-    )

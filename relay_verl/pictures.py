@@ -1,7 +1,7 @@
 """The one style of all pictures: fonts, lines, and colours that mean the same everywhere.
 
 Blue is the student, amber the teacher, green the relay of both; grey is what neither of them can do, and what is drawn
-to compare with. On the pages (`evaluation/page.css`) the teacher's words are amber, too. The six colours are Okabe and
+to compare with. On the pages (`pages/page.css`) the teacher's words are amber, too. The six colours are Okabe and
 Ito's, which people with a colour vision deficiency can tell apart, without their yellow and black.
 
 Uses matplotlib's objects, not pyplot: no window and no global figure.
@@ -23,6 +23,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from relay_verl.files import replace_file
+from relay_verl.palette import LIGHT
 
 BLUE, VERMILION, GREEN, PURPLE, AMBER, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
 STUDENT, TEACHER, RELAY, NEITHER = BLUE, AMBER, GREEN, "#80868f"
@@ -31,7 +32,7 @@ OTHERS = (VERMILION, PURPLE, SKY)
 """For what none of them is, such as a baseline or another run."""
 COLOURS = (STUDENT, VERMILION, RELAY, PURPLE, TEACHER, SKY, NEITHER)
 """For things of one kind, such as runs, in order."""
-INK, SOFT, LINE = "#1d2026", "#5a606b", "#e0e2e7"
+INK, SOFT, LINE = LIGHT["ink"], LIGHT["soft"], LIGHT["line"]
 """Text, labels and frames, grid: those of a light page."""
 DPI = 180
 

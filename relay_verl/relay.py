@@ -14,6 +14,7 @@ from typing import Any
 
 from relay_verl.constraint import force_command
 from relay_verl.engines.base import Generation
+from relay_verl.engines.failures import RetriedError
 from relay_verl.errors import EngineError, PermanentError, TeacherError
 from relay_verl.policy_base import Interruption, Policy
 from relay_verl.protocol import CLOSE, MAX_NUM_TOKENS, OPEN, find_calls_in_bytes
@@ -73,12 +74,19 @@ class Relay:
         self._status = RelayStatus.COMPLETED
         self._error = ""
         self._is_refused = False
+        self._error_status: int | None = None
 
     def trajectory(self) -> RelayTrajectory:
         """What has been written so far."""
         written = self._transcript
         return RelayTrajectory(
-            written.prompt_ids, list(written.segments), self._status, list(self._calls), self._error, self._is_refused
+            written.prompt_ids,
+            list(written.segments),
+            self._status,
+            list(self._calls),
+            self._error,
+            self._is_refused,
+            self._error_status,
         )
 
     async def __aiter__(self) -> AsyncIterator[Segment]:
@@ -278,6 +286,7 @@ class Relay:
         self._has_ended = True
         self._status, self._error = status, str(error)
         self._is_refused = isinstance(error, PermanentError) and not error.concerns_all
+        self._error_status = error.status_code if isinstance(error, RetriedError) else None
 
     def _close_turn(self) -> None:
         self._calls += [CallRecord(CallOutcome.MALFORMED)] * self._transcript.close_turn()

@@ -152,6 +152,8 @@ class RelayTrajectory:
     is_refused: bool = False
     """Whether it would not be completed another time either, since an engine refuses its request for good
     (`relay_verl.errors.PermanentError`)."""
+    error_status: int | None = None
+    """The HTTP status with which an endpoint failed; None if none did, or without one."""
 
     @property
     def response_ids(self) -> list[int]:

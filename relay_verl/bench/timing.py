@@ -7,6 +7,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from relay_verl.markdown import markdown_table
+
 Variant = Callable[[], Awaitable[Sequence[int]]]
 """Does the work once; gives the tokens of each response."""
 
@@ -39,11 +41,10 @@ async def time_rounds(variants: Mapping[str, Variant], rounds: int) -> list[Timi
 def timings_to_markdown(timings: Sequence[Timing]) -> str:
     """A table: median seconds, tokens, and seconds relative to the first way, median (least to most)."""
     base = timings[0]
-    lines = [f"| way | seconds a round | tokens a round | time / {base.name}'s |", "|---|---|---|---|"]
+    rows = []
     for timing in timings:
         ratios = [mine / theirs for mine, theirs in zip(timing.seconds, base.seconds, strict=True)]
-        lines.append(
-            f"| {timing.name} | {statistics.median(timing.seconds):.2f} | {statistics.median(timing.num_tokens):.0f} | "
-            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
-        )
-    return "\n".join(lines)
+        seconds, num_tokens = statistics.median(timing.seconds), statistics.median(timing.num_tokens)
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        rows.append([timing.name, f"{seconds:.2f}", f"{num_tokens:.0f}", spread])
+    return markdown_table(["way", "seconds a round", "tokens a round", f"time / {base.name}'s"], rows)

@@ -9,6 +9,10 @@ A `.json` file has one of these shapes (`relay_verl.data.json_shapes`):
     {"examples": [{...}], "canary": "..."}      rows under one key (the official files of BBEH)
     {"problem": {"0": ..., "1": ...}, ...}      columns, as pandas writes them
     {"problem": [..., ...], ...}                columns as lists
+
+`datasets.load_dataset` reads the hub (`relay_verl.data.sources`) but not these files, because it guesses types and
+shapes: from CSV the answer 007 becomes 7, 1.50 becomes 1.5 and NA is lost, a long integer becomes a float, a date a
+timestamp, the last three shapes above become a single row, and its errors name neither file nor line.
 """
 
 from __future__ import annotations

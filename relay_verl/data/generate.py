@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -34,6 +34,7 @@ from relay_verl.files import sha256_of
 from relay_verl.jobs import Job, run_job, tell_unanswerable
 from relay_verl.jobs.formats import Parquet, Row
 from relay_verl.jobs.pool import Pool, Worker, default_num_workers
+from relay_verl.jobs.queries import Queries
 from relay_verl.jobs.store import JobStore
 from relay_verl.models.address import as_student, model_sha256, student_of
 from relay_verl.models.tokenizers import prompt_spec, template_of, tokenizer_at, tokenizer_path_of
@@ -71,9 +72,9 @@ class Source:
         _check_columns(path, schema)
         return cls(path, num_rows, schema, [sha256_of(file) for file in parquet_files(path)])
 
-    def queries(self) -> Iterator[tuple[str, Row]]:
+    def queries(self) -> Queries:
         """Id and row of each query, in order."""
-        return ((row["extra_info"]["id"], row) for row in iter_rows(self.path))
+        return Queries(lambda: ((row["extra_info"]["id"], row) for row in iter_rows(self.path)))
 
     def locate(self, ids: Sequence[str]) -> dict[str, str]:
         """File and row, which count from 1, of the first row of each of these queries."""
@@ -87,8 +88,8 @@ class Source:
 
 
 def _check_columns(path: Path, schema: pa.Schema) -> None:
-    """Every row fits the schema of the output, which is told apart from the rows: what does not fit would be noticed
-    when a shard is written, behind all that was sampled for it."""
+    """Every row fits the schema of the output, which is read apart from the rows: otherwise a row that does not fit
+    would be noticed when the output is written, after all sampling."""
     for number, row in enumerate(iter_rows(path), start=1):
         try:
             pa.Table.from_pylist([row], schema=schema)
@@ -108,7 +109,7 @@ class Plan:
     tokenizer_path: str
     """Whose tokenizer it has."""
     spec: Mapping[str, Any]
-    """See `relay_verl.jobs.run.Job.spec`."""
+    """See `relay_verl.jobs.job.Job.spec`."""
     schema: pa.Schema
     """Columns of the output."""
     make_worker: Callable[[TokenEngine, Any], Worker]
@@ -120,13 +121,13 @@ class Plan:
     author: str
     """Who the model is: student or teacher."""
     locate: Callable[[Sequence[str]], Mapping[str, str]]
-    """See `relay_verl.jobs.run.Job.locate`."""
+    """See `relay_verl.jobs.job.Job.locate`."""
     count_tokens: Callable[[Any], int]
     """Tokens that the model wrote for a result."""
     max_failed_share: float
-    """See `relay_verl.jobs.run.Job.max_failed_share`."""
+    """See `relay_verl.jobs.job.Job.max_failed_share`."""
     summarize: Callable[[Path], Mapping[str, Any]] | None = None
-    """See `relay_verl.jobs.run.Job.summarize`."""
+    """See `relay_verl.jobs.job.Job.summarize`."""
 
     def job(self, engine: TokenEngine, tokenizer: Any, num_workers: int = 0) -> Job:
         """The job on a running engine; `num_workers` processes in Ray tokenize and grade, 0 for this one."""

@@ -31,7 +31,7 @@ MAX_CAUSE_CHARS = 400
 """Longest text of another library's error that a message repeats."""
 
 NO_BREAKER = sys.maxsize
-"""A threshold for long jobs: they stop by themselves when an engine is dead (`relay_verl.jobs.run.Job.max_failures`);
+"""A threshold for long jobs: they stop by themselves when an engine is dead (`relay_verl.jobs.job.Job.max_failures`);
 a moment's trouble must not fail queries."""
 
 MAX_WAIT_S = 10.0

@@ -29,10 +29,18 @@ from relay_verl.engines.resilience import NO_BREAKER
 from relay_verl.errors import UserError
 from relay_verl.evaluation.job_spec import describe
 from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer, vocabulary_of_writer
-from relay_verl.evaluation.worker import EvalSettings, EvalWorker, count_tokens, missing_verdict, to_records
+from relay_verl.evaluation.worker import (
+    EvalSettings,
+    EvalWorker,
+    count_tokens,
+    missing_verdict,
+    to_records,
+    unanswered,
+)
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines, Row
 from relay_verl.jobs.pool import Pool, default_num_workers
+from relay_verl.jobs.queries import Queries
 from relay_verl.jobs.store import JobStore
 from relay_verl.judging.other_judge import AnswerJudge
 from relay_verl.models.address import as_student, is_endpoint, is_engine, model_at, model_sha256
@@ -118,8 +126,11 @@ class EvalSuite:
             sampling = {"temperature": self.temperature, **(_UNTRUNCATED if self.temperature > 0 else {})}
         return self.num_samples or benchmark.num_samples, sampling
 
-    def queries(self) -> Iterator[tuple[str, Row]]:
+    def queries(self) -> Queries:
         """A key and the query for each response, in order."""
+        return Queries(self._read_queries)
+
+    def _read_queries(self) -> Iterator[tuple[str, Row]]:
         for name, (_, questions) in self.benchmarks.items():
             num_samples, sampling = self.sampling(name)
             for row in questions.rows:
@@ -298,4 +309,5 @@ def _make_job(
         max_failed_share=settings.max_failed_call_share,
         find_failure=missing_verdict,
         parts="verdicts of the judge",
+        replace=partial(unanswered, condition.name, suite.judge is not None),
     )

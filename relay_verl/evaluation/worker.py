@@ -5,7 +5,7 @@ Invariants:
 - A record is of what was asked. A student or a teacher that fails ends the attempt with an EngineError; it never
   becomes a response that the other one wrote alone.
 - A question that can never be answered (its prompt fills the context or cannot be rendered, an engine refuses it for
-  good) is a record with its cause at `error`: not completed, and wrong.
+  good or fails at it each time) is a record with its cause at `error`: not completed, and wrong.
 - Whoever writes a whole response writes it under the benchmark's sampling and has `relay.rollout_timeout_s` for it, so
   that the teacher alone and the random router are measured as the students they are compared with (paper 4.2, Table 1,
   Figure 1). A teacher that answers calls keeps `relay.teacher`'s sampling and deadline, and is greedy with the student.
@@ -25,9 +25,11 @@ from relay_verl.data.prompts import strip_wrapper
 from relay_verl.data.truths import truth_of, truth_text
 from relay_verl.decoder import RelayDecoder
 from relay_verl.engines.base import TokenEngine
+from relay_verl.engines.failures import RetriedError
 from relay_verl.errors import EngineError, PermanentError
-from relay_verl.grading import Grader, kind_of
+from relay_verl.grading import Grader, Verdict, VerdictStatus, kind_of
 from relay_verl.jobs.formats import Row
+from relay_verl.judging.judge import nothing_to_judge
 from relay_verl.judging.other_judge import AnswerJudge
 from relay_verl.messages import content_text
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
@@ -105,31 +107,30 @@ class EvalWorker:
         Raises:
             EngineError: a model could not answer; asked again it may.
         """
-        row, sample = query["row"], query["sample"]
-        rules, id, benchmark = self._rules, str(row["extra_info"]["id"]), str(row["data_source"])
+        row = query["row"]
         started_at, started = time.time(), time.monotonic()
-        trajectory = await self._write(row, (benchmark, id, sample), query["sampling"])
+        facts = _facts_of(query)
+        trajectory = await self._write(row, (facts["benchmark"], facts["id"], query["sample"]), query["sampling"])
         if trajectory.status is not RelayStatus.COMPLETED and not trajectory.is_refused:
             who = "teacher: " if trajectory.status is RelayStatus.TEACHER_FAILED else ""
-            raise EngineError(f"{who}{trajectory.error}")
+            message = f"{who}{trajectory.error}"
+            if trajectory.error_status is not None:
+                raise RetriedError(message, trajectory.error_status)
+            raise EngineError(message)
         latency_s = time.monotonic() - started
-        truth, question = truth_of(row["reward_model"]), strip_wrapper(content_text(row["prompt"][-1]["content"]) or "")
+        truth, question = truth_of(row["reward_model"]), facts["question"]
         text = self._tokenizer.decode(trajectory.response_ids, skip_special_tokens=True)
         verdict = await self._grader.grade_async(text, truth, kind_of(row.get("ability")))
+        judge = await self._judge.judge(question, verdict.answer, truth_text(truth)) if self._judge else None
         record = ResponseRecord.of(
             trajectory,
             verdict,
-            condition=rules.condition,
-            benchmark=benchmark,
-            id=id,
-            sample=sample,
-            question=question,
-            ground_truth=truth_text(truth),
-            task=task_of(row),
-            judge=await self._judge.judge(question, verdict.answer, truth_text(truth)) if self._judge else None,
+            condition=self._rules.condition,
+            judge=judge,
             started_at=started_at,
             latency_s=latency_s,
             join=self._tokens.join,
+            **facts,
         )
         return record.to_dict()
 
@@ -160,6 +161,41 @@ class EvalWorker:
             policy=policy,
             max_response_tokens=room,
         )
+
+
+def unanswered(condition: str, has_judge: bool, query: Row, cause: str) -> Row:
+    """The record of a sample at which a server fails each time, as JSON: not completed, and wrong.
+
+    Args:
+        condition: what tables call it.
+        has_judge: whether responses have a second verdict.
+        query: see `EvalWorker.process`.
+        cause: how the server fails.
+    """
+    record = ResponseRecord.of(
+        RelayTrajectory([], [], RelayStatus.STUDENT_FAILED, error=cause, is_refused=True),
+        Verdict(False, None, VerdictStatus.NO_ANSWER),
+        condition=condition,
+        judge=nothing_to_judge() if has_judge else None,
+        started_at=time.time(),
+        latency_s=0.0,
+        join=lambda token_ids: b"",  # there are none
+        **_facts_of(query),
+    )
+    return record.to_dict()
+
+
+def _facts_of(query: Row) -> dict[str, Any]:
+    """What a record says of its question."""
+    row = query["row"]
+    return {
+        "benchmark": str(row["data_source"]),
+        "id": str(row["extra_info"]["id"]),
+        "sample": query["sample"],
+        "question": strip_wrapper(content_text(row["prompt"][-1]["content"]) or ""),
+        "ground_truth": truth_text(truth_of(row["reward_model"])),
+        "task": task_of(row),
+    }
 
 
 def task_of(row: Row) -> str | None:

@@ -5,6 +5,8 @@ the workers. May import the algorithm.
 """
 
 from relay_verl.errors import JobError
-from relay_verl.jobs.run import Job, run_job, tell_unanswerable
+from relay_verl.jobs.job import Job
+from relay_verl.jobs.run import run_job
+from relay_verl.jobs.unanswerable import tell_unanswerable
 
 __all__ = ["Job", "JobError", "run_job", "tell_unanswerable"]

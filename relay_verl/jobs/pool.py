@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from relay_verl.engines.failures import RetriedError
 from relay_verl.errors import EngineError, PermanentError
 from relay_verl.jobs.formats import Row
 
@@ -13,7 +14,7 @@ class Worker(Protocol):
     """Makes a query's result. Grades, tokenizes and decodes in its own process; the models are elsewhere."""
 
     async def process(self, row: Row) -> Any:
-        """See `relay_verl.jobs.run.Job.process`."""
+        """See `relay_verl.jobs.job.Job.process`."""
         ...
 
 
@@ -58,7 +59,10 @@ class Pool:
             if isinstance(cause, PermanentError):
                 raise PermanentError(str(cause), concerns_all=cause.concerns_all) from error
             last_line = str(cause or error).strip().splitlines()[-1]  # Ray's own texts end with what happened
-            raise EngineError(f"{type(cause or error).__name__}: {last_line}") from error
+            message = f"{type(cause or error).__name__}: {last_line}"
+            if isinstance(cause, RetriedError):
+                raise RetriedError(message, cause.status_code) from error
+            raise EngineError(message) from error
         finally:
             self._load[index] -= 1
 

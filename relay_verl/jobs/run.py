@@ -1,11 +1,12 @@
-"""Runs a long job: queries in, one result each, in any order, without a barrier; progress as it is made.
+"""Runs a long job: queries in, one result each, in any order, without a barrier; each result is saved as it comes.
 
-A first failure is said at once, and failures are counted: a job of which too many fail ends with the cause.
+The first failure is logged at once, and failures are counted: a job of which too many fail ends with the cause.
 
-Memory is bounded by the open shards: queries are read as they are needed, and a shard is forgotten when it is written.
-A query that fails leaves no result; the others continue, and the same command tries it again. A query that can never
-be answered (`relay_verl.errors.PermanentError`) leaves no result either, but it counts: it is left out of the
-output, the manifest names it with its place and its cause, and it never keeps the job from ending.
+Memory is bounded by the queries in flight: queries are read as they are needed, and results stay on disk. A query that
+fails leaves no result; the others continue, and the same command tries it again. A query that can never be answered
+(`relay_verl.errors.PermanentError`) leaves no result either, but it counts: it is left out of the output, the manifest
+names it with its place and its cause, and it never keeps the job from ending. A query at which the server fails each
+time (HTTP 500) while it answers others is treated alike.
 """
 
 from __future__ import annotations
@@ -15,69 +16,30 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from relay_verl.config import RelaySettings
 from relay_verl.engines.deadlines import Pulse
-from relay_verl.engines.failure_share import KEY, FailureShare
+from relay_verl.engines.failure_share import FailureShare
+from relay_verl.engines.failures import RetriedError
 from relay_verl.errors import EngineError, JobError, PermanentError
-from relay_verl.jobs.formats import Format, Row
+from relay_verl.jobs.formats import Row
+from relay_verl.jobs.job import Job
 from relay_verl.jobs.progress import LINE_S, ProgressBar, TokenMeter
-from relay_verl.jobs.store import JobStore, Shard
+from relay_verl.jobs.results import Entry
+from relay_verl.jobs.store import JobStore
+from relay_verl.jobs.unanswerable import describe_unanswerable
 from relay_verl.versions import versions
 
 logger = logging.getLogger(__name__)
 
-MAX_NAMED = 3
-"""Most queries that a message names."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to do with each query."""
-
-    spec: Mapping[str, Any]
-    """Everything that decides the output, as JSON: inputs with their hashes, models, sampling, seed. A stopped job goes
-    on only under the same spec."""
-    format: Format
-    """The output's kind of file."""
-    process: Callable[[Row], Awaitable[Any]]
-    """A query's result, as JSON. An EngineError or TimeoutError fails this query alone, and a PermanentError leaves it
-    out; past `timeout_s` it is cancelled."""
-    to_records: Callable[[Row, Any], list[Row]]
-    """The output's rows of a query and its result."""
-    shard_size: int = 256
-    """Queries a shard."""
-    max_concurrency: int = 256
-    """Queries under way at a time."""
-    timeout_s: float = 3600.0
-    """Seconds without a result of any query after which a query fails; like a request to an engine, a query that waits
-    while others end is not late (`relay_verl.engines.deadlines`)."""
-    summarize: Callable[[Path], Mapping[str, Any]] | None = None
-    """Numbers on the whole output, which the manifest gets as its `summary`; None leaves it without."""
-    max_failures: int = 32
-    """Failures in a row after which the job stops: the engine looks dead."""
-    max_failed_share: float = RelaySettings.max_failed_call_share
-    """Largest share of the queries, and of what `find_failure` finds, that may fail; see
-    `relay_verl.engines.failure_share`."""
-    failed_share_key: str = KEY
-    """What the user sets it with."""
-    find_failure: Callable[[Any], str | None] = lambda result: None
-    """Why a part of a result is missing that is not worth the whole, such as the judge's verdict of a response; None
-    if it is not missing. The result is kept."""
-    parts: str = "parts"
-    """What `find_failure` looks at, as a message calls it."""
-    engines: Mapping[str, Any] = field(default_factory=dict)
-    """Who writes, by the names under which their tokens are shown: student, teacher."""
-    count_tokens: Callable[[Any], Mapping[str, int]] = lambda result: {}
-    """What each of them wrote of a result."""
-    locate: Callable[[Sequence[str]], Mapping[str, str]] = lambda keys: {}
-    """Where queries stand, such as a file and a row, by their keys."""
+BROKEN = 500
+"""HTTP status of a server that failed at a request for a reason of its own. Others from 501 on say that it, or what
+stands before it, is overloaded or away for a while."""
 
 
 @dataclass
@@ -87,24 +49,33 @@ class _Progress:
     pulse: Pulse
     queries: FailureShare
     parts: FailureShare
-    failures: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    """Why a query failed, by its key."""
+    broken: set[str] = field(default_factory=set)
+    """Those of them at which the server failed (`BROKEN`)."""
+    is_last_try: bool = False
+    """Whether queries run for the second time."""
     num_in_a_row: int = 0
     warned_at: float = -math.inf
     num_resumed: int = 0
 
 
 async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int, out: Path) -> dict[str, Any]:
-    """Run `job` on all queries, or go on with it, and write `out`; gives its manifest.
+    """Run `job` on all queries, or continue it, and write `out`; gives its manifest.
 
     Args:
         job: what to do.
-        queries: pairs of a unique id and a row, always in the same order.
+        queries: pairs of a unique key and a row, always in the same order. They are read more than once: a list or
+            `relay_verl.jobs.queries.Queries`.
         num_queries: how many there are, for the estimate.
         out: the file to write.
 
     Raises:
+        TypeError: `queries` is an iterator, which can be read once only.
         JobError: it cannot continue, some queries failed, or an engine refuses all of them; what is finished is saved.
     """
+    if isinstance(queries, Iterator):
+        raise TypeError("queries are read more than once: give a list or relay_verl.jobs.queries.Queries")
     started = time.monotonic()
     store = JobStore(out, job.spec, job.format)
     # The same command again after the end does nothing, and needs no lock: a finished output is not written to.
@@ -119,32 +90,35 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
             )
             progress = _Progress(bar, meter, Pulse(meter.count_tokens), queries_share, parts_share)
             try:
-                num_shards = await _run_shards(job, queries, store, progress)
+                await _run_open(job, queries, store, progress)
+                await _try_again(job, queries, num_queries, store, progress)
             except asyncio.CancelledError as error:  # Ctrl-C; `relay_verl.jobs.interruption` tells the note
                 error.add_note(
                     f"{bar.num_done:,} of {num_queries:,} queries are saved in {store.work}: the same command "
                     "continues from there"
                 )
                 raise
-        # Finished shards stay in the working folder, so the next run asks for the failed queries alone.
+        # Results stay in the working folder, so the next run asks for the failed queries alone.
         if progress.failures:
+            key, cause = next(iter(progress.failures.items()))
             raise JobError(
-                f"{len(progress.failures)} of {num_queries} queries failed, the first one: {progress.failures[0]}; the "
-                f"others are saved in {store.work}: the same command goes on from there"
+                f"{len(progress.failures)} of {num_queries} queries failed, the first one: {key}: {cause}; the others "
+                f"are saved in {store.work}: the same command continues from there"
             )
-        refused = store.refused_in(num_shards)
         # An output without a row would look like a result; what refuses everything is a mistake of the job.
+        entries = ((key, store.results.get(key)) for key, _ in queries)
+        refused = {key: entry.refusal for key, entry in entries if entry and entry.refusal is not None}
         if refused and len(refused) == num_queries:
             store.forget()
             key, cause = next(iter(refused.items()))
             raise JobError(f"none of the {num_queries} queries can be answered, the first one: {key}: {cause}")
         store.assemble(
-            num_shards,
+            _records(job, queries, store),
             {
                 "num_queries": num_queries,
                 "num_resumed": progress.num_resumed,
                 "seconds": round(time.monotonic() - started, 1),
-                "unanswerable": _describe_refused(job, refused),
+                "unanswerable": describe_unanswerable(job, refused),
                 "versions": versions(),
             },
             job.summarize,
@@ -152,39 +126,59 @@ async def run_job(job: Job, queries: Iterable[tuple[str, Row]], num_queries: int
     return store.finished_manifest() or {}
 
 
-async def _run_shards(job: Job, queries: Iterable[tuple[str, Row]], store: JobStore, progress: _Progress) -> int:
-    """Run what is missing; gives the number of shards."""
-    num_shards = 0
+async def _run_open(job: Job, queries: Iterable[tuple[str, Row]], store: JobStore, progress: _Progress) -> None:
+    """Run the queries that nothing is known of yet."""
     async with _tasks(job.max_concurrency) as start:
-        for index, chunk in enumerate(_batched(queries, job.shard_size)):
-            num_shards = index + 1
-            keys = [key for key, _ in chunk]
-            shard = store.open_shard(index, keys)
-            num_done = len(keys) if shard is None else shard.num_done
-            progress.num_resumed += num_done
-            progress.bar.update(num_done)
-            if shard is None:
-                continue
-            rows = dict(chunk)
-            # A run that was killed between the last result and the end of its shard.
-            if shard.is_complete:
-                _finish(job, store, index, shard, rows)
-            for key in keys:
-                if key not in shard.results and key not in shard.refused:
-                    # Waits while enough queries are under way, which bounds the open shards, and so the memory.
-                    await start(partial(_run_query, job, store, index, shard, rows, key, progress))
-    return num_shards
+        for key, row in queries:
+            if key in store.results:
+                progress.num_resumed += 1
+                progress.bar.update()
+            else:
+                # Waits while enough queries are under way, which bounds the memory.
+                await start(partial(_run_query, job, store, key, row, progress))
 
 
-def _batched(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
-    iterator = iter(items)
-    while chunk := tuple(itertools.islice(iterator, size)):
-        yield chunk
+async def _try_again(
+    job: Job, queries: Iterable[tuple[str, Row]], num_queries: int, store: JobStore, progress: _Progress
+) -> None:
+    """Run the queries once more at which a server failed, and record those at which it fails again.
+
+    A server that fails at a query each time, such as for a defect that its prompt meets, would keep the job from ending
+    for ever. A server that is in trouble fails at every query: then, or when too many fail, nothing is recorded.
+    """
+    keys, progress.broken, progress.is_last_try = progress.broken, set(), True
+    if not keys:
+        return
+    async with _tasks(job.max_concurrency) as start:
+        for key, row in queries:
+            if key in keys:
+                await start(partial(_run_query, job, store, key, row, progress))
+    broken = progress.broken
+    if not broken or len(broken) > job.max_failed_share * num_queries or not await _is_well(job, queries, store):
+        return
+    for key, row in queries:
+        if key in broken:
+            cause = progress.failures.pop(key)
+            store.put(key, Entry(refusal=cause) if job.replace is None else Entry(job.replace(row, cause)))
+            progress.bar.update()
+
+
+async def _is_well(job: Job, queries: Iterable[tuple[str, Row]], store: JobStore) -> bool:
+    """Whether a query that has its answer is answered again."""
+    for key, row in queries:
+        entry = store.results.get(key)
+        if entry is not None and entry.refusal is None:
+            try:
+                await asyncio.wait_for(_process(job, row), job.timeout_s)
+            except (EngineError, TimeoutError):
+                return False
+            return True
+    return False
 
 
 @asynccontextmanager
 async def _tasks(limit: int) -> AsyncIterator[Callable[[Any], Awaitable[None]]]:
-    """Gives a function that starts work once less than `limit` is under way; the first error ends all."""
+    """Yield a `start` that keeps at most `limit` tasks in flight; the first error cancels the rest."""
     room = asyncio.Semaphore(limit)
 
     async def run(work: Callable[[], Awaitable[None]]) -> None:
@@ -205,12 +199,10 @@ async def _tasks(limit: int) -> AsyncIterator[Callable[[Any], Awaitable[None]]]:
         raise errors.exceptions[0] from None
 
 
-async def _run_query(
-    job: Job, store: JobStore, index: int, shard: Shard, rows: Mapping[str, Row], key: str, progress: _Progress
-) -> None:
+async def _run_query(job: Job, store: JobStore, key: str, row: Row, progress: _Progress) -> None:
     progress.bar.num_under_way += 1
     try:
-        result = await progress.pulse.wait(job.timeout_s, _process(job, rows[key]))
+        result = await progress.pulse.wait(job.timeout_s, _process(job, row))
     except PermanentError as error:
         # A wrong key or address: every further query would cost time and fail alike.
         if error.concerns_all:
@@ -218,30 +210,42 @@ async def _run_query(
                 f"the engine refuses every query: {error}; what is finished is saved in {store.work}: the same command "
                 "continues from there"
             ) from error
-        shard.refuse(key, str(error))
+        store.put(key, Entry(refusal=str(error)))
     except (EngineError, TimeoutError) as error:
-        progress.failures.append(f"{key}: {str(error) or 'it timed out'}")
-        progress.num_in_a_row += 1
-        _count(progress, progress.queries, progress.failures[-1], store)
-        if progress.num_in_a_row >= job.max_failures:
-            raise JobError(
-                f"{progress.num_in_a_row} queries failed in a row, the last one: {progress.failures[-1]}; what is "
-                f"finished is saved in {store.work}: the same command goes on from there"
-            ) from error
+        _note_failure(job, store, key, error, progress)
         return
     else:
         # On disk before it is counted: a process killed here loses nothing it has shown.
-        shard.add(key, result)
+        store.put(key, Entry(result))
         progress.meter.add_result(job.count_tokens(result))
         progress.queries.add(1, 0)
         _count(progress, progress.parts, job.find_failure(result), store)
     finally:
         progress.bar.num_under_way -= 1
     # An answer, even a refusal, shows that the engine lives.
+    progress.failures.pop(key, None)
     progress.num_in_a_row = 0
     progress.bar.update()
-    if shard.is_complete:
-        _finish(job, store, index, shard, rows)
+
+
+def _note_failure(job: Job, store: JobStore, key: str, error: Exception, progress: _Progress) -> None:
+    """Count a query that failed.
+
+    Raises:
+        JobError: too many failed, or too many in a row.
+    """
+    cause = progress.failures[key] = str(error) or "it timed out"
+    if isinstance(error, RetriedError) and error.status_code == BROKEN:
+        progress.broken.add(key)
+    if progress.is_last_try:  # it has been counted
+        return
+    progress.num_in_a_row += 1
+    _count(progress, progress.queries, f"{key}: {cause}", store)
+    if progress.num_in_a_row >= job.max_failures:
+        raise JobError(
+            f"{progress.num_in_a_row} queries failed in a row, the last one: {key}: {cause}; what is finished is saved "
+            f"in {store.work}: the same command continues from there"
+        ) from error
 
 
 def _count(progress: _Progress, share: FailureShare, failure: str | None, store: JobStore) -> None:
@@ -267,31 +271,13 @@ async def _process(job: Job, row: Row) -> Any:
     return await job.process(row)
 
 
-def _finish(job: Job, store: JobStore, index: int, shard: Shard, rows: Mapping[str, Row]) -> None:
-    answered = [key for key in shard.keys if key in shard.results]
-    records = [record for key in answered for record in job.to_records(rows[key], shard.results[key])]
-    store.finish_shard(index, shard, records)
-
-
-def _describe_refused(job: Job, refused: Mapping[str, str]) -> list[dict[str, str]]:
-    """The queries that can never be answered, for the manifest."""
-    places = job.locate(list(refused)) if refused else {}
-    return [{"query": key, "place": places.get(key, key), "cause": cause} for key, cause in refused.items()]
-
-
-def tell_unanswerable(out: Path, manifest: Mapping[str, Any]) -> str:
-    """What a finished output leaves out, on one line with the first cases; empty if it is whole.
-
-    Args:
-        out: the output.
-        manifest: its manifest.
-    """
-    refused = manifest.get("unanswerable") or []
-    if not refused:
-        return ""
-    named = "; ".join(f"{one['place']}: {one['cause']}" for one in refused[:MAX_NAMED])
-    more = f"; {len(refused) - MAX_NAMED} more in its manifest" if len(refused) > MAX_NAMED else ""
-    return (
-        f"{out}: {len(refused)} of {manifest['num_queries']} queries can never be answered and are left out: "
-        f"{named}{more}"
-    )
+def _records(job: Job, queries: Iterable[tuple[str, Row]], store: JobStore) -> Iterator[list[Row]]:
+    """The output's records in groups, in the order of their queries."""
+    iterator = iter(queries)
+    while group := list(itertools.islice(iterator, job.shard_size)):
+        records: list[Row] = []
+        for key, row in group:
+            entry = store.results.get(key)
+            if entry is not None and entry.refusal is None:
+                records += job.to_records(row, entry.result)
+        yield records

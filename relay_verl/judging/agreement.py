@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from relay_verl.markdown import markdown_table
 from relay_verl.traces.records import ResponseRecord
 
 
@@ -65,12 +66,13 @@ class Agreement:
 
     def to_markdown(self) -> str:
         """The four numbers as a table, and what follows from them as a list, without a final line break."""
+        rows = [
+            ["rule: right", f"{self.num_both_right:,}", f"{self.num_rule_only:,}"],
+            ["rule: wrong", f"{self.num_judge_only:,}", f"{self.num_both_wrong:,}"],
+        ]
         return "\n".join(
             [
-                "|               | judge: right | judge: wrong |",
-                "| :------------ | -----------: | -----------: |",
-                f"| rule: right   | {self.num_both_right:>12,} | {self.num_rule_only:>12,} |",
-                f"| rule: wrong   | {self.num_judge_only:>12,} | {self.num_both_wrong:>12,} |",
+                markdown_table(["", "judge: right", "judge: wrong"], rows),
                 "",
                 f"- same verdict: {_percent(self.share)} of {self.num_compared:,} responses",
                 f"- Cohen's kappa: {_or_dash(self.kappa, f'{self.kappa:.3f}')}",

@@ -130,7 +130,7 @@ class Judge:
             EngineError: the endpoint gave no reply; the message is one line without the key.
         """
         if answer is None or not says_something(answer):
-            return {"is_correct": False, "reply": "", "error": "no answer to judge"}
+            return nothing_to_judge()
         with self._breaker.calling():
             reply = await self._try(question, answer, ground_truth)
         verdict = read_verdict(reply)
@@ -187,6 +187,11 @@ class Judge:
         if not names or self.model in names:
             return ""
         return f"; it serves {self._client.without_key(', '.join(names)):.300}"
+
+
+def nothing_to_judge() -> JudgeText:
+    """The verdict on a response without an answer, for which no judge is asked: it is wrong."""
+    return {"is_correct": False, "reply": "", "error": "no answer to judge"}
 
 
 def make_judge(base_url: str | None, model: str | None) -> Judge | None:

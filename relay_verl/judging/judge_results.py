@@ -67,11 +67,12 @@ async def judge_results(
         max_concurrency=max_concurrency,
         max_failed_share=max_failed_share,
         failed_share_key="--max-failed-share",
+        replace=lambda row, cause: refusal(cause),
     )
-    queries = (
+    queries = [
         (str(i), {"question": r.question, "answer": r.answer, "ground_truth": r.ground_truth})
         for i, r in enumerate(asked)
-    )
+    ]
     await run_job(job, queries, len(records), folder / VERDICTS)
     verdicts: list[JudgeText] = pq.read_table(folder / VERDICTS).to_pylist()
     judged = [replace(record, judge=verdict) for record, verdict in zip(records, verdicts, strict=True)]

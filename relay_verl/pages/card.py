@@ -16,6 +16,7 @@ from functools import cache
 from importlib.resources import files
 from itertools import groupby
 
+from relay_verl import palette
 from relay_verl.pages.card_text import CALL_PADDING, Cell, call_cell, shorten, to_cells, wrap_cells
 from relay_verl.pages.page import name_verdict
 from relay_verl.traces.pieces import make_pieces
@@ -230,6 +231,7 @@ def _style() -> str:
     """The rules in the page's colours: those of a light page, and of a dark one where the reader prefers it."""
     css = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     light, dark = (dict(re.findall(r"--([\w-]+): (#\w+)", block)) for block in css.split(":root {")[1:3])
+    light, dark = palette.LIGHT | light, palette.DARK | dark
     rules = ["".join(f"{name} {{ {rule.format_map(colours)} }} " for name, rule in _RULES.items())
              for colours in (light, dark)]  # fmt: skip
     return f"text {{ white-space: pre; }} {rules[0]}@media (prefers-color-scheme: dark) {{ {rules[1]}}}"

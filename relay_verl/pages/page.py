@@ -24,6 +24,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from relay_verl import palette
 from relay_verl.files import replace_file
 from relay_verl.pages.page_table import define, make_table
 from relay_verl.report.summary_table import ConditionSummary, summarize
@@ -95,7 +96,7 @@ def write_page(
                 "cut_reasons": CUT_REASONS,
             }
         ),
-        style=Markup(parts.joinpath("page.css").read_text(encoding="utf-8")),
+        style=Markup("\n".join([palette.to_css(), parts.joinpath("page.css").read_text(encoding="utf-8")])),
         script=Markup("\n".join(parts.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS)),
     )
     replace_file(Path(out), html.encode())

@@ -13,6 +13,8 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from relay_verl import palette
+from relay_verl.markdown import markdown_table
 from relay_verl.report.terms import TERMS
 
 
@@ -99,20 +101,9 @@ def document_to_markdown(document: Document) -> str:
 
 
 def table_to_markdown(table: Table) -> str:
-    """One table, aligned as text too."""
-    width = len(table.head)
-    lines = [table.head, *((*row, *[""] * (width - len(row))) for row in table.rows)]
-    cells = [[_escape(cell) for cell in line] for line in lines]
-    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-    made = []
-    for line in cells:
-        padded = [
-            cell.ljust(width) if i < table.num_labels else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        made.append(f"| {' | '.join(padded)} |")
-    rule = [":" + "-" * (w - 1) if i < table.num_labels else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    return "\n".join([made[0], f"| {' | '.join(rule)} |", *made[1:]])
+    """One table, with its text as it is."""
+    rows = [[_escape(cell) for cell in row] for row in table.rows]
+    return markdown_table([_escape(cell) for cell in table.head], rows, num_labels=table.num_labels)
 
 
 def to_html(document: Document) -> str:
@@ -121,7 +112,7 @@ def to_html(document: Document) -> str:
     environment.tests["table"] = lambda block: isinstance(block, Table)
     environment.filters["picture"] = lambda picture: Markup(picture.svg)
     environment.filters["anchor"] = lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-    environment.globals["terms"] = TERMS
+    environment.globals |= {"terms": TERMS, "palette": Markup(palette.to_css())}
     template = environment.from_string(files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
     return template.render(document=document)
 

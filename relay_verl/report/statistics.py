@@ -20,14 +20,13 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cache
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 
 from relay_verl.report.alike import LEVEL, reach_of_alike, shares_of
 from relay_verl.report.harmonic import adjusted_harmonic_mean
+from relay_verl.report.student_t import t_quantile, welch_freedom
 from relay_verl.traces.records import ResponseRecord
 
 NUM_RESAMPLES = 10_000
@@ -229,7 +228,7 @@ def difference(of: Measure, to: Measure, *, seed: int = 0) -> Estimate:
     error, other_error = _standard_error(values), _standard_error(others)
     # Trainings are independent, so their seeds do not pair up; unequal spreads are why it is Welch's.
     if num_seeds > 1 and error + other_error > 0:
-        reach = t_quantile(_welch_freedom(error, len(values), other_error, len(others)))
+        reach = t_quantile(welch_freedom(error, len(values), other_error, len(others)))
         reach *= math.hypot(error, other_error)
         return Estimate(mean, mean - reach, mean + reach, num_seeds, "seeds")
     # Both sides draw the same questions, so what makes a question hard cancels out in the difference.
@@ -259,27 +258,6 @@ def mix(of: Measure, to: Measure, share: float) -> Measure:
 
 def _standard_error(values: np.ndarray) -> float:
     return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 and np.ptp(values) > 1e-12 else 0.0
-
-
-def _welch_freedom(error: float, num: int, other_error: float, other_num: int) -> float:
-    """Welch and Satterthwaite's degrees of freedom."""
-    return (error**2 + other_error**2) ** 2 / (error**4 / (num - 1) + other_error**4 / (other_num - 1))
-
-
-@cache
-def t_quantile(freedom: float, level: float = LEVEL) -> float:
-    """Where Student's t with `freedom` degrees of freedom has `level` of its mass around 0; at least 1 degree.
-
-    >>> round(t_quantile(2), 3)
-    4.303
-    """
-    from mpmath import betainc, findroot
-
-    def excess(t: float) -> float:  # mass of both tails beyond t, over what it should be
-        return betainc(freedom / 2, 0.5, 0, freedom / (freedom + t**2), regularized=True) - (1 - level)
-
-    normal, cauchy = NormalDist().inv_cdf((1 + level) / 2), math.tan(math.pi * level / 2)
-    return float(findroot(excess, (0.99 * normal, 1.01 * cauchy), solver="ridder", tol=1e-18))
 
 
 def _percentiles(values: np.ndarray) -> tuple[float, float]:

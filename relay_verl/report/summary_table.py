@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from relay_verl.markdown import markdown_table
 from relay_verl.report.harmonic import HARMONIC_BENCHMARKS
 from relay_verl.report.statistics import (
     accuracy,
@@ -178,18 +179,11 @@ def summaries_to_markdown(summaries: Sequence[ConditionSummary], names: Mapping[
         names: other names to show for conditions and benchmarks.
     """
     columns = make_columns(summaries, names)
-    table = [["condition", *(f"{column.label} {column.group}".strip() for column in columns)]]
+    head = ["condition", *(f"{column.label} {column.group}".strip() for column in columns)]
     conditions = [names.get(summary.condition, summary.condition) for summary in summaries]
-    table += [list(row) for row in zip(conditions, *(column.cells() for column in columns), strict=True)]
-    table = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in table]
-    widths = [max(3, *map(len, cells)) for cells in zip(*table, strict=True)]
-    lines = []
-    for first, *others in table:
-        padded = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append(f"| {' | '.join([first.ljust(widths[0]), *padded])} |")
-    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines.insert(1, f"| {' | '.join(rule)} |")
-    return "\n".join(lines)
+    rows = zip(conditions, *(column.cells() for column in columns), strict=True)
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in (head, *rows)]
+    return markdown_table(escaped[0], escaped[1:])
 
 
 def gap_recovered(

@@ -1,9 +1,12 @@
 """End a command in the middle of its work, as an out-of-memory killer does, and read what it had finished."""
 
-import json
+import contextlib
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,9 +19,15 @@ END_S = 120.0
 
 
 def finished(work: Path) -> dict[str, str]:
-    """The finished queries of a stopped job and their results, as its journals say."""
-    lines = [line for journal in work.glob("*.journal") for line in journal.read_text().split("\n")[:-1]]
-    return {json.loads(line)["key"]: line for line in lines}
+    """The finished queries of a job and their results, from a copy of its database, which the job may be writing."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for file in work.glob("results.sqlite*"):  # and its log
+                shutil.copy(file, folder)
+            with contextlib.closing(sqlite3.connect(Path(folder) / "results.sqlite")) as database:
+                return dict(database.execute("SELECT key, json FROM results"))
+        except (OSError, sqlite3.DatabaseError):  # it was not there yet, or changed while it was copied
+            return {}
 
 
 def kill_when(process: subprocess.Popen[bytes], work: Path, num_finished: int) -> None:

@@ -77,7 +77,7 @@ async def test_responses_of_another_model_or_prompt_are_not_taken(
             return {"text": "56"}
 
         job = Job(spec, JsonLines(), answer, lambda row, result: [result])
-        await run_job(job, iter([("q", {})]), 1, out)
+        await run_job(job, [("q", {})], 1, out)
         return asked
 
     first = {"names": {URL: "a"}}

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +12,12 @@ from jinja2 import TemplateError
 from relay_verl.config import read_settings
 from relay_verl.data.schema import to_row
 from relay_verl.engines import PermanentError, ScriptedEngine
+from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.errors import EngineError
-from relay_verl.evaluation.worker import EvalSettings, EvalWorker
-from relay_verl.traces.records import JudgeText, ResponseRecord
+from relay_verl.evaluation.worker import EvalSettings, EvalWorker, to_records, unanswered
+from relay_verl.jobs import Job, run_job
+from relay_verl.jobs.formats import JsonLines
+from relay_verl.traces.records import JudgeText, ResponseRecord, read_records
 from tests.helpers.generators import ChatTokenizer
 
 TOKENIZER = ChatTokenizer()
@@ -244,3 +249,29 @@ def test_a_completed_response_has_no_error_in_its_line() -> None:
 def test_the_teacher_alone_needs_no_student(policy: str) -> None:
     made = ask(None, ScriptedEngine(TOKENIZER, ["\\boxed{56}"]), rules(policy))
     assert (made.is_correct, made.call_ratio) == (True, 1.0)
+
+
+def test_a_sample_at_which_a_server_fails_each_time_is_a_record_and_the_evaluation_ends(
+    fake_vllm: Any, tmp_path: Path
+) -> None:
+    def answer(body: Any) -> Any:
+        if "3*8?" in bytes(body["prompt"]).decode():
+            return 500, {"error": {"message": "index out of range"}}
+        ids = [*b"\\boxed{56}", TOKENIZER.eos_token_id]
+        return {"choices": [{"token_ids": ids, "finish_reason": "stop", "stop_reason": None}]}
+
+    fake_vllm.routes["/v1/completions"] = answer
+    student = EndpointEngine(fake_vllm.url, "big", num_retries=0)
+    answerer = EvalWorker(student, None, TOKENIZER, rules("student_alone"))
+    rows = [to_row(data_source="tiny/mul", question=f"{i}*8?", ground_truth="56", id=f"q{i}") for i in range(6)]
+    queries = [(f"q{i}", {"row": row, "sample": 0, "sampling": GREEDY}) for i, row in enumerate(rows)]
+    replace = partial(unanswered, "c", False)
+    job = Job({"kind": "test"}, JsonLines(), answerer.process, to_records, replace=replace)
+    manifest = asyncio.run(run_job(job, queries, len(queries), tmp_path / "responses.jsonl"))
+    assert manifest["unanswerable"] == []
+    records = read_records(tmp_path / "responses.jsonl")
+    assert [record.id for record in records] == [f"q{i}" for i in range(6)]
+    assert [record.is_correct for record in records] == [True, True, True, False, True, True]
+    [failed] = [record for record in records if record.error]
+    assert (failed.id, failed.question, failed.text, failed.answer) == ("q3", "3*8?", "", None)
+    assert "HTTP 500: index out of range" in str(failed.error)

@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -15,13 +16,16 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tqdm import tqdm
 
 from relay_verl.data.generate import Source
 from relay_verl.errors import EngineError, JobError
 from relay_verl.files import replacing
 from relay_verl.jobs.pool import Pool
-from relay_verl.jobs.store import JobStore, Shard
+from relay_verl.jobs.results import Entry, Results
+from relay_verl.jobs.store import JobStore
 from tests.helpers.generators import JOBS, SeededEngine, filter_job, run, warmup_job, write_questions
 
 NUM_KILLS = 30
@@ -182,8 +186,8 @@ def test_a_dead_engine_stops_the_job(source: Source, tmp_path: Path) -> None:
 # ---- what somebody or something did to the files ----
 
 
-def stop_in_the_middle(source: Source, out: Path, job: Any = filter_job) -> None:
-    """Leaves finished shards and an open one."""
+def stop_in_the_middle(source: Source, out: Path, job: Any = filter_job) -> Path:
+    """Leaves the database of 46 finished queries; gives its path."""
 
     def fail(prompt: str) -> None:
         if any(f"What is {i}?" in prompt for i in range(30, 34)):
@@ -191,85 +195,130 @@ def stop_in_the_middle(source: Source, out: Path, job: Any = filter_job) -> None
 
     with pytest.raises(JobError):
         run(job(source, SeededEngine(fail=fail)), source, out)
+    return out.with_name(f"{out.name}.work") / "results.sqlite"
 
 
-def flip_a_byte(path: Path) -> None:
+def change_a_result(path: Path) -> None:
+    data = path.read_bytes()
+    assert data.count(b'{"num_samples": 10') > 9
+    path.write_bytes(data.replace(b'{"num_samples": 10', b'{"num_samples": 11', 1))
+
+
+def overwrite_a_page(path: Path) -> None:
     data = bytearray(path.read_bytes())
-    data[len(data) // 3] ^= 0xFF
-    path.write_bytes(bytes(data))
+    data[4096:8192] = b"\xff" * 4096
+    path.write_bytes(data)
 
 
 DAMAGES: list[Any] = [
-    # name, what happens to the shard, why
-    ("cut", lambda path: path.write_bytes(path.read_bytes()[:-20]), "a copy that was broken off"),
-    ("empty", lambda path: path.write_bytes(b""), "a disk that was full"),
-    ("text", lambda path: path.write_text("hello"), "an editor"),
-    ("flipped", flip_a_byte, "a bad disk"),
-    ("other", lambda path: path.write_bytes(path.with_stem("00001").read_bytes()), "another shard's content"),
+    # name, what happens to the database, fewest results that are left, why
+    ("cut", lambda path: path.write_bytes(path.read_bytes()[:-20]), 0, "a copy that was broken off"),
+    ("empty", lambda path: path.write_bytes(b""), 0, "a disk that was full"),
+    ("text", lambda path: path.write_text("hello"), 0, "an editor"),
+    ("page", overwrite_a_page, 0, "a bad disk"),
+    ("changed", change_a_result, 45, "a bad disk, within a result"),
 ]
 
 
 @pytest.mark.parametrize("kind", ["filter", "filter as lines"])
-@pytest.mark.parametrize(("damage", "why"), [(d, w) for _, d, w in DAMAGES], ids=[n for n, _, _ in DAMAGES])
-def test_a_damaged_shard_is_named_and_made_anew(
-    damage: Any, why: str, kind: str, source: Source, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("damage", "num_left", "why"), [d[1:] for d in DAMAGES], ids=[d[0] for d in DAMAGES])
+def test_a_damaged_database_is_named_and_only_what_it_lost_runs_again(
+    damage: Any, num_left: int, why: str, kind: str, source: Source, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, out = tmp_path / "whole.parquet", tmp_path / "out.parquet"
     job = JOBS[kind]
     run(job(source, SeededEngine()), source, whole)
-    stop_in_the_middle(source, out, job)
-    suffix = job(source, SeededEngine()).format.suffix
-    damage(tmp_path / "out.parquet.work" / f"00002{suffix}")
-    run(job(source, SeededEngine()), source, out)
+    damage(stop_in_the_middle(source, out, job))
+    engine = SeededEngine()
+    manifest = run(job(source, engine), source, out)
     assert out.read_bytes() == whole.read_bytes(), why
-    [line] = [record.getMessage() for record in caplog.records if record.name == "relay_verl.jobs.store"]
-    assert f"00002{suffix} is damaged" in line
+    assert num_left <= manifest["num_resumed"] < 46
+    assert engine.num_asked == (50 - manifest["num_resumed"]) * 10
+    [line] = [record.getMessage() for record in caplog.records if record.name == "relay_verl.jobs.results"]
+    assert "results.sqlite is damaged" in line
+    assert f"{manifest['num_resumed']} results could be read" in line
     assert "\n" not in line
 
 
-def test_a_damaged_line_of_a_journal_is_named_and_its_query_runs_again(
-    source: Source, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    whole, out = tmp_path / "whole.parquet", tmp_path / "out.parquet"
-    run(filter_job(source, SeededEngine()), source, whole)
-    stop_in_the_middle(source, out)
-    [journal] = (tmp_path / "out.parquet.work").glob("*.journal")
-    lines = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(b"".join([b'{"key": "q2', lines[0], *lines[1:], b'{"key": "q99", "result": 1}\n', b'{"key']))
-    engine = SeededEngine()
-    run(filter_job(source, engine), source, out)
-    assert out.read_bytes() == whole.read_bytes()
-    assert engine.num_asked == 5 * 10, "four failed before, and one is damaged"
-    messages = [record.getMessage() for record in caplog.records if record.name == "relay_verl.jobs.store"]
-    assert len(messages) == 2
-    assert all("is damaged" in message and "runs again" in message for message in messages)
+def test_a_damaged_database_is_kept_until_the_job_ends(source: Source, tmp_path: Path) -> None:
+    database = stop_in_the_middle(source, tmp_path / "out.parquet")
+    change_a_result(database)
+    damaged = database.read_bytes()
+    stop_in_the_middle(source, tmp_path / "out.parquet")
+    assert database.with_suffix(".damaged").read_bytes() == damaged
+
+
+@given(data=st.data())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_no_damage_is_taken_for_a_result(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("results") / "results.sqlite"
+    entries = {f"q{i}": Entry({"text": "x" * (7 * i)}) for i in range(120)} | {"r": Entry(refusal="too long")}
+    results = Results(path)
+    for key, entry in entries.items():
+        results.put(key, entry)
+    results.close()
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content[: data.draw(st.integers(len(content) // 2, len(content)))])
+    results = Results(path)
+    assert all(results.get(key) in (entry, None) for key, entry in entries.items())
+    for key, entry in entries.items():
+        results.put(key, entry)
+    assert all(results.get(key) == entry for key, entry in entries.items())
+    results.close()
+
+
+OLD_FILES = ["00000.journal", "00000.parquet", "00001.jsonl", "00000.refused"]
+
+
+@pytest.mark.parametrize("name", OLD_FILES)
+def test_a_folder_of_an_earlier_version_is_refused_and_kept(name: str, source: Source, tmp_path: Path) -> None:
+    out, engine = tmp_path / "out.parquet", SeededEngine()
+    job = filter_job(source, engine)
+    work = tmp_path / "out.parquet.work"
+    work.mkdir()
+    (work / "job.json").write_text(json.dumps(job.spec))
+    (work / name).write_bytes(b"results")
+    with pytest.raises(JobError, match=r"written by relay_verl 0\.1, .*remove the folder") as refused:
+        run(job, source, out)
+    assert "\n" not in str(refused.value)
+    assert (work / name).read_bytes() == b"results"
+    assert engine.num_asked == 0
+    shutil.rmtree(work)
+    assert run(job, source, out)["num_queries"] == 50
+
+
+def test_a_folder_in_which_an_earlier_version_finished_nothing_is_continued(source: Source, tmp_path: Path) -> None:
+    job = filter_job(source, SeededEngine())
+    work = tmp_path / "out.parquet.work"
+    work.mkdir()
+    (work / "job.json").write_text(json.dumps(job.spec))
+    (work / "lock").write_text("process 1 on host a\n")
+    assert run(job, source, tmp_path / "out.parquet")["num_queries"] == 50
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The device that is always full stands in for the journal of the third shard."""
+    """SQLite's own limit of pages stands in for the disk: it fails alike."""
     out = tmp_path / "out.parquet"
-    work = tmp_path / "out.parquet.work"
-    work.mkdir()
-    original = Shard._read
+    enter = JobStore.__enter__
 
-    def read(self: Shard) -> None:
-        if "00002" in self._journal.name:
-            self._journal.symlink_to("/dev/full")
-        else:
-            original(self)
+    def with_a_small_disk(self: JobStore) -> JobStore:
+        enter(self)
+        self.results._db.execute("PRAGMA max_page_count = 3")
+        return self
 
-    monkeypatch.setattr(Shard, "_read", read)
-    with pytest.raises(JobError, match=r"00002\.journal: No space left on device.*saved"):
-        run(filter_job(source, SeededEngine()), source, out)
+    monkeypatch.setattr(JobStore, "__enter__", with_a_small_disk)
+    with pytest.raises(JobError, match=r"results\.sqlite: No space left on device; what is finished is saved in"):
+        run(warmup_job(source, SeededEngine()), source, out)
     monkeypatch.undo()
-    (work / "00002.journal").unlink()
     engine = SeededEngine()
-    manifest = run(filter_job(source, engine), source, out)
-    assert manifest["num_resumed"] >= 14
-    assert engine.num_asked == (50 - manifest["num_resumed"]) * 10
-    assert ids_of(out) == [f"q{i}" for i in range(50)]
+    manifest = run(warmup_job(source, engine), source, out)
+    assert 1 <= manifest["num_resumed"] < 50
+    run(warmup_job(source, SeededEngine()), source, tmp_path / "whole.parquet")
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
 def test_a_disk_that_fills_up_as_the_output_is_written_keeps_the_shards(
@@ -361,12 +410,27 @@ def test_a_working_folder_that_cannot_be_removed_does_not_fail_a_finished_job(
     assert (engine.num_asked, out.with_name("out.parquet.work").exists()) == (0, False)
 
 
+def test_a_path_that_is_too_long_for_the_database_is_said_before_anything_is_sampled(
+    source: Source, tmp_path: Path
+) -> None:
+    folder, engine = tmp_path / ("a" * 200) / ("b" * 200), SeededEngine()
+    with pytest.raises(JobError, match=r"its path is \d+ bytes too long for the database"):
+        run(filter_job(source, engine), source, folder / ("c" * 100))
+    assert engine.num_asked == 0
+
+
+@pytest.mark.parametrize("name", ["a b.parquet", "a?x=1&y#z%20.parquet", "ü.parquet", "file:x.parquet"])
+def test_a_name_may_have_any_characters(name: str, source: Source, tmp_path: Path) -> None:
+    run(filter_job(source, SeededEngine()), source, tmp_path / name)
+    assert [file.name for file in sorted(tmp_path.iterdir())] == sorted(
+        [name, f"{name}.manifest.json", "questions.parquet"]
+    )
+
+
 # ---- memory and concurrency ----
 
 
-def test_no_more_queries_are_under_way_than_allowed_and_no_shard_waits_for_another(
-    source: Source, tmp_path: Path
-) -> None:
+def test_no_more_queries_are_under_way_than_allowed_and_none_waits_for_another(source: Source, tmp_path: Path) -> None:
     under_way = most = 0
     finished: list[str] = []
 

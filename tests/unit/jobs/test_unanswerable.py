@@ -1,6 +1,8 @@
 """A query that can never be answered is recorded with its place and its cause, and never keeps a job from ending."""
 
+import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,11 @@ from relay_verl.data.generate import Source
 from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.data.teacher_filter import filtered_schema
 from relay_verl.engines import PermanentError
+from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.engines.resilience import ask_within, describe
 from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.errors import EngineError, JobError, UserError
-from relay_verl.jobs import Job, tell_unanswerable
+from relay_verl.jobs import Job, run_job, tell_unanswerable
 from tests.helpers.generators import JOBS, ChatTokenizer, SeededEngine, filter_job, run, write_questions
 
 REFUSAL = "Prompt length (140) leaves no room to generate within the model's maximum context length (128)"
@@ -30,6 +33,12 @@ REFUSAL = "Prompt length (140) leaves no room to generate within the model's max
 @pytest.fixture
 def source(tmp_path: Path) -> Source:
     return write_questions(tmp_path / "questions.parquet", 50)
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Source:
+    """Few enough to ask a server about: ten requests each."""
+    return write_questions(tmp_path / "questions.parquet", 12)
 
 
 def refusing(*numbers: int, cause: str = REFUSAL, **options: Any) -> Callable[[str], None]:
@@ -263,3 +272,113 @@ def test_what_does_not_fit_the_columns_is_said_before_anything_is_sampled(
     with pytest.raises(UserError, match=r"questions\.parquet.*1 .*'q0'.*columns") as bad:
         Source.scan(tmp_path / "questions.parquet")
     assert "\n" not in str(bad.value)
+
+
+# ---- a query at which a server fails each time ----
+
+WRITES = {"choices": [{"token_ids": [*b"\\boxed{7}", 256], "finish_reason": "stop", "stop_reason": None}]}
+CRASH = "EngineCore: index out of range"
+
+
+class Crashing:
+    """vLLM's answer, but HTTP 500 to some questions.
+
+    Args:
+        numbers: to which questions.
+        until: after so many crashes it answers these, too.
+        status: another HTTP status.
+        dies_after: answers, after which it crashes at every question.
+    """
+
+    def __init__(self, *numbers: int, until: int = 10**9, status: int = 500, dies_after: int = 10**9):
+        self.numbers, self.until, self.status, self.dies_after = numbers, until, status, dies_after
+        self.asked: Counter[int] = Counter()
+        self.num_crashes = self.num_answers = 0
+
+    def __call__(self, body: Any) -> Any:
+        number = int("".join(filter(str.isdigit, bytes(body["prompt"]).decode())))
+        self.asked[number] += 1
+        if self.num_answers >= self.dies_after or (number in self.numbers and self.num_crashes < self.until):
+            self.num_crashes += 1
+            return self.status, {"error": {"message": CRASH}}
+        self.num_answers += 1
+        return WRITES
+
+
+def run_over(fake: Any, route: Crashing, source: Source, out: Path, kind: str = "filter", **options: Any) -> Any:
+    """The manifest of a job over a server."""
+    fake.routes["/v1/completions"] = route
+    engine = EndpointEngine(fake.url, "big", num_retries=0)
+    return run(located(JOBS[kind](source, engine, **options), source), source, out)
+
+
+@pytest.mark.parametrize("kind", JOBS)
+def test_a_query_at_which_a_server_fails_each_time_is_left_out_and_named(
+    kind: str, fake_vllm: Any, few: Source, tmp_path: Path
+) -> None:
+    out, route = tmp_path / "out.parquet", Crashing(3, 11)
+    manifest = run_over(fake_vllm, route, few, out, kind)
+    assert ids_of(out) == [f"q{i}" for i in range(12) if i not in (3, 11)]
+    assert [(one["query"], one["place"].rpartition(": ")[2]) for one in manifest["unanswerable"]] == [
+        ("q3", "row 4"),
+        ("q11", "row 12"),
+    ]
+    assert all(f"HTTP 500: {CRASH}" in one["cause"] for one in manifest["unanswerable"])
+    assert manifest["num_queries"] == 12
+    num_samples = max(route.asked[i] for i in range(1, 3))
+    # the other samples of a query that fails may be cancelled
+    assert all(num_samples < route.asked[i] <= 2 * num_samples for i in (3, 11)), "it is tried again once"
+    assert route.asked[0] == 2 * num_samples, "a query that was answered is asked again, to see that the server is well"
+    assert route.asked[1] == num_samples
+
+
+def test_a_query_that_is_answered_in_the_end_is_in_the_output(fake_vllm: Any, few: Source, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    manifest = run_over(fake_vllm, Crashing(3, until=1), few, out)
+    assert (manifest["unanswerable"], ids_of(out)) == ([], [f"q{i}" for i in range(12)])
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_server_that_is_overloaded_or_away_refuses_nothing(
+    status: int, fake_vllm: Any, few: Source, tmp_path: Path
+) -> None:
+    out, route = tmp_path / "out.parquet", Crashing(3, status=status)
+    with pytest.raises(JobError, match=rf"1 of 12 queries failed, the first one: q3: .*HTTP {status}: EngineCore"):
+        run_over(fake_vllm, route, few, out)
+    assert route.asked[3] <= 10, "it is left to the next run"
+    assert run_over(fake_vllm, Crashing(), few, out)["unanswerable"] == []
+
+
+def test_a_server_that_dies_refuses_nothing(fake_vllm: Any, few: Source, tmp_path: Path) -> None:
+    """vLLM answers every request with HTTP 500 once its engine is dead."""
+    out = tmp_path / "out.parquet"
+    with pytest.raises(JobError, match=r"2 of 12 queries failed, the first one: q10: .*HTTP 500"):
+        run_over(fake_vllm, Crashing(dies_after=100), few, out, max_concurrency=1)
+    manifest = run_over(fake_vllm, Crashing(), few, out)
+    assert (manifest["num_resumed"], manifest["unanswerable"]) == (10, [])
+    assert ids_of(out) == [f"q{i}" for i in range(12)]
+
+
+def test_when_too_many_fail_none_is_left_out(fake_vllm: Any, few: Source, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    with pytest.raises(JobError, match="3 of 12 queries failed, the first one: q"):
+        run_over(fake_vllm, Crashing(*range(9, 12)), few, out, max_failed_share=0.24)
+    manifest = run_over(fake_vllm, Crashing(*range(9, 12)), few, out, max_failed_share=0.25)
+    assert [one["query"] for one in manifest["unanswerable"]] == [f"q{i}" for i in range(9, 12)]
+    assert manifest["num_resumed"] == 9
+
+
+def test_a_job_whose_last_open_query_is_such_a_one_ends(fake_vllm: Any, few: Source, tmp_path: Path) -> None:
+    """It was stopped after all others were answered: whether the server answers others is seen by asking one again."""
+    out = tmp_path / "out.parquet"
+    with pytest.raises(JobError, match="1 of 12 queries failed"):
+        run_over(fake_vllm, Crashing(3, status=503), few, out)
+    manifest = run_over(fake_vllm, Crashing(3), few, out)
+    assert [one["query"] for one in manifest["unanswerable"]] == ["q3"]
+    assert manifest["num_resumed"] == 11
+
+
+def test_queries_that_can_be_read_once_only_are_refused(few: Source, tmp_path: Path) -> None:
+    job = filter_job(few, SeededEngine())
+    with pytest.raises(TypeError, match="read more than once"):
+        asyncio.run(run_job(job, iter(few.queries()), 12, tmp_path / "out.parquet"))

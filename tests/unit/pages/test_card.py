@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay_verl import palette
 from relay_verl.cli import main as cli
 from relay_verl.errors import UserError
 from relay_verl.pages.card import COLUMNS, MAX_LINES, WIDTH, make_card
@@ -155,8 +156,9 @@ def test_colours_are_those_of_the_page() -> None:
     css = Path(sys.modules["relay_verl.pages.page"].__file__ or "").with_name("page.css").read_text()
     svg = make_card(record())
     for name in ("teacher", "teacher-line", "call", "good", "ink"):
-        for colour in re.findall(rf"--{name}: (#\w+)", css):
-            assert colour in svg
+        colours = re.findall(rf"--{name}: (#\w+)", css + palette.to_css())
+        assert len(colours) == 2, "light and dark"
+        assert all(colour in svg for colour in colours)
 
 
 # ---- which ones ----

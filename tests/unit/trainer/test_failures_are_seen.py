@@ -16,9 +16,8 @@ from relay_verl.engines import ScriptedEngine
 from relay_verl.engines.failure_share import KEY, MIN_COUNT, FailureShare
 from relay_verl.errors import EngineError, JobError, TeacherError, UserError
 from relay_verl.evaluation.worker import missing_verdict
-from relay_verl.jobs import run_job
+from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines
-from relay_verl.jobs.run import Job
 from relay_verl.judging.judge import Judge
 from relay_verl.traces.records import refusal
 from relay_verl.trainer import teacher_watch

@@ -55,4 +55,4 @@ def test_keys_exist(key: str) -> None:
 
 @pytest.mark.parametrize("metric", found(r"`(relay/[a-z_]+)"))
 def test_metrics_exist(metric: str) -> None:
-    assert f'"{metric}' in (ROOT / "relay_verl" / "metrics.py").read_text()
+    assert f'"{metric}' in (ROOT / "relay_verl" / "trainer" / "metrics.py").read_text()

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from typer.testing import CliRunner
 
 from relay_verl.cli.main import app
+from relay_verl.config.defaults import default_config
 from relay_verl.recipes.recipe import recipe_names
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +49,7 @@ def test_links_lead_somewhere(link: str) -> None:
 
 @pytest.mark.parametrize("key", found(r"\b(relay\.[a-z_]+(?:\.[a-z_]+)*)(?==|`)"))
 def test_keys_exist(key: str) -> None:
-    base = OmegaConf.load(ROOT / "recipes" / "relay" / "base.yaml")
+    base = OmegaConf.create(default_config())
     parent, _, name = key.rpartition(".")
     assert name in OmegaConf.select(base, parent)
 

@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from relay_verl.errors import UserError
 from relay_verl.files import replace_file, sha256_of
 from relay_verl.recipes.grammar import words_of_the_job
+from relay_verl.run_config import VerlConfig
 from relay_verl.secrets import hide, hide_override, secrets_in
 from relay_verl.versions import versions
 
@@ -63,7 +64,7 @@ class CheckpointRecord:
     """The step's `relay/` metrics."""
 
 
-def name_the_launch(config: Any) -> None:
+def name_the_launch(config: VerlConfig) -> None:
     """Keep the recipe's name and the overrides in `trainer.launched_as`: Hydra knows them in the driver alone, and the
     record is written where the trainer runs."""
     from hydra.core.hydra_config import HydraConfig
@@ -79,7 +80,7 @@ def name_the_launch(config: Any) -> None:
         config.trainer.launched_as = launched_as
 
 
-def record_of(config: Any) -> RunRecord:
+def record_of(config: VerlConfig) -> RunRecord:
     """The record of the run that this composed config starts.
 
     Raises:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from relay_verl.preflight.check import Check, Examination, Outcome, Status
 from relay_verl.preflight.ray_checks import Cluster
 from relay_verl.preflight.registry import CLUSTER, INSTALLATION, MACHINE, RECIPE, WARMUP, WARMUP_MACHINE
 from relay_verl.preflight.training import is_warmup
+from relay_verl.run_config import RunConfig, VerlConfig
 
 ANY_CLUSTER = tuple(check for check in CLUSTER if check.name in ("Ray", "Ray workers"))
 """What can be said of a cluster without a recipe."""
@@ -21,7 +21,7 @@ def examine(overrides: Sequence[str], *, with_ray: bool = True) -> Iterator[Outc
     """
     examination = Examination()
     yield from examination.run(INSTALLATION)
-    composed: list[Any] = []
+    composed: list[VerlConfig] = []
 
     def compose() -> str:
         composed.append(compose_for_trainer(overrides))
@@ -35,22 +35,23 @@ def examine(overrides: Sequence[str], *, with_ray: bool = True) -> Iterator[Outc
         yield from examination.skip([*RECIPE, *MACHINE, *CLUSTER], "composition failed")
         return
     (config,) = composed
+    run = RunConfig(config)
     if "actor_rollout_ref" not in config:
-        yield from examination.run(WARMUP, config)
-        yield from examination.run(WARMUP_MACHINE, config)
+        yield from examination.run(WARMUP, run)
+        yield from examination.run(WARMUP_MACHINE, run)
         return
     in_ray: Sequence[Check] = ANY_CLUSTER
-    if "relay" in config or overrides:
-        yield from examination.run(RECIPE, config)
-        yield from examination.run(MACHINE, config)
+    if run.has_relay or overrides:
+        yield from examination.run(RECIPE, run)
+        yield from examination.run(MACHINE, run)
         in_ray = CLUSTER
     if not with_ray:
         yield from examination.skip(in_ray, "--no-ray")
         return
-    yield from _examine_cluster(examination, in_ray, config)
+    yield from _examine_cluster(examination, in_ray, run)
 
 
-def compose_for_trainer(overrides: Sequence[str]) -> Any:
+def compose_for_trainer(overrides: Sequence[str]) -> VerlConfig:
     """The config as the trainer that these overrides are for composes it: a warm-up recipe is for verl's SFT trainer.
 
     Raises:
@@ -63,12 +64,12 @@ def compose_for_trainer(overrides: Sequence[str]) -> Any:
     return compose_overrides(overrides, "sft_trainer_engine") if not for_sft and is_warmup(config) else config
 
 
-def _examine_cluster(examination: Examination, checks: Sequence[Check], config: Any) -> Iterator[Outcome]:
+def _examine_cluster(examination: Examination, checks: Sequence[Check], run: RunConfig) -> Iterator[Outcome]:
     import ray
 
     was_there = ray.is_initialized()
     try:
-        yield from examination.run(checks, config, Cluster(config))
+        yield from examination.run(checks, run, Cluster(run))
     finally:
         if not was_there:
             ray.shutdown()

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from relay_verl.config import RelaySettings, TeacherSettings
+from relay_verl.config import TeacherSettings
 from relay_verl.errors import UserError
 from relay_verl.models.reservation import CPUS_PER_GPU, gpus_by_node
+from relay_verl.run_config import RunConfig, TrainerSettings, VerlConfig
 
 TRAINER_CPUS = 3
 """CPUs that verl reserves beside a GPU of the trainer: `ResourcePoolManager.max_colocate_count`."""
@@ -55,10 +55,10 @@ class Group:
     """What the node must have."""
 
 
-def trainer_groups(config: Any) -> list[Group]:
+def trainer_groups(trainer: TrainerSettings) -> list[Group]:
     """One group for each of `trainer.nnodes`; two may share a node that is large enough."""
-    num_gpus = config.trainer.n_gpus_per_node
-    return [Group("the trainer", num_gpus, num_gpus * TRAINER_CPUS)] * config.trainer.nnodes
+    num_gpus = trainer.gpus_per_node
+    return [Group("the trainer", num_gpus, num_gpus * TRAINER_CPUS)] * trainer.num_nodes
 
 
 def replica_groups(teacher: TeacherSettings, gpus_per_node: int) -> list[Group]:
@@ -69,18 +69,19 @@ def replica_groups(teacher: TeacherSettings, gpus_per_node: int) -> list[Group]:
     ]
 
 
-def check_room(config: Any, settings: RelaySettings, nodes: Sequence[Node]) -> str:
+def check_room(run: RunConfig, nodes: Sequence[Node]) -> str:
     """Place everything, in verl's order, on what is free.
 
     Raises:
         UserError: what does not fit, what is free on each node, and what would mend it.
     """
-    groups = trainer_groups(config)
+    groups = trainer_groups(run.trainer)
+    settings = run.relay
     for teacher in settings.active_teachers.values() if settings.needs_teacher else ():
         if teacher.path is not None:
-            groups += replica_groups(teacher, config.trainer.n_gpus_per_node)
+            groups += replica_groups(teacher, run.trainer.gpus_per_node)
     groups.sort(key=lambda group: group.resource is None)  # nodes of its own are reserved before the trainer's
-    units, place = _storage_units(config)
+    units, place = _storage_units(run.verl)
     there = "; ".join(str(node) for node in nodes)
     wanted = (
         f"{_describe(groups)}; {units + CONTROLLER_CPUS} CPU for TransferQueue, spread over all nodes; {SPARE_CPUS} "
@@ -107,7 +108,7 @@ def check_room(config: Any, settings: RelaySettings, nodes: Sequence[Node]) -> s
     return f"{there}; needed: {wanted}"
 
 
-def _storage_units(config: Any) -> tuple[int, str | None]:
+def _storage_units(config: VerlConfig) -> tuple[int, str | None]:
     """How many, and the resource that their nodes must have."""
     backend = config.transfer_queue.backend
     if backend.storage_backend != "SimpleStorage":

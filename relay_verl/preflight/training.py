@@ -21,12 +21,12 @@ from relay_verl.preflight.config_checks import (
     check_recipe_was_found,
 )
 from relay_verl.recipes.overrides import check_recipe_choice
-from relay_verl.run_config import resolve
+from relay_verl.run_config import RunConfig, VerlConfig, resolve
 from relay_verl.secrets import hide, hide_in_text
 from relay_verl.trainer import ending, hydra_files
 
 
-def install(module: Any, function: str, check: Callable[[Any], None]) -> None:
+def install(module: Any, function: str, check: Callable[[VerlConfig], None]) -> None:
     """Put `check` of the composed config in front of a function of verl's that is given it; a second call does nothing.
 
     Remove the wrapping when verl offers plugins a hook on the composed config.
@@ -36,7 +36,7 @@ def install(module: Any, function: str, check: Callable[[Any], None]) -> None:
         return
 
     @functools.wraps(original)
-    def checked(config: Any, *args: Any, **kwargs: Any) -> Any:
+    def checked(config: VerlConfig, *args: Any, **kwargs: Any) -> Any:
         try:
             check(config)
         except UserError as error:
@@ -47,7 +47,7 @@ def install(module: Any, function: str, check: Callable[[Any], None]) -> None:
     setattr(module, function, checked)
 
 
-def check_config(config: Any) -> None:
+def check_config(config: VerlConfig) -> None:
     """Everything about a composed config that can be known before Ray starts; a config without our node is left alone.
 
     Raises:
@@ -59,10 +59,10 @@ def check_config(config: Any) -> None:
         check_recipe_was_found(config)
         check_recipe_choice(config)
         return
-    demand(RECIPE, config)
+    demand(RECIPE, RunConfig(config))
 
 
-def check_training(config: Any) -> None:
+def check_training(config: VerlConfig) -> None:
     """The same, then this installation and this machine; then Ray is started, as verl would, and the cluster checked.
 
     verl's trainer goes on in that Ray.
@@ -80,13 +80,14 @@ def check_training(config: Any) -> None:
     from relay_verl.preflight.registry import CLUSTER, INSTALLATION, MACHINE
 
     demand(INSTALLATION)
-    demand(MACHINE, config)
+    run = RunConfig(config)
+    demand(MACHINE, run)
     was_there = ray.is_initialized()
     # A sweep has several runs in one process: each leaves it as it was.
     ending.install(dict(os.environ), ends_ray=not was_there)
-    hold(config)
+    hold(run.trainer.folder)
     try:
-        demand(CLUSTER, config, Cluster(config))
+        demand(CLUSTER, run, Cluster(run))
         resolve(config)
         config.ray_kwargs = hide("ray_kwargs", OmegaConf.to_container(config.ray_kwargs))  # Ray has what it needs
     except UserError:
@@ -96,12 +97,12 @@ def check_training(config: Any) -> None:
         raise
 
 
-def is_warmup(config: Any) -> bool:
+def is_warmup(config: VerlConfig) -> bool:
     """Whether a composed config is of a warm-up recipe."""
     return config.data.custom_cls.get("name") == "WarmupDataset"
 
 
-def check_sft_config(config: Any) -> None:
+def check_sft_config(config: VerlConfig) -> None:
     """The same as `check_config` for verl's SFT trainer and the warm-up recipes.
 
     Raises:
@@ -115,5 +116,6 @@ def check_sft_config(config: Any) -> None:
     if is_warmup(config):
         from relay_verl.preflight.registry import WARMUP
 
-        demand(WARMUP, config)
-        hold(config)
+        run = RunConfig(config)
+        demand(WARMUP, run)
+        hold(run.trainer.folder)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from relay_verl.recipes.composed import Difference
 from relay_verl.recipes.estimate import Estimate, estimate
 from relay_verl.recipes.memory import GIB, GPUS, Engine, Term
 from relay_verl.recipes.paper import paper
 from relay_verl.recipes.recipe import Recipe, is_warm_up
+from relay_verl.run_config import VerlConfig
 
 
-def describe(recipe: Recipe, config: Any) -> str:
+def describe(recipe: Recipe, config: VerlConfig) -> str:
     """What the recipe is, what it is about, the paper's numbers, and how it is run.
 
     Args:
@@ -35,7 +35,7 @@ def describe(recipe: Recipe, config: Any) -> str:
     return "\n".join([*lines, f"command: {command_of(recipe, config)}"])
 
 
-def command_of(recipe: Recipe, config: Any) -> str:
+def command_of(recipe: Recipe, config: VerlConfig) -> str:
     """What runs it."""
     platform = "VERL_PLATFORM=cpu " if config.trainer.device == "cpu" else ""
     if is_warm_up(recipe):
@@ -44,7 +44,7 @@ def command_of(recipe: Recipe, config: Any) -> str:
     return f"{platform}python -m verl.trainer.main_ppo +recipe={recipe.name}"
 
 
-def explain(config: Any) -> str:
+def explain(config: VerlConfig) -> str:
     """The estimate on each size of GPU, term by term, in GiB."""
     sized = {name: estimate(config, gib) for name, gib in GPUS.items()}
     first = next(iter(sized.values()))

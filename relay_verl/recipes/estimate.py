@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from relay_verl.config import num_gpus_of, read_settings
-from relay_verl.models.address import student_of
 from relay_verl.recipes.memory import (
     Engine,
     Phase,
@@ -19,6 +17,7 @@ from relay_verl.recipes.memory import (
     writing_phase,
 )
 from relay_verl.recipes.shapes import shape_of
+from relay_verl.run_config import RunConfig, VerlConfig
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Estimate:
         return self.peak_gib <= self.gpu_gib and all(engine.fits for engine in engines)
 
 
-def estimate(config: Any, gpu_gib: float) -> Estimate:
+def estimate(config: VerlConfig, gpu_gib: float) -> Estimate:
     """The estimate of a composed config, a GRPO or a warm-up recipe's.
 
     Args:
@@ -76,7 +75,7 @@ def estimate(config: Any, gpu_gib: float) -> Estimate:
     phases: tuple[Phase, ...] = ()
     student = host = None
     unknown, engines = [], []
-    address = student_of(config)
+    address = RunConfig(config).student
     if (shape := shape_of(address)) is None:
         unknown.append(str(address))
     else:
@@ -98,7 +97,7 @@ def estimate(config: Any, gpu_gib: float) -> Estimate:
     return Estimate(gpu_gib, num_gpus, num_teacher_gpus, phases, student, teacher, host, tuple(unknown))
 
 
-def _warm_up(config: Any, gpu_gib: float, num_gpus: int, is_cpu: bool) -> Estimate:
+def _warm_up(config: VerlConfig, gpu_gib: float, num_gpus: int, is_cpu: bool) -> Estimate:
     shape = shape_of(config.model.path)
     if is_cpu or shape is None:
         unknown = () if is_cpu else (str(config.model.path),)

@@ -10,11 +10,11 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.table import Table
 
-from relay_verl.models.address import student_of
 from relay_verl.recipes.estimate import Estimate, estimate
 from relay_verl.recipes.memory import GPUS
 from relay_verl.recipes.paper import paper
 from relay_verl.recipes.recipe import Recipe, is_warm_up
+from relay_verl.run_config import RunConfig, VerlConfig
 
 TINY, WARM_UP, OTHER_TEACHERS, RELEASE, OTHERS = (
     "The tiny world, on CPU",
@@ -68,7 +68,7 @@ def rows_of(recipes: Iterable[Recipe], configs: Mapping[str, Any]) -> list[dict[
                 "row": recipe.row.name if recipe.row else None,
                 "paper_accuracy_percent": values.get("average"),
                 "paper_call_ratio_percent": values.get("call_ratio"),
-                "student": student_of(config) or OmegaConf.select(config, "model.path"),
+                "student": RunConfig(config).student or OmegaConf.select(config, "model.path"),
                 "teacher": OmegaConf.select(config, "relay.teacher.path") if largest.num_teacher_gpus else None,
                 "is_cpu": largest.is_cpu,
                 "num_trainer_gpus": largest.num_trainer_gpus,
@@ -80,7 +80,7 @@ def rows_of(recipes: Iterable[Recipe], configs: Mapping[str, Any]) -> list[dict[
     return rows
 
 
-def group_of(recipe: Recipe, config: Any) -> str:
+def group_of(recipe: Recipe, config: VerlConfig) -> str:
     """The heading that a recipe stands under."""
     if config.trainer.device == "cpu":
         return TINY
@@ -95,12 +95,12 @@ def group_of(recipe: Recipe, config: Any) -> str:
     return RELEASE if "released code" in recipe.description else OTHERS
 
 
-def cells_of(recipe: Recipe, config: Any) -> tuple[str, ...]:
+def cells_of(recipe: Recipe, config: VerlConfig) -> tuple[str, ...]:
     """One line of the table."""
     sized = {name: estimate(config, gib) for name, gib in GPUS.items()}
     largest = sized["80 GB"]
     values = paper_numbers(recipe)
-    student = student_of(config) or OmegaConf.select(config, "model.path")
+    student = RunConfig(config).student or OmegaConf.select(config, "model.path")
     teacher = OmegaConf.select(config, "relay.teacher.path") if "relay" in config else None
     return (
         recipe.name,

@@ -13,6 +13,7 @@ from typing import Any
 from relay_verl.errors import UserError
 from relay_verl.recipes.grammar import parse, words_of_the_job
 from relay_verl.recipes.recipe import Recipe, defaults_of, find_recipe, lineage
+from relay_verl.run_config import VerlConfig
 
 GROUP = "recipe"
 TEACHER = "relay.teacher.path"
@@ -22,7 +23,7 @@ _FREE_GROUPS = ("trainer.", "ray_kwargs.")
 _TRAINERS = {"ppo_trainer": "verl.trainer.main_ppo", "sft_trainer_engine": "verl.trainer.sft_trainer"}
 
 
-def check_recipe_choice(config: Any) -> None:
+def check_recipe_choice(config: VerlConfig) -> None:
     """The recipe of the running Hydra app and the overrides beside it fit each other, and the trainer.
 
     Raises:
@@ -76,7 +77,7 @@ def the_recipe(words: Sequence[str]) -> Recipe | None:
     return find_recipe(chosen[0], also) if chosen else None
 
 
-def check_overrides(config: Any, recipe: Recipe, words: Sequence[str]) -> None:
+def check_overrides(config: VerlConfig, recipe: Recipe, words: Sequence[str]) -> None:
     """No override takes a variant's subject from it.
 
     Args:
@@ -113,7 +114,7 @@ def _subjects(recipe: Recipe) -> Iterator[tuple[str, Any, Recipe]]:
         seen |= owner.keys.keys()
 
 
-def _is_same_model(wanted: str | None, config: Any) -> bool:
+def _is_same_model(wanted: str | None, config: VerlConfig) -> bool:
     """Whether the teacher given is the wanted one at another address: by its path's last part, or its name there."""
     teacher = config.relay.teacher
     given = teacher.path if teacher.path is not None else teacher.get("model") if teacher.get("base_url") else None

@@ -16,6 +16,7 @@ from relay_verl.config import read_settings
 from relay_verl.engines import ScriptedEngine
 from relay_verl.errors import EngineError
 from relay_verl.models.launch import start_teachers
+from relay_verl.run_config import RunConfig
 from relay_verl.tokenization import TokenBytes
 from relay_verl.trainer.agent_loop import RelayAgentLoop
 from relay_verl.types import CallOutcome
@@ -124,7 +125,7 @@ def test_several_endpoints_start_by_name(fake_vllm: Any) -> None:
     teachers = [{"base_url": fake_vllm.url, "name": name, "num_retries": 0} for name in ("a", "b")]
     off = {"base_url": fake_vllm.url, "name": "off", "weight": 0}
     config = OmegaConf.create({"actor_rollout_ref": {"model": {}}})
-    groups = asyncio.run(start_teachers(config, read_settings({"teachers": [*teachers, off]}), None))
+    groups = asyncio.run(start_teachers(RunConfig(config), read_settings({"teachers": [*teachers, off]}), None))
     assert list(groups) == ["a", "b"]
     assert groups["a"].engine is not groups["b"].engine, "each has its own breaker"
 

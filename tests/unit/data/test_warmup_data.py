@@ -18,6 +18,7 @@ from relay_verl.data.warmup_generator import breaks_box
 from relay_verl.errors import JobError, UserError
 from relay_verl.grading.answers import last_boxed
 from relay_verl.protocol import find_calls, strip_calls
+from relay_verl.run_config import RunConfig
 from relay_verl.tokenization import TokenBytes
 from relay_verl.trainer.warmup_dataset import WarmupDataset
 
@@ -217,7 +218,7 @@ def test_the_recipe_of_the_row_decides_what_its_warm_up_says(tmp_path: Path) -> 
         ({"policy": "fixed_20", "fixed_command": "delivered"}, None),
         ({}, None),
     ):
-        plan = plan_warmup_data(planned(tmp_path, **relay), source, "student")
+        plan = plan_warmup_data(RunConfig(planned(tmp_path, **relay)), source, "student")
         assert plan.spec["written_length"] == number
         assert plan.spec["sampling"] == {"temperature": 1.0, "top_p": 1.0, "top_k": -1}
         worker = plan.make_worker(SeededEngine(), ChatTokenizer())
@@ -228,7 +229,7 @@ def test_the_recipe_of_the_row_decides_what_its_warm_up_says(tmp_path: Path) -> 
 def test_data_of_another_fixed_length_is_another_job(tmp_path: Path) -> None:
     source = write_questions(tmp_path / "questions.parquet", 2)
     for policy, fails in (("fixed_20", False), ("fixed_100", True)):
-        plan = plan_warmup_data(planned(tmp_path, policy=policy), source, "student")
+        plan = plan_warmup_data(RunConfig(planned(tmp_path, policy=policy)), source, "student")
         job = plan.job(SeededEngine(), ChatTokenizer())
         if fails:
             with pytest.raises(JobError, match="written_length is 20 there and 100 here"):
@@ -240,6 +241,10 @@ def test_data_of_another_fixed_length_is_another_job(tmp_path: Path) -> None:
 def test_the_filter_samples_as_the_teacher_is_sampled(tmp_path: Path) -> None:
     source = write_questions(tmp_path / "questions.parquet", 2)
     teacher = {"path": "big", "top_p": 0.95, "top_k": 20}
-    plan = plan_filter(planned(tmp_path, teacher=teacher), source)
+    plan = plan_filter(RunConfig(planned(tmp_path, teacher=teacher)), source)
     assert plan.spec["sampling"] == {"temperature": 0.7, "top_p": 0.95, "top_k": 20}
-    assert plan_filter(planned(tmp_path), source).spec["sampling"] == {"temperature": 0.7, "top_p": 1.0, "top_k": -1}
+    assert plan_filter(RunConfig(planned(tmp_path)), source).spec["sampling"] == {
+        "temperature": 0.7,
+        "top_p": 1.0,
+        "top_k": -1,
+    }

@@ -20,8 +20,7 @@ from relay_verl.run_config import RunConfig
 from relay_verl.tokenization import TokenBytes
 from relay_verl.trainer.agent_loop import RelayAgentLoop
 from relay_verl.types import CallOutcome
-
-from ..unit.tokenizers_for_tests import BPE_WORDS, make_bpe
+from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 CHAT = [{"role": "user", "content": "7*8?"}]
 

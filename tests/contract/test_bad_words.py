@@ -3,8 +3,7 @@
 from relay_verl.policies import TeacherFree
 from relay_verl.protocol import CLOSE, OPEN
 from relay_verl.tokenization import TokenBytes
-
-from ..unit.tokenizers_for_tests import BPE_WORDS, make_bpe
+from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 
 def banned() -> tuple[list[list[int]], TokenBytes]:

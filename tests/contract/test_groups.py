@@ -20,8 +20,7 @@ from relay_verl.trainer.replay_buffer import RelayReplayBuffer
 from relay_verl.trainer.reward_manager import RelayRewardManager
 from relay_verl.trainer.rollout_worker import RelayAgentLoopWorker
 from relay_verl.trainer.sample_log import SampleLog
-
-from ..unit.tokenizers_for_tests import BPE_WORDS, make_bpe
+from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 TIMEOUT_S = 15.0
 GRACE_S = 300.0

@@ -31,8 +31,7 @@ from relay_verl.tokenization import chat_ids
 from relay_verl.trainer.agent_loop import RelayAgentLoop
 from relay_verl.trainer.datasets import TeacherSolvableDataset
 from relay_verl.trainer.warmup_dataset import WarmupDataset
-
-from ..unit.tokenizers_for_tests import BPE_WORDS, make_bpe
+from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 SYSTEM = "You are a helpful assistant."
 TEMPLATE = (  # as Qwen2.5's: a system prompt of its own where the chat has none

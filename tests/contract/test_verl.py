@@ -22,8 +22,7 @@ from relay_verl import plugin
 from relay_verl.engines import load
 from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.recipes.compose import compose_overrides
-
-from ..unit.tokenizers_for_tests import bpe
+from tests.helpers.tokenizers import bpe
 
 
 def parameters(function: object) -> list[str]:

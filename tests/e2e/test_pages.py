@@ -12,8 +12,7 @@ from matplotlib.image import imread
 from relay_verl.pages.page import write_page
 from relay_verl.traces.records import ResponseRecord
 from tests.helpers.browser import Tab, open_page, open_tab
-
-from ..unit.records_for_tests import alone, call, record, student, teacher
+from tests.helpers.records import alone, call, record, student, teacher
 
 pytestmark = pytest.mark.e2e
 

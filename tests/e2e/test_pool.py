@@ -13,8 +13,8 @@ from ray import cloudpickle
 from relay_verl.engines import PermanentError
 from relay_verl.errors import JobError
 from relay_verl.jobs.pool import Pool, default_num_workers
+from tests.helpers import generators, tokenizers
 from tests.helpers.generators import SeededEngine, filter_job, run, write_questions
-from tests.unit import generators_for_tests, tokenizers_for_tests
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
 def ray_here() -> Iterator[Any]:
     import ray
 
-    modules = [generators_for_tests, tokenizers_for_tests, sys.modules[__name__]]
+    modules = [generators, tokenizers, sys.modules[__name__]]
     for module in modules:
         cloudpickle.register_pickle_by_value(module)  # Ray's workers cannot import the tests
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
@@ -44,7 +44,7 @@ class Worker:
     def __init__(self, dies_of: str | None = None, refuses: str | None = None) -> None:
         self._dies_of = dies_of
         self._refuses = refuses
-        self._worker = generators_for_tests.filter_worker(SeededEngine(0.002))
+        self._worker = generators.filter_worker(SeededEngine(0.002))
 
     async def process(self, row: Any) -> Any:
         if row["extra_info"]["id"] == self._dies_of:

@@ -8,8 +8,7 @@ from matplotlib.image import imread
 
 from relay_verl.report import write_report
 from tests.helpers.browser import open_tab
-
-from ..unit.test_report import make_tiny_world
+from tests.unit.report.test_report import make_tiny_world
 
 pytestmark = pytest.mark.e2e
 

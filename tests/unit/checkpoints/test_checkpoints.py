@@ -22,8 +22,7 @@ from relay_verl.checkpoints.resume import check_resume, runs_folder
 from relay_verl.errors import UserError
 from relay_verl.run_config import RunConfig
 from relay_verl.trainer import ending, saving
-
-from .checkpoints_for_tests import make_config, save_checkpoint
+from tests.helpers.checkpoints import make_config, save_checkpoint
 
 POINTER = "latest_checkpointed_iteration.txt"
 

@@ -14,9 +14,8 @@ from typer.testing import CliRunner
 from relay_verl.checkpoints.export import export
 from relay_verl.cli.main import app
 from relay_verl.errors import UserError
-
-from .checkpoints_for_tests import fake_mesh, finish_run, make_config, save_shards
-from .tokenizers_for_tests import bpe
+from tests.helpers.checkpoints import fake_mesh, finish_run, make_config, save_shards
+from tests.helpers.tokenizers import bpe
 
 WORLD_SIZE = 2
 

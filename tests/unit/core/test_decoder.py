@@ -13,8 +13,7 @@ from relay_verl.engines import Generation, ScriptedEngine
 from relay_verl.errors import EngineError, TeacherError
 from relay_verl.policies import Interruption, Policy, TeacherAlone, TeacherFree, make_policy
 from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory
-
-from .tokenizers_for_tests import ByteTokenizer, bpe, bpe_ids
+from tests.helpers.tokenizers import ByteTokenizer, bpe, bpe_ids
 
 TOKENIZER = ByteTokenizer()
 EOS = TOKENIZER.eos_token_id

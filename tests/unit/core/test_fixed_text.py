@@ -22,10 +22,9 @@ from relay_verl.tokenization import TokenBytes
 from relay_verl.traces.pieces import make_pieces
 from relay_verl.traces.records import ResponseRecord
 from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory, Segment
-
-from .generators_for_tests import ChatTokenizer
-from .test_invariants import Tape, World, worlds
-from .tokenizers_for_tests import COMMAND, ByteTokenizer, bpe, bpe_ids, check_stripped
+from tests.helpers.generators import ChatTokenizer
+from tests.helpers.tokenizers import COMMAND, ByteTokenizer, bpe, bpe_ids, check_stripped
+from tests.unit.core.test_invariants import Tape, World, worlds
 
 TOKENIZER = ByteTokenizer()
 EOS = TOKENIZER.eos_token_id

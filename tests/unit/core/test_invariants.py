@@ -22,9 +22,8 @@ from relay_verl.errors import EngineError, TeacherError
 from relay_verl.rewards import difficulty_aware_reward, simple_reward
 from relay_verl.tokenization import TokenBytes
 from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory, Segment
-
-from .real_tokenizers_for_tests import ALL, cut_anyhow, ids_by_bytes, tokenizer_called, tokens_of
-from .tokenizers_for_tests import COMMAND, ByteTokenizer, check_stripped, fragments, turns
+from tests.helpers.real_tokenizers import ALL, cut_anyhow, ids_by_bytes, tokenizer_called, tokens_of
+from tests.helpers.tokenizers import COMMAND, ByteTokenizer, check_stripped, fragments, turns
 
 # ---- random worlds ----
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from relay_verl.data.schema import is_messages, question_text
 from relay_verl.messages import content_text, plain_messages
 from relay_verl.tokenization import chat_ids
-
-from .tokenizers_for_tests import BPE_WORDS, make_bpe
+from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 NO_TOOLS = (  # as Llama 3's: a message with tool calls in it calls exactly one
     "{%- for m in messages %}{%- if 'tool_calls' in m %}{{ raise_exception('only one tool call') }}{%- endif %}"

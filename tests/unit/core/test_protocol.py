@@ -18,8 +18,7 @@ from relay_verl.protocol import (
     strip_calls,
 )
 from relay_verl.tokenization import TokenBytes
-
-from .tokenizers_for_tests import ByteTokenizer, bpe, bpe_id, bpe_ids, check_stripped, cut, fragments
+from tests.helpers.tokenizers import ByteTokenizer, bpe, bpe_id, bpe_ids, check_stripped, cut, fragments
 
 BLANKS = " \t\n\r\f\v"
 

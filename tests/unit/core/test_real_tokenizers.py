@@ -16,8 +16,7 @@ from tokenizers import AddedToken
 from relay_verl.data.warmup import insert_calls
 from relay_verl.protocol import find_calls_in_bytes, format_call, strip_call_tokens
 from relay_verl.tokenization import Kind, TokenBytes, encode_within, kind_of
-
-from .real_tokenizers_for_tests import (
+from tests.helpers.real_tokenizers import (
     BYTE_LEVEL,
     REAL,
     SENTENCEPIECE,
@@ -26,7 +25,7 @@ from .real_tokenizers_for_tests import (
     tokenizer_called,
     tokens_of,
 )
-from .tokenizers_for_tests import check_stripped, fragments, make_bpe, sentencepiece
+from tests.helpers.tokenizers import check_stripped, fragments, make_bpe, sentencepiece
 
 TEXTS = st.text(alphabet=st.characters(include_characters="\n\t", exclude_categories=("C",)), max_size=20)
 """Without control characters and unassigned ones, for some of which SmolLM2 has no bytes."""

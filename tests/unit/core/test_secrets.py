@@ -27,8 +27,7 @@ from relay_verl.preflight import training as preflight
 from relay_verl.recipes.compose import compose
 from relay_verl.secrets import HIDDEN, hide, hide_in_text, hide_override, holds_secret, is_secret_name, secrets_in
 from relay_verl.trainer import ending
-
-from .checkpoints_for_tests import make_config, save_checkpoint
+from tests.helpers.checkpoints import make_config, save_checkpoint
 
 IN_ENVIRONMENT = {
     "RELAY_TEACHER_API_KEY": "planted-teacher-Zq81",

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_verl.tokenization import TokenBytes
-
-from .tokenizers_for_tests import (
+from tests.helpers.tokenizers import (
     BPE_WORDS,
     EOS,
     ByteTokenizer,

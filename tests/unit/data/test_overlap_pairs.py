@@ -5,7 +5,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from .overlap_pairs import judge, load_pairs, precision_and_recall
+from tests.helpers.overlap_pairs import judge, load_pairs, precision_and_recall
 
 
 def test_precision_and_recall_on_labelled_pairs() -> None:

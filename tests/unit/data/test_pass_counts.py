@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_verl.data.pass_counts import PassCount, num_needed
-
-from .generators_for_tests import SeededEngine, filter_job, run, write_questions
+from tests.helpers.generators import SeededEngine, filter_job, run, write_questions
 
 RATES = st.sampled_from([0.0, 0.1, 0.25, 0.3, 0.5, 2 / 3, 0.7, 0.9, 1.0])
 

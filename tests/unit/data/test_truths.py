@@ -25,8 +25,7 @@ from relay_verl.grading import Grader, grade
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.data_checks import check_dataset
 from relay_verl.run_config import RunConfig
-
-from .generators_for_tests import ChatTokenizer
+from tests.helpers.generators import ChatTokenizer
 
 TRUTHS: list[tuple[Any, bool, Any, str]] = [
     (" 2\n", False, "2", "a text with blanks"),

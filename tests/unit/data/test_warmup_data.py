@@ -21,8 +21,7 @@ from relay_verl.protocol import find_calls, strip_calls
 from relay_verl.run_config import RunConfig
 from relay_verl.tokenization import TokenBytes
 from relay_verl.trainer.warmup_dataset import WarmupDataset
-
-from .generators_for_tests import ChatTokenizer, SeededEngine, filter_job, run, warmup_job, write_questions
+from tests.helpers.generators import ChatTokenizer, SeededEngine, filter_job, run, warmup_job, write_questions
 
 PNG = b"\x89PNG"
 

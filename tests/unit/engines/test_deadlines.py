@@ -20,9 +20,8 @@ from relay_verl.errors import EngineError, JobError
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines
 from relay_verl.judging.judge import Judge
-
-from .generators_for_tests import ChatTokenizer
-from .virtual_clock_for_tests import now, run_virtually
+from tests.helpers.generators import ChatTokenizer
+from tests.helpers.virtual_clock import now, run_virtually
 
 TOKENIZER = ChatTokenizer()
 TIMEOUT_S = 300.0

@@ -21,8 +21,7 @@ from relay_verl.engines import EndpointEngine, GuardedEngine, PermanentError, Sc
 from relay_verl.engines.failures import Refusal
 from relay_verl.errors import EngineError, UserError
 from relay_verl.judging.judge import Judge
-
-from .tokenizers_for_tests import ByteTokenizer
+from tests.helpers.tokenizers import ByteTokenizer
 
 KEY = "sk-very-secret-0123"
 SOON = {"Retry-After-Ms": "1"}

@@ -19,8 +19,7 @@ from relay_verl.engines.load import EngineLoad, read_load
 from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.errors import EngineError, PermanentError
 from relay_verl.types import RelayStatus
-
-from .tokenizers_for_tests import ByteTokenizer, bpe, bpe_id, bpe_ids
+from tests.helpers.tokenizers import ByteTokenizer, bpe, bpe_id, bpe_ids
 
 TOKENIZER = ByteTokenizer()
 EOS = TOKENIZER.eos_token_id

@@ -15,8 +15,7 @@ from relay_verl.engines.text_bridge import TextBridge
 from relay_verl.errors import EngineError
 from relay_verl.tokenization import TokenBytes
 from relay_verl.types import CallOutcome, RelayTrajectory
-
-from .tokenizers_for_tests import COMMAND, bpe, bpe_ids, make_bpe, sentencepiece
+from tests.helpers.tokenizers import COMMAND, bpe, bpe_ids, make_bpe, sentencepiece
 
 CHAT = [{"role": "user", "content": "7*8?"}]
 TEMPLATE = "{% for m in messages %}[{{ m.role }}{{ mark }}]{{ m.content }}{% endfor %}=>"

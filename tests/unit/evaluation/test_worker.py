@@ -13,8 +13,7 @@ from relay_verl.engines import PermanentError, ScriptedEngine
 from relay_verl.errors import EngineError
 from relay_verl.evaluation.worker import Answerer, Rules
 from relay_verl.traces.records import JudgeText, ResponseRecord
-
-from .generators_for_tests import ChatTokenizer
+from tests.helpers.generators import ChatTokenizer
 
 TOKENIZER = ChatTokenizer()
 GREEDY, SAMPLED = {"temperature": 0.0}, {"temperature": 0.7, "top_p": 0.8, "top_k": 20}

@@ -37,8 +37,7 @@ from relay_verl.grading import (
     grader,
     last_boxed,
 )
-
-from .grading_cases import CASES, HOSTILE_CASES, KNOWN_MISJUDGED, GradingCase
+from tests.helpers.grading_cases import CASES, HOSTILE_CASES, KNOWN_MISJUDGED, GradingCase
 
 ROOT = Path(grading.__file__).resolve().parent.parent.parent
 HANGS = r"\boxed{\sum_{k=1}^{24000}(\frac{k}{3})!}"

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from relay_verl.grading import Grader, Verdict, VerdictStatus, grade
 from relay_verl.protocol import format_call, strip_attempted_calls
-
-from .grading_cases import CASES
+from tests.helpers.grading_cases import CASES
 
 COMMANDS = st.one_of(
     st.integers(min_value=0, max_value=10**12).map(format_call),  # served, n = 0 or past a limit: the text is the same

@@ -15,8 +15,7 @@ from relay_verl.grading import Grader, VerdictStatus
 from relay_verl.grading.answers import boxed_answer
 from relay_verl.grading.equivalence import is_equivalent, is_readable
 from relay_verl.grading.latex import words
-
-from .grading_compare_cases import BOXES, COMPARISONS
+from tests.helpers.grading_compare_cases import BOXES, COMPARISONS
 
 ROWS = [(kind, *row) for kind, rows in COMPARISONS.items() for row in rows]
 TABLES = [json.loads(line) for line in (Path(__file__).parents[2] / "data/grading/hf_test_tables.jsonl").open()]

@@ -14,8 +14,7 @@ from relay_verl.grading import Grader, VerdictStatus
 from relay_verl.grading.arguments import brace_arguments
 from relay_verl.grading.spelling import respell, respell_pair
 from relay_verl.grading.unit_table import parse_unit
-
-from .grading_spelling_cases import SPELLINGS
+from tests.helpers.grading_spelling_cases import SPELLINGS
 
 ROWS = [(kind, *row) for kind, rows in SPELLINGS.items() for row in rows]
 MODULES = (

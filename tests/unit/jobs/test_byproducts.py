@@ -23,9 +23,8 @@ from relay_verl.pages.collect import read_responses
 from relay_verl.report import summary, write
 from relay_verl.trainer import step_line
 from relay_verl.trainer.sample_log import SampleLog
-
-from .test_real_report import make_real_pair
-from .test_samples import PROMPT, TOKENIZER, sample
+from tests.unit.report.test_real_report import make_real_pair
+from tests.unit.trainer.test_sample_log import PROMPT, TOKENIZER, sample
 
 
 @pytest.fixture(autouse=True)

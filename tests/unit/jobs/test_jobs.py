@@ -22,8 +22,7 @@ from relay_verl.errors import EngineError, JobError
 from relay_verl.files import replacing
 from relay_verl.jobs.pool import Pool
 from relay_verl.jobs.store import JobStore, Shard
-
-from .generators_for_tests import JOBS, SeededEngine, filter_job, run, warmup_job, write_questions
+from tests.helpers.generators import JOBS, SeededEngine, filter_job, run, warmup_job, write_questions
 
 NUM_KILLS = 30
 

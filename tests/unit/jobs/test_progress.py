@@ -19,10 +19,9 @@ from relay_verl.evaluation.worker import count_tokens
 from relay_verl.jobs import Job, progress, run_job
 from relay_verl.jobs.formats import JsonLines
 from relay_verl.jobs.progress import LINE_S, ProgressBar, TokenMeter
-
-from .generators_for_tests import JOBS, SeededEngine, run, write_questions
-from .records_for_tests import record
-from .virtual_clock_for_tests import now, run_virtually
+from tests.helpers.generators import JOBS, SeededEngine, run, write_questions
+from tests.helpers.records import record
+from tests.helpers.virtual_clock import now, run_virtually
 
 
 class Server:

@@ -22,8 +22,7 @@ from relay_verl.engines.ask import ask_within, describe
 from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.errors import EngineError, JobError, UserError
 from relay_verl.jobs import Job, tell_unanswerable
-
-from .generators_for_tests import JOBS, ChatTokenizer, SeededEngine, filter_job, run, write_questions
+from tests.helpers.generators import JOBS, ChatTokenizer, SeededEngine, filter_job, run, write_questions
 
 REFUSAL = "Prompt length (140) leaves no room to generate within the model's maximum context length (128)"
 

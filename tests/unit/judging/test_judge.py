@@ -27,8 +27,7 @@ from relay_verl.judging.prompt import make_messages, read_verdict, says_somethin
 from relay_verl.traces.records import REFUSED, JudgeText, ResponseRecord, read_records, write_records
 from relay_verl.traces.results import MANIFEST, RESPONSES, VERDICTS
 from relay_verl.traces.verdicts import VerdictsBy, verdict_of
-
-from .records_for_tests import record, student
+from tests.helpers.records import record, student
 
 CHAT = "/v1/chat/completions"
 KEY = "sk-very-secret-7f3a"

@@ -12,8 +12,7 @@ from relay_verl.engines import ScriptedEngine
 from relay_verl.errors import EngineError
 from relay_verl.models.routing import pick_teacher, teachers_for
 from relay_verl.trainer.metrics import SampleStats, relay_metrics
-
-from .tokenizers_for_tests import ByteTokenizer
+from tests.helpers.tokenizers import ByteTokenizer
 
 
 def teacher(path: str, *data_sources: str, **values: Any) -> TeacherSettings:

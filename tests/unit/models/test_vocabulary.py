@@ -24,9 +24,8 @@ from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
 from relay_verl.protocol import format_call
 from relay_verl.tokenization import TokenBytes, encode_within
 from relay_verl.types import CallOutcome, RelayStatus
-
-from .generators_for_tests import ChatTokenizer
-from .tokenizers_for_tests import ByteTokenizer, bpe, make_bpe, sentencepiece
+from tests.helpers.generators import ChatTokenizer
+from tests.helpers.tokenizers import ByteTokenizer, bpe, make_bpe, sentencepiece
 
 EOS = ByteTokenizer.eos_token_id
 PAD_ROW, OTHER_END, SIZE = 257, 290, 300

@@ -18,8 +18,7 @@ from relay_verl.pages.card_choice import name_kind, pick_instructive
 from relay_verl.pages.card_text import call_cell, shorten, to_cells, wrap_cells
 from relay_verl.pages.collect import write_card, write_cards
 from relay_verl.traces.records import ResponseRecord, write_records
-
-from .records_for_tests import alone, call, record, student, teacher
+from tests.helpers.records import alone, call, record, student, teacher
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = (

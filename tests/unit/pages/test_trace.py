@@ -17,8 +17,7 @@ from relay_verl.pages.page import write_page
 from relay_verl.traces.pieces import make_pieces
 from relay_verl.traces.records import CallText, JudgeText, ResponseRecord, write_records
 from relay_verl.traces.results import MANIFEST, RESPONSES
-
-from .records_for_tests import alone, call, record, student, teacher
+from tests.helpers.records import alone, call, record, student, teacher
 
 
 def write_result(folder: Path, records: list[ResponseRecord]) -> Path:

@@ -11,8 +11,7 @@ from relay_verl.errors import UserError
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.contradictions import check_contradictions
 from relay_verl.preflight.wiring import check_reward_manager
-
-from .checkpoints_for_tests import make_config, save_checkpoint
+from tests.helpers.checkpoints import make_config, save_checkpoint
 
 
 def config(**overrides: Any) -> Any:

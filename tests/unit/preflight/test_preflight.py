@@ -27,8 +27,7 @@ from relay_verl.preflight.model_checks import check_teacher
 from relay_verl.preflight.training import check_config
 from relay_verl.recipes.recipe import recipe_names
 from relay_verl.run_config import RunConfig
-
-from .tokenizers_for_tests import BPE_WORDS, bpe, make_bpe
+from tests.helpers.tokenizers import BPE_WORDS, bpe, make_bpe
 
 
 def one_line(check: Any, *arguments: Any) -> str:

@@ -24,8 +24,7 @@ from relay_verl.preflight.trial import check_completions, check_prompts
 from relay_verl.preflight.trials import training_trial
 from relay_verl.run_config import PromptSettings, RunConfig
 from relay_verl.tokenization import chat_ids
-
-from .tokenizers_for_tests import BPE_WORDS, make_bpe
+from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 NO_SYSTEM = (

@@ -21,8 +21,7 @@ from relay_verl.run_config import RunConfig
 from relay_verl.trainer import warmup_record
 from relay_verl.trainer.warmup_dataset import WarmupDataset
 from relay_verl.trainer.warmup_record import WARMUP_FILE, says_warmed_up
-
-from .tokenizers_for_tests import bpe
+from tests.helpers.tokenizers import bpe
 
 SIZES = {
     "1.7B": {"num_hidden_layers": 28, "hidden_size": 2048, "intermediate_size": 6144},

@@ -13,8 +13,7 @@ from relay_verl.preflight import trial as module
 from relay_verl.preflight.check import Doubt
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape
 from relay_verl.preflight.trial import Reader, Request, Trial, Wording, check_completions, check_prompts
-
-from .tokenizers_for_tests import BPE_WORDS, make_bpe
+from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 NO_SYSTEM = (  # as Gemma's

@@ -23,8 +23,7 @@ from relay_verl.report.curves import NUM_STEPS_TO_SMOOTH, PANELS, plot_curves, r
 from relay_verl.report.summary_table import gap_recovered, summarize, to_markdown
 from relay_verl.traces.records import ResponseRecord, decode_parts, read_records, write_records
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
-
-from .records_for_tests import alone, call, record, student, teacher
+from tests.helpers.records import alone, call, record, student, teacher
 
 HOSTILE = "</script><b>\"'&amp;<!-- \u2028\u2029\x85\x0b\r\n{{ 7 * 7 }} {% raw %} 日本 \x00 |"
 

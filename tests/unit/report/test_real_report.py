@@ -22,9 +22,8 @@ from relay_verl.report.summary import write_summary
 from relay_verl.report.write import make_document, write_report
 from relay_verl.traces.results import SUMMARY, find_results
 from relay_verl.traces.words import condition_words, natural_policies
-
-from .records_for_tests import alone, record
-from .test_report import TINY, answer, make, make_tiny_world, read
+from tests.helpers.records import alone, record
+from tests.unit.report.test_report import TINY, answer, make, make_tiny_world, read
 
 # row, policy, right of ten questions, teacher tokens of each hundred
 REAL = [

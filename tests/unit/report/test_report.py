@@ -27,8 +27,7 @@ from relay_verl.report.tables import own_tables, paper_tables, teachers_lines, t
 from relay_verl.report.write import make_document
 from relay_verl.traces.records import ResponseRecord, write_records
 from relay_verl.traces.results import MANIFEST, RESPONSES, Result, find_results, read_result
-
-from .records_for_tests import alone, call, record
+from tests.helpers.records import alone, call, record
 
 TINY = ("tiny/add", "tiny/mul", "tiny/hash")
 HOSTILE = "</table><script>alert(1)</script>| `x` *b* [a](b) <img src=x> {{ 7 * 7 }} \u2028\n日本"

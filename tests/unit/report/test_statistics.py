@@ -26,8 +26,7 @@ from relay_verl.report.statistics import (
 )
 from relay_verl.traces.consumption import cost, union_length
 from relay_verl.traces.records import ResponseRecord
-
-from .records_for_tests import alone, call, record
+from tests.helpers.records import alone, call, record
 
 
 def answers(benchmark: str, right: list[bool], *, num_samples: int = 1) -> list[ResponseRecord]:

@@ -9,8 +9,7 @@ import pytest
 from relay_verl.errors import UserError
 from relay_verl.traces.records import write_records
 from relay_verl.traces.results import MANIFEST, RESPONSES, find_results, read_result
-
-from .records_for_tests import record
+from tests.helpers.records import record
 
 JOB = {
     "kind": "eval",

@@ -12,8 +12,7 @@ from relay_verl.errors import UserError
 from relay_verl.traces.records import REFUSED, UNCLEAR_REPLY, JudgeText, ResponseRecord, write_records
 from relay_verl.traces.results import MANIFEST, RESPONSES, VERDICTS, Result, read_result
 from relay_verl.traces.verdicts import VerdictsBy, check_verdicts, parse_verdicts_by, take_verdicts, verdict_of
-
-from .records_for_tests import record
+from tests.helpers.records import record
 
 RULE, JUDGE = VerdictsBy.RULE, VerdictsBy.JUDGE
 

@@ -25,9 +25,8 @@ from relay_verl.trainer import teacher_watch
 from relay_verl.trainer.metrics import SampleStats
 from relay_verl.trainer.teacher_watch import TeacherWatch
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory
-
-from .generators_for_tests import SeededEngine, filter_job, run, write_questions
-from .tokenizers_for_tests import ByteTokenizer
+from tests.helpers.generators import SeededEngine, filter_job, run, write_questions
+from tests.helpers.tokenizers import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
 

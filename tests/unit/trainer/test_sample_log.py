@@ -12,8 +12,7 @@ from relay_verl.jobs import byproducts
 from relay_verl.pages.collect import read_responses
 from relay_verl.trainer.sample_log import RESOLUTION, SampleLog
 from relay_verl.types import RelayStatus, RelayTrajectory, Segment
-
-from .tokenizers_for_tests import ByteTokenizer
+from tests.helpers.tokenizers import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
 PROMPT = {

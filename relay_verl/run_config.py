@@ -123,7 +123,7 @@ class RunConfig:
     @property
     def has_relay(self) -> bool:
         """Whether it has our node: verl composes other configs too."""
-        return "relay" in self.verl
+        return self.verl.get("relay") is not None
 
     @cached_property
     def relay(self) -> RelaySettings:

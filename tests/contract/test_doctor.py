@@ -128,7 +128,7 @@ def test_ray_is_started_as_verl_starts_it(monkeypatch: pytest.MonkeyPatch, overr
     for name in ("RAY_ADDRESS", "VERL_FULL_DETERMINISM", "VLLM_BATCH_INVARIANT", "PYTHONHASHSEED"):
         monkeypatch.setenv(name, "")  # so that what the calls set is taken back
         monkeypatch.delenv(name)
-    for start in (start_ray, lambda config: run_ppo(config, None)):
+    for start in (lambda config: start_ray(RunConfig(config)), lambda config: run_ppo(config, None)):
         with pytest.raises(_InitCalledError):
             start(compose("relay_tiny", overrides))
         for name in ("VERL_FULL_DETERMINISM", "VLLM_BATCH_INVARIANT", "PYTHONHASHSEED"):

@@ -24,7 +24,7 @@ from relay_verl.engines.text_bridge import TextBridge
 from relay_verl.errors import UserError
 from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer
 from relay_verl.evaluation.worker import Answerer, Rules
-from relay_verl.models.tokenizers import template_of, tokenizer_at
+from relay_verl.models.tokenizers import tokenizer_at
 from relay_verl.preflight.model_checks import check_teacher
 from relay_verl.run_config import RunConfig
 from relay_verl.tokenization import chat_ids
@@ -140,7 +140,7 @@ def prompts_of(config: Any, model: str, chat: list[dict[str, Any]], folder: Path
     settings = read_settings(config.relay)
     for policy in ("student_alone", "teacher_alone"):
         loaded, _ = load_shared_tokenizer(RunConfig(config).prompts, [model], None)
-        rules = Rules("c", policy, settings, 99, None, template_of(config), 0)
+        rules = Rules("c", policy, settings, 99, None, RunConfig(config).prompts.template, 0)
         engine = Noting(loaded)
         answerer = Answerer(engine, engine, loaded, rules)
         asyncio.run(answerer.process({"row": query, "sample": 0, "sampling": {"temperature": 0.0}}))
@@ -148,7 +148,9 @@ def prompts_of(config: Any, model: str, chat: list[dict[str, Any]], folder: Path
 
     # a teacher behind a text bridge reads the chat by its own template, which is the same one here
     engine = Noting(tokenizer)
-    bridged = TextBridge(engine, tokenizer, tokenizer, template_of(config)).open(chat, len(prompts["training"]))
+    bridged = TextBridge(engine, tokenizer, tokenizer, RunConfig(config).prompts.template).open(
+        chat, len(prompts["training"])
+    )
     asyncio.run(bridged.generate(prompts["training"], max_tokens=9))
     [prompts["text bridge"]] = engine.prompts
     return prompts

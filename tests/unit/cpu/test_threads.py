@@ -134,7 +134,7 @@ def test_an_evaluation_gives_an_engine_that_is_alone_all_cores(
     turns: list[list[str]] | None, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[Any] = []
-    monkeypatch.setattr(cluster, "start_ray", lambda config, **_: started.append(variables(config)))
+    monkeypatch.setattr(cluster, "start_ray", lambda run, **_: started.append(variables(run.verl)))
     models = {
         "student": TeacherSettings(path="s"),
         "teacher": TeacherSettings(path="t"),

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
+from relay_verl.config import RelaySettings, WarmupSettings
 from relay_verl.data.generate import plan_filter, plan_warmup_data
 from relay_verl.data.report import report_filter, report_warmup
 from relay_verl.data.warmup import DrawnCall
@@ -103,18 +104,18 @@ def test_what_is_no_warm_up_data_is_one_line(tmp_path: Path) -> None:
         read(other)
 
 
-RELAY = {"relay": {"max_calls": 0, "warmup": {"max_exponent": 3}}}
+SETTINGS = RelaySettings(max_calls=0, warmup=WarmupSettings(max_exponent=3))
 
 
 def test_the_reports_say_what_was_made_and_draw_it(made: Path, tmp_path: Path) -> None:
-    line = report_warmup(made, OmegaConf.create(RELAY))
+    line = report_warmup(made, SETTINGS)
     calls = sum(len(row) for row in pq.read_table(made)["calls"].to_pylist())
     assert f"240 samples, {calls} commands" in line
     assert made.with_name("warmup.parquet.png").read_bytes().startswith(PNG)
     source = write_questions(tmp_path / "questions.parquet", 30)
     out = tmp_path / "train.parquet"
     run(filter_job(source, SeededEngine(), stop_at=0.5), source, out)
-    line = report_filter(out, OmegaConf.create(RELAY))
+    line = report_filter(out, SETTINGS.filter)
     assert "of 30 queries have a pass rate of at least 0.5" in line
     assert "stopped early" in line
     assert out.with_name("train.parquet.png").read_bytes().startswith(PNG)
@@ -179,7 +180,7 @@ def test_the_manifest_and_the_report_count_the_broken_boxes(made: Path) -> None:
         "num_with_commands": sum(bool(row["calls"]) for row in rows),
         "num_boxes_broken": sum(expected),
     }
-    line = report_warmup(made, OmegaConf.create(RELAY))
+    line = report_warmup(made, SETTINGS)
     assert f"in {sum(expected)} samples a command stands inside the answer's \\boxed{{}}" in line
 
 
@@ -199,15 +200,15 @@ def test_a_fixed_length_is_what_all_commands_say(tmp_path: Path) -> None:
         response = other["input_ids"][other["num_prompt_tokens"] :]
         assert [call.num_tokens for call in find_calls(ChatTokenizer().decode(response))] == [20] * len(other["calls"])
         assert other["loss_mask"] == [0] * other["num_prompt_tokens"] + [1] * len(response)
-    relay = {"policy": "fixed_20", "teacher": {"path": "big"}, "warmup": {"max_exponent": 3}}
-    assert "commands" in report_warmup(tmp_path / "fixed.parquet", OmegaConf.create({"relay": relay}))
+    settings = RelaySettings(policy="fixed_20", warmup=WarmupSettings(max_exponent=3))
+    assert "commands" in report_warmup(tmp_path / "fixed.parquet", settings)
 
 
-def planned(folder: Path, **relay: Any) -> Any:
+def planned(folder: Path, **relay: Any) -> RunConfig:
     """A recipe's part that the generators read."""
     data = {"max_response_length": 30, "apply_chat_template_kwargs": {}}
     model = {"actor_rollout_ref": {"model": {"path": "student"}}}
-    return OmegaConf.create({"relay": {"teacher": {"path": "big"}, **relay}, "data": data, **model})
+    return RunConfig(OmegaConf.create({"relay": {"teacher": {"path": "big"}, **relay}, "data": data, **model}))
 
 
 def test_the_recipe_of_the_row_decides_what_its_warm_up_says(tmp_path: Path) -> None:
@@ -217,7 +218,7 @@ def test_the_recipe_of_the_row_decides_what_its_warm_up_says(tmp_path: Path) -> 
         ({"policy": "fixed_20", "fixed_command": "delivered"}, None),
         ({}, None),
     ):
-        plan = plan_warmup_data(RunConfig(planned(tmp_path, **relay)), source, "student")
+        plan = plan_warmup_data(planned(tmp_path, **relay), source, "student")
         assert plan.spec["written_length"] == number
         assert plan.spec["sampling"] == {"temperature": 1.0, "top_p": 1.0, "top_k": -1}
         worker = plan.make_worker(SeededEngine(), ChatTokenizer())
@@ -228,7 +229,7 @@ def test_the_recipe_of_the_row_decides_what_its_warm_up_says(tmp_path: Path) -> 
 def test_data_of_another_fixed_length_is_another_job(tmp_path: Path) -> None:
     source = write_questions(tmp_path / "questions.parquet", 2)
     for policy, fails in (("fixed_20", False), ("fixed_100", True)):
-        plan = plan_warmup_data(RunConfig(planned(tmp_path, policy=policy)), source, "student")
+        plan = plan_warmup_data(planned(tmp_path, policy=policy), source, "student")
         job = plan.job(SeededEngine(), ChatTokenizer())
         if fails:
             with pytest.raises(JobError, match="written_length is 20 there and 100 here"):
@@ -240,10 +241,6 @@ def test_data_of_another_fixed_length_is_another_job(tmp_path: Path) -> None:
 def test_the_filter_samples_as_the_teacher_is_sampled(tmp_path: Path) -> None:
     source = write_questions(tmp_path / "questions.parquet", 2)
     teacher = {"path": "big", "top_p": 0.95, "top_k": 20}
-    plan = plan_filter(RunConfig(planned(tmp_path, teacher=teacher)), source)
+    plan = plan_filter(planned(tmp_path, teacher=teacher), source)
     assert plan.spec["sampling"] == {"temperature": 0.7, "top_p": 0.95, "top_k": 20}
-    assert plan_filter(RunConfig(planned(tmp_path)), source).spec["sampling"] == {
-        "temperature": 0.7,
-        "top_p": 1.0,
-        "top_k": -1,
-    }
+    assert plan_filter(planned(tmp_path), source).spec["sampling"] == {"temperature": 0.7, "top_p": 1.0, "top_k": -1}

@@ -51,7 +51,6 @@ def test_the_key_that_a_recipe_names_is_sent() -> None:
     names = key_variables(RunConfig(compose("relay_tiny", words)).relay)
     assert names == {"MY_KEY"}
     assert carried_variables(KEPT, names) == {"MY_KEY": KEPT["MY_KEY"]}
-    assert key_variables(RunConfig(OmegaConf.create({})).relay) == set()
 
 
 def test_what_the_runtime_environment_sets_wins_and_its_secrets_are_not_shown() -> None:

@@ -508,7 +508,13 @@ def test_every_listed_teacher_is_checked(good: Any, tmp_path: Path) -> None:
 
 def composed(student: str, files: str, teacher: str) -> dict[str, Any]:
     return {
-        "data": {"train_files": files, "val_files": [files], "prompt_key": "prompt", "train_batch_size": 8},
+        "data": {
+            "train_files": files,
+            "val_files": [files],
+            "prompt_key": "prompt",
+            "train_batch_size": 8,
+            "max_response_length": 64,
+        },
         "actor_rollout_ref": {
             "model": {"path": student},
             "actor": {"ppo_mini_batch_size": 8, "use_dynamic_bsz": True},

@@ -131,9 +131,14 @@ class RunConfig:
         return read_settings(self.verl.get("relay"))
 
     @property
+    def is_grpo(self) -> bool:
+        """Whether it is for verl's PPO trainer; verl's SFT trainer, which warms a student up, has another config."""
+        return "actor_rollout_ref" in self.verl
+
+    @property
     def student_path(self) -> str | None:
-        """`actor_rollout_ref.model.path`; None where no student is given yet."""
-        path = _select(self.verl, "actor_rollout_ref.model.path")
+        """`actor_rollout_ref.model.path`, or `model.path` of a warm-up; None where no student is given yet."""
+        path = _select(self.verl, "actor_rollout_ref.model.path" if self.is_grpo else "model.path")
         return None if path is None else str(path)
 
     @property
@@ -194,6 +199,11 @@ class RunConfig:
         copy = self.verl.copy()
         OmegaConf.update(copy, key, value)
         return RunConfig(copy)
+
+
+def read_all(configs: Mapping[str, VerlConfig]) -> dict[str, RunConfig]:
+    """Several composed configs, by the same names."""
+    return {name: RunConfig(config) for name, config in configs.items()}
 
 
 def _select(config: VerlConfig, key: str) -> Any:

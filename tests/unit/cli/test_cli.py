@@ -29,6 +29,7 @@ from relay_verl.recipes.layers import own_keys
 from relay_verl.recipes.listing import rows_of
 from relay_verl.recipes.paper import find_row
 from relay_verl.recipes.recipe import find_recipe, recipe_folders, recipe_names
+from relay_verl.run_config import read_all
 from relay_verl.weights import find_model
 
 ROOT = Path(__file__).parents[3]
@@ -135,7 +136,7 @@ def test_recipes_composed_quickly_are_hydras() -> None:
     quick, whole = compose_quickly(recipes), compose_all(recipes)
     for name, config in quick.items():
         assert config == {section: whole[name][section] for section in SECTIONS if section in whole[name]}, name
-    assert rows_of(recipes, quick) == rows_of(recipes, whole)
+    assert rows_of(recipes, read_all(quick)) == rows_of(recipes, read_all(whole))
     roots = [folder.parent for folder in recipe_folders()]
     assert all(own_keys(recipe.folder / f"{recipe.name}.yaml", roots) for recipe in recipes), "without Hydra"
 

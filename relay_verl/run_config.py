@@ -93,8 +93,8 @@ class TrainerSettings:
     """`nnodes`."""
     device: str | None
     """`device`: cuda, cpu and so on."""
-    save_freq: int
-    """Steps between checkpoints; 0 or less writes none."""
+    saves: bool
+    """Whether checkpoints are written: `save_freq` is above 0, or a word such as verl's `after_each_epoch`."""
     num_kept: int | None
     """`max_actor_ckpt_to_keep`: newest checkpoints that stay; all if None."""
 
@@ -184,13 +184,13 @@ class RunConfig:
     def trainer(self) -> TrainerSettings:
         """Where a run trains and where it writes."""
         folder = _select(self.verl, "trainer.default_local_dir")
-        kept = "trainer.max_actor_ckpt_to_keep"
+        freq, kept = _select(self.verl, "trainer.save_freq"), "trainer.max_actor_ckpt_to_keep"
         return TrainerSettings(
             folder=Path(folder).expanduser().absolute() if folder else None,
             gpus_per_node=_integer(self.verl, "trainer.n_gpus_per_node", 1),
             num_nodes=_integer(self.verl, "trainer.nnodes", 1),
             device=_select(self.verl, "trainer.device"),
-            save_freq=_integer(self.verl, "trainer.save_freq", 0),
+            saves=isinstance(freq, str) or (freq or 0) > 0,
             num_kept=None if _select(self.verl, kept) is None else _integer(self.verl, kept),
         )
 

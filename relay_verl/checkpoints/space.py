@@ -26,7 +26,7 @@ def check_space(run: RunConfig) -> None:
         UserError: the folder cannot be written, or the free space is too small for sure.
     """
     trainer, folder = run.trainer, run.trainer.folder
-    if folder is None or trainer.save_freq <= 0:
+    if folder is None or not trainer.saves:
         return
     there = nearest_folder(folder)
     if not os.access(there, os.W_OK):

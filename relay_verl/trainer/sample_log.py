@@ -47,8 +47,9 @@ class SampleLog:
     @classmethod
     def of(cls, run: RunConfig, tokenizer: Any) -> SampleLog:
         """The log of a run."""
-        assert run.trainer.folder is not None
-        return cls(run.trainer.folder / "samples", run.relay.num_logged_groups / run.data.batch_size, tokenizer)
+        folder, batch_size = run.trainer.folder, run.data.batch_size
+        assert folder is not None and batch_size is not None  # verl's trainer has both
+        return cls(folder / "samples", run.relay.num_logged_groups / batch_size, tokenizer)
 
     async def write(
         self, number: int, prompt: dict[str, Any], samples: Sequence[tuple[RelayTrajectory, Verdict, float]]

@@ -71,8 +71,13 @@ def test_what_verl_leaves_open_is_none() -> None:
     empty = RunConfig(OmegaConf.create({"data": {"max_response_length": 9}, "trainer": {}}))
     assert (empty.prompts, empty.lengths.max_context) == (PromptSettings({}), None)
     assert empty.data.files == {"train_files": (), "val_files": ()}
-    assert (empty.trainer.folder, empty.trainer.num_kept, empty.trainer.save_freq) == (None, None, 0)
+    assert (empty.trainer.folder, empty.trainer.num_kept, empty.trainer.saves) == (None, None, False)
     assert not empty.has_relay
+
+
+@pytest.mark.parametrize(("freq", "saves"), [(10, True), ("after_each_epoch", True), (0, False), (-1, False)])
+def test_a_word_for_the_frequency_of_checkpoints_is_verls(freq: Any, saves: bool) -> None:
+    assert run_of(trainer__save_freq=freq).trainer.saves is saves
 
 
 WRONG = [

@@ -65,7 +65,7 @@ def hide_override(word: str, values: Iterable[str] = ()) -> str:
     return f"{key}{equals}{HIDDEN}" if equals and is_secret_name(key) else hide_in_text(word, values)
 
 
-def secrets_in(config: Any) -> set[str]:
+def secrets_in(config: Mapping[str, Any]) -> set[str]:
     """The secret texts of a composed config, as they are written there: an interpolation is not one."""
     from omegaconf import OmegaConf
 

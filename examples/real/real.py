@@ -27,6 +27,7 @@ from relay_verl.preflight.commands import check_evaluation
 from relay_verl.recipes.compose import compose
 from relay_verl.report import write_report
 from relay_verl.report.summary_table import summaries_to_markdown, summarize
+from relay_verl.run_config import RunConfig
 from relay_verl.traces.results import read_result
 from relay_verl.weights import find_model
 from relay_verl.weights.get import COMPLETE_FILE
@@ -93,7 +94,7 @@ class Example:
         questions = load_benchmark(benchmark, self.data / EVALUATION, limit=self.options.questions)
         for conditions in self.conditions():
             evaluate(
-                compose("relay_real", [CPU, CACHE]),
+                RunConfig(compose("relay_real", [CPU, CACHE])),
                 conditions,
                 EvalSuite({benchmark.name: (benchmark, questions)}),
                 check_evaluation,

@@ -27,6 +27,7 @@ from relay_verl.recipes.compose import compose
 from relay_verl.recipes.paper import paper
 from relay_verl.report.curves import plot_curves
 from relay_verl.report.summary_table import ConditionSummary, gap_recovered, summaries_to_markdown, summarize
+from relay_verl.run_config import RunConfig
 from relay_verl.traces.results import read_result
 
 BENCHMARKS = {"tiny/add": "sums", "tiny/mul": "products", "tiny/hash": "hashes"}
@@ -87,7 +88,7 @@ def run_stages(out: Path, seed: int, steps: int) -> None:
         Condition("trained relay", results / "trained", str(trained.student), teacher),
         Condition("teacher alone", results / "teacher_alone", None, teacher, policy="teacher_alone"),
     ]
-    evaluate(compose("relay_tiny"), conditions, tiny_suite(pair), check_evaluation)
+    evaluate(RunConfig(compose("relay_tiny")), conditions, tiny_suite(pair), check_evaluation)
     put_on_card(trained, [condition.out for condition in conditions if condition.student == str(trained.student)])
     records = [record for condition in conditions for record in read_result(condition.out).records]
     summaries = summarize(records)

@@ -27,6 +27,7 @@ from relay_verl.preflight.commands import check_evaluation
 from relay_verl.recipes.compose import compose
 from relay_verl.recipes.paper import rows
 from relay_verl.report import write_report
+from relay_verl.run_config import RunConfig
 
 RECIPES = {row.method: row.recipe for row in rows() if row.size == "tiny" and row.recipe}
 """The recipe of each row that is trained."""
@@ -74,7 +75,7 @@ def measure(students: dict[str, Path], pair: Path, results: Path) -> list[Path]:
         conditions = [alone] if start == 0 else []
         for name in names[start : start + STUDENTS_AT_A_TIME]:
             conditions += conditions_of(name, students[name], pair, results)
-        evaluate(compose("relay_tiny"), conditions, tiny_suite(pair), check_evaluation)
+        evaluate(RunConfig(compose("relay_tiny")), conditions, tiny_suite(pair), check_evaluation)
         folders += [condition.out for condition in conditions if condition is not alone]
     return folders
 

@@ -14,11 +14,10 @@ import asyncio
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from relay_verl.bench.relay_speed import run_in_lockstep
 from relay_verl.bench.timing import Variant, time_rounds, timings_to_markdown
-from relay_verl.config import num_gpus_of, read_settings
+from relay_verl.config import num_gpus_of
 from relay_verl.data.truths import truth_of
 from relay_verl.decoder import RelayDecoder
 from relay_verl.evaluation.runner import EvalSuite
@@ -29,29 +28,29 @@ from relay_verl.jobs.formats import JsonLines
 from relay_verl.models.address import as_student, model_at
 from relay_verl.models.launch import start_models
 from relay_verl.models.ray_session import ray_cluster
-from relay_verl.models.tokenizers import template_of, tokenizer_at, tokenizer_path_of
+from relay_verl.models.tokenizers import tokenizer_at
 from relay_verl.models.vocabulary import read_vocabulary
 from relay_verl.preflight.commands import check_bench
+from relay_verl.run_config import RunConfig
 from relay_verl.tokenization import chat_ids
 from relay_verl.traces.records import ResponseRecord, read_records
 
 
-def bench_eval(config: Any, student: str, teacher: str, suite: EvalSuite, rounds: int) -> str:
+def bench_eval(run: RunConfig, student: str, teacher: str, suite: EvalSuite, rounds: int) -> str:
     """Start both models and time the three variants on the suite; gives the table and how far the variants agree."""
-    settings = read_settings(config.relay)
-    tokenizer_path = tokenizer_path_of(config, student)
-    tokenizer = tokenizer_at(config, tokenizer_path)
+    settings = run.relay
+    tokenizer_path = run.prompts.tokenizer_of(student)
+    tokenizer = tokenizer_at(run.prompts, tokenizer_path)
     vocabulary = read_vocabulary(student, tokenizer)
     models = {student: as_student(settings.teacher, student), teacher: model_at(teacher, settings.teacher)}
-    max_tokens = int(config.data.max_response_length)
-    max_context = config.actor_rollout_ref.rollout.max_model_len
-    rules = EvalSettings("bench", "learned", settings, max_tokens, max_context, template_of(config), suite.seed)
+    max_tokens, max_context = run.lengths.max_response, run.lengths.max_context
+    rules = EvalSettings("bench", "learned", settings, max_tokens, max_context, run.prompts.template, suite.seed)
     queries = list(suite.queries())
     check_bench([query["row"] for _, query in queries], tokenizer, tokenizer_path, rules.template)
     texts: dict[str, list[tuple[str, bool]]] = {}
 
-    async def run(folder: Path) -> str:
-        engines = await start_models(config, models, tokenizer)
+    async def time_variants(folder: Path) -> str:
+        engines = await start_models(run, models, tokenizer)
         worker = EvalWorker(engines[student], engines[teacher], tokenizer, rules, vocabulary=vocabulary)
 
         def job(name: str, at_a_time: int) -> Variant:
@@ -95,8 +94,8 @@ def bench_eval(config: Any, student: str, teacher: str, suite: EvalSuite, rounds
         return f"{timings_to_markdown(timings)}\n\n{_compare(texts, len(queries), rounds)}"
 
     num_gpus = num_gpus_of(models.values())
-    with tempfile.TemporaryDirectory() as folder, ray_cluster(config, num_gpus):
-        return asyncio.run(run(Path(folder)))
+    with tempfile.TemporaryDirectory() as folder, ray_cluster(run, num_gpus):
+        return asyncio.run(time_variants(Path(folder)))
 
 
 def _note(texts: dict[str, list[tuple[str, bool]]], name: str, records: Sequence[ResponseRecord]) -> list[int]:

@@ -19,7 +19,6 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from relay_verl.bench.timing import Variant, time_rounds, timings_to_markdown
-from relay_verl.config import read_settings
 from relay_verl.cpu.threads import engine_environment, share_cores
 from relay_verl.data.generate import Source, plan_filter
 from relay_verl.data.pass_counts import COLUMN, PassCount
@@ -27,12 +26,12 @@ from relay_verl.data.truths import truth_of
 from relay_verl.errors import UserError
 from relay_verl.grading import grade, kind_of
 from relay_verl.jobs import run_job
-from relay_verl.models.tokenizers import template_of
 from relay_verl.preflight.commands import check_generator
+from relay_verl.run_config import RunConfig, VerlConfig
 from relay_verl.tokenization import chat_ids
 
 
-def bench_filter(config: Any, source: Source, rounds: int) -> str:
+def bench_filter(run: RunConfig, source: Source, rounds: int) -> str:
     """Time the three variants on the queries of `source`; gives the table and what the rounds did.
 
     Raises:
@@ -42,17 +41,17 @@ def bench_filter(config: Any, source: Source, rounds: int) -> str:
     from relay_verl.models.ray_session import ray_cluster
     from relay_verl.models.tokenizers import tokenizer_at
 
-    settings = read_settings(config.relay)
+    settings = run.relay
     teacher = settings.only_teacher
     path = teacher.path
     if path is None:
         raise UserError("relay.teacher.path: the benchmark starts the teacher itself; give a model")
-    tokenizer = tokenizer_at(config, path)
-    check_generator(plan_filter(config, source), source, tokenizer)
+    tokenizer = tokenizer_at(run.prompts, path)
+    check_generator(plan_filter(run, source), source, tokenizer)
     verdicts: dict[str, list[bool | None]] = {}
 
-    async def run(folder: Path, offline: Variant) -> str:
-        group = await start_teacher(config, teacher, tokenizer)
+    async def time_variants(folder: Path, offline: Variant) -> str:
+        group = await start_teacher(run, teacher, tokenizer)
         assert group is not None
 
         def way(name: str, stop_early: bool) -> Variant:
@@ -60,7 +59,7 @@ def bench_filter(config: Any, source: Source, rounds: int) -> str:
                 out = folder / f"{name}.parquet"
                 for old in (out, out.with_name(f"{out.name}.manifest.json")):
                     old.unlink(missing_ok=True)
-                job = plan_filter(config, source, stop_early=stop_early).job(group.engine, tokenizer)
+                job = plan_filter(run, source, stop_early=stop_early).job(group.engine, tokenizer)
                 await run_job(job, source.queries(), source.num_rows, out)
                 counts = pq.read_table(out, columns=[COLUMN])[COLUMN].to_pylist()
                 threshold = settings.filter.min_pass_rate
@@ -78,30 +77,30 @@ def bench_filter(config: Any, source: Source, rounds: int) -> str:
             f"{source.num_rows}."
         )
 
-    share_cores(config, teacher.num_replicas)
-    for name, value in _engine_environment(config).items():
+    share_cores(run.verl, teacher.num_replicas)
+    for name, value in _engine_environment(run.verl).items():
         os.environ.setdefault(name, str(value))
-    with tempfile.TemporaryDirectory() as folder, ray_cluster(config, num_gpus=teacher.num_replicas):
-        return asyncio.run(run(Path(folder), _offline_script(config, path, tokenizer, source)))
+    with tempfile.TemporaryDirectory() as folder, ray_cluster(run, num_gpus=teacher.num_replicas):
+        return asyncio.run(time_variants(Path(folder), _offline_script(run, path, tokenizer, source)))
 
 
-def _engine_environment(config: Any) -> Mapping[str, Any]:
+def _engine_environment(config: VerlConfig) -> Mapping[str, Any]:
     """What the engine in Ray gets, for the one in this process."""
     from omegaconf import OmegaConf
 
     return engine_environment(OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars") or {})
 
 
-def _offline_script(config: Any, path: str, tokenizer: Any, source: Source) -> Variant:
+def _offline_script(run: RunConfig, path: str, tokenizer: Any, source: Source) -> Variant:
     from vllm import LLM, SamplingParams
 
-    settings, rollout = read_settings(config.relay), config.actor_rollout_ref.rollout
+    settings, rollout = run.relay, run.verl.actor_rollout_ref.rollout
     teacher = settings.only_teacher
     llm = LLM(
         path,
         dtype=rollout.dtype,
         enforce_eager=rollout.enforce_eager,
-        max_model_len=rollout.max_model_len,
+        max_model_len=run.lengths.max_context,
         max_num_seqs=teacher.max_num_seqs,
         tensor_parallel_size=teacher.tensor_parallel_size,
         gpu_memory_utilization=teacher.gpu_memory_utilization,
@@ -109,9 +108,9 @@ def _offline_script(config: Any, path: str, tokenizer: Any, source: Source) -> V
     sampling = SamplingParams(
         n=settings.filter.num_samples,
         **teacher.sampling(),
-        max_tokens=config.data.max_response_length,
+        max_tokens=run.lengths.max_response,
     )
-    template = template_of(config)
+    template = run.prompts.template
 
     async def work() -> list[int]:
         rows = [row for _, row in source.queries()]

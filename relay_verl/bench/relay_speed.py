@@ -21,6 +21,7 @@ from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.resilience import GuardedEngine
 from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.models.vocabulary import read_vocabulary
+from relay_verl.run_config import RunConfig, VerlConfig
 from relay_verl.tokenization import chat_ids
 from relay_verl.types import RelayTrajectory
 
@@ -34,37 +35,36 @@ async def run_in_lockstep(relays: Sequence[Relay]) -> list[RelayTrajectory]:
     return [relay.trajectory() for relay in relays]
 
 
-def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mapping[str, Any]], rounds: int) -> str:
+def bench_rollout(run: RunConfig, student: str, teacher: str, rows: Sequence[Mapping[str, Any]], rounds: int) -> str:
     """Start both models and time the three variants on `rows`; gives the table and what the rounds did."""
-    from relay_verl.config import read_settings
     from relay_verl.models.address import as_student, model_at
     from relay_verl.models.launch import start_models
     from relay_verl.models.ray_session import ray_cluster
-    from relay_verl.models.tokenizers import template_of, tokenizer_at, tokenizer_path_of
+    from relay_verl.models.tokenizers import tokenizer_at
     from relay_verl.preflight.commands import check_bench
 
-    tokenizer_path = tokenizer_path_of(config, student)
-    tokenizer = tokenizer_at(config, tokenizer_path)
-    check_bench(rows, tokenizer, tokenizer_path, template_of(config))
+    tokenizer_path = run.prompts.tokenizer_of(student)
+    tokenizer = tokenizer_at(run.prompts, tokenizer_path)
+    check_bench(rows, tokenizer, tokenizer_path, run.prompts.template)
     vocabulary = read_vocabulary(student, tokenizer)
 
-    async def run() -> str:
-        settings = read_settings(config.relay)
+    async def time_variants() -> str:
+        settings = run.relay
         models = {student: as_student(settings.teacher, student), teacher: model_at(teacher, settings.teacher)}
-        engines = await start_models(config, models, tokenizer)
+        engines = await start_models(run, models, tokenizer)
         decoder = RelayDecoder(
             engines[student],
             engines[teacher],
             tokenizer,
             settings.decoder_config(
-                config.data.max_response_length,
+                run.lengths.max_response,
                 greedy=True,
                 vocab_size=vocabulary.size,
                 end_ids=vocabulary.end_ids,
             ),
         )
-        single_turn = single_turn_loop(config, engines[student], tokenizer)
-        template = template_of(config)
+        single_turn = single_turn_loop(run.verl, engines[student], tokenizer)
+        template = run.prompts.template
         prompts = [chat_ids(tokenizer, row["prompt"], template) for row in rows]
         samplings = [{"temperature": 1.0, "seed": seed} for seed in range(len(prompts))]
         last: list[RelayTrajectory] = []
@@ -99,11 +99,11 @@ def bench_rollout(config: Any, student: str, teacher: str, rows: Sequence[Mappin
             f"{num_teacher_tokens} teacher tokens."
         )
 
-    with ray_cluster(config, num_gpus=2):
-        return asyncio.run(run())
+    with ray_cluster(run, num_gpus=2):
+        return asyncio.run(time_variants())
 
 
-def single_turn_loop(config: Any, engine: TokenEngine, tokenizer: Any) -> Any:
+def single_turn_loop(config: VerlConfig, engine: TokenEngine, tokenizer: Any) -> Any:
     """verl's own loop on verl's client inside `engine`, which `relay_verl.models.launch.start_models` gave."""
     from verl.experimental.agent_loop.agent_loop import DictConfigWrap
     from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop

@@ -26,12 +26,13 @@ from relay_verl.checkpoints.record import (
 from relay_verl.checkpoints.resume import runs_folder
 from relay_verl.errors import UserError
 from relay_verl.jobs.byproducts import by_product
+from relay_verl.run_config import VerlConfig
 
 
 class RecordCheckpoint(CheckpointCallback):
     """Writes the run's record at the start, and a checkpoint's as soon as it is whole."""
 
-    def __init__(self, config: Any):
+    def __init__(self, config: VerlConfig):
         """Raises UserError or OSError: the run's record cannot be made or written."""
         super().__init__(config)
         self.run = record_of(config)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from relay_verl.errors import UserError
 from relay_verl.files import LockedError, lock
@@ -18,14 +18,13 @@ _held: dict[Path, IO[str]] = {}
 """The locks of this process, by folder."""
 
 
-def hold(config: Any) -> None:
-    """Take the lock of a run's folder until `release`, or the end of this process. Makes the folder.
+def hold(folder: Path | None) -> None:
+    """Take the lock of a run's folder, if it has one, until `release`, or the end of this process. Makes the folder.
 
     Raises:
         UserError: another process has it; names the process and its host.
     """
-    folder = _folder(config)
-    if folder is None or folder in _held:
+    if folder is None or folder in _held or not _is_first_rank():
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -42,14 +41,13 @@ def release() -> None:
         _held.popitem()[1].close()
 
 
-def check_free(config: Any) -> str:
+def check_free(folder: Path | None) -> str:
     """Another training may be writing there; this one has not begun.
 
     Raises:
         UserError: another process has the lock.
     """
-    folder = _folder(config)
-    if folder is None or folder in _held or not (folder / LOCK_FILE).exists():
+    if folder is None or folder in _held or not _is_first_rank() or not (folder / LOCK_FILE).exists():
         return "no other training has written there"
     try:
         lock(folder / LOCK_FILE).close()
@@ -60,10 +58,9 @@ def check_free(config: Any) -> str:
     return "no other training is writing there"
 
 
-def _folder(config: Any) -> Path | None:
-    folder = config.trainer.get("default_local_dir")
-    is_first_rank = os.environ.get("RANK", "0") == "0"  # torchrun starts the SFT trainer once a GPU
-    return Path(folder).absolute() if folder and is_first_rank else None
+def _is_first_rank() -> bool:
+    """torchrun starts the SFT trainer once a GPU."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _refusal(folder: Path, holder: LockedError) -> UserError:

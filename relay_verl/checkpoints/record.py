@@ -22,6 +22,7 @@ from relay_verl.files import replace_file, sha256_of
 from relay_verl.models.address import model_identity
 from relay_verl.recipes.grammar import words_of_the_job
 from relay_verl.recipes.recipe import flat
+from relay_verl.run_config import VerlConfig
 from relay_verl.secrets import hide, hide_override, secrets_in
 from relay_verl.versions import versions
 
@@ -62,7 +63,7 @@ class CheckpointRecord:
     """The step's `relay/` metrics."""
 
 
-def name_the_launch(config: Any) -> None:
+def name_the_launch(config: VerlConfig) -> None:
     """Keep in `trainer.launched_as` what the driver knows of the run: the record is written where the trainer runs.
 
     These are the recipe's name and the overrides, which Hydra has in the driver alone, and the hashes of the training
@@ -88,7 +89,7 @@ def name_the_launch(config: Any) -> None:
         config.trainer.launched_as = launched_as
 
 
-def record_of(config: Any) -> RunRecord:
+def record_of(config: VerlConfig) -> RunRecord:
     """The record of the run that this composed config starts.
 
     Raises:

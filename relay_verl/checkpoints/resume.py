@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from relay_verl.checkpoints.changes import find_changes
 from relay_verl.checkpoints.integrity import (
@@ -22,11 +21,12 @@ from relay_verl.checkpoints.integrity import (
 )
 from relay_verl.checkpoints.record import RunRecord, name_the_launch, read_checkpoint, read_run, record_of
 from relay_verl.errors import UserError
+from relay_verl.run_config import VerlConfig
 
 ON_PURPOSE = "trainer.resume_mode=resume_path trainer.resume_from_path={path} resumes there on purpose"
 
 
-def check_resume(config: Any) -> None:
+def check_resume(config: VerlConfig) -> None:
     """Choose the checkpoint to resume at; where verl would choose another, `trainer.resume_from_path` names it.
 
     Raises:
@@ -56,14 +56,14 @@ def check_resume(config: Any) -> None:
         raise UserError(f"trainer.resume_mode={mode}: allowed: auto, resume_path, disable")
 
 
-def _expand_home(config: Any) -> None:
+def _expand_home(config: VerlConfig) -> None:
     """verl takes `~` for the name of a folder; our own files go into the same folder as the checkpoints."""
     folder = str(config.trainer.default_local_dir)
     if folder.startswith("~"):
         config.trainer.default_local_dir = str(Path(folder).expanduser())
 
 
-def runs_folder(config: Any) -> Path:
+def runs_folder(config: VerlConfig) -> Path:
     """`trainer.default_local_dir` as verl takes it: relative to where the command was given."""
     return Path(config.trainer.default_local_dir).absolute()
 
@@ -109,7 +109,7 @@ def choose_checkpoint(folder: Path, *, deep: bool = False) -> tuple[Path | None,
     return choice, f"{wrong}; resuming at {choice}, the newest whole checkpoint before it"
 
 
-def check_every_byte(config: Any) -> str:
+def check_every_byte(config: VerlConfig) -> str:
     """The checkpoint that `check_resume` chose holds what was saved, by the checksums in it.
 
     Returns:
@@ -133,7 +133,7 @@ def check_every_byte(config: Any) -> str:
     raise UserError(f"{damage}; {advice}")
 
 
-def _check_same_run(config: Any, checkpoint: Path) -> None:
+def _check_same_run(config: VerlConfig, checkpoint: Path) -> None:
     old = _read_its_run(checkpoint)
     if old is None:
         return
@@ -155,7 +155,7 @@ def _check_same_run(config: Any, checkpoint: Path) -> None:
     )
 
 
-def _check_path(config: Any) -> None:
+def _check_path(config: VerlConfig) -> None:
     """A checkpoint that was named: it must be whole; what differs is one line each. verl reads the step off the path as
     it is given, so it gets the path that was checked."""
     checkpoint = _named_checkpoint(config)
@@ -169,7 +169,7 @@ def _check_path(config: Any) -> None:
         print(f"relay_verl: {key}={today}, and {checkpoint} was trained with {then}", file=sys.stderr)
 
 
-def _say_if_at_the_end(config: Any, checkpoint: Path) -> None:
+def _say_if_at_the_end(config: VerlConfig, checkpoint: Path) -> None:
     """A line where verl would start its engines and end without a step."""
     step, steps = step_of(checkpoint), config.trainer.get("total_training_steps")
     if step is not None and steps is not None and step >= steps:
@@ -180,7 +180,7 @@ def _say_if_at_the_end(config: Any, checkpoint: Path) -> None:
         )
 
 
-def _named_checkpoint(config: Any) -> Path:
+def _named_checkpoint(config: VerlConfig) -> Path:
     """`trainer.resume_from_path` as an absolute path without a slash at its end."""
     path = config.trainer.get("resume_from_path")
     checkpoint = Path(str(path or "")).expanduser().absolute()
@@ -189,7 +189,7 @@ def _named_checkpoint(config: Any) -> Path:
     return checkpoint
 
 
-def check_sft_resume(config: Any) -> str:
+def check_sft_resume(config: VerlConfig) -> str:
     """verl's SFT trainer finds the checkpoint that `trainer.resume_from_path` names; the config then has the path that
     was checked.
 

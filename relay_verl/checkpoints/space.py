@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -14,28 +13,28 @@ from relay_verl.errors import UserError
 from relay_verl.models.address import count_parameters
 from relay_verl.recipes.adapter import count_adapter, rank_of
 from relay_verl.recipes.shapes import shape_of
+from relay_verl.run_config import RunConfig, VerlConfig
 
 BYTES_OF = {"model": 4, "optimizer": 8, "hf_model": 4}
 """Bytes a parameter takes in each part of a checkpoint: 32-bit weights, and Adam's two moments."""
 
 
-def check_space(config: Any) -> None:
+def check_space(run: RunConfig) -> None:
     """A run's checkpoints must fit where they are written. Nothing is said of a student whose size is not known here.
 
     Raises:
         UserError: the folder cannot be written, or the free space is too small for sure.
     """
-    trainer = config.trainer
-    if (trainer.get("save_freq") or 0) <= 0:
+    trainer, folder = run.trainer, run.trainer.folder
+    if folder is None or not trainer.saves:
         return
-    folder = Path(trainer.default_local_dir).absolute()
     there = nearest_folder(folder)
     if not os.access(there, os.W_OK):
         raise UserError(f"trainer.default_local_dir={folder}: {there} cannot be written")
-    size = checkpoint_bytes(config)
+    size = checkpoint_bytes(run.verl)
     if size is None:
         return
-    keep = trainer.get("max_actor_ckpt_to_keep")
+    keep = trainer.num_kept
     num_wanted = max(1, (max(keep, 2) if keep else 2) - len(find_steps(folder)))
     free = shutil.disk_usage(there).free
     if free < size * num_wanted:
@@ -45,7 +44,7 @@ def check_space(config: Any) -> None:
         )
 
 
-def checkpoint_bytes(config: Any) -> int | None:
+def checkpoint_bytes(config: VerlConfig) -> int | None:
     """Bytes of a checkpoint of either trainer on each node; None if the student's size is not known here."""
     is_grpo = "actor_rollout_ref" in config
     model = (config.actor_rollout_ref if is_grpo else config).model

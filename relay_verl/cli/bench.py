@@ -9,7 +9,6 @@ import typer
 
 from relay_verl.cli.options import TINY_RECIPE, ConfigDir, Data, Overrides, TinyRecipe, compose_recipe, user_path
 from relay_verl.cli.output import results_only
-from relay_verl.config import read_settings
 from relay_verl.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed; each compares its ways in one run.")
@@ -33,22 +32,22 @@ def rollout(
     from relay_verl.preflight.commands import check_asked_model
     from relay_verl.preflight.data_checks import check_dataset
 
-    config = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
-    student = student or config.actor_rollout_ref.model.path
+    run = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
+    student = student or run.student_path
     if not student:
         raise UserError("--student: the recipe names none while RELAY_STUDENT is not set; give one")
     if is_elsewhere(student):
         raise UserError(f"--student: {student} is an endpoint; verl's single turn needs a folder or a hub id")
     check_asked_model("--student", student)
-    teacher = teacher or read_settings(config.relay).only_teacher.path
+    teacher = teacher or run.relay.only_teacher.path
     if teacher is None:
         raise UserError("--teacher: the recipe names none; give one")
     check_asked_model("--teacher", teacher)
-    check_dataset(config, "train_files")
-    questions = pd.read_parquet(Path(config.data.train_files)).to_dict("records")
+    check_dataset(run.data, "train_files")
+    questions = pd.read_parquet(Path(run.verl.data.train_files)).to_dict("records")
     rows = [questions[index % len(questions)] for index in range(num_responses)]
     with results_only():
-        text = bench_rollout(config, student, teacher, rows, rounds)
+        text = bench_rollout(run, student, teacher, rows, rounds)
     typer.echo(text)
 
 
@@ -75,9 +74,9 @@ def bench_eval_(
     suite = EvalSuite({chosen.name: (chosen, load_benchmark(chosen, own.get(chosen.name, source), limit=limit))})
     for option, path in (("--student", student), ("--teacher", teacher)):
         check_asked_model(option, path)
-    config = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
+    run = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
     with results_only():
-        text = bench_eval(config, student, teacher, suite, rounds)
+        text = bench_eval(run, student, teacher, suite, rounds)
     typer.echo(text)
 
 
@@ -94,8 +93,8 @@ def bench_filter_(
     from relay_verl.data.generate import Source
     from relay_verl.preflight.commands import check_filters_models
 
-    config = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
-    check_filters_models(config)
+    run = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
+    check_filters_models(run.relay)
     with results_only():
-        text = bench_filter(config, Source.scan(data), rounds)
+        text = bench_filter(run, Source.scan(data), rounds)
     typer.echo(text)

@@ -131,16 +131,16 @@ def warmup_data(
     from relay_verl.data.report import report_warmup
     from relay_verl.preflight.commands import check_asked_model, check_generator, check_students_tokenizer
 
-    config = compose_recipe(recipe, overrides, config_dir)
+    run = compose_recipe(recipe, overrides, config_dir)
     check_asked_model("--student", student)
-    check_students_tokenizer(config)
+    check_students_tokenizer(run.prompts)
     source = Source.scan(data)
-    plan = plan_warmup_data(config, source, student)
+    plan = plan_warmup_data(run, source, student)
     _announce(source, plan)
     with results_only():
-        generate(config, plan, source, out, check_generator, num_workers=num_workers)
+        generate(run, plan, source, out, check_generator, num_workers=num_workers)
     with by_product(f"the report on {out}"):  # the file itself is whole
-        typer.echo(report_warmup(out, config))
+        typer.echo(report_warmup(out, run.relay))
 
 
 @app.command("filter", rich_help_panel=DATA)
@@ -165,18 +165,18 @@ def filter_(
     from relay_verl.grading import Grader
     from relay_verl.preflight.commands import check_filters_models, check_generator
 
-    config = compose_recipe(recipe, overrides, config_dir)
-    check_filters_models(config)
+    run = compose_recipe(recipe, overrides, config_dir)
+    check_filters_models(run.relay)
     source = Source.scan(data)
     with Grader() as grader:
         if unreadable := warn_of_unreadable(data, iter_rows(data), grader.is_readable):
             typer.echo(unreadable, err=True)
-    plan = plan_filter(config, source, stop_early=early_stop)
+    plan = plan_filter(run, source, stop_early=early_stop)
     _announce(source, plan)
     with results_only():
-        generate(config, plan, source, out, check_generator, num_workers=num_workers)
+        generate(run, plan, source, out, check_generator, num_workers=num_workers)
     with by_product(f"the report on {out}"):  # the file itself is whole
-        typer.echo(report_filter(out, config))
+        typer.echo(report_filter(out, run.relay.filter))
 
 
 def _announce(source: Source, plan: Plan) -> None:

@@ -121,7 +121,7 @@ def eval_(
     if stray := sources.keys() - {each.name for each in chosen}:
         raise UserError(f"--source: {', '.join(sorted(stray))} is not among --benchmark {', '.join(benchmark)}")
     sources |= own
-    config = compose_recipe(recipe, overrides, config_dir)
+    run = compose_recipe(recipe, overrides, config_dir)
     questions = {each.name: (each, load_benchmark(each, sources.get(each.name), limit=limit)) for each in chosen}
     with Grader() as grader:
         for name, (_, loaded) in questions.items():
@@ -139,7 +139,7 @@ def eval_(
     )
     with results_only():
         evaluate(
-            config,
+            run,
             conditions,
             suite,
             check_evaluation,

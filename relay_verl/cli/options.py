@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from relay_verl.errors import UserError
+
+if TYPE_CHECKING:
+    from relay_verl.run_config import RunConfig
 
 START, DATA, TRAIN, EVALUATE, SHARE = "Start", "Data", "Train", "Evaluate", "Share"
 """The groups of commands in the help."""
@@ -65,8 +68,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 def compose_recipe(
     recipe: str | None, overrides: Sequence[str] | None, config_dir: Path | None, default: str = GPU_RECIPE
-) -> Any:
-    """verl's config with the recipe that a command line names.
+) -> RunConfig:
+    """The recipe that a command line names, composed over verl's config.
 
     Args:
         recipe: of `--recipe`.
@@ -78,9 +81,10 @@ def compose_recipe(
         UserError: two recipes, no such recipe or folder, or an override that Hydra or the recipe does not take.
     """
     from relay_verl.recipes.compose import compose
+    from relay_verl.run_config import RunConfig
 
     name, others = name_recipe(recipe, overrides or ())
-    return compose(name or default, [*search_path(config_dir), *others])
+    return RunConfig(compose(name or default, [*search_path(config_dir), *others]))
 
 
 def name_recipe(recipe: str | None, words: Sequence[str]) -> tuple[str | None, list[str]]:

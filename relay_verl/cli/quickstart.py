@@ -33,7 +33,7 @@ def quickstart(
     os.environ |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
     from relay_verl.preflight.install_checks import check_engine
 
-    check_engine(None)
+    check_engine()
     sys.path.insert(0, str(tiny_folder()))  # they are scripts, which import one another by their names
     import_module("quickstart").run(out.resolve(), seed, steps)
 

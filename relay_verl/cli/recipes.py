@@ -31,6 +31,7 @@ def recipes(
     from relay_verl.recipes.composed import compose_all, differences, verl_defaults
     from relay_verl.recipes.detail import command_of, describe, explain_recipe, list_differences
     from relay_verl.recipes.recipe import defaults_of, find_recipe
+    from relay_verl.run_config import RunConfig
 
     also = recipe_folder(config_dir)
     if name is not None:
@@ -44,17 +45,17 @@ def recipes(
     recipe = find_recipe(name, also)
     other = find_recipe(against, also) if against is not None else None
     configs = compose_all([each for each in (recipe, other) if each is not None], also)
-    config = configs[recipe.name]
+    config, run = configs[recipe.name], RunConfig(configs[recipe.name])
     base = verl_defaults(defaults_of(recipe)) if other is None else configs[other.name]
     label = f"verl's {defaults_of(recipe)}" if other is None else other.name
     changes = differences(base, config)
     if as_json:
-        facts = {"name": recipe.name, "description": recipe.description, "command": command_of(recipe, config)}
+        facts = {"name": recipe.name, "description": recipe.description, "command": command_of(recipe, run)}
         listed = [{"key": each.key, "before": each.before, "after": each.after} for each in changes]
         print_json({**facts, "against": label, "changes": listed})
         return
     text = list_differences(changes, label)
-    typer.echo(text if other else f"{describe(recipe, config)}\n\n{explain_recipe(config)}\n\n{text}")
+    typer.echo(text if other else f"{describe(recipe, run)}\n\n{explain_recipe(run)}\n\n{text}")
 
 
 def _print_all(also: list[Path], as_json: bool) -> None:
@@ -66,13 +67,14 @@ def _print_all(also: list[Path], as_json: bool) -> None:
     from relay_verl.recipes.composed import compose_all, compose_quickly
     from relay_verl.recipes.listing import listing, rows_of
     from relay_verl.recipes.recipe import find_recipe, recipe_names
+    from relay_verl.run_config import read_all
 
     found = [find_recipe(name, also) for name in recipe_names(also)]
     show: Any = rows_of if as_json else listing
     try:
-        shown = show(found, compose_quickly(found, also))
-    except OmegaConfBaseException:  # a recipe refers to a part of verl's config that is left out there
-        shown = show(found, compose_all(found, also))
+        shown = show(found, read_all(compose_quickly(found, also)))
+    except (OmegaConfBaseException, UserError):  # a recipe refers to a part of verl's config that is left out there
+        shown = show(found, read_all(compose_all(found, also)))
     if as_json:
         print_json(shown)
         return

@@ -18,7 +18,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from relay_verl.run_config import VerlConfig
 
 RESOLVER = "relay_threads"
 ENGINE_THREADS = "RELAY_ENGINE_THREADS"
@@ -57,7 +60,7 @@ def _resolve(who: str, *, _root_: Any) -> str:
     return str(split_cores(num_ranks if who == "trainer" else _num_engines(_root_, num_ranks)))
 
 
-def _num_engines(config: Any, num_ranks: int) -> int:
+def _num_engines(config: VerlConfig, num_ranks: int) -> int:
     """Workers of vLLM that write at the same time on a node in training; the teachers' count as if on one node."""
     from relay_verl.config import read_settings
 
@@ -68,7 +71,7 @@ def _num_engines(config: Any, num_ranks: int) -> int:
     return num_ranks + sum(teacher.num_replicas * teacher.tensor_parallel_size for teacher in local)
 
 
-def share_cores(config: Any, num_engines: int, *, is_deterministic: bool = False) -> None:
+def share_cores(config: VerlConfig, num_engines: int, *, is_deterministic: bool = False) -> None:
     """Give each of the engines that a command is about to start its share of the cores.
 
     Args:

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from relay_verl.config import TeacherSettings, read_settings
+from relay_verl.config import TeacherSettings
 from relay_verl.data import teacher_filter
 from relay_verl.data import warmup_generator as warmup_samples
 from relay_verl.data.parquet import iter_parquet
@@ -36,8 +36,9 @@ from relay_verl.jobs.formats import Parquet, Row
 from relay_verl.jobs.pool import Pool, Worker, default_num_workers
 from relay_verl.jobs.queries import Queries
 from relay_verl.jobs.store import JobStore
-from relay_verl.models.address import as_student, model_sha256, student_of
-from relay_verl.models.tokenizers import prompt_spec, template_of, tokenizer_at, tokenizer_path_of
+from relay_verl.models.address import as_student, model_sha256
+from relay_verl.models.tokenizers import tokenizer_at
+from relay_verl.run_config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -150,16 +151,16 @@ class Plan:
         )
 
 
-def plan_warmup_data(config: Any, source: Source, student: str) -> Plan:
+def plan_warmup_data(run: RunConfig, source: Source, student: str) -> Plan:
     """The data of the call warm-up (3.1): `relay.warmup` says what is drawn, and `student` is the model before it."""
-    settings = read_settings(config.relay)
+    settings = run.relay
     options = asdict(settings.warmup)
     options.pop("base_model")  # says which student a recipe is for; `student` is who is asked
     sampling = {"temperature": options.pop("temperature"), "top_p": 1.0, "top_k": -1}
-    arguments = options | _limits(config, sampling) | {"written_length": settings.written_length}
+    arguments = options | _limits(run, sampling) | {"written_length": settings.written_length}
     return Plan(
         model=replace(as_student(settings.teacher, student), timeout_s=settings.rollout_timeout_s),
-        tokenizer_path=tokenizer_path_of(config, student),
+        tokenizer_path=run.prompts.tokenizer_of(student),
         spec={
             "kind": "warmup-data",
             "data": source.sha256,
@@ -167,7 +168,7 @@ def plan_warmup_data(config: Any, source: Source, student: str) -> Plan:
             "student_sha256": model_sha256(student),
             "columns": warmup_samples.SCHEMA.names,
             **arguments,
-            **_prompt_spec(config),
+            **run.prompts.spec(run.prompts.tokenizer_path),
         },
         schema=warmup_samples.SCHEMA,
         make_worker=partial(WarmupSampler, timeout_s=settings.rollout_timeout_s, **arguments),
@@ -181,7 +182,7 @@ def plan_warmup_data(config: Any, source: Source, student: str) -> Plan:
     )
 
 
-def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Plan:
+def plan_filter(run: RunConfig, source: Source, *, stop_early: bool = False) -> Plan:
     """The dataset with the teacher's pass counts (3.2.2): `relay.filter` and `relay.teacher` say who is asked and how
     often. `stop_early` samples a query no further than its verdict at `relay.filter.min_pass_rate` needs.
 
@@ -191,7 +192,7 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
     """
     if COLUMN in source.schema.names:
         raise UserError(f"--data: {source.path} has a column {COLUMN!r} already: it is filtered")
-    settings = read_settings(config.relay)
+    settings = run.relay
     teacher, chosen = settings.only_teacher, settings.filter
     if stop_early and not chosen.min_pass_rate:
         raise UserError("relay.filter.min_pass_rate=0 keeps every query: --early-stop would ask nothing")
@@ -199,20 +200,20 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
         "num_samples": chosen.num_samples,
         "stop_at": chosen.min_pass_rate if stop_early else None,
         "seed": chosen.seed,
-        **_limits(config, teacher.sampling()),
+        **_limits(run, teacher.sampling()),
     }
     name = teacher.path or f"{teacher.model or ''}@{teacher.base_url or teacher.engine}"
     return Plan(
         model=replace(teacher, timeout_s=settings.rollout_timeout_s),  # a whole response, not a call
         # an endpoint without one of its own has the student's
-        tokenizer_path=teacher.own_tokenizer or teacher.path or _students_tokenizer(config),
+        tokenizer_path=teacher.own_tokenizer or teacher.path or _students_tokenizer(run),
         spec={
             "kind": "filter",
             "data": source.sha256,
             "teacher": name,
             "teacher_sha256": model_sha256(teacher.path) if teacher.path else None,
             **arguments,
-            **_prompt_spec(config),
+            **run.prompts.spec(run.prompts.tokenizer_path),
         },
         schema=teacher_filter.filtered_schema(source.schema),
         make_worker=partial(TeacherFilter, timeout_s=settings.rollout_timeout_s, **arguments),
@@ -225,18 +226,18 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
     )
 
 
-def _students_tokenizer(config: Any) -> str:
+def _students_tokenizer(run: RunConfig) -> str:
     """Where the tokenizer is that the student has, or will have."""
-    student = student_of(config)
+    student = run.student
     if student is None:
         raise UserError(
             "actor_rollout_ref.model.path: no student is given, whose tokenizer this needs: set RELAY_STUDENT"
         )
-    return tokenizer_path_of(config, student)
+    return run.prompts.tokenizer_of(student)
 
 
 def generate(
-    config: Any,
+    run: RunConfig,
     plan: Plan,
     source: Source,
     out: Path,
@@ -247,7 +248,7 @@ def generate(
     """Start the plan's model, run its job and write `out`; gives the manifest. Does nothing if `out` is finished.
 
     Args:
-        config: the composed recipe; its rollout section says how the engine runs.
+        run: the composed recipe; its rollout section says how the engine runs.
         plan: what to do.
         source: with which queries.
         out: parquet file; its manifest stands beside it.
@@ -270,11 +271,11 @@ def generate(
         return finished
     if plan.tokenizer_path != plan.model.path:
         check_tokenizer_path(f"the {plan.author}'s tokenizer", plan.tokenizer_path)
-    tokenizer = tokenizer_at(config, plan.tokenizer_path)
+    tokenizer = tokenizer_at(run.prompts, plan.tokenizer_path)
     check(plan, source, tokenizer)
 
-    async def run() -> dict[str, Any]:
-        group = await start_teacher(config, replace(plan.model, breaker_threshold=NO_BREAKER), tokenizer)
+    async def write() -> dict[str, Any]:
+        group = await start_teacher(run, replace(plan.model, breaker_threshold=NO_BREAKER), tokenizer)
         assert group is not None
         workers = default_num_workers() if num_workers is None else num_workers
         job = plan.job(group.engine, tokenizer, workers)
@@ -282,8 +283,8 @@ def generate(
 
     num_gpus = plan.model.num_replicas * plan.model.tensor_parallel_size
     needs_ray = plan.model.path is not None or num_workers  # an endpoint is asked from here
-    with ray_cluster(config, num_gpus) if needs_ray else nullcontext():
-        manifest = asyncio.run(run())
+    with ray_cluster(run, num_gpus) if needs_ray else nullcontext():
+        manifest = asyncio.run(write())
     _warn_of_unanswerable(out, manifest)
     return manifest
 
@@ -293,15 +294,9 @@ def _warn_of_unanswerable(out: Path, manifest: Mapping[str, Any]) -> None:
         print(f"warning: {missing}", file=sys.stderr)
 
 
-def _limits(config: Any, sampling: Mapping[str, Any]) -> dict[str, Any]:
+def _limits(run: RunConfig, sampling: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "max_tokens": int(config.data.max_response_length),
+        "max_tokens": run.lengths.max_response,
         "sampling": dict(sampling),
-        "template": template_of(config),
+        "template": dict(run.prompts.template),
     }
-
-
-def _prompt_spec(config: Any) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    return prompt_spec(config, OmegaConf.select(config, "actor_rollout_ref.model.tokenizer_path"))

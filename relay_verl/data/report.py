@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from relay_verl.config import read_settings
+from relay_verl.config import FilterSettings, RelaySettings
 from relay_verl.data.pass_counts import COLUMN, PassCount
 from relay_verl.data.warmup import length_law
 from relay_verl.jobs.byproducts import by_product
@@ -22,9 +22,8 @@ from relay_verl.pictures import INK, STUDENT, TEACHER, dress, new_figure, save
 NUM_BINS = 20
 
 
-def report_warmup(path: Path, config: Any) -> str:
+def report_warmup(path: Path, relay: RelaySettings) -> str:
     """Lines on the warm-up data at `path`, and its picture `PATH.png`."""
-    relay = read_settings(config.relay)
     settings = relay.warmup
     num_rows = num_finished = num_broken = 0
     per_row: Counter[int] = Counter()
@@ -75,9 +74,9 @@ def report_warmup(path: Path, config: Any) -> str:
     )
 
 
-def report_filter(path: Path, config: Any) -> str:
+def report_filter(path: Path, settings: FilterSettings) -> str:
     """Lines on the pass rates at `path`, and their picture `PATH.png`."""
-    threshold = read_settings(config.relay).filter.min_pass_rate
+    threshold = settings.min_pass_rate
     passes: Counter[float] = Counter()
     num_rows = num_kept = num_open = num_asked = num_full = num_tokens = 0
     for row in _rows(path, [COLUMN]):

@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.config import read_settings
-from relay_verl.models.tokenizers import prompt_spec, template_of
 from relay_verl.policies import make_policy
+from relay_verl.run_config import RunConfig
 
 if TYPE_CHECKING:
     from relay_verl.evaluation.runner import Condition
 
 
 def describe(
-    config: Any,
+    run: RunConfig,
     condition: Condition,
     suite: Mapping[str, Any],
     digests: Mapping[str, str | None],
@@ -34,7 +33,7 @@ def describe(
     """All that decides a condition's responses.
 
     Args:
-        config: a composed recipe.
+        run: a composed recipe.
         condition: who answers.
         suite: what is asked, described.
         digests: the models' hashes, by address.
@@ -42,8 +41,8 @@ def describe(
         tokenizer: whose tokenizer was asked for; None takes the models' own.
     """
     student, teacher = condition.models
-    settings = read_settings(config.relay)
-    rollout = OmegaConf.to_container(config.actor_rollout_ref.rollout, resolve=True)
+    settings = run.relay
+    rollout = OmegaConf.to_container(run.verl.actor_rollout_ref.rollout, resolve=True)
     name = condition.teacher_name or (teacher and teacher.rstrip("/").rsplit("/", 1)[-1])
     return {
         "kind": "eval",
@@ -59,7 +58,7 @@ def describe(
         "teacher_model": teacher and names.get(teacher),
         **suite,
         "limits": {
-            "max_tokens": int(config.data.max_response_length),
+            "max_tokens": run.lengths.max_response,
             "max_calls": settings.max_calls,
             "max_tokens_per_call": settings.max_tokens_per_call,
         },
@@ -67,7 +66,7 @@ def describe(
         "fixed_command": settings.fixed_command if make_policy(condition.policy).fixed_length() is not None else None,
         # of calls, unless the student is greedy; who writes whole responses has the benchmark's
         "teacher_sampling": dict(settings.decoder_config(1, greedy=False, vocab_size=None).teacher_sampling),
-        "template": template_of(config),
-        **prompt_spec(config, tokenizer),
+        "template": dict(run.prompts.template),
+        **run.prompts.spec(tokenizer),
         "rollout_sha256": hashlib.sha256(json.dumps(rollout, sort_keys=True, default=str).encode()).hexdigest(),
     }

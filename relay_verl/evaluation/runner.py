@@ -18,10 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from relay_verl.benchmarks.registry import Benchmark, Questions
-from relay_verl.config import TeacherSettings, check_endpoint, num_gpus_of, read_settings
+from relay_verl.config import TeacherSettings, check_endpoint, num_gpus_of
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.deadlines import GRADING_S
 from relay_verl.engines.factory import PREFIX, find_engine
@@ -46,10 +44,10 @@ from relay_verl.judging.other_judge import AnswerJudge
 from relay_verl.models.address import as_student, is_endpoint, is_engine, model_at, model_sha256
 from relay_verl.models.launch import start_models
 from relay_verl.models.ray_session import ray_cluster
-from relay_verl.models.tokenizers import template_of
 from relay_verl.models.vocabulary import Vocabulary
 from relay_verl.policies import make_policy, needs_student, needs_teacher
 from relay_verl.report.summary import tell_not_completed, write_summary
+from relay_verl.run_config import RunConfig
 from relay_verl.traces.results import RESPONSES
 
 _UNTRUNCATED: Mapping[str, Any] = {"top_p": 1.0, "top_k": -1}
@@ -166,7 +164,7 @@ class EvalSuite:
 class PlannedEvaluation:
     """What `evaluate` is about to ask, for a check before any model loads."""
 
-    config: Any
+    run: RunConfig
     """The composed recipe."""
     conditions: Sequence[Condition]
     """Those whose results are not there yet."""
@@ -183,7 +181,7 @@ class PlannedEvaluation:
 
 
 def evaluate(
-    config: Any,
+    run: RunConfig,
     conditions: Sequence[Condition],
     suite: EvalSuite,
     check: Callable[[PlannedEvaluation], None],
@@ -196,7 +194,7 @@ def evaluate(
     """Ask every question under every condition; each leaves its results folder. What is there already is kept.
 
     Args:
-        config: a composed recipe; its rollout section says how engines run, its relay section what calls may cost.
+        run: a composed recipe; its rollout section says how engines run, its relay section what calls may cost.
         conditions: who answers.
         suite: what is asked.
         check: tries questions, templates and endpoints before a model loads:
@@ -212,9 +210,9 @@ def evaluate(
     """
     addresses = dict.fromkeys(model for condition in conditions for model in condition.models if model)
     digests = {address: model_sha256(address) for address in addresses}  # once each: weights are large
-    prompts_by = tokenizer_path or OmegaConf.select(config, "actor_rollout_ref.model.tokenizer_path")
+    prompts_by = tokenizer_path or run.prompts.tokenizer_path
     specs = [
-        describe(config, condition, suite.describe(), digests, names=endpoint_models, tokenizer=prompts_by)
+        describe(run, condition, suite.describe(), digests, names=endpoint_models, tokenizer=prompts_by)
         for condition in conditions
     ]
     open_jobs = []
@@ -227,8 +225,8 @@ def evaluate(
     if not open_jobs:
         return
     asked = dict.fromkeys(model for condition, _ in open_jobs for model in condition.models if model)
-    tokenizer, tokenizer_path = load_shared_tokenizer(config, list(asked), tokenizer_path)
-    relay = read_settings(config.relay)
+    tokenizer, tokenizer_path = load_shared_tokenizer(run.prompts, list(asked), tokenizer_path)
+    relay = run.relay
     settings = replace(relay.teacher, breaker_threshold=NO_BREAKER, timeout_s=relay.rollout_timeout_s)
     models: dict[str, TeacherSettings] = {}
     for condition, _ in open_jobs:
@@ -240,30 +238,35 @@ def evaluate(
                 settings, num_replicas=student_replicas, tensor_parallel_size=1, api_key_env="RELAY_STUDENT_API_KEY"
             )
             models[student] = as_student(alone, student, model=endpoint_models.get(student))
-    writers = [vocabulary_of_writer(config, *condition.models, tokenizer, tokenizer_path) for condition, _ in open_jobs]
+    trusts = run.prompts.trust_remote_code
+    writers = [
+        vocabulary_of_writer(*condition.models, tokenizer, tokenizer_path, trust_remote_code=trusts)
+        for condition, _ in open_jobs
+    ]
     open_conditions = [condition for condition, _ in open_jobs]
-    check(PlannedEvaluation(config, open_conditions, suite, models, tokenizer, tokenizer_path, writers))
+    check(PlannedEvaluation(run, open_conditions, suite, models, tokenizer, tokenizer_path, writers))
 
-    async def run() -> None:
-        engines = await start_models(config, models, tokenizer)
+    # after `describe`: it makes no response another one
+    started = run.changed("actor_rollout_ref.rollout.enable_prefix_caching", False) if suite.is_deterministic else run
+
+    async def answer_all() -> None:
+        engines = await start_models(started, models, tokenizer)
         for (condition, spec), vocabulary in zip(open_jobs, writers, strict=True):
-            job = _make_job(config, condition, spec, suite, engines, tokenizer, models, num_workers, vocabulary)
+            job = _make_job(run, condition, spec, suite, engines, tokenizer, models, num_workers, vocabulary)
             await run_job(job, suite.queries(), suite.num_queries, condition.out / RESPONSES)
             write_summary(condition.out)
             if missing := tell_not_completed(condition.out):
                 print(f"warning: {missing}", file=sys.stderr)
 
-    if suite.is_deterministic:
-        config.actor_rollout_ref.rollout.enable_prefix_caching = False
     num_gpus = num_gpus_of(models.values())
     turns = [[models[name] for name in condition.models if name] for condition, _ in open_jobs]
     cluster = partial(ray_cluster, turns=turns, is_deterministic=suite.is_deterministic)
-    with cluster(config, num_gpus) if num_gpus or num_workers else nullcontext():
-        asyncio.run(run())
+    with cluster(started, num_gpus) if num_gpus or num_workers else nullcontext():
+        asyncio.run(answer_all())
 
 
 def _make_job(
-    config: Any,
+    run: RunConfig,
     condition: Condition,
     spec: Mapping[str, Any],
     suite: EvalSuite,
@@ -274,14 +277,14 @@ def _make_job(
     vocabulary: Vocabulary | None = None,
 ) -> Job:
     student, teacher = condition.models
-    settings = read_settings(config.relay)
+    settings = run.relay
     rules = EvalSettings(
         condition=condition.name,
         policy=condition.policy,
         settings=settings,
-        max_tokens=int(config.data.max_response_length),
-        max_context=config.actor_rollout_ref.rollout.max_model_len,
-        template=template_of(config),
+        max_tokens=run.lengths.max_response,
+        max_context=run.lengths.max_context,
+        template=run.prompts.template,
         seed=suite.seed,
     )
     writer = models[student or teacher or ""]

@@ -13,19 +13,20 @@ from typing import Any
 
 from relay_verl.errors import UserError
 from relay_verl.models.address import is_elsewhere
-from relay_verl.models.tokenizers import template_of, tokenizer_at, tokenizer_path_of
+from relay_verl.models.tokenizers import tokenizer_at
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
+from relay_verl.run_config import PromptSettings
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "tekken.json")
 """Of which a model's folder has one or more if it has a tokenizer."""
 
 
-def load_shared_tokenizer(config: Any, addresses: Sequence[str], path: str | None) -> tuple[Any, str]:
+def load_shared_tokenizer(prompts: PromptSettings, addresses: Sequence[str], path: str | None) -> tuple[Any, str]:
     """The tokenizer of all these models, which must be one, and where it is from. Where their chat templates write
     other prompts, a warning says whose all of them read.
 
     Args:
-        config: a composed recipe.
+        prompts: the recipe's.
         addresses: of the models.
         path: whose tokenizer it is; that of the first model that is a folder or hub id if None.
 
@@ -41,21 +42,20 @@ def load_shared_tokenizer(config: Any, addresses: Sequence[str], path: str | Non
     for address in paths:
         check_model("--student, --teacher", address)
     key = "actor_rollout_ref.model.tokenizer_path" if path is None else "--tokenizer"
-    path = path or (tokenizer_path_of(config, paths[0]) if paths else None)
+    path = path or (prompts.tokenizer_of(paths[0]) if paths else None)
     if path is None:
         raise UserError("--tokenizer: all models are endpoints; name the model whose tokenizer they have")
     if path not in paths:
         check_tokenizer_path(key, path)
-    trusts = config.actor_rollout_ref.model.get("trust_remote_code", False)
-    tokenizer = tokenizer_at(config, path)
+    tokenizer = tokenizer_at(prompts, path)
     for other in paths:
         if other != path and _has_no_tokenizer(other):
             continue  # it is read with the one that was named
-        others = hf_tokenizer(other, trust_remote_code=trusts)
+        others = hf_tokenizer(other, trust_remote_code=prompts.trust_remote_code)
         if difference := compare_tokenizers(tokenizer, others):
             raise UserError(f"{path} and {other} differ in their tokenizers: {difference}")
-        has_own_template = config.actor_rollout_ref.model.get("custom_chat_template") is not None
-        if not has_own_template and (difference := compare_prompts(tokenizer, others, template_of(config))):
+        has_own_template = prompts.chat_template is not None
+        if not has_own_template and (difference := compare_prompts(tokenizer, others, prompts.template)):
             print(f"warning: {path} and {other}: {difference}; all read that of {path}", file=sys.stderr)
     return tokenizer, path
 
@@ -67,11 +67,10 @@ def _has_no_tokenizer(address: str) -> bool:
 
 
 def vocabulary_of_writer(
-    config: Any, student: str | None, teacher: str | None, tokenizer: Any, tokenizer_path: str
+    student: str | None, teacher: str | None, tokenizer: Any, tokenizer_path: str, *, trust_remote_code: bool
 ) -> Vocabulary:
     """The vocabulary of the model that writes under a condition, and reads what the other one writes. An endpoint does
     not say how large its own is: the model whose tokenizer it has does."""
     writer = student or teacher
     path = tokenizer_path if writer is None or is_elsewhere(writer) else writer
-    trusts = config.actor_rollout_ref.model.get("trust_remote_code", False)
-    return read_vocabulary(path, tokenizer, trust_remote_code=trusts)
+    return read_vocabulary(path, tokenizer, trust_remote_code=trust_remote_code)

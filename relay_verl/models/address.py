@@ -7,9 +7,6 @@ import hashlib
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
 
 from relay_verl.config import TeacherSettings
 from relay_verl.engines.factory import PREFIX
@@ -50,13 +47,6 @@ def check_folder_name(key: str, address: str) -> None:
             f"{key}: {address}: vLLM reads '[', '*' and '?' in a folder's name as a pattern, and finds no weights: "
             "rename the folder, or give a link to it whose name has none of them"
         )
-
-
-def student_of(config: Any) -> str | None:
-    """The student's address in a composed GRPO recipe; where none is given yet, that of the model it is warmed up from,
-    which has the same shape and the same tokenizer."""
-    given = OmegaConf.select(config, "actor_rollout_ref.model.path")
-    return given or OmegaConf.select(config, "relay.warmup.base_model")
 
 
 def model_at(address: str, settings: TeacherSettings, *, model: str | None = None) -> TeacherSettings:

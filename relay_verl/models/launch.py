@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from relay_verl.config import RelaySettings, TeacherSettings, num_gpus_of, read_settings
+from relay_verl.config import TeacherSettings, num_gpus_of
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.engines.factory import make_engine
@@ -22,6 +22,7 @@ from relay_verl.models.address import check_folder_name
 from relay_verl.models.reservation import find_reserved, reserve, start_in
 from relay_verl.models.tokenizers import read_tokenizer
 from relay_verl.models.vocabulary import read_vocabulary
+from relay_verl.run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 
@@ -34,28 +35,25 @@ class TeacherGroup:
         self.replicas = replicas
 
 
-async def start_teachers(config: Any, settings: RelaySettings, tokenizer: Any) -> dict[str, TeacherGroup]:
-    """Start all teachers of a composed verl config side by side; gives them by label.
+async def start_teachers(run: RunConfig, tokenizer: Any) -> dict[str, TeacherGroup]:
+    """Start all teachers of a run side by side; gives them by label.
 
     Args:
-        config: a composed verl config.
-        settings: its relay node.
+        run: a composed recipe.
         tokenizer: the student's.
 
     Raises:
         UserError: the cluster lacks the resources for all of them, or one did not start in time.
     """
-    teachers = list(settings.active_teachers.values())
+    teachers = list(run.relay.active_teachers.values())
     anywhere = [teacher for teacher in teachers if teacher.node_resource is None]
     if len(anywhere) > 1 and (needed := num_gpus_of(anywhere)):
         import ray
 
         check_resources(ray.available_resources(), needed, f"the {len(anywhere)} teachers")
-    trusts = bool(config.actor_rollout_ref.model.get("trust_remote_code", False))
+    trusts = run.prompts.trust_remote_code
     starts = (
-        start_teacher(
-            config, teacher, load_tokenizer(teacher, tokenizer, trust_remote_code=trusts), name=suffix_of(index)
-        )
+        start_teacher(run, teacher, load_tokenizer(teacher, tokenizer, trust_remote_code=trusts), name=suffix_of(index))
         for index, teacher in enumerate(teachers)
     )
     groups = await asyncio.gather(*starts)
@@ -93,9 +91,9 @@ def open_endpoint(settings: TeacherSettings) -> EndpointEngine:
 
 
 async def start_teacher(
-    config: Any, settings: TeacherSettings, tokenizer: Any, *, is_teacher: bool = True, name: str = ""
+    run: RunConfig, settings: TeacherSettings, tokenizer: Any, *, is_teacher: bool = True, name: str = ""
 ) -> TeacherGroup | None:
-    """Start the teacher of a composed verl config, or another model by itself; None if the settings name none.
+    """Start the teacher of a run, or another model by itself; None if the settings name none.
 
     Raises:
         UserError: the cluster lacks the resources, or the replicas did not start within `start_timeout_s`.
@@ -110,13 +108,13 @@ async def start_teacher(
     import ray
 
     if settings.node_resource is not None:
-        await asyncio.to_thread(reserve, settings, config.trainer.n_gpus_per_node, name=name)
+        await asyncio.to_thread(reserve, settings, run.trainer.gpus_per_node, name=name)
     else:
         needed = settings.num_replicas * settings.tensor_parallel_size
         what = f"num_replicas={settings.num_replicas} x tensor_parallel_size={settings.tensor_parallel_size}"
         check_resources(ray.available_resources(), needed, what)
     group = asyncio.create_task(
-        start_replicas(config, settings, settings.path, tokenizer, is_teacher=is_teacher, name=name)
+        start_replicas(run, settings, settings.path, tokenizer, is_teacher=is_teacher, name=name)
     )
     try:
         engine, replicas = await asyncio.wait_for(group, settings.start_timeout_s)
@@ -148,12 +146,12 @@ def check_resources(available: Mapping[str, float], needed: int, what: str) -> N
 
 
 async def start_replicas(
-    config: Any, settings: TeacherSettings, path: str, tokenizer: Any, *, is_teacher: bool, name: str = ""
+    run: RunConfig, settings: TeacherSettings, path: str, tokenizer: Any, *, is_teacher: bool, name: str = ""
 ) -> tuple[TokenEngine, list[Any]]:
     """Start standalone rollout replicas of the model at `path` and a sticky, load-balanced client for them.
 
     Args:
-        config: a composed verl config; its rollout section says how replicas run, but for what `settings` sets.
+        run: a composed recipe; its rollout section says how replicas run, but for what `settings` sets.
         settings: replicas, parallelism, memory.
         path: Hugging Face folder or hub id.
         tokenizer: the model's.
@@ -167,7 +165,7 @@ async def start_replicas(
 
     from relay_verl.engines.verl_server import VerlServerEngine
 
-    rollout = OmegaConf.create(OmegaConf.to_container(config.actor_rollout_ref.rollout, resolve=True))
+    rollout = OmegaConf.create(OmegaConf.to_container(run.verl.actor_rollout_ref.rollout, resolve=True))
     OmegaConf.set_struct(rollout, False)
     rollout.update(
         load_format="auto",
@@ -184,10 +182,10 @@ async def start_replicas(
         {
             "_target_": "verl.workers.config.HFModelConfig",
             "path": path,
-            "trust_remote_code": config.actor_rollout_ref.model.get("trust_remote_code", False),
+            "trust_remote_code": run.prompts.trust_remote_code,
         }
     )
-    gpus_per_node = config.trainer.n_gpus_per_node
+    gpus_per_node = run.trainer.gpus_per_node
     replica_class = get_rollout_replica_class(rollout.name)
     replicas = [
         replica_class(
@@ -203,7 +201,7 @@ async def start_replicas(
     nodes = [find_reserved(settings, rank, gpus_per_node, name=name) for rank in range(settings.num_replicas)]
     await asyncio.gather(*(start_in(replica, groups) for replica, groups in zip(replicas, nodes, strict=True)))
     servers = {replica.server_address: replica.server_handle for replica in replicas}
-    client = LLMServerClient(config=config, load_balancer_handle=get_router_handle(servers=servers))
+    client = LLMServerClient(config=run.verl, load_balancer_handle=get_router_handle(servers=servers))
     ends = read_vocabulary(path, tokenizer, trust_remote_code=model.trust_remote_code).end_ids
     return VerlServerEngine(client, tokenizer, addresses=list(servers), end_ids=ends), replicas
 
@@ -217,7 +215,7 @@ def _guard(engine: TokenEngine, settings: TeacherSettings) -> GuardedEngine:
     )
 
 
-async def start_models(config: Any, models: Mapping[str, TeacherSettings], tokenizer: Any) -> dict[str, TokenEngine]:
+async def start_models(run: RunConfig, models: Mapping[str, TeacherSettings], tokenizer: Any) -> dict[str, TokenEngine]:
     """Start the models side by side, each by its own settings; gives their engines by the same names.
 
     Raises:
@@ -231,10 +229,10 @@ async def start_models(config: Any, models: Mapping[str, TeacherSettings], token
     if needed:
         check_resources(ray.available_resources(), needed, f"{len(models)} models")
     starts = (
-        start_teacher(config, settings, tokenizer, is_teacher=False, name=f"model{index}")
+        start_teacher(run, settings, tokenizer, is_teacher=False, name=f"model{index}")
         for index, settings in enumerate(models.values())
     )
-    timeout_s = read_settings(config.relay).teacher.start_timeout_s
+    timeout_s = run.relay.teacher.start_timeout_s
     try:
         async with asyncio.timeout(timeout_s):
             engines = [group.engine for group in await asyncio.gather(*starts) if group is not None]

@@ -23,7 +23,7 @@ from relay_verl.config import TeacherSettings, num_gpus_of
 from relay_verl.cpu.threads import share_cores
 from relay_verl.errors import UserError
 from relay_verl.models.worker_environment import carry, key_variables
-from relay_verl.run_config import resolve
+from relay_verl.run_config import RunConfig, VerlConfig, resolve
 
 CONNECT_DEADLINE_S = 10.0
 STARTS_A_CLUSTER = {
@@ -49,7 +49,7 @@ RAYS_PART = len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_
 """Bytes of it that are Ray's, below its folder."""
 
 
-def ray_options(config: Any) -> dict[str, Any]:
+def ray_options(config: VerlConfig) -> dict[str, Any]:
     """The arguments of `ray.init`, as verl's `run_ppo` makes them of a composed config; sets what it sets in the
     environment of this process."""
     from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
@@ -74,7 +74,7 @@ def ray_options(config: Any) -> dict[str, Any]:
     return {**options, "runtime_env": merged}
 
 
-def start_ray(config: Any, **changes: Any) -> None:
+def start_ray(run: RunConfig, **changes: Any) -> None:
     """Start Ray as a composed config says, with `changes` to the arguments of `ray.init`; or join the cluster that
     `RAY_ADDRESS` or `ray_kwargs.ray_init.address` names. A Ray that this process has already stays as it is.
 
@@ -86,7 +86,7 @@ def start_ray(config: Any, **changes: Any) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a submitted job and its recipe may both set a variable
-    options = ray_options(config) | changes
+    options = ray_options(run.verl) | changes
     address = options.get("address") or os.environ.get("RAY_ADDRESS")
     is_joined = bool(address) and address != "local"
     if address and address.startswith(CLIENT):
@@ -99,7 +99,8 @@ def start_ray(config: Any, **changes: Any) -> None:
         _check_answers(address)
     else:
         _check_socket_paths(options.get("_temp_dir"))
-    options["runtime_env"] = carry(options["runtime_env"], os.environ, key_variables(config))
+    keys = key_variables(run.relay) if run.has_relay else ()
+    options["runtime_env"] = carry(options["runtime_env"], os.environ, keys)
     try:
         with nullcontext() if is_joined else _logical_gpus():
             ray.init(**options)
@@ -206,7 +207,7 @@ def _check_answers(address: str) -> None:
 
 @contextmanager
 def ray_cluster(
-    config: Any,
+    run: RunConfig,
     num_gpus: int,
     *,
     turns: Iterable[Iterable[TeacherSettings]] | None = None,
@@ -216,7 +217,7 @@ def ray_cluster(
     and left running.
 
     Args:
-        config: a composed recipe.
+        run: a composed recipe.
         num_gpus: GPUs of all replicas; on a machine without GPUs Ray is told that it has so many.
         turns: the models that write at the same time and share the cores of a CPU, turn by turn; all of them if None.
         is_deterministic: one thread an engine on CPU.
@@ -224,18 +225,18 @@ def ray_cluster(
     import ray
 
     if ray.is_initialized():
-        resolve(config)
+        resolve(run.verl)
         yield
         return
     num_together = num_gpus if turns is None else max((num_gpus_of(models) for models in turns), default=0)
-    share_cores(config, num_together, is_deterministic=is_deterministic)
+    share_cores(run.verl, num_together, is_deterministic=is_deterministic)
     start_ray(
-        config,
+        run,
         log_to_driver=False,
         logging_level=logging.WARNING,
-        **({"num_gpus": num_gpus} if config.trainer.device == "cpu" else {}),
+        **({"num_gpus": num_gpus} if run.trainer.is_cpu else {}),
     )
-    resolve(config)
+    resolve(run.verl)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-""""""
+"""The tokenizer of a model: loaded as training loads it, compared with another one's."""
 
 from __future__ import annotations
 
@@ -6,32 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from relay_verl.errors import UserError, first_line
+from relay_verl.run_config import PromptSettings
 from relay_verl.tokenization import chat_ids
 
 
-def template_of(config: Any) -> dict[str, Any]:
-    """A recipe's arguments of the chat template."""
-    from omegaconf import OmegaConf
-
-    template = config.data.get("apply_chat_template_kwargs") or {}
-    return OmegaConf.to_container(template, resolve=True) if OmegaConf.is_config(template) else dict(template)  # type: ignore[return-value]
-
-
-def prompt_spec(config: Any, tokenizer: str | None) -> dict[str, Any]:
-    """What else than the models and `template_of` decides a row's prompt, for a job's spec; None where a recipe leaves
-    it to the model.
-
-    Args:
-        config: a composed recipe.
-        tokenizer: whose tokenizer was asked for.
-    """
-    from omegaconf import OmegaConf
-
-    own = OmegaConf.select(config, "actor_rollout_ref.model.custom_chat_template")
-    return {"tokenizer": tokenizer, "chat_template": own}
-
-
-def tokenizer_at(config: Any, path: str) -> Any:
+def tokenizer_at(prompts: PromptSettings, path: str) -> Any:
     """The tokenizer at `path` as training loads the student's, so that one row is one prompt wherever it is asked: with
     the recipe's own chat template (`actor_rollout_ref.model.custom_chat_template`) if it has one.
 
@@ -40,14 +19,12 @@ def tokenizer_at(config: Any, path: str) -> Any:
     """
     from verl.utils import hf_tokenizer
 
-    model = config.actor_rollout_ref.model
     try:
-        tokenizer = hf_tokenizer(path, trust_remote_code=model.get("trust_remote_code", False))
+        tokenizer = hf_tokenizer(path, trust_remote_code=prompts.trust_remote_code)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} {explain_tokenizer_error(error)}") from None
-    own_template = model.get("custom_chat_template")
-    if own_template is not None:
-        tokenizer.chat_template = own_template
+    if prompts.chat_template is not None:
+        tokenizer.chat_template = prompts.chat_template
     if tokenizer.eos_token_id is None:
         raise UserError(f"{path}: its tokenizer has no end-of-sequence token; no response could end")
     if not tokenizer.chat_template:
@@ -60,13 +37,6 @@ def explain_tokenizer_error(error: BaseException) -> str:
     if "trust_remote_code" in str(error):
         return "has a tokenizer of its own code: set actor_rollout_ref.model.trust_remote_code=true if you trust it"
     return f"has no tokenizer that loads: {first_line(error)}"
-
-
-def tokenizer_path_of(config: Any, model: str) -> str:
-    """Where training reads the tokenizer of the student at `model`."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.select(config, "actor_rollout_ref.model.tokenizer_path") or model
 
 
 PROBE = "What is 7*8? <call>20</call> Let's see: \\boxed{56}\n\n\u00e9\u4e2d"

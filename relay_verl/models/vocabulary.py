@@ -28,15 +28,15 @@ class Vocabulary:
     """Ids that end a response."""
 
 
-def vocabulary_of(config: Any, generation_config: Any, tokenizer: Any) -> Vocabulary:
+def vocabulary_of(hf_config: Any, generation_config: Any, tokenizer: Any) -> Vocabulary:
     """The vocabulary of a model that is loaded.
 
     Args:
-        config: the model's, as transformers reads it; None if unknown.
+        hf_config: the model's, as transformers reads it; None if unknown.
         generation_config: the model's; None without one.
         tokenizer: has `eos_token_id`.
     """
-    text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    text_config = hf_config.get_text_config() if hasattr(hf_config, "get_text_config") else hf_config
     size = getattr(text_config, "vocab_size", None)
     listed = _listed(getattr(generation_config, "eos_token_id", None))
     return Vocabulary(size if isinstance(size, int) else None, end_ids_of(tokenizer, listed))

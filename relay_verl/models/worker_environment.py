@@ -24,6 +24,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from relay_verl.config import RelaySettings
 from relay_verl.secrets import is_secret_name
 
 CARRIED = re.compile(
@@ -101,11 +102,6 @@ def _hook_of_submission(environment: Mapping[str, str]) -> str | None:
     return hook if isinstance(hook, str) else None
 
 
-def key_variables(config: Any) -> set[str]:
-    """Names of the environment variables that hold the endpoints' keys of a composed config."""
-    from relay_verl.config import read_settings
-
-    if config.get("relay") is None:
-        return set()
-    settings = read_settings(config.relay)
+def key_variables(settings: RelaySettings) -> set[str]:
+    """Names of the environment variables that hold the endpoints' keys."""
     return {teacher.api_key_env for teacher in (settings.teacher, *settings.teachers)}

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
 from omegaconf import OmegaConf
 
 from relay_verl.errors import UserError
 from relay_verl.models.attention import FLASH, RESOLVER, SDPA
 from relay_verl.preflight.check import CheckWarning
+from relay_verl.run_config import VerlConfig
 from relay_verl.versions import find_version, is_installed
 
 INSTALL = "pip install flash-attn --no-build-isolation"
 
 
-def check_attention(config: Any) -> str:
+def check_attention(config: VerlConfig) -> str:
     """flash-attn is there and loads if the config asks for it; sequence parallelism has what it needs.
 
     Where the recipe's own choice fell to sdpa on a GPU, that is a warning: the run is right, and slower.
@@ -54,7 +54,7 @@ def _check_flash(key: str) -> CheckWarning | None:
     return None
 
 
-def _check_sequence_parallel(config: Any, key: str, attention: str, packed_key: str, is_packed: bool) -> None:
+def _check_sequence_parallel(config: VerlConfig, key: str, attention: str, packed_key: str, is_packed: bool) -> None:
     """verl splits sequences over GPUs inside flash-attention's call and on packed sequences alone."""
     for part in ("actor_rollout_ref.actor", "actor_rollout_ref.actor.fsdp_config", "actor_rollout_ref.ref", "engine"):
         size_key = f"{part}.ulysses_sequence_parallel_size"
@@ -67,7 +67,7 @@ def _check_sequence_parallel(config: Any, key: str, attention: str, packed_key: 
             raise UserError(f"{size_key}={size} needs {packed_key}=true")
 
 
-def _is_our_choice(config: Any, key: str) -> bool:
+def _is_our_choice(config: VerlConfig, key: str) -> bool:
     parent, _, name = key.rpartition(".")
     node = OmegaConf.to_container(OmegaConf.select(config, parent) or OmegaConf.create({}), resolve=False)
     return isinstance(node, dict) and RESOLVER in str(node.get(name))

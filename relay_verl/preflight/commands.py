@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relay_verl.config import read_settings
+from relay_verl.config import RelaySettings
 from relay_verl.data.generate import Plan, Source
 from relay_verl.engines.deadlines import DeadlineError, run_within
 from relay_verl.errors import UserError
@@ -23,6 +23,7 @@ from relay_verl.preflight.check import demand
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape, grade_against_itself
 from relay_verl.preflight.trial import TRIAL, Reader, Trial
 from relay_verl.preflight.trials import evaluation_trial, generator_trial
+from relay_verl.run_config import PromptSettings
 
 JUDGE_DEADLINE_S = 12.0
 """Seconds a judge has for two verdicts."""
@@ -38,28 +39,27 @@ def check_asked_model(key: str, address: str) -> None:
         check_model(key, address)
 
 
-def check_filters_models(config: Any) -> None:
+def check_filters_models(settings: RelaySettings) -> None:
     """The models of `filter`: the teacher, and the tokenizer that is named for it.
 
     Raises:
         UserError: one is not there, or several teachers are given.
     """
-    teacher = read_settings(config.relay).only_teacher
+    teacher = settings.only_teacher
     if teacher.path is not None:
         check_asked_model("relay.teacher.path", teacher.path)
     if teacher.tokenizer is not None:
         check_tokenizer_path("relay.teacher.tokenizer", teacher.tokenizer)
 
 
-def check_students_tokenizer(config: Any) -> None:
+def check_students_tokenizer(prompts: PromptSettings) -> None:
     """The tokenizer of `actor_rollout_ref.model.tokenizer_path` is there, if one is named.
 
     Raises:
         UserError: it is not.
     """
-    path = config.actor_rollout_ref.model.get("tokenizer_path")
-    if path:
-        check_tokenizer_path("actor_rollout_ref.model.tokenizer_path", path)
+    if prompts.tokenizer_path:
+        check_tokenizer_path("actor_rollout_ref.model.tokenizer_path", prompts.tokenizer_path)
 
 
 def check_generator(plan: Plan, source: Source, tokenizer: Any) -> None:

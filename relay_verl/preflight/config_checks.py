@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import difflib
 import os
-from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.config import RelaySettings, num_gpus_of, read_settings
+from relay_verl.config import num_gpus_of
 from relay_verl.errors import UserError
 from relay_verl.preflight.check import CheckWarning
 from relay_verl.recipes import overrides
 from relay_verl.recipes.recipe import recipe_names
+from relay_verl.run_config import RunConfig, VerlConfig
 
 
-def check_recipe_was_found(config: Any) -> None:
+def check_recipe_was_found(config: VerlConfig) -> None:
     """`+recipe=NAME` loads a recipe only if Hydra knows the group; else it sets a key, and plain PPO would run."""
-    for key in config:
-        if key != "relay" and difflib.get_close_matches(str(key), ["recipe", "recipes"], cutoff=0.75):
+    for key in map(str, config):
+        if key != "relay" and difflib.get_close_matches(key, ["recipe", "recipes"], cutoff=0.75):
             raise UserError(
                 f"{key}={config[key]}: no recipe was loaded; write +recipe=NAME with one of {', '.join(recipe_names())}"
             )
 
 
-def check_recipe_choice(config: Any) -> CheckWarning | None:
+def check_recipe_choice(config: VerlConfig) -> CheckWarning | None:
     """The recipe fits the trainer and the overrides next to it; see `relay_verl.recipes.overrides`."""
     warning = overrides.check_recipe_choice(config)
     return CheckWarning(warning) if warning else None
 
 
-def check_settings(config: Any) -> str:
+def check_settings(run: RunConfig) -> str:
     """The `relay:` node can be read; says who writes and who is asked."""
-    settings = read_settings(config.relay)
+    settings = run.relay
     if not settings.needs_teacher:
         return "no calls"
     teachers = ", ".join(str(teacher.address) for teacher in settings.active_teachers.values())
@@ -40,7 +40,7 @@ def check_settings(config: Any) -> str:
     return f"{settings.policy}, {limit} calls of {teachers}"
 
 
-def check_platform(config: Any) -> None:
+def check_platform(config: VerlConfig) -> None:
     """A CPU recipe needs `VERL_PLATFORM=cpu` in the driver too, and only a CPU recipe may have it.
 
     verl sets `trainer.device` to what it detects, so the recipe's own word is the platform it gives to Ray's workers.
@@ -54,7 +54,7 @@ def check_platform(config: Any) -> None:
         )
 
 
-def check_sft_platform(config: Any) -> str:
+def check_sft_platform(config: VerlConfig) -> str:
     """The same for verl's SFT trainer, whose config says the device."""
     on_cpu = os.environ.get("VERL_PLATFORM", "") == "cpu"
     if (config.trainer.device == "cpu") != on_cpu:
@@ -65,7 +65,7 @@ def check_sft_platform(config: Any) -> str:
     return str(config.trainer.device)
 
 
-def check_batch_sizes(config: Any) -> None:
+def check_batch_sizes(config: VerlConfig) -> None:
     """The batch must split into mini-batches, and those over the GPUs."""
     batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
     num_gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
@@ -91,7 +91,7 @@ def check_batch_sizes(config: Any) -> None:
         )
 
 
-def check_micro_batch_sizes(config: Any) -> None:
+def check_micro_batch_sizes(config: VerlConfig) -> None:
     """Without dynamic batches, each GPU's rows must split into its micro-batches."""
     parts = config.actor_rollout_ref
     if parts.actor.use_dynamic_bsz:
@@ -109,13 +109,12 @@ def check_micro_batch_sizes(config: Any) -> None:
             raise UserError(f"{key}={micro}: a GPU's {rows} samples do not split into micro-batches of that size")
 
 
-def check_declared_gpus(config: Any, settings: RelaySettings) -> None:
+def check_declared_gpus(run: RunConfig) -> None:
     """Where the recipe says how many GPUs Ray has, they must hold the trainer and the teacher; where Ray counts them
     itself, `relay_verl.models.launch.check_resources` does this once it has."""
-    declared = OmegaConf.select(config, "ray_kwargs.ray_init.num_gpus")
-    teachers = settings.active_teachers
-    trainer = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    wanted = num_gpus_of(teachers.values()) if settings.needs_teacher else 0
+    declared = OmegaConf.select(run.verl, "ray_kwargs.ray_init.num_gpus")
+    teachers, trainer = run.relay.active_teachers, run.trainer.num_gpus
+    wanted = num_gpus_of(teachers.values()) if run.relay.needs_teacher else 0
     if declared is not None and declared < trainer + wanted:
         raise UserError(
             f"ray_kwargs.ray_init.num_gpus={declared}: the trainer takes {trainer} (trainer.n_gpus_per_node x "
@@ -125,11 +124,11 @@ def check_declared_gpus(config: Any, settings: RelaySettings) -> None:
         )
 
 
-def check_replica_gpus(config: Any) -> None:
+def check_replica_gpus(run: RunConfig) -> None:
     """verl spreads a replica evenly over nodes of the trainer's size."""
-    for key, teacher in read_settings(config.relay).active_teachers.items():
+    for key, teacher in run.relay.active_teachers.items():
         num_gpus = teacher.tensor_parallel_size
-        on_a_node = min(num_gpus, max(1, config.trainer.n_gpus_per_node))
+        on_a_node = min(num_gpus, max(1, run.trainer.gpus_per_node))
         if num_gpus % on_a_node:
             raise UserError(
                 f"{key}.tensor_parallel_size={num_gpus} is neither at most trainer.n_gpus_per_node={on_a_node} nor a "

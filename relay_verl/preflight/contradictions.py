@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from relay_verl.errors import UserError
 from relay_verl.preflight.check import CheckWarning
+from relay_verl.run_config import VerlConfig
 
 LEGACY: Mapping[str, str] = {
     "custom_reward_function": "reward.custom_reward_function",
@@ -21,7 +22,7 @@ LEGACY: Mapping[str, str] = {
 """Groups of verl's older configs, which it still composes and its V1 trainer does not read, with what it reads."""
 
 
-def check_contradictions(config: Any) -> CheckWarning | str:
+def check_contradictions(config: VerlConfig) -> CheckWarning | str:
     """No key cancels another one.
 
     Raises:
@@ -33,7 +34,7 @@ def check_contradictions(config: Any) -> CheckWarning | str:
     return CheckWarning("; ".join(warnings)) if warnings else "none"
 
 
-def _contradictions(config: Any) -> Iterator[str]:
+def _contradictions(config: VerlConfig) -> Iterator[str]:
     def value_of(key: str) -> Any:
         return OmegaConf.select(config, key)
 
@@ -62,7 +63,7 @@ def _contradictions(config: Any) -> Iterator[str]:
         yield f"reward.sandbox_fusion.url={url}: relay grades by rule and runs no code there: set it to null"
 
 
-def _warnings(config: Any) -> Iterator[str]:
+def _warnings(config: VerlConfig) -> Iterator[str]:
     key = "actor_rollout_ref.rollout.val_kwargs"
     num_samples, is_sampled = (OmegaConf.select(config, f"{key}.{name}") for name in ("n", "do_sample"))
     if (num_samples or 1) > 1 and is_sampled is False:

@@ -11,12 +11,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl import cpu
-from relay_verl.config import read_settings
 from relay_verl.errors import UserError
 from relay_verl.models.address import count_parameters
 from relay_verl.preflight.check import CheckWarning
 from relay_verl.recipes.adapter import count_adapter, rank_of
 from relay_verl.recipes.shapes import shape_of
+from relay_verl.run_config import RunConfig, VerlConfig
 
 GB = 1e9
 PROCESSES_GB = 5.0
@@ -34,9 +34,9 @@ _LOGIT = 12
 _BYTES = {"float32": 4, "fp32": 4}
 
 
-def cpu_terms(config: Any) -> dict[str, float]:
+def cpu_terms(run: RunConfig) -> dict[str, float]:
     """Bytes that a recipe takes on CPU, by what takes them."""
-    settings = read_settings(config.relay)
+    settings, config = run.relay, run.verl
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     model = config.actor_rollout_ref.model
     student, shape = count_parameters(model.path) or 0, shape_of(model.path)
@@ -64,7 +64,7 @@ def cpu_terms(config: Any) -> dict[str, float]:
     }
 
 
-def check_bucket(config: Any) -> str:
+def check_bucket(config: VerlConfig) -> str:
     """The student's embedding, its largest weight, goes through shared memory to its engine in one piece.
 
     Raises:
@@ -90,7 +90,7 @@ def _compute_type(actor: Any) -> str:
     return str(OmegaConf.select(actor, "fsdp_config.mixed_precision.param_dtype") or "bf16")
 
 
-def _cache_bytes(config: Any) -> float:
+def _cache_bytes(config: VerlConfig) -> float:
     """Bytes of an engine's KV cache, as vLLM reads its settings."""
     given = OmegaConf.select(config, "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes")
     space = OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars.VLLM_CPU_KVCACHE_SPACE")

@@ -17,9 +17,10 @@ from relay_verl.grading import Grader
 from relay_verl.models.routing import teachers_for
 from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.rows import SUFFIXES, checked_rows, grade_against_itself
+from relay_verl.run_config import DataSettings
 
 
-def check_dataset(config: Any, key: str) -> CheckWarning | None:
+def check_dataset(data: DataSettings, key: str) -> CheckWarning | None:
     """Every file is there and has a prompt and an answer in each row; for training also pass counts, if needed.
 
     Of the files on this machine, all rows are read as training reads them (`relay_verl.data.schema.check_row`). Gives a
@@ -28,7 +29,7 @@ def check_dataset(config: Any, key: str) -> CheckWarning | None:
     """
     import pyarrow as pa
 
-    schemas = check_columns(config, key, (config.data.prompt_key, "reward_model"))
+    schemas = check_columns(data, key, (data.prompt_key, "reward_model"))
     for name, schema in schemas.items():
         answer = schema.field("reward_model").type
         names = [field.name for field in answer] if pa.types.is_struct(answer) else []
@@ -39,10 +40,10 @@ def check_dataset(config: Any, key: str) -> CheckWarning | None:
             )
     warnings: list[str] = []
     with Grader() as grader:
-        for name in local_files(config, key):
+        for name in local_files(data, key):
             place = f"data.{key}: {name}"
             rows, first = [], None
-            for row in checked_rows(name, place, config.data.prompt_key):
+            for row in checked_rows(name, place, data.prompt_key):
                 first = first or row
                 rows.append({"reward_model": row["reward_model"], "ability": row.get("ability")})
             warnings += filter(
@@ -53,8 +54,8 @@ def check_dataset(config: Any, key: str) -> CheckWarning | None:
                     _boxless(place, first["prompt"] if first else []),
                 ],
             )
-            if key == "train_files" and config.data.get("min_pass_rate"):
-                kept_rows(name, config.data.min_pass_rate)
+            if key == "train_files" and data.min_pass_rate:
+                kept_rows(name, data.min_pass_rate)
     return CheckWarning("; ".join(warnings)) if warnings else None
 
 
@@ -99,12 +100,12 @@ def kept_rows(name: str, min_pass_rate: float) -> list[int]:
         ) from None
 
 
-def check_columns(config: Any, key: str, columns: Sequence[str]) -> dict[str, Any]:
+def check_columns(data: DataSettings, key: str, columns: Sequence[str]) -> dict[str, Any]:
     """Every file of `data.KEY` is there; gives the schema of each parquet file, which has `columns`."""
     import pyarrow.parquet as pq
 
     schemas = {}
-    for name in local_files(config, key):
+    for name in local_files(data, key):
         path = Path(name).expanduser()
         if path.suffix != ".parquet":
             continue
@@ -119,38 +120,31 @@ def check_columns(config: Any, key: str, columns: Sequence[str]) -> dict[str, An
     return schemas
 
 
-def file_names(config: Any, key: str) -> list[str]:
-    """The names in `data.KEY`, which may be a name or a list of names."""
-    files = config.data.get(key)
-    return [files] if isinstance(files, str) else list(files or [])
-
-
-def local_files(config: Any, key: str) -> list[str]:
+def local_files(data: DataSettings, key: str) -> list[str]:
     """The names of `data.KEY` that are not addresses; each is there and of a kind that verl reads.
 
     Raises:
         UserError: one is not.
     """
-    names = [name for name in file_names(config, key) if "://" not in name]
-    dataset = (config.data.get("custom_cls") or {}).get("name")
+    names = [name for name in data.files[key] if "://" not in name]
     for name in names:
         if not Path(name).expanduser().exists():
             raise UserError(f"data.{key}: {name} does not exist")
         # a dataset class of the user's own may read other files
-        if dataset in (None, "TeacherSolvableDataset", "WarmupDataset") and not name.endswith(SUFFIXES):
+        if data.dataset_class in (None, "TeacherSolvableDataset", "WarmupDataset") and not name.endswith(SUFFIXES):
             raise UserError(f"data.{key}: {name}: verl reads files that end in {', '.join(SUFFIXES)}")
     return names
 
 
-def check_data_sources(config: Any, settings: RelaySettings) -> None:
+def check_data_sources(data: DataSettings, settings: RelaySettings) -> None:
     """Every query of the local files has a teacher; where one answers all, there is nothing to check."""
     teachers = list(settings.active_teachers.values())
     if not settings.needs_teacher or any(teacher.data_sources is None for teacher in teachers):
         return
     named = ", ".join(dict.fromkeys(name for teacher in teachers for name in teacher.data_sources or ()))
     for key in ("train_files", "val_files"):
-        check_columns(config, key, ("data_source",))
-        for name in local_files(config, key):
+        check_columns(data, key, ("data_source",))
+        for name in local_files(data, key):
             for source in _column_values(name, "data_source"):
                 if not teachers_for(teachers, source):
                     raise UserError(
@@ -166,14 +160,14 @@ def _column_values(name: str, column: str) -> list[Any]:
     return list(dict.fromkeys(row.get(column) for row in rows))
 
 
-def check_warmup_data(config: Any) -> str:
+def check_warmup_data(data: DataSettings) -> str:
     """The files are there and are what `relay_verl.trainer.warmup_dataset` reads; the validation's too."""
-    names = file_names(config, "train_files")
+    names = data.files["train_files"]
     if not names:
         raise UserError("data.train_files: no file is given; make one with `relay-verl warmup-data`")
     for key in ("train_files", "val_files"):
-        for name in file_names(config, key):
+        for name in data.files[key]:
             if "://" not in name and not name.endswith(".parquet"):
                 raise UserError(f"data.{key}: {name}: expected a parquet file, as `relay-verl warmup-data` writes it")
-        check_columns(config, key, ("input_ids", "loss_mask", "is_finished"))
+        check_columns(data, key, ("input_ids", "loss_mask", "is_finished"))
     return ", ".join(names)

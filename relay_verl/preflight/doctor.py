@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from relay_verl.preflight.check import Check, CheckWarning, Doctor, Outcome, Status
 from relay_verl.preflight.ray_checks import Cluster
@@ -11,6 +10,7 @@ from relay_verl.preflight.registry import CLUSTER, DEEP, INSTALLATION, MACHINE, 
 from relay_verl.recipes.compose import compose_overrides, print_warning
 from relay_verl.recipes.overrides import the_recipe
 from relay_verl.recipes.recipe import defaults_of
+from relay_verl.run_config import RunConfig, VerlConfig
 from relay_verl.secrets import hide_in_text
 
 ANY_CLUSTER = tuple(check for check in CLUSTER if check.name in ("Ray", "Ray workers"))
@@ -29,7 +29,7 @@ def examine(overrides: Sequence[str], *, with_ray: bool = True, deep: bool = Fal
     """
     doctor = Doctor()
     yield from doctor.run(INSTALLATION)
-    composed: list[Any] = []
+    composed: list[VerlConfig] = []
 
     def compose() -> str:
         warnings: list[str] = []
@@ -46,22 +46,23 @@ def examine(overrides: Sequence[str], *, with_ray: bool = True, deep: bool = Fal
         yield from doctor.skip([*RECIPE, *MACHINE, *CLUSTER], "composition failed")
         return
     (config,) = composed
+    run = RunConfig(config)
     if "actor_rollout_ref" not in config:
-        yield from doctor.run(WARMUP, config)
-        yield from doctor.run(WARMUP_MACHINE, config)
+        yield from doctor.run(WARMUP, run)
+        yield from doctor.run(WARMUP_MACHINE, run)
         return
     in_ray: Sequence[Check] = ANY_CLUSTER
-    if "relay" in config or overrides:
-        yield from doctor.run([*RECIPE, *DEEP] if deep else RECIPE, config)
-        yield from doctor.run(MACHINE, config)
+    if run.has_relay or overrides:
+        yield from doctor.run([*RECIPE, *DEEP] if deep else RECIPE, run)
+        yield from doctor.run(MACHINE, run)
         in_ray = CLUSTER
     if not with_ray:
         yield from doctor.skip(in_ray, "--no-ray")
         return
-    yield from _examine_cluster(doctor, in_ray, config)
+    yield from _examine_cluster(doctor, in_ray, run)
 
 
-def compose_for_trainer(overrides: Sequence[str], warn: Callable[[str], None] = print_warning) -> Any:
+def compose_for_trainer(overrides: Sequence[str], warn: Callable[[str], None] = print_warning) -> VerlConfig:
     """The config as the trainer that these overrides are for composes it: a warm-up recipe is for verl's SFT trainer.
 
     Args:
@@ -75,12 +76,12 @@ def compose_for_trainer(overrides: Sequence[str], warn: Callable[[str], None] = 
     return compose_overrides(overrides, defaults_of(recipe) if recipe else "ppo_trainer", warn)
 
 
-def _examine_cluster(doctor: Doctor, checks: Sequence[Check], config: Any) -> Iterator[Outcome]:
+def _examine_cluster(doctor: Doctor, checks: Sequence[Check], run: RunConfig) -> Iterator[Outcome]:
     import ray
 
     was_there = ray.is_initialized()
     try:
-        yield from doctor.run(checks, config, Cluster(config))
+        yield from doctor.run(checks, run, Cluster(run))
     finally:
         if not was_there:
             ray.shutdown()

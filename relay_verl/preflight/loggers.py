@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl.errors import UserError, first_line
+from relay_verl.run_config import VerlConfig
 from relay_verl.versions import is_installed
 
 MODULES = {"vemlp_wandb": "volcengine_ml_platform", "tracking": "wandb", "console": "", "file": ""}
@@ -31,7 +32,7 @@ NEEDED_VARIABLES: Mapping[str, tuple[str, ...]] = {
 """Environment variables that verl reads without a default."""
 
 
-def check_loggers(config: Any) -> str:
+def check_loggers(config: VerlConfig) -> str:
     """What `trainer.logger` names exists in verl, is installed, and opens.
 
     Raises:
@@ -62,7 +63,7 @@ def check_loggers(config: Any) -> str:
     return ", ".join(loggers) or "none"
 
 
-def _open_tensorboard(config: Any) -> None:
+def _open_tensorboard(config: VerlConfig) -> None:
     """The writer imports, and the folder of the event files can be made and written to."""
     try:
         importlib.import_module("torch.utils.tensorboard")
@@ -82,7 +83,7 @@ def _open_tensorboard(config: Any) -> None:
         ) from None
 
 
-def _open_file(config: Any) -> None:
+def _open_file(config: VerlConfig) -> None:
     """verl's metrics file can be opened; verl makes its folder only where VERL_FILE_LOGGER_PATH does not name it."""
     given = os.environ.get("VERL_FILE_LOGGER_PATH")
     if given is not None:
@@ -103,7 +104,7 @@ def _open_file(config: Any) -> None:
         ) from None
 
 
-def _open_wandb(config: Any) -> None:
+def _open_wandb(config: VerlConfig) -> None:
     """W&B has a key that its server takes; where no server is to be asked, neither is needed."""
     import wandb
 

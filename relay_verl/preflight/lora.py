@@ -18,6 +18,7 @@ from relay_verl.errors import UserError
 from relay_verl.models.address import ADAPTER_FILE, config_in_cache, weight_shapes
 from relay_verl.preflight.check import CheckWarning
 from relay_verl.recipes.adapter import ALL_LINEAR
+from relay_verl.run_config import VerlConfig
 
 MAX_SERVED_RANK = 512
 """The largest rank of an adapter that vLLM serves."""
@@ -27,7 +28,7 @@ _OTHER_KINDS = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modu
 """Of an adapter_config.json: what adds something else than alpha / rank times B A to each adapted layer."""
 
 
-def check_lora(config: Any) -> str:
+def check_lora(config: VerlConfig) -> str:
     """The adapter that a config asks for can be trained, served and saved.
 
     Raises:

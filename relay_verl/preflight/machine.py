@@ -5,19 +5,19 @@ from __future__ import annotations
 import shutil
 import socket
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
 from relay_verl.checkpoints.space import check_space, in_gb, nearest_folder
 from relay_verl.errors import UserError
 from relay_verl.preflight.check import CheckWarning
+from relay_verl.run_config import RunConfig, TrainerSettings, VerlConfig
 
 RAY_IS_FULL_AT = 0.95
 """Share of a disk in use at which Ray stops to write objects to it."""
 
 
-def check_ports(config: Any) -> str:
+def check_ports(config: VerlConfig) -> str:
     """The ports that the config fixes are free; Ray, verl and vLLM take free ones for all else."""
     options = OmegaConf.select(config, "ray_kwargs.ray_init") or {}
     port = options.get("dashboard_port")
@@ -34,31 +34,30 @@ def check_ports(config: Any) -> str:
     return str(port)
 
 
-def check_disk(config: Any) -> str:
+def check_disk(run: RunConfig) -> str:
     """There is room for the checkpoints, and Ray's own disk is not full."""
     import tempfile
 
-    if config.trainer.get("default_local_dir"):
-        check_space(config)
+    check_space(run)
     scratch = shutil.disk_usage(tempfile.gettempdir())
     if scratch.used > RAY_IS_FULL_AT * scratch.total:
         return CheckWarning(
             f"{tempfile.gettempdir()} is {scratch.used / scratch.total:.0%} full; Ray keeps no objects on a disk above "
             f"{RAY_IS_FULL_AT:.0%}: make room, or set RAY_TMPDIR to another"
         )
-    free = shutil.disk_usage(nearest_folder(Path(config.trainer.default_local_dir or ".").absolute())).free
+    free = shutil.disk_usage(nearest_folder(run.trainer.folder or Path.cwd())).free
     return f"{in_gb(free)} free for checkpoints"
 
 
-def check_own_gpus(config: Any) -> str:
+def check_own_gpus(trainer: TrainerSettings) -> str:
     """verl's SFT trainer, which runs without Ray, finds a GPU if it is to use one."""
     import torch
 
-    if config.trainer.device == "cpu":
+    if trainer.is_cpu:
         return "runs on CPU"
     if not torch.cuda.is_available():
         raise UserError(
-            f"trainer.device={config.trainer.device}: torch {torch.__version__} finds no GPU here; run it on a machine "
+            f"trainer.device={trainer.device}: torch {torch.__version__} finds no GPU here; run it on a machine "
             "with one, or take warmup_tiny with VERL_PLATFORM=cpu"
         )
     return f"{torch.cuda.device_count()} here; torchrun's --nproc_per_node takes up to as many"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from relay_verl.config import TeacherSettings, read_settings
+from relay_verl.config import TeacherSettings
 from relay_verl.errors import EngineError, UserError
 from relay_verl.models.address import check_model, check_model_path, check_tokenizer_path
 from relay_verl.models.launch import open_endpoint
-from relay_verl.models.tokenizers import PROBE, compare_prompts, compare_tokenizers, read_tokenizer, template_of
+from relay_verl.models.tokenizers import PROBE, compare_prompts, compare_tokenizers, read_tokenizer
 from relay_verl.preflight.check import CheckWarning
+from relay_verl.run_config import PromptSettings, RunConfig
 
 ENDPOINT_DEADLINE_S = 6.0
 
@@ -21,11 +21,7 @@ def check_teacher(
     key: str,
     teacher: TeacherSettings,
     student_path: str,
-    *,
-    template: Mapping[str, Any] = {},
-    own_template: str | None = None,
-    tokenizer_path: str | None = None,
-    trust_remote_code: bool = False,
+    prompts: PromptSettings | None = None,
 ) -> str:
     """The teacher of the recipe's `key` is there and reads the student's token ids, or stands behind a text bridge; the
     text says what that costs, or where the prompt that it reads is not its own.
@@ -34,16 +30,14 @@ def check_teacher(
         key: of the recipe.
         teacher: who answers calls.
         student_path: folder or hub id of the student.
-        template: further arguments of the chat templates.
-        own_template: the recipe's own chat template for the student.
-        tokenizer_path: where the student's tokenizer is, if not with its model.
-        trust_remote_code: whether models may bring code of their own, as `actor_rollout_ref.model.trust_remote_code`.
+        prompts: the recipe's; of a model with its tokenizer and template if None.
     """
-    cost, trusts = "", trust_remote_code
+    prompts = prompts or PromptSettings({})
+    cost, trusts = "", prompts.trust_remote_code
     field = "path" if teacher.path is not None else "base_url" if teacher.base_url is not None else "engine"
     name = f"{key}.{field}: {teacher.address}"
-    students_key = f"actor_rollout_ref.model.{'path' if tokenizer_path is None else 'tokenizer_path'}"
-    student = read_tokenizer(students_key, tokenizer_path or student_path, trust_remote_code=trusts)
+    students_key = f"actor_rollout_ref.model.{'path' if prompts.tokenizer_path is None else 'tokenizer_path'}"
+    student = read_tokenizer(students_key, prompts.tokenizer_of(student_path), trust_remote_code=trusts)
     if teacher.path is not None:
         check_model_path(f"{key}.path", teacher.path)
     if teacher.own_tokenizer is not None:
@@ -56,12 +50,10 @@ def check_teacher(
     difference = ""
     if teacher.path is not None and reader is student:
         theirs = read_tokenizer(f"{key}.path", teacher.path, trust_remote_code=trusts)
-        student.chat_template = own_template or student.chat_template
+        student.chat_template = prompts.chat_template or student.chat_template
         difference = compare_tokenizers(student, theirs)
-        if not difference and (prompts := compare_prompts(student, theirs, template)):
-            cost = (
-                f"{name} and {readers_path}: {prompts}; a call reads the student's, `relay-verl filter` the teacher's"
-            )
+        if not difference and (other := compare_prompts(student, theirs, prompts.template)):
+            cost = f"{name} and {readers_path}: {other}; a call reads the student's, `relay-verl filter` the teacher's"
     elif teacher.base_url is not None:
         try:
             ids = asyncio.run(_tokenize_at_endpoint(teacher))
@@ -93,9 +85,9 @@ def check_bridged_tokenizer(name: str, student: Any, teacher: Any) -> str:
     return f"{name} {cost}"
 
 
-def check_teacher_models(config: Any) -> str:
+def check_teacher_models(run: RunConfig) -> str:
     """Each teacher's model is there; an endpoint is asked with its tokenizer."""
-    settings = read_settings(config.relay)
+    settings = run.relay
     if not settings.needs_teacher:
         return "none is needed"
     for key, teacher in settings.active_teachers.items():
@@ -110,21 +102,19 @@ def _check_teacher_model(key: str, teacher: TeacherSettings) -> str:
     return f"{teacher.address}, {'an endpoint' if teacher.base_url is not None else 'an engine'}"
 
 
-def check_student_model(config: Any) -> str:
+def check_student_model(run: RunConfig) -> str:
     """The student is there, and so is its tokenizer where that lies elsewhere."""
-    model = config.actor_rollout_ref.model
-    text = check_model("actor_rollout_ref.model.path", model.path)
-    if model.get("tokenizer_path"):
-        check_tokenizer_path("actor_rollout_ref.model.tokenizer_path", model.tokenizer_path)
+    text = check_model("actor_rollout_ref.model.path", run.verl.actor_rollout_ref.model.path)
+    if run.prompts.tokenizer_path:
+        check_tokenizer_path("actor_rollout_ref.model.tokenizer_path", run.prompts.tokenizer_path)
     return text
 
 
-def check_tokenizers(config: Any) -> str | None:
+def check_tokenizers(run: RunConfig) -> str | None:
     """`check_teacher` of each teacher of a composed config."""
-    settings = read_settings(config.relay)
+    settings = run.relay
     if not settings.needs_teacher:
         return "only the student's"
-    model = config.actor_rollout_ref.model
     warnings = [
         warning
         for key, teacher in settings.active_teachers.items()
@@ -132,11 +122,8 @@ def check_tokenizers(config: Any) -> str | None:
             warning := check_teacher(
                 key,
                 teacher,
-                model.path,
-                template=template_of(config),
-                own_template=model.get("custom_chat_template"),
-                tokenizer_path=model.get("tokenizer_path"),
-                trust_remote_code=bool(model.get("trust_remote_code", False)),
+                run.verl.actor_rollout_ref.model.path,
+                run.prompts,
             )
         )
     ]

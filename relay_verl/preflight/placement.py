@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from relay_verl.config import RelaySettings, TeacherSettings
+from relay_verl.config import TeacherSettings
 from relay_verl.errors import UserError
 from relay_verl.models.reservation import gpus_by_node
+from relay_verl.run_config import RunConfig, TrainerSettings
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class GpuGroup:
     """What the node must have."""
 
 
-def trainer_groups(config: Any) -> list[GpuGroup]:
+def trainer_groups(trainer: TrainerSettings) -> list[GpuGroup]:
     """One group for each of `trainer.nnodes`; two may share a node that is large enough."""
-    return [GpuGroup("the trainer", config.trainer.n_gpus_per_node)] * config.trainer.nnodes
+    return [GpuGroup("the trainer", trainer.gpus_per_node)] * trainer.num_nodes
 
 
 def replica_groups(teacher: TeacherSettings, gpus_per_node: int) -> list[GpuGroup]:
@@ -57,16 +57,17 @@ def replica_groups(teacher: TeacherSettings, gpus_per_node: int) -> list[GpuGrou
     ]
 
 
-def check_room(config: Any, settings: RelaySettings, nodes: Sequence[FreeNode]) -> str:
+def check_room(run: RunConfig, nodes: Sequence[FreeNode]) -> str:
     """Place everything, in verl's order, on what is free.
 
     Raises:
         UserError: what does not fit, what is free on each node, and what would mend it.
     """
-    groups = trainer_groups(config)
+    groups = trainer_groups(run.trainer)
+    settings = run.relay
     for teacher in settings.active_teachers.values() if settings.needs_teacher else ():
         if teacher.path is not None:
-            groups += replica_groups(teacher, config.trainer.n_gpus_per_node)
+            groups += replica_groups(teacher, run.trainer.gpus_per_node)
     groups.sort(key=lambda group: group.resource is None)  # nodes of its own are reserved before the trainer's
     there = "; ".join(str(node) for node in nodes)
     if (left_out := _place(groups, nodes)) is not None:

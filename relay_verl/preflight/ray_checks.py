@@ -11,7 +11,6 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl import cpu
-from relay_verl.config import read_settings
 from relay_verl.engines.factory import find_engine
 from relay_verl.errors import UserError
 from relay_verl.models.address import is_local
@@ -24,6 +23,7 @@ from relay_verl.preflight.cpu_memory import GB, check_cpu_memory, cpu_terms
 from relay_verl.preflight.placement import FreeNode, check_room
 from relay_verl.preflight.probe import Answer, ask_nodes, expected, fault_of
 from relay_verl.rewards import find_reward
+from relay_verl.run_config import RunConfig
 
 SETTLE_S = 5.0
 """Seconds that resources may take to be reported as free, after who held them ended."""
@@ -32,8 +32,8 @@ SETTLE_S = 5.0
 class Cluster:
     """The Ray cluster of a run. What it is asked for is asked once."""
 
-    def __init__(self, config: Any):
-        self.config = config
+    def __init__(self, run: RunConfig):
+        self.run = run
 
     def join(self, **changes: Any) -> str:
         """Start Ray as verl's trainer does it, or join what runs.
@@ -43,7 +43,7 @@ class Cluster:
         """
         import ray
 
-        start_ray(self.config, **changes)
+        start_ray(self.run, **changes)
         return f"Ray {ray.__version__} on Python {platform.python_version()}, {len(self.alive)} node(s)"
 
     @cached_property
@@ -75,26 +75,24 @@ class Cluster:
     def answers(self) -> list[tuple[dict[str, Any], Answer]]:
         """Each node that can run anything, with what a worker finds there."""
         nodes = [node for node in self.alive if node["Resources"].get("CPU") or node["Resources"].get("GPU")]
-        paths, modules = [path for _, path in local_models(self.config)], modules_of_others(self.config)
+        paths, modules = [path for _, path in local_models(self.run)], modules_of_others(self.run)
         answers = ask_nodes([node["NodeID"] for node in nodes], paths, modules)
         return [(node, answers[node["NodeID"]]) for node in nodes]
 
 
-def local_models(config: Any) -> list[tuple[str, str]]:
+def local_models(run: RunConfig) -> list[tuple[str, str]]:
     """The models of a composed config that are folders: key and path."""
-    found = [("actor_rollout_ref.model.path", config.actor_rollout_ref.model.path)]
-    node = OmegaConf.select(config, "relay")
-    if node is not None and (settings := read_settings(node)).needs_teacher:
+    found = [("actor_rollout_ref.model.path", run.student_path)]
+    if run.has_relay and (settings := run.relay).needs_teacher:
         found += [(f"{key}.path", teacher.path) for key, teacher in settings.active_teachers.items()]
     return [(key, path) for key, path in found if path and "://" not in path and is_local(path)]
 
 
-def modules_of_others(config: Any) -> list[str]:
+def modules_of_others(run: RunConfig) -> list[str]:
     """The modules of other packages that workers import: those of the policy, the reward and the teachers' engines."""
-    node = OmegaConf.select(config, "relay")
-    if node is None:
+    if not run.has_relay:
         return []
-    settings = read_settings(node)
+    settings = run.relay
     engines = [teacher.engine for teacher in settings.active_teachers.values() if settings.needs_teacher]
     objects = [
         parse_policy(settings.policy).kind,
@@ -105,27 +103,26 @@ def modules_of_others(config: Any) -> list[str]:
     return [module for module in modules if module.partition(".")[0] != "relay_verl"]
 
 
-def check_ray(config: Any, cluster: Cluster) -> str:
+def check_ray(run: RunConfig, cluster: Cluster) -> str:
     """Ray starts, or the cluster can be joined."""
     return cluster.join()
 
 
-def check_placement(config: Any, cluster: Cluster) -> str:
+def check_placement(run: RunConfig, cluster: Cluster) -> str:
     """The trainer and the teacher find GPUs."""
-    settings = read_settings(config.relay)
-    return _settled(lambda: check_room(config, settings, cluster.free()))
+    return _settled(lambda: check_room(run, cluster.free()))
 
 
-def check_teacher_nodes(config: Any, cluster: Cluster) -> str:
+def check_teacher_nodes(run: RunConfig, cluster: Cluster) -> str:
     """The teachers that are to have nodes of their own get them, before the trainer takes any."""
-    settings, names = read_settings(config.relay), []
+    settings, names = run.relay, []
     for index, teacher in enumerate(settings.active_teachers.values() if settings.needs_teacher else ()):
-        reserve(teacher, config.trainer.n_gpus_per_node, name=suffix_of(index))
+        reserve(teacher, run.trainer.gpus_per_node, name=suffix_of(index))
         names += [teacher.node_resource] if teacher.node_resource else []
     return f"reserved: {', '.join(names)}" if names else "wherever GPUs are free"
 
 
-def check_workers(config: Any, cluster: Cluster) -> str:
+def check_workers(run: RunConfig, cluster: Cluster) -> str:
     """A worker on every node loads the plugin in the same versions."""
     ours = expected()
     for node, answer in cluster.answers:
@@ -135,9 +132,9 @@ def check_workers(config: Any, cluster: Cluster) -> str:
     return f"the plugin is loaded on {len(cluster.answers)} node(s), with the versions of this process"
 
 
-def check_models_there(config: Any, cluster: Cluster) -> str:
+def check_models_there(run: RunConfig, cluster: Cluster) -> str:
     """A model that is a folder is one on every node."""
-    models = local_models(config)
+    models = local_models(run)
     for node, answer in cluster.answers:
         for key, path in models:
             if path in answer["missing"]:
@@ -148,11 +145,11 @@ def check_models_there(config: Any, cluster: Cluster) -> str:
     return f"{len(models)} folder(s) on {len(cluster.answers)} node(s)"
 
 
-def check_memory(config: Any, cluster: Cluster) -> str:
+def check_memory(run: RunConfig, cluster: Cluster) -> str:
     """Shared memory for weights and objects; on CPU also memory for both models."""
     key = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
-    bucket = OmegaConf.select(config, key) * 2**20 * config.trainer.n_gpus_per_node
-    terms = cpu_terms(config) if cpu.is_chosen() else {}
+    bucket = OmegaConf.select(run.verl, key) * 2**20 * run.trainer.gpus_per_node
+    terms = cpu_terms(run) if cpu.is_chosen() else {}
     warnings, found = [], []
     for node, answer in cluster.answers:
         where = f"Ray node {node['NodeManagerAddress']}"

@@ -5,9 +5,11 @@ A check that is one more line here runs in both.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from relay_verl.checkpoints.lock import check_free
 from relay_verl.checkpoints.resume import check_every_byte, check_resume, check_sft_resume
-from relay_verl.config import read_settings
 from relay_verl.models.address import check_model
 from relay_verl.preflight.attention_checks import check_attention
 from relay_verl.preflight.check import Check
@@ -57,7 +59,13 @@ from relay_verl.preflight.wiring import (
     check_teacher_tokens,
     check_trainer,
 )
-from relay_verl.run_config import check_references
+from relay_verl.run_config import RunConfig, VerlConfig, check_references
+
+
+def _of_verl(check: Callable[[VerlConfig], Any]) -> Callable[[RunConfig], Any]:
+    """A check of keys that verl reads and no part of `RunConfig` has."""
+    return lambda run: check(run.verl)
+
 
 INSTALLATION = (
     Check("Python", check_python),
@@ -71,60 +79,56 @@ RECIPE_CHOICE = (Check("recipe's own keys", check_recipe_choice),)
 """Of any composed config."""
 
 RECIPE = (
-    Check("recipe", check_recipe_was_found),
+    Check("recipe", _of_verl(check_recipe_was_found)),
     *RECIPE_CHOICE,
     Check("relay settings", check_settings),
-    Check("references", check_references, after=("relay settings",)),
+    Check("references", _of_verl(check_references), after=("relay settings",)),
     Check("student given", check_student_given, after=("relay settings",)),
     Check("student's size", check_student_size, after=("student given",)),
-    Check("contradictions", check_contradictions),
-    Check("platform", check_platform),
-    Check("trainer", check_trainer),
+    Check("contradictions", _of_verl(check_contradictions)),
+    Check("platform", _of_verl(check_platform)),
+    Check("trainer", _of_verl(check_trainer)),
     Check("agent loop", check_agent_loop, after=("relay settings",)),
-    Check("reward manager", check_reward_manager),
+    Check("reward manager", _of_verl(check_reward_manager)),
     Check("replay buffer", check_replay_buffer, after=("relay settings",)),
     Check("teacher's tokens", check_teacher_tokens, after=("relay settings",)),
-    Check("batch sizes", check_batch_sizes),
-    Check("micro-batches", check_micro_batch_sizes, after=("batch sizes",)),
+    Check("batch sizes", _of_verl(check_batch_sizes)),
+    Check("micro-batches", _of_verl(check_micro_batch_sizes), after=("batch sizes",)),
     Check("groups", check_groups, after=("relay settings", "batch sizes")),
-    Check(
-        "GPUs declared",
-        lambda config: check_declared_gpus(config, read_settings(config.relay)),
-        after=("relay settings",),
-    ),
+    Check("GPUs declared", check_declared_gpus, after=("relay settings",)),
     Check("teacher's GPUs", check_replica_gpus, after=("relay settings",)),
-    Check("training data", lambda config: check_dataset(config, "train_files")),
-    Check("validation data", lambda config: check_dataset(config, "val_files")),
+    Check("training data", lambda run: check_dataset(run.data, "train_files")),
+    Check("validation data", lambda run: check_dataset(run.data, "val_files")),
     Check(
         "data sources",
-        lambda config: check_data_sources(config, read_settings(config.relay)),
+        lambda run: check_data_sources(run.data, run.relay),
         after=("relay settings", "training data", "validation data"),
     ),
-    Check("dataset class", check_dataset_class),
+    Check("dataset class", _of_verl(check_dataset_class)),
     Check("rows", check_num_rows, after=("training data", "batch sizes")),
-    Check("validation rows", check_validation_rows, after=("validation data",)),
-    Check("loggers", check_loggers),
+    Check("validation rows", lambda run: check_validation_rows(run.data), after=("validation data",)),
+    Check("loggers", _of_verl(check_loggers)),
     Check("student", check_student_model, after=("student given",)),
     Check("student's warm-up", check_warmed_up, after=("student",)),
-    Check("weights' way to vLLM", check_bucket, after=("student",)),
-    Check("LoRA", check_lora, after=("student",)),
+    Check("weights' way to vLLM", _of_verl(check_bucket), after=("student",)),
+    Check("LoRA", _of_verl(check_lora), after=("student",)),
     Check("teacher", check_teacher_models, after=("relay settings",)),
     Check("tokenizers", check_tokenizers, after=("relay settings", "student", "teacher")),
     Check("prompts", check_training_prompts, after=("training data", "validation data", "tokenizers")),
     Check("lengths", check_lengths, after=("prompts", "rows")),
     Check("endpoints' answers", check_training_completions, after=("prompts",)),
-    Check("checkpoint folder", check_free),
-    Check("checkpoint", check_resume, after=("training data", "student", "teacher")),
+    Check("checkpoint folder", lambda run: check_free(run.trainer.folder)),
+    Check("checkpoint", _of_verl(check_resume), after=("training data", "student", "teacher")),
 )
-"""Of the composed config of a GRPO recipe."""
+"""Of a GRPO recipe's `RunConfig`."""
 
 DEEP = (Check("checkpoint, every byte", check_every_byte, after=("checkpoint",)),)
 """Of the same, for `relay-verl doctor --deep`: it takes as long as loading the checkpoint."""
 
 MACHINE = (
-    Check("vLLM", check_engine, after=("platform",)),
-    Check("attention", check_attention, after=("platform",)),
-    Check("ports", check_ports),
+    Check("vLLM", lambda run: check_engine(), after=("platform",)),
+    Check("attention", _of_verl(check_attention), after=("platform",)),
+    Check("ports", _of_verl(check_ports)),
     Check("disk", check_disk, after=("student",)),
 )
 """Of the same, about where it starts."""
@@ -141,20 +145,20 @@ CLUSTER = (
 
 WARMUP = (
     *RECIPE_CHOICE,
-    Check("platform", check_sft_platform),
-    Check("student", lambda config: check_model("model.path", config.model.path)),
-    Check("LoRA", check_lora, after=("student",)),
-    Check("warm-up's data", check_warmup_data),
-    Check("rows", check_warmup_rows, after=("warm-up's data",)),
-    Check("checkpoint folder", check_free),
-    Check("checkpoint", check_sft_resume),
-    Check("loggers", check_loggers),
-    Check("attention", check_attention, after=("platform",)),
+    Check("platform", _of_verl(check_sft_platform)),
+    Check("student", lambda run: check_model("model.path", run.verl.model.path)),
+    Check("LoRA", _of_verl(check_lora), after=("student",)),
+    Check("warm-up's data", lambda run: check_warmup_data(run.data)),
+    Check("rows", lambda run: check_warmup_rows(run.data), after=("warm-up's data",)),
+    Check("checkpoint folder", lambda run: check_free(run.trainer.folder)),
+    Check("checkpoint", _of_verl(check_sft_resume)),
+    Check("loggers", _of_verl(check_loggers)),
+    Check("attention", _of_verl(check_attention), after=("platform",)),
 )
-"""Of the composed config of a warm-up recipe, for verl's SFT trainer."""
+"""Of a warm-up recipe's `RunConfig`, for verl's SFT trainer."""
 
 WARMUP_MACHINE = (
     Check("disk", check_disk),
-    Check("GPUs", check_own_gpus, after=("platform",)),
+    Check("GPUs", lambda run: check_own_gpus(run.trainer), after=("platform",)),
 )
 """Of the same, about where it starts; verl's SFT trainer runs without Ray."""

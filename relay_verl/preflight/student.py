@@ -6,14 +6,13 @@ GRPO on a student that never writes a command runs without an error and trains n
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from relay_verl.config import read_settings
 from relay_verl.errors import UserError
 from relay_verl.models.address import is_local
 from relay_verl.preflight.check import CheckWarning
 from relay_verl.recipes.recipe import find_recipe, is_warm_up, recipe_names
 from relay_verl.recipes.shapes import Shape, shape_of
+from relay_verl.run_config import RunConfig
 from relay_verl.trainer.warmup_record import WARMUP_FILE, says_warmed_up
 
 KEY = "actor_rollout_ref.model.path"
@@ -28,11 +27,11 @@ _COMPARED = {
 """Names in a config.json by the field of `Shape`; the vocabulary may be padded, so it is not compared."""
 
 
-def check_student_given(config: Any) -> str:
+def check_student_given(run: RunConfig) -> str:
     """A student is given."""
-    path = config.actor_rollout_ref.model.path
+    path = run.student_path
     if not path:
-        base = read_settings(config.relay).warmup.base_model
+        base = run.relay.warmup.base_model
         raise UserError(
             f"{KEY}: no student is given: set RELAY_STUDENT to the Hugging Face folder that the warm-up left "
             f"(global_step_N/huggingface of verl.trainer.sft_trainer +recipe={_warm_up_of(base)}), or give {KEY}=FOLDER"
@@ -46,9 +45,9 @@ def _warm_up_of(base: str | None) -> str:
     return next((r.name for r in recipes if is_warm_up(r) and r.keys.get("model.path") == base), "warmup_NAME")
 
 
-def check_student_size(config: Any) -> str:
+def check_student_size(run: RunConfig) -> str:
     """The student has the shape of the recipe's base model, as far as both are known here."""
-    path, base = config.actor_rollout_ref.model.path, read_settings(config.relay).warmup.base_model
+    path, base = run.student_path, run.relay.warmup.base_model
     if base is None:
         return f"not compared: {BASE_KEY} is null"
     student, expected = shape_of(path), shape_of(base)
@@ -71,10 +70,10 @@ def _facts(shape: Shape) -> dict[str, int]:
     return {name: getattr(shape, field) for name, field in _COMPARED.items()}
 
 
-def check_warmed_up(config: Any) -> str:
+def check_warmed_up(run: RunConfig) -> str:
     """A student that is to call has a record of a warm-up."""
-    settings = read_settings(config.relay)
-    path = str(config.actor_rollout_ref.model.path)
+    settings = run.relay
+    path = str(run.student_path)
     if not settings.needs_teacher:
         return "not needed: no calls"
     if path == settings.warmup.base_model:

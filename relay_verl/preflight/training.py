@@ -18,12 +18,12 @@ from relay_verl.checkpoints.lock import hold, release
 from relay_verl.errors import UserError
 from relay_verl.preflight.check import demand
 from relay_verl.preflight.config_checks import check_recipe_choice, check_recipe_was_found
-from relay_verl.run_config import resolve
+from relay_verl.run_config import RunConfig, VerlConfig, resolve
 from relay_verl.secrets import hide, hide_in_text
 from relay_verl.trainer import ending, hydra_files
 
 
-def install_check(module: Any, function: str, check: Callable[[Any], None]) -> None:
+def install_check(module: Any, function: str, check: Callable[[VerlConfig], None]) -> None:
     """Put `check` of the composed config in front of a function of verl's that is given it; a second call does nothing.
 
     Remove the wrapping when verl offers plugins a hook on the composed config.
@@ -33,7 +33,7 @@ def install_check(module: Any, function: str, check: Callable[[Any], None]) -> N
         return
 
     @functools.wraps(original)
-    def checked(config: Any, *args: Any, **kwargs: Any) -> Any:
+    def checked(config: VerlConfig, *args: Any, **kwargs: Any) -> Any:
         try:
             check(config)
         except UserError as error:
@@ -44,7 +44,7 @@ def install_check(module: Any, function: str, check: Callable[[Any], None]) -> N
     setattr(module, function, checked)
 
 
-def check_config(config: Any) -> None:
+def check_config(config: VerlConfig) -> None:
     """Everything about a composed config that can be known before Ray starts; a config without our node is left alone.
 
     Raises:
@@ -56,10 +56,10 @@ def check_config(config: Any) -> None:
         check_recipe_was_found(config)
         demand(RECIPE_CHOICE, config)
         return
-    demand(RECIPE, config)
+    demand(RECIPE, RunConfig(config))
 
 
-def check_training(config: Any) -> None:
+def check_training(config: VerlConfig) -> None:
     """The same, then this installation and this machine; then Ray is started, as verl would, and the cluster checked.
 
     verl's trainer goes on in that Ray.
@@ -77,13 +77,14 @@ def check_training(config: Any) -> None:
     from relay_verl.preflight.registry import CLUSTER, INSTALLATION, MACHINE
 
     demand(INSTALLATION)
-    demand(MACHINE, config)
+    run = RunConfig(config)
+    demand(MACHINE, run)
     was_there = ray.is_initialized()
     # A sweep has several runs in one process: each leaves it as it was.
     ending.install(dict(os.environ), ends_ray=not was_there)
-    hold(config)
+    hold(run.trainer.folder)
     try:
-        demand(CLUSTER, config, Cluster(config))
+        demand(CLUSTER, run, Cluster(run))
         resolve(config)
         config.ray_kwargs = hide("ray_kwargs", OmegaConf.to_container(config.ray_kwargs))  # Ray has what it needs
     except UserError:
@@ -93,12 +94,12 @@ def check_training(config: Any) -> None:
         raise
 
 
-def is_warmup(config: Any) -> bool:
+def is_warmup(config: VerlConfig) -> bool:
     """Whether a composed config is of a warm-up recipe."""
     return config.data.custom_cls.get("name") == "WarmupDataset"
 
 
-def check_sft_config(config: Any) -> None:
+def check_sft_config(config: VerlConfig) -> None:
     """The same as `check_config` for verl's SFT trainer and the warm-up recipes.
 
     Raises:
@@ -111,8 +112,9 @@ def check_sft_config(config: Any) -> None:
         check_recipe_choice(config)
         return
     check_recipe_was_found(config)
+    run = RunConfig(config)
     if not is_warmup(config):
-        demand(RECIPE_CHOICE, config)
+        demand(RECIPE_CHOICE, run)
         return
-    demand(WARMUP, config)
-    hold(config)
+    demand(WARMUP, run)
+    hold(run.trainer.folder)

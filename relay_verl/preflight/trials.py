@@ -10,21 +10,22 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.config import RelaySettings, TeacherSettings, read_settings
+from relay_verl.config import RelaySettings, TeacherSettings
 from relay_verl.data.generate import Plan, Source
 from relay_verl.errors import UserError
 from relay_verl.evaluation.runner import Condition, EvalSuite, PlannedEvaluation
 from relay_verl.models.address import is_endpoint
 from relay_verl.models.launch import load_tokenizer
-from relay_verl.models.tokenizers import template_of, tokenizer_at, tokenizer_path_of
+from relay_verl.models.tokenizers import tokenizer_at
 from relay_verl.models.vocabulary import read_vocabulary
 from relay_verl.policies import parse_policy
 from relay_verl.policy_base import Policy
 from relay_verl.preflight.check import CheckWarning
-from relay_verl.preflight.data_checks import file_names, local_files
+from relay_verl.preflight.data_checks import local_files
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape, trial_rows
 from relay_verl.preflight.trial import Reader, Request, Trial, Wording, check_completions, check_prompts
 from relay_verl.protocol import CLOSE, OPEN
+from relay_verl.run_config import DataSettings, RunConfig
 from relay_verl.seeds import sample_seed
 
 STUDENT_FIX = (
@@ -34,21 +35,21 @@ STUDENT_FIX = (
 TEACHER_FIX = "take these messages out of the rows, or give a teacher whose template takes them"
 
 
-def training_trial(config: Any) -> Trial:
+def training_trial(run: RunConfig) -> Trial:
     """Of a composed GRPO config: the student's template, those behind text bridges, and the teachers' endpoints.
 
     Raises:
         UserError: the student's tokenizer has no chat template or no end.
     """
-    settings, model = read_settings(config.relay), config.actor_rollout_ref.model
+    settings, path = run.relay, run.verl.actor_rollout_ref.model.path
     key = "actor_rollout_ref.model.path"
     try:
-        tokenizer = tokenizer_at(config, tokenizer_path_of(config, model.path))
+        tokenizer = tokenizer_at(run.prompts, run.prompts.tokenizer_of(path))
     except UserError as error:
         raise UserError(f"{key}: {error}; actor_rollout_ref.model.custom_chat_template gives it a template") from None
-    trusts, template = bool(model.get("trust_remote_code", False)), template_of(config)
-    student = Reader(f"{key}: {model.path}", tokenizer, template, STUDENT_FIX)
-    size = read_vocabulary(model.path, tokenizer, trust_remote_code=trusts).size
+    trusts, template = run.prompts.trust_remote_code, run.prompts.template
+    student = Reader(f"{key}: {path}", tokenizer, template, STUDENT_FIX)
+    size = read_vocabulary(path, tokenizer, trust_remote_code=trusts).size
     readers, requests = [student], []
     for teacher_key, teacher in settings.active_teachers.items() if settings.needs_teacher else ():
         asked = Reader(student.name, tokenizer, template, STUDENT_FIX, teacher.data_sources)
@@ -61,43 +62,42 @@ def training_trial(config: Any) -> Trial:
             bridge = Reader(name, theirs, template, TEACHER_FIX, teacher.data_sources, ends)
             readers.append(bridge)
         if teacher.base_url is not None:
-            wordings = _call_wordings(config, settings, teacher)
+            wordings = _call_wordings(run, teacher)
             requests.append(
                 Request(f"{teacher_key}.base_url: {teacher.base_url}", teacher, asked, wordings, size, bridge)
             )
-    return Trial(_rows_of(config), readers, requests)
+    return Trial(_rows_of(run.data), readers, requests)
 
 
-def check_training_prompts(config: Any) -> CheckWarning | str:
+def check_training_prompts(run: RunConfig) -> CheckWarning | str:
     """`check_prompts` of a composed GRPO config."""
-    return check_prompts(training_trial(config))
+    return check_prompts(training_trial(run))
 
 
-def check_training_completions(config: Any) -> CheckWarning | str:
+def check_training_completions(run: RunConfig) -> CheckWarning | str:
     """`check_completions` of a composed GRPO config; without an endpoint no tokenizer is loaded for it."""
-    settings = read_settings(config.relay)
+    settings = run.relay
     has_endpoint = any(teacher.base_url is not None for teacher in settings.active_teachers.values())
     if not (settings.needs_teacher and has_endpoint):
         return "no endpoint"
-    return check_completions(training_trial(config))
+    return check_completions(training_trial(run))
 
 
-def _rows_of(config: Any) -> list[TrialRow]:
+def _rows_of(data: DataSettings) -> list[TrialRow]:
     """Some rows of the training and the validation files, as far as they are on this machine."""
     rows: list[TrialRow] = []
     for key in ("train_files", "val_files"):
-        if file_names(config, key):
-            for name in local_files(config, key):
-                rows += trial_rows(name, f"data.{key}: {name}", config.data.prompt_key)
+        for name in local_files(data, key):
+            rows += trial_rows(name, f"data.{key}: {name}", data.prompt_key)
     return rows
 
 
-def _call_wordings(config: Any, settings: RelaySettings, teacher: TeacherSettings) -> list[Wording]:
+def _call_wordings(run: RunConfig, teacher: TeacherSettings) -> list[Wording]:
     """How calls will be asked in training, and in greedy validation if there will be one."""
+    config, settings = run.verl, run.relay
     rollout = config.actor_rollout_ref.rollout
     seed = sample_seed(0, "trial") if rollout.get("full_determinism") else {}
-    longest = OmegaConf.select(config, "data.max_response_length") or settings.max_tokens_per_call
-    max_tokens = min(settings.max_tokens_per_call, longest)
+    max_tokens = min(settings.max_tokens_per_call, run.lengths.max_response)
     validates = (OmegaConf.select(config, "trainer.test_freq") or 0) > 0 or bool(
         OmegaConf.select(config, "trainer.val_before_train")
     )
@@ -131,16 +131,15 @@ def generator_trial(plan: Plan, source: Source, tokenizer: Any) -> Trial:
 
 def evaluation_trial(planned: PlannedEvaluation) -> Trial:
     """Of `eval` and `bench eval`."""
-    settings = read_settings(planned.config.relay)
     rows = first_of_each_shape(
         TrialRow(f"{name}: id {row['extra_info']['id']!r}", row["prompt"], row.get("data_source"))
         for name, (_, questions) in planned.suite.benchmarks.items()
         for row in questions.rows
     )
-    reader = Reader(planned.tokenizer_path, planned.tokenizer, template_of(planned.config), STUDENT_FIX)
+    reader = Reader(planned.tokenizer_path, planned.tokenizer, planned.run.prompts.template, STUDENT_FIX)
     wordings: dict[tuple[str, int | None], list[Wording]] = {}
     for condition, vocabulary in zip(planned.conditions, planned.vocabularies, strict=True):
-        for address, wording in _answer_wordings(planned.config, condition, planned.suite, settings):
+        for address, wording in _answer_wordings(planned.run, condition, planned.suite):
             wordings.setdefault((address, vocabulary.size), []).append(wording)
     requests = [
         Request(address, planned.models[address], reader, _different(asked), size)
@@ -149,12 +148,10 @@ def evaluation_trial(planned: PlannedEvaluation) -> Trial:
     return Trial(rows, [reader], requests)
 
 
-def _answer_wordings(
-    config: Any, condition: Condition, suite: EvalSuite, settings: RelaySettings
-) -> Iterable[tuple[str, Wording]]:
+def _answer_wordings(run: RunConfig, condition: Condition, suite: EvalSuite) -> Iterable[tuple[str, Wording]]:
     """Each endpoint of a condition with the ways in which it will be asked, as `relay_verl.decoder` asks."""
     student, teacher = condition.models
-    max_tokens = int(config.data.max_response_length)
+    settings, max_tokens = run.relay, run.lengths.max_response
     parsed = parse_policy(condition.policy)
     policies = parsed.kind.alternatives(parsed.number)
     for name in suite.benchmarks:

@@ -9,10 +9,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.config import read_settings
 from relay_verl.errors import UserError
 from relay_verl.preflight.check import CheckWarning
 from relay_verl.rewards import find_reward
+from relay_verl.run_config import RunConfig, VerlConfig
 
 MANAGER = "relay_verl.trainer.rollout_worker.RelayAgentLoopManager"
 AGENT = "relay_agent"
@@ -24,7 +24,7 @@ GROUPED_ESTIMATORS = (
 """verl's advantage estimators that compare the samples of a query."""
 
 
-def check_trainer(config: Any) -> str:
+def check_trainer(config: VerlConfig) -> str:
     """verl's V1 trainer runs, and nothing takes the teacher's place in it."""
     if OmegaConf.select(config, "trainer.use_v1") is False:
         raise UserError("trainer.use_v1=false: relaying needs verl's V1 trainer: leave it true")
@@ -36,10 +36,10 @@ def check_trainer(config: Any) -> str:
     return "V1, without distillation"
 
 
-def check_agent_loop(config: Any) -> str:
+def check_agent_loop(run: RunConfig) -> str:
     """Our manager starts the teacher, and our loop asks it."""
-    agent = OmegaConf.select(config, "actor_rollout_ref.rollout.agent")
-    if agent is None or not read_settings(config.relay).needs_teacher:
+    agent = OmegaConf.select(run.verl, "actor_rollout_ref.rollout.agent")
+    if agent is None or not run.relay.needs_teacher:
         return "any, without calls"
     key = "actor_rollout_ref.rollout.agent"
     manager, loop = agent.get("agent_loop_manager_class"), agent.get("default_agent_loop")
@@ -63,7 +63,7 @@ def _is_our_manager(key: str, name: str | None) -> bool:
     return _loads_as(f"{key}={name}", lambda: load_class_from_fqn(name, "AgentLoopManager"), RelayAgentLoopManager)
 
 
-def check_reward_manager(config: Any) -> str:
+def check_reward_manager(config: VerlConfig) -> str:
     """The reward manager grades and rewards groups, and no other reward is asked for."""
     reward = config.get("reward")
     manager = OmegaConf.select(config, "reward.reward_manager")
@@ -91,7 +91,7 @@ def check_reward_manager(config: Any) -> str:
     return str(manager.name)
 
 
-def _check_reward_function(config: Any, given: Any) -> None:
+def _check_reward_function(config: VerlConfig, given: Any) -> None:
     """What a reward manager of the user's own gets as `compute_score` loads."""
     from verl.trainer.ppo.reward import get_custom_reward_fn
 
@@ -99,7 +99,7 @@ def _check_reward_function(config: Any, given: Any) -> None:
     _loads_as(key, lambda: get_custom_reward_fn(config), object)
 
 
-def _is_our_reward_manager(config: Any, manager: Any) -> bool:
+def _is_our_reward_manager(config: VerlConfig, manager: Any) -> bool:
     from verl.trainer.ppo.reward import resolve_reward_manager_cls
 
     from relay_verl.trainer.reward_manager import RelayRewardManager
@@ -108,12 +108,13 @@ def _is_our_reward_manager(config: Any, manager: Any) -> bool:
     return _loads_as(given, lambda: resolve_reward_manager_cls(config), RelayRewardManager, allowed="relay")
 
 
-def check_replay_buffer(config: Any) -> str:
+def check_replay_buffer(run: RunConfig) -> str:
     """The replay buffer does what the recipe and verl's config ask of it."""
+    config = run.verl
     sampler = OmegaConf.select(config, "trainer.v1.sampler")
     if sampler is None:
         return "not given"
-    settings = read_settings(config.relay)
+    settings = run.relay
     scope = settings.reward.scenario_scope
     key = "trainer.v1.sampler.custom_sampler"
     path, name = (OmegaConf.select(sampler, f"custom_sampler.{part}") for part in ("path", "name"))
@@ -176,9 +177,9 @@ def _loads_as(given: str, load: Any, ours: Any, *, allowed: str = "") -> bool:
     return isinstance(found, type) and issubclass(found, ours)
 
 
-def check_groups(config: Any) -> str:
+def check_groups(run: RunConfig) -> str:
     """Rewards and advantages that compare a query's samples have several of them."""
-    settings = read_settings(config.relay)
+    settings, config = run.relay, run.verl
     num_samples = config.actor_rollout_ref.rollout.n
     reward = settings.reward
     if num_samples == 1 and find_reward(reward.kind).needs_groups and reward.scenario_scope == "query":
@@ -198,9 +199,9 @@ def check_groups(config: Any) -> str:
     return f"{num_samples} samples a query"
 
 
-def check_teacher_tokens(config: Any) -> str:
+def check_teacher_tokens(run: RunConfig) -> str:
     """Teacher tokens that are trained on meet nothing that reads log-probabilities of the rollout: they have none."""
-    if not read_settings(config.relay).train_on_teacher_tokens:
+    if not run.relay.train_on_teacher_tokens:
         return "masked"
     off = {
         "actor_rollout_ref.rollout.calculate_log_probs": False,
@@ -209,7 +210,7 @@ def check_teacher_tokens(config: Any) -> str:
         "algorithm.rollout_correction.rollout_is": None,
         "algorithm.rollout_correction.rollout_rs": None,
     }
-    given = {key: value for key in off if (value := OmegaConf.select(config, key)) not in (None, False)}
+    given = {key: value for key in off if (value := OmegaConf.select(run.verl, key)) not in (None, False)}
     if given:
         shown = ", ".join(f"{key}={str(value).lower()}" for key, value in given.items())
         fix = " ".join(f"{key}={'null' if off[key] is None else 'false'}" for key in given)
@@ -220,7 +221,7 @@ def check_teacher_tokens(config: Any) -> str:
     return "trained on"
 
 
-def check_dataset_class(config: Any) -> str:
+def check_dataset_class(config: VerlConfig) -> str:
     """A threshold of the teacher's pass rate is applied by the dataset class that reads it."""
     threshold = OmegaConf.select(config, "data.min_pass_rate") or 0
     given = OmegaConf.select(config, "data.custom_cls") or {}

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from relay_verl.recipes.composed import Difference
 from relay_verl.recipes.estimate import GpuEstimate, estimate
 from relay_verl.recipes.memory import GIB, GPUS, Engine, Term
 from relay_verl.recipes.paper import paper
 from relay_verl.recipes.recipe import Recipe, is_warm_up
+from relay_verl.run_config import RunConfig
 
 
-def describe(recipe: Recipe, config: Any) -> str:
+def describe(recipe: Recipe, run: RunConfig) -> str:
     """What the recipe is, what it is about, the paper's numbers, and how it is run.
 
     Args:
         recipe: the recipe.
-        config: composed over verl's defaults.
+        run: composed over verl's defaults.
     """
     lines = [recipe.name, recipe.description]
     if recipe.parent is not None:
@@ -32,21 +32,21 @@ def describe(recipe: Recipe, config: Any) -> str:
                 )
                 note = f" ({entry.policy or entry.teacher})" if entry.policy or entry.teacher else ""
                 lines.append(f"paper, {entry.table}{note}: {', '.join(values)}")
-    return "\n".join([*lines, f"command: {command_of(recipe, config)}"])
+    return "\n".join([*lines, f"command: {command_of(recipe, run)}"])
 
 
-def command_of(recipe: Recipe, config: Any) -> str:
+def command_of(recipe: Recipe, run: RunConfig) -> str:
     """What runs it."""
-    platform = "VERL_PLATFORM=cpu " if config.trainer.device == "cpu" else ""
+    platform = "VERL_PLATFORM=cpu " if run.trainer.is_cpu else ""
     if is_warm_up(recipe):
-        start = f"torchrun --standalone --nproc_per_node={config.trainer.n_gpus_per_node}"
+        start = f"torchrun --standalone --nproc_per_node={run.trainer.gpus_per_node}"
         return f"{platform}{start} -m verl.trainer.sft_trainer +recipe={recipe.name}"
     return f"{platform}python -m verl.trainer.main_ppo +recipe={recipe.name}"
 
 
-def explain_recipe(config: Any) -> str:
+def explain_recipe(run: RunConfig) -> str:
     """The estimate on each size of GPU, term by term, in GiB."""
-    sized = {name: estimate(config, gib) for name, gib in GPUS.items()}
+    sized = {name: estimate(run, gib) for name, gib in GPUS.items()}
     first = next(iter(sized.values()))
     trainer = f"trainer {first.num_trainer_gpus}, teacher {first.num_teacher_gpus}"
     if first.is_cpu:

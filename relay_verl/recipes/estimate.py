@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from relay_verl.config import num_gpus_of, read_settings
-from relay_verl.models.address import student_of
+from relay_verl.config import num_gpus_of
 from relay_verl.recipes.memory import (
     Engine,
     Phase,
@@ -19,6 +17,7 @@ from relay_verl.recipes.memory import (
     writing_phase,
 )
 from relay_verl.recipes.shapes import shape_of
+from relay_verl.run_config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -55,28 +54,27 @@ class GpuEstimate:
         return self.peak_gib <= self.gpu_gib and all(engine.fits for engine in engines)
 
 
-def estimate(config: Any, gpu_gib: float) -> GpuEstimate:
+def estimate(run: RunConfig, gpu_gib: float) -> GpuEstimate:
     """The estimate of a composed config, a GRPO or a warm-up recipe's.
 
     Args:
-        config: composed over verl's defaults.
+        run: composed over verl's defaults.
         gpu_gib: GiB of a GPU.
     """
-    num_gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    is_cpu = config.trainer.device == "cpu"
-    if "actor_rollout_ref" not in config:
-        return _warm_up(config, gpu_gib, num_gpus, is_cpu)
-    settings = read_settings(config.relay)
+    if not run.is_grpo:
+        return _warm_up(run, gpu_gib)
+    settings, num_gpus = run.relay, run.trainer.num_gpus
     teachers = [each for each in settings.active_teachers.values() if each.path] if settings.needs_teacher else []
     num_teacher_gpus = num_gpus_of(teachers)
-    if is_cpu:
+    if run.trainer.is_cpu:
         return GpuEstimate(gpu_gib, num_gpus, num_teacher_gpus, is_cpu=True)
+    config = run.verl
     parts = config.actor_rollout_ref
-    length = int(parts.rollout.max_model_len or config.data.max_prompt_length + config.data.max_response_length)
+    length = run.lengths.max_context or int(config.data.max_prompt_length) + run.lengths.max_response
     phases: tuple[Phase, ...] = ()
     student = host = None
     unknown, engines = [], []
-    address = student_of(config)
+    address = run.student
     if (shape := shape_of(address)) is None:
         unknown.append(str(address))
     else:
@@ -98,7 +96,8 @@ def estimate(config: Any, gpu_gib: float) -> GpuEstimate:
     return GpuEstimate(gpu_gib, num_gpus, num_teacher_gpus, phases, student, teacher, host, tuple(unknown))
 
 
-def _warm_up(config: Any, gpu_gib: float, num_gpus: int, is_cpu: bool) -> GpuEstimate:
+def _warm_up(run: RunConfig, gpu_gib: float) -> GpuEstimate:
+    config, num_gpus, is_cpu = run.verl, run.trainer.num_gpus, run.trainer.is_cpu
     shape = shape_of(config.model.path)
     if is_cpu or shape is None:
         unknown = () if is_cpu else (str(config.model.path),)

@@ -1,7 +1,8 @@
 """A recipe's own keys, composed as Hydra does it but with each file read once: a table of all recipes in a second.
 
 Only what recipes are made of is read here: a `defaults` list of names in the same folder, or of /folder/name, in files
-that begin with `# @package _global_`. For anything else `own_keys` says None, and Hydra has to compose the recipe.
+that begin with `# @package _global_`; and the defaults of `relay:`, which are generated. For anything else `own_keys`
+says None, and Hydra has to compose the recipe.
 
 Invariant: where `own_keys` gives a config, it is Hydra's (a test compares them for every recipe).
 """
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+
+from relay_verl.config.defaults import CONFIG_NAME, default_config
 
 _HEADER = "# @package _global_"
 _SELF = "_self_"
@@ -52,6 +55,12 @@ def _layers(path: Path, roots: tuple[Path, ...]) -> Iterator[dict[str, Any] | No
         folders = roots if item.startswith("/") else (path.parent,)
         places = [folder / f"{item.lstrip('/')}.yaml" for folder in folders]
         found = next((place for place in places if place.is_file()), None)
+        if (
+            found is None
+            and (item.lstrip("/") if item.startswith("/") else f"{path.parent.name}/{item}") == CONFIG_NAME
+        ):
+            yield default_config()
+            continue
         if found is None or "@" in item or "$" in item or " " in item:
             yield None
             return

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
-from omegaconf import OmegaConf
 from rich.table import Table
 
-from relay_verl.models.address import student_of
 from relay_verl.recipes.estimate import GpuEstimate, estimate
 from relay_verl.recipes.memory import GPUS
 from relay_verl.recipes.paper import paper
 from relay_verl.recipes.recipe import Recipe, is_warm_up
+from relay_verl.run_config import RunConfig
 
 TINY, WARM_UP, OTHER_TEACHERS, RELEASE, OTHERS = (
     "The tiny world, on CPU",
@@ -26,16 +25,16 @@ TINY, WARM_UP, OTHER_TEACHERS, RELEASE, OTHERS = (
 COLUMNS = ("recipe", "what it is", "accuracy", "calls", "student", "teacher", "GPUs", "GiB", "fits")
 
 
-def listing(recipes: Iterable[Recipe], configs: Mapping[str, Any]) -> Table:
+def listing(recipes: Iterable[Recipe], runs: Mapping[str, RunConfig]) -> Table:
     """The table; its groups in the order of the paper.
 
     Args:
         recipes: those to list.
-        configs: their composed configs by name.
+        runs: the composed configs by name.
     """
     groups: dict[str, list[Recipe]] = {}
     for recipe in sorted(recipes, key=_order):
-        groups.setdefault(group_of(recipe, configs[recipe.name]), []).append(recipe)
+        groups.setdefault(group_of(recipe, runs[recipe.name]), []).append(recipe)
     own = [size.heading for size in paper().students(is_in_paper=False)]
     rest = [WARM_UP, OTHER_TEACHERS, RELEASE, OTHERS, *own, TINY]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
@@ -48,28 +47,28 @@ def listing(recipes: Iterable[Recipe], configs: Mapping[str, Any]) -> Table:
             table.add_row()
         table.add_row(f"[bold]{group}[/bold]")
         for recipe in groups[group]:
-            table.add_row(*cells_of(recipe, configs[recipe.name]))
+            table.add_row(*cells_of(recipe, runs[recipe.name]))
     return table
 
 
-def rows_of(recipes: Iterable[Recipe], configs: Mapping[str, Any]) -> list[dict[str, Any]]:
+def rows_of(recipes: Iterable[Recipe], runs: Mapping[str, RunConfig]) -> list[dict[str, Any]]:
     """The table for programs: a row a recipe, in the order of the paper, with numbers where the table has text."""
     rows = []
     for recipe in sorted(recipes, key=_order):
-        config = configs[recipe.name]
-        largest = estimate(config, GPUS["80 GB"])
+        run = runs[recipe.name]
+        largest = estimate(run, GPUS["80 GB"])
         values = paper_numbers(recipe)
         is_known = not largest.is_cpu and not largest.unknown
         rows.append(
             {
                 "name": recipe.name,
                 "description": recipe.description,
-                "group": group_of(recipe, config),
+                "group": group_of(recipe, run),
                 "row": recipe.row.name if recipe.row else None,
                 "paper_accuracy_percent": values.get("average"),
                 "paper_call_ratio_percent": values.get("call_ratio"),
-                "student": student_of(config) or OmegaConf.select(config, "model.path"),
-                "teacher": OmegaConf.select(config, "relay.teacher.path") if largest.num_teacher_gpus else None,
+                "student": run.student,
+                "teacher": run.relay.teacher.path if largest.num_teacher_gpus else None,
                 "is_cpu": largest.is_cpu,
                 "num_trainer_gpus": largest.num_trainer_gpus,
                 "num_teacher_gpus": largest.num_teacher_gpus,
@@ -80,9 +79,9 @@ def rows_of(recipes: Iterable[Recipe], configs: Mapping[str, Any]) -> list[dict[
     return rows
 
 
-def group_of(recipe: Recipe, config: Any) -> str:
+def group_of(recipe: Recipe, run: RunConfig) -> str:
     """The heading that a recipe stands under."""
-    if config.trainer.device == "cpu":
+    if run.trainer.is_cpu:
         return TINY
     if is_warm_up(recipe):
         return WARM_UP
@@ -95,20 +94,18 @@ def group_of(recipe: Recipe, config: Any) -> str:
     return RELEASE if "released code" in recipe.description else OTHERS
 
 
-def cells_of(recipe: Recipe, config: Any) -> tuple[str, ...]:
+def cells_of(recipe: Recipe, run: RunConfig) -> tuple[str, ...]:
     """One line of the table."""
-    sized = {name: estimate(config, gib) for name, gib in GPUS.items()}
+    sized = {name: estimate(run, gib) for name, gib in GPUS.items()}
     largest = sized["80 GB"]
     values = paper_numbers(recipe)
-    student = student_of(config) or OmegaConf.select(config, "model.path")
-    teacher = OmegaConf.select(config, "relay.teacher.path") if "relay" in config else None
     return (
         recipe.name,
         title_of(recipe),
         _number(values.get("average")),
         _number(values.get("call_ratio")),
-        short_name(student),
-        short_name(teacher) if largest.num_teacher_gpus else "-",
+        short_name(run.student),
+        short_name(run.relay.teacher.path) if largest.num_teacher_gpus else "-",
         "CPU" if largest.is_cpu else _plus(largest.num_trainer_gpus, largest.num_teacher_gpus),
         memory_of(largest),
         fits_of(sized),

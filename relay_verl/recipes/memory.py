@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from relay_verl.recipes.adapter import count_adapter, rank_of
 from relay_verl.recipes.shapes import Shape
+from relay_verl.run_config import VerlConfig
 
 GIB = 2**30
 BF16 = 2
@@ -150,7 +151,7 @@ def vllm_engine(shape: Shape, share: float, tensor_parallel: int, max_model_len:
     )
 
 
-def tokens_of_micro_batch(config: Any) -> int:
+def tokens_of_micro_batch(config: VerlConfig) -> int:
     """Most tokens that the actor trains at a time on one GPU, of a composed GRPO config."""
     actor = config.actor_rollout_ref.actor
     sequence = config.data.max_prompt_length + config.data.max_response_length
@@ -188,7 +189,7 @@ def _context() -> Term:
     return Term("context and buffers", f"{CONTEXT_GIB:g} GiB", CONTEXT_GIB * GIB)
 
 
-def reference_term(config: Any, shape: Shape, num_gpus: int) -> Term | None:
+def reference_term(config: VerlConfig, shape: Shape, num_gpus: int) -> Term | None:
     """The reference model's share of host memory, a GPU; None where no KL term needs it, or LoRA does without."""
     if rank_of(config.actor_rollout_ref.model):
         return None

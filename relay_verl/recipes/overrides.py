@@ -15,6 +15,7 @@ from typing import Any
 from relay_verl.errors import UserError
 from relay_verl.recipes.grammar import parse, shown, two_recipes, words_of_the_job
 from relay_verl.recipes.recipe import Recipe, defaults_of, find_recipe, lineage
+from relay_verl.run_config import VerlConfig
 
 GROUP = "recipe"
 TEACHER = "relay.teacher.path"
@@ -33,7 +34,7 @@ _FREE_GROUPS = ("trainer.", "ray_kwargs.")
 _TRAINERS = {"ppo_trainer": "verl.trainer.main_ppo", "sft_trainer_engine": "verl.trainer.sft_trainer"}
 
 
-def check_recipe_choice(config: Any) -> str | None:
+def check_recipe_choice(config: VerlConfig) -> str | None:
     """The recipe of the running Hydra app fits the trainer and the overrides next to it.
 
     Returns:
@@ -103,7 +104,7 @@ class _Conflict:
     """The override as typed."""
 
 
-def check_overrides(config: Any, recipe: Recipe, words: Sequence[str]) -> str | None:
+def check_overrides(config: VerlConfig, recipe: Recipe, words: Sequence[str]) -> str | None:
     """Mark the experiment's name where overrides undo what the recipe is about.
 
     A second call changes nothing more, and gives the same warning.
@@ -171,7 +172,7 @@ def _subjects(recipe: Recipe) -> Iterator[tuple[str, Any, Recipe]]:
         seen |= owner.keys.keys()
 
 
-def _is_same_model(wanted: str | None, config: Any) -> bool:
+def _is_same_model(wanted: str | None, config: VerlConfig) -> bool:
     """Whether the teacher given is the wanted one at another address: by its path's last part, or its name there."""
     teacher = config.relay.teacher
     given = teacher.path if teacher.path is not None else teacher.get("model") if teacher.get("base_url") else None

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
 
-from relay_verl.config import TeacherSettings, read_settings
+from relay_verl.config import TeacherSettings
 from relay_verl.decoder import RelayDecoder
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.text_bridge import TextBridge
@@ -19,6 +19,7 @@ from relay_verl.models.routing import pick_teacher
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
 from relay_verl.policies import make_policy
 from relay_verl.policy_base import Policy
+from relay_verl.run_config import RunConfig
 from relay_verl.seeds import derive_seed, sample_seed
 from relay_verl.types import RelayStatus, RelayTrajectory
 
@@ -46,11 +47,13 @@ class RelayAgentLoop(AgentLoopBase):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        self.settings = read_settings(self.config.get("relay"))
+        run = RunConfig(self.config)
+        self.settings = run.relay
         self.policy = make_policy(self.settings.policy)
-        model = self.config.actor_rollout_ref.model
-        trusts = model.get("trust_remote_code", False)
-        self.vocabulary = vocabulary or read_vocabulary(model.path, self.tokenizer, trust_remote_code=trusts)
+        self._trusts = run.prompts.trust_remote_code
+        self.vocabulary = vocabulary or read_vocabulary(
+            run.student_path, self.tokenizer, trust_remote_code=self._trusts
+        )
         self.student = VerlServerEngine(
             self.server_manager, self.tokenizer, tracks_versions=True, end_ids=self.vocabulary.end_ids
         )
@@ -70,10 +73,9 @@ class RelayAgentLoop(AgentLoopBase):
         }
 
     def _make_bridge(self, teacher: TeacherSettings, engine: TokenEngine, template: Mapping[str, Any]) -> TextBridge:
-        trusts = bool(self.config.actor_rollout_ref.model.get("trust_remote_code", False))
-        theirs = load_tokenizer(teacher, self.tokenizer, trust_remote_code=trusts)
+        theirs = load_tokenizer(teacher, self.tokenizer, trust_remote_code=self._trusts)
         address = teacher.path or teacher.own_tokenizer
-        ends = read_vocabulary(address, theirs, trust_remote_code=trusts).end_ids
+        ends = read_vocabulary(address, theirs, trust_remote_code=self._trusts).end_ids
         return TextBridge(engine, theirs, self.tokenizer, template, ends)
 
     def _make_decoder(self, teacher: TeacherSettings, engine: TokenEngine | None) -> RelayDecoder:

@@ -7,13 +7,13 @@ comes by `${oc.env:...}` is not in them; one that was typed is.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from relay_verl.files import replace_file
+from relay_verl.run_config import VerlConfig
 from relay_verl.secrets import hide_in_text, secrets_in
 
 
-def hide_secrets(config: Any) -> None:
+def hide_secrets(config: VerlConfig) -> None:
     """Take the secrets of this run's command line out of what Hydra wrote of it. Outside a Hydra app nothing happens.
 
     Args:

@@ -22,8 +22,8 @@ def install(module: Any) -> None:
         _build(module.FSDPEngine)
 
 
-def _allow(config: Any) -> None:
-    check = config.__post_init__
+def _allow(optimizer_config: Any) -> None:
+    check = optimizer_config.__post_init__
 
     def check_all_but_linear(self: Any) -> None:
         is_linear = self.lr_scheduler_type == LINEAR
@@ -33,7 +33,7 @@ def _allow(config: Any) -> None:
         if is_linear:
             self.lr_scheduler_type = LINEAR
 
-    config.__post_init__ = check_all_but_linear
+    optimizer_config.__post_init__ = check_all_but_linear
 
 
 def _build(engine: Any) -> None:

@@ -15,19 +15,20 @@ from verl import DataProto
 from verl.experimental.reward_loop.reward_manager import register
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
-from relay_verl.config import RewardSettings, read_settings
+from relay_verl.config import RewardSettings
 from relay_verl.data.truths import Truth, truth_of
 from relay_verl.grading import Grader, Verdict, kind_of
 from relay_verl.rewards import Sample, rewards_of
+from relay_verl.run_config import RunConfig, VerlConfig
 
 
 @register("relay")
 class RelayRewardManager(RewardManagerBase):
     """Rewards of relayed groups; see the module."""
 
-    def __init__(self, config: Any, tokenizer: Any, compute_score: Any = None, **kwargs: Any):
+    def __init__(self, config: VerlConfig, tokenizer: Any, compute_score: Any = None, **kwargs: Any):
         super().__init__(config, tokenizer, compute_score)
-        self.settings: RewardSettings = read_settings(config.get("relay")).reward
+        self.settings: RewardSettings = RunConfig(config).relay.reward
         self.grader = Grader()
 
     async def grade(self, response_ids: list[int], ground_truth: Truth, ability: str | None = None) -> Verdict:

@@ -28,7 +28,6 @@ from verl.trainer.ppo.reward import load_reward_manager
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
-from relay_verl.config import read_settings
 from relay_verl.data.truths import truth_of
 from relay_verl.engines.deadlines import STATUS_TIMEOUT_S, DeadlineError, run_within
 from relay_verl.errors import TeacherError
@@ -36,6 +35,7 @@ from relay_verl.grading import Verdict
 from relay_verl.models.launch import start_teachers
 from relay_verl.models.reservation import nodes_without_teachers
 from relay_verl.models.vocabulary import vocabulary_of
+from relay_verl.run_config import RunConfig, VerlConfig
 from relay_verl.seeds import derive_seed
 from relay_verl.trainer.agent_loop import AGENT_NAME, RelayAgentLoop
 from relay_verl.trainer.metrics import SampleStats, drop_sole_survivor
@@ -63,10 +63,11 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
     """
 
     def __init__(
-        self, config: Any, llm_client: Any, teacher_client: Any = None, reward_loop_worker_handles: Any = None
+        self, config: VerlConfig, llm_client: Any, teacher_client: Any = None, reward_loop_worker_handles: Any = None
     ):
         super().__init__(config, llm_client, None, reward_loop_worker_handles)
-        self.settings = read_settings(config.get("relay"))
+        run = RunConfig(config)
+        self.settings = run.relay
         self.reward_manager = load_reward_manager(config, self.tokenizer)
         self.agent_loop = RelayAgentLoop(
             trainer_config=DictConfigWrap(config),
@@ -79,7 +80,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             teachers=teacher_client or {},
             vocabulary=vocabulary_of(self.model_config.hf_config, self.model_config.generation_config, self.tokenizer),
         )
-        self.sample_log = SampleLog.of(config, self.settings, self.tokenizer)
+        self.sample_log = SampleLog.of(run, self.tokenizer)
 
     async def _run_prompt(
         self, prompt: dict[str, Any], sampling_params: dict[str, Any], trajectory: dict[str, Any], trace: bool = False
@@ -260,11 +261,12 @@ class RelayAgentLoopManager(AgentLoopManagerTQ):
         from verl.utils import hf_tokenizer
 
         # Teachers start before the workers, which are sent their engines.
-        settings = read_settings(self.config.get("relay"))
+        run = RunConfig(self.config)
+        settings = run.relay
         if settings.needs_teacher:
-            model = self.config.actor_rollout_ref.model
-            tokenizer = hf_tokenizer(model.tokenizer_path or model.path, trust_remote_code=model.trust_remote_code)
-            self.teacher_groups = await start_teachers(self.config, settings, tokenizer)
+            path = run.prompts.tokenizer_of(self.config.actor_rollout_ref.model.path)
+            tokenizer = hf_tokenizer(path, trust_remote_code=run.prompts.trust_remote_code)
+            self.teacher_groups = await start_teachers(run, tokenizer)
         self.teacher_client = {label: group.engine for label, group in self.teacher_groups.items()}
         # Without nodes of their own for teachers verl's placement is right as it is.
         nodes = nodes_without_teachers(settings)

@@ -15,12 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from relay_verl.config import RelaySettings
 from relay_verl.data.prompts import strip_wrapper
 from relay_verl.data.truths import truth_of, truth_text
 from relay_verl.grading import Verdict
 from relay_verl.jobs.byproducts import by_product
 from relay_verl.messages import text_of
+from relay_verl.run_config import RunConfig
 from relay_verl.tokenization import TokenBytes
 from relay_verl.traces.records import ResponseRecord, write_records
 from relay_verl.types import RelayTrajectory
@@ -45,10 +45,11 @@ class SampleLog:
         return TokenBytes(self.tokenizer)
 
     @classmethod
-    def of(cls, config: Any, settings: RelaySettings, tokenizer: Any) -> SampleLog:
+    def of(cls, run: RunConfig, tokenizer: Any) -> SampleLog:
         """The log of a run."""
-        folder = Path(config.trainer.default_local_dir).expanduser().absolute() / "samples"
-        return cls(folder, settings.num_logged_groups / config.data.train_batch_size, tokenizer)
+        folder, batch_size = run.trainer.folder, run.data.batch_size
+        assert folder is not None and batch_size is not None  # verl's trainer has both
+        return cls(folder / "samples", run.relay.num_logged_groups / batch_size, tokenizer)
 
     async def write(
         self, number: int, prompt: dict[str, Any], samples: Sequence[tuple[RelayTrajectory, Verdict, float]]

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 from relay_verl.errors import UserError
+from relay_verl.run_config import VerlConfig
 
 COLUMNS = ("input_ids", "loss_mask", "is_finished")
 
@@ -32,7 +33,13 @@ class WarmupDataset(Dataset):
     """
 
     def __init__(
-        self, parquet_files: Any, tokenizer: Any, config: Any, processor: Any = None, max_samples: int = -1, **_: Any
+        self,
+        parquet_files: Any,
+        tokenizer: Any,
+        config: VerlConfig,
+        processor: Any = None,
+        max_samples: int = -1,
+        **_: Any,
     ):
         files = [parquet_files] if isinstance(parquet_files, str) else list(parquet_files)
         self.files = files

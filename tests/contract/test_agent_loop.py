@@ -12,13 +12,13 @@ from omegaconf import OmegaConf
 import verl  # noqa: F401  isort: skip  (loads the plugin)
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 
-from relay_verl.config import read_settings
 from relay_verl.engines import ScriptedEngine
 from relay_verl.errors import EngineError
 from relay_verl.models.launch import start_teachers
 from relay_verl.policies import POLICIES
 from relay_verl.policy_base import Policy
 from relay_verl.protocol import Call
+from relay_verl.run_config import RunConfig
 from relay_verl.tokenization import TokenBytes
 from relay_verl.trainer.agent_loop import RelayAgentLoop, RolloutError
 from relay_verl.types import CallOutcome
@@ -173,8 +173,8 @@ def test_forced_tokens_are_in_the_row_and_not_trained_on(trains_on_teacher_token
 def test_several_endpoints_start_by_name(fake_vllm: Any) -> None:
     teachers = [{"base_url": fake_vllm.url, "name": name, "num_retries": 0} for name in ("a", "b")]
     off = {"base_url": fake_vllm.url, "name": "off", "weight": 0}
-    config = OmegaConf.create({"actor_rollout_ref": {"model": {}}})
-    groups = asyncio.run(start_teachers(config, read_settings({"teachers": [*teachers, off]}), None))
+    config = OmegaConf.create({"relay": {"teachers": [*teachers, off]}})
+    groups = asyncio.run(start_teachers(RunConfig(config), None))
     assert list(groups) == ["a", "b"]
     assert groups["a"].engine is not groups["b"].engine, "each has its own breaker"
 

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from typer.testing import CliRunner
 
 from relay_verl.cli.main import app
+from relay_verl.config.defaults import default_config
 from relay_verl.recipes.recipe import recipe_names
 from tests.helpers.pages import CONTRIBUTING, PAGES, README, RECIPES, ROOT, anchors, matches, values
 
@@ -44,7 +45,7 @@ def test_links_lead_somewhere(page: str, link: str) -> None:
 
 @pytest.mark.parametrize("key", values(r"\b(relay\.[a-z_]+(?:\.[a-z_]+)*)(?==|`)"))
 def test_keys_exist(key: str) -> None:
-    base = OmegaConf.load(ROOT / "recipes" / "relay" / "base.yaml")
+    base = OmegaConf.create(default_config())
     parent, _, name = key.rpartition(".")
     assert name in OmegaConf.select(base, parent)
 

@@ -17,6 +17,7 @@ from relay_verl.models.ray_session import start_ray
 from relay_verl.preflight import probe
 from relay_verl.preflight.ray_checks import Cluster, check_memory, check_models_there, check_placement, check_workers
 from relay_verl.recipes.compose import compose
+from relay_verl.run_config import RunConfig
 from tests.helpers.errors import one_line
 
 
@@ -42,7 +43,7 @@ def joined(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     def join(*overrides: str) -> tuple[Any, Cluster]:
         config = compose("relay_tiny", overrides)
-        cluster = Cluster(config)
+        cluster = Cluster(RunConfig(config))
         cluster.join(log_to_driver=False)
         return config, cluster
 
@@ -56,12 +57,12 @@ def test_a_recipe_that_fits_and_nodes_that_can_take_part(joined: Any, tmp_path: 
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
     config, cluster = joined(f"actor_rollout_ref.model.path={tmp_path}/student", "relay.teacher.path=/no/such/teacher")
-    assert "2 GPU" not in check_placement(config, cluster), "the nodes are told apart"
-    assert "on 2 node(s)" in check_workers(config, cluster)
-    line = one_line(check_models_there, config, cluster)
+    assert "2 GPU" not in check_placement(RunConfig(config), cluster), "the nodes are told apart"
+    assert "on 2 node(s)" in check_workers(RunConfig(config), cluster)
+    line = one_line(check_models_there, RunConfig(config), cluster)
     assert line.startswith("relay.teacher.path: /no/such/teacher does not exist on the Ray node ")
     config.relay.teacher.path = str(tmp_path / "teacher")
-    check_memory(config, cluster)
+    check_memory(RunConfig(config), cluster)
 
 
 def test_a_recipe_for_more_gpus_than_there_are(joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +70,7 @@ def test_a_recipe_for_more_gpus_than_there_are(joined: Any, monkeypatch: pytest.
 
     monkeypatch.setattr(module, "SETTLE_S", 0.0)
     config, cluster = joined("trainer.n_gpus_per_node=2", "relay.teacher.num_replicas=3")
-    line = one_line(check_placement, config, cluster)
+    line = one_line(check_placement, RunConfig(config), cluster)
     assert line.startswith("GPUs: the trainer finds no node with 2 GPU free; there are ")
     assert line.count(" 1 GPU") == 2
     assert "add 3" in line
@@ -114,7 +115,7 @@ def test_ray_is_started_as_verl_starts_it(monkeypatch: pytest.MonkeyPatch, overr
     for name in ("RAY_ADDRESS", "VERL_FULL_DETERMINISM", "VLLM_BATCH_INVARIANT", "PYTHONHASHSEED"):
         monkeypatch.setenv(name, "")  # so that what the calls set is taken back
         monkeypatch.delenv(name)
-    for start in (start_ray, lambda config: run_ppo(config, None)):
+    for start in (lambda config: start_ray(RunConfig(config)), lambda config: run_ppo(config, None)):
         with pytest.raises(_InitCalledError):
             start(compose("relay_tiny", overrides))
         for name in ("VERL_FULL_DETERMINISM", "VLLM_BATCH_INVARIANT", "PYTHONHASHSEED"):
@@ -138,7 +139,7 @@ def test_a_cluster_with_another_python(address: str, monkeypatch: pytest.MonkeyP
     gcs.internal_kv_put(key, json.dumps(changed).encode(), True, namespace=space)
     monkeypatch.setenv("RAY_ADDRESS", address)
     try:
-        line = one_line(start_ray, compose("relay_tiny"))
+        line = one_line(start_ray, RunConfig(compose("relay_tiny")))
     finally:
         gcs.internal_kv_put(key, before, True, namespace=space)
     assert line.startswith(f"the Ray cluster at {address} runs Ray 2.9.0 on Python 3.10.2, and this process Ray ")

@@ -20,6 +20,7 @@ from relay_verl.engines import ScriptedEngine
 from relay_verl.errors import JobError, UserError
 from relay_verl.evaluation.runner import Condition, EvalSuite, _make_job
 from relay_verl.recipes.compose import compose
+from relay_verl.run_config import RunConfig
 from relay_verl.traces.results import MANIFEST, RESPONSES, SUMMARY, read_result
 from tests.helpers.fake_vllm import FakeVllm
 from tests.helpers.tokenizers import BPE_WORDS, make_bpe
@@ -212,7 +213,7 @@ def test_the_job_waits_for_as_long_as_a_response_may_take() -> None:
     condition = Condition("alone", Path("unused"), url, policy="student_alone")
     tokenizer = make_bpe(BPE_WORDS)
     engines, models = {url: ScriptedEngine(tokenizer)}, {url: TeacherSettings(base_url=url)}
-    job = _make_job(config, condition, {}, EvalSuite({}), engines, tokenizer, models, 0)
+    job = _make_job(RunConfig(config), condition, {}, EvalSuite({}), engines, tokenizer, models, 0)
     assert job.timeout_s > 9999
 
 

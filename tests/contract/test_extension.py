@@ -25,6 +25,7 @@ from relay_verl.policies import make_policy
 from relay_verl.preflight.ray_checks import modules_of_others
 from relay_verl.recipes.compose import compose
 from relay_verl.rewards import rewards_of
+from relay_verl.run_config import RunConfig
 from relay_verl.traces.results import read_result
 from relay_verl.trainer.metrics import SampleStats
 from tests.helpers.extension import install_example
@@ -105,7 +106,7 @@ def test_the_engine_is_a_teacher(name: str) -> None:
     assert settings.needs_teacher
     assert num_gpus_of([teacher]) == 0
     config = compose("relay_tiny", ["relay.teacher.path=null", f"relay.teacher.engine={name}"])
-    group = asyncio.run(start_teachers(config, settings, ByteTokenizer()))
+    group = asyncio.run(start_teachers(RunConfig(config), ByteTokenizer()))
     [engine] = [pickle.loads(pickle.dumps(each.engine)) for each in group.values()]
     answer = asyncio.run(engine.generate([1], max_tokens=7))
     assert ByteTokenizer().decode(answer.token_ids) == "hm hm h"
@@ -185,8 +186,8 @@ def test_an_evaluation_by_all_of_them(is_short: bool, tokenizer: Path, tmp_path:
 def test_every_node_is_asked_for_the_modules_that_its_workers_import() -> None:
     named = ["relay.policy=capped_3", "relay.reward.kind=relay_extend.reward:quadratic", "relay.teacher.engine=hint"]
     config = compose("relay_tiny", ["relay.teacher.path=null", *named])
-    assert modules_of_others(config) == ["relay_extend.policy", "relay_extend.reward", "relay_extend.engine"]
-    assert modules_of_others(compose("relay_tiny", ["relay.teacher.path=x"])) == []
+    assert modules_of_others(RunConfig(config)) == ["relay_extend.policy", "relay_extend.reward", "relay_extend.engine"]
+    assert modules_of_others(RunConfig(compose("relay_tiny", ["relay.teacher.path=x"]))) == []
 
 
 def test_a_fresh_process_finds_the_names_by_itself(example: Path) -> None:

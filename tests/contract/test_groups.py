@@ -15,6 +15,7 @@ from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 
 from relay_verl.config import read_settings
 from relay_verl.engines import ScriptedEngine
+from relay_verl.run_config import RunConfig
 from relay_verl.trainer.agent_loop import RelayAgentLoop
 from relay_verl.trainer.replay_buffer import RelayReplayBuffer
 from relay_verl.trainer.reward_manager import RelayRewardManager
@@ -81,7 +82,7 @@ def make_worker(tmp_path: Any, behave: Callable[[str, int], Any], *overrides: st
         data_config=DictConfigWrap(config.data),
         teachers={"t": teacher or ScriptedEngine(tokenizer, lambda context: "7")},
     )
-    worker.sample_log = SampleLog.of(config, worker.settings, tokenizer)
+    worker.sample_log = SampleLog.of(RunConfig(config), tokenizer)
     return worker
 
 

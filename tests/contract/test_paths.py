@@ -12,6 +12,7 @@ from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.errors import UserError
 from relay_verl.models.address import check_folder_name, check_model_path
 from relay_verl.models.launch import start_teacher
+from relay_verl.run_config import RunConfig
 from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 from tests.unit.recipes.test_grammar import NAMES
 
@@ -63,4 +64,4 @@ def test_a_folder_in_which_vllm_finds_no_weights_is_named(name: str, tmp_path: P
 
 async def test_every_command_that_starts_a_model_says_so_before(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"relay \[2\]: vLLM reads "):
-        await start_teacher(OmegaConf.create({}), TeacherSettings(path=str(tmp_path / "relay [2]")), None)
+        await start_teacher(RunConfig(OmegaConf.create({})), TeacherSettings(path=str(tmp_path / "relay [2]")), None)

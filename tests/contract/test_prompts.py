@@ -24,8 +24,9 @@ from relay_verl.engines.text_bridge import TextBridge
 from relay_verl.errors import UserError
 from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer
 from relay_verl.evaluation.worker import EvalSettings, EvalWorker
-from relay_verl.models.tokenizers import template_of, tokenizer_at
+from relay_verl.models.tokenizers import tokenizer_at
 from relay_verl.preflight.model_checks import check_teacher
+from relay_verl.run_config import RunConfig
 from relay_verl.tokenization import chat_ids
 from relay_verl.trainer.agent_loop import RelayAgentLoop
 from relay_verl.trainer.datasets import TeacherSolvableDataset
@@ -121,10 +122,10 @@ def prompts_of(config: Any, model: str, chat: list[dict[str, Any]], folder: Path
 
     # the two generators
     for name, plan in (
-        ("filter", plan_filter(config, source)),
-        ("warm-up data", plan_warmup_data(config, source, model)),
+        ("filter", plan_filter(RunConfig(config), source)),
+        ("warm-up data", plan_warmup_data(RunConfig(config), source, model)),
     ):
-        loaded = tokenizer_at(config, plan.tokenizer_path)
+        loaded = tokenizer_at(RunConfig(config).prompts, plan.tokenizer_path)
         engine = Noting(loaded)
         made = asyncio.run(plan.make_worker(engine, loaded).process(query))
         [prompts[name]] = engine.prompts
@@ -138,8 +139,8 @@ def prompts_of(config: Any, model: str, chat: list[dict[str, Any]], folder: Path
     # evaluation, under the student and under the teacher
     settings = read_settings(config.relay)
     for policy in ("student_alone", "teacher_alone"):
-        loaded, _ = load_shared_tokenizer(config, [model], None)
-        rules = EvalSettings("c", policy, settings, 99, None, template_of(config), 0)
+        loaded, _ = load_shared_tokenizer(RunConfig(config).prompts, [model], None)
+        rules = EvalSettings("c", policy, settings, 99, None, RunConfig(config).prompts.template, 0)
         engine = Noting(loaded)
         worker = EvalWorker(engine, engine, loaded, rules)
         asyncio.run(worker.process({"row": query, "sample": 0, "sampling": {"temperature": 0.0}}))
@@ -147,7 +148,9 @@ def prompts_of(config: Any, model: str, chat: list[dict[str, Any]], folder: Path
 
     # a teacher behind a text bridge reads the chat by its own template, which is the same one here
     engine = Noting(tokenizer)
-    bridged = TextBridge(engine, tokenizer, tokenizer, template_of(config)).open(chat, len(prompts["training"]))
+    bridged = TextBridge(engine, tokenizer, tokenizer, RunConfig(config).prompts.template).open(
+        chat, len(prompts["training"])
+    )
     asyncio.run(bridged.generate(prompts["training"], max_tokens=9))
     [prompts["text bridge"]] = engine.prompts
     return prompts
@@ -173,7 +176,7 @@ def test_a_row_is_the_same_prompt_everywhere(name: str, overrides: tuple[str, ..
     prompts = prompts_of(config, model, CHATS[name], tmp_path)
     assert len(prompts) == 7
     assert {who for who, ids in prompts.items() if ids != prompts["training"]} == set()
-    text = tokenizer_at(config, model).decode(prompts["training"])
+    text = tokenizer_at(RunConfig(config).prompts, model).decode(prompts["training"])
     has_template = config.actor_rollout_ref.model.custom_chat_template is None
     is_default = has_template and CHATS[name][0]["role"] != "system"
     assert text.count(SYSTEM) == int(is_default), "once, where the row has none and the template does"
@@ -181,7 +184,7 @@ def test_a_row_is_the_same_prompt_everywhere(name: str, overrides: tuple[str, ..
 
 def test_parts_are_the_prompt_of_their_text(model: str, tmp_path: Path) -> None:
     """Text models' templates print a list as Python shows it."""
-    tokenizer = tokenizer_at(composed(model), model)
+    tokenizer = tokenizer_at(RunConfig(composed(model)).prompts, model)
     parts = CHATS["a list of parts"]
     plain = [{**m, "content": "".join(part["text"] for part in m["content"])} for m in parts]
     assert chat_ids(tokenizer, parts, {}) == chat_ids(tokenizer, plain, {})
@@ -227,7 +230,7 @@ def test_a_tokenizer_with_code_of_its_own_is_read_everywhere(
     config = composed(model, "actor_rollout_ref.model.trust_remote_code=true")
     prompts = prompts_of(config, model, CHATS["a question"], tmp_path)
     assert {who for who, ids in prompts.items() if ids != prompts["training"]} == set()
-    assert tokenizer_at(config, model).decode(prompts["filter"]).count("own") == 1
+    assert tokenizer_at(RunConfig(config).prompts, model).decode(prompts["filter"]).count("own") == 1
 
 
 # ---- models whose templates differ ----
@@ -239,7 +242,7 @@ def test_templates_that_write_other_prompts_are_said(model: str, tmp_path: Path,
     for pair in ((model, model), (model, other)):
         differs = pair[1] == other
         config = composed(model)
-        load_shared_tokenizer(config, pair, None)
+        load_shared_tokenizer(RunConfig(config).prompts, pair, None)
         assert ("Reason step by step." in capsys.readouterr().err) == differs
         teacher = read_settings({"teacher": {"path": pair[1]}}).teacher
         assert ("Reason step by step." in check_teacher("relay.teacher", teacher, model)) == differs
@@ -248,4 +251,4 @@ def test_templates_that_write_other_prompts_are_said(model: str, tmp_path: Path,
 def test_a_model_without_a_template_is_one_error_before_it_loads(tmp_path: Path) -> None:
     bare = save_model(tmp_path / "bare", None)
     with pytest.raises(UserError, match="bare: its tokenizer has no chat template"):
-        tokenizer_at(composed(bare), bare)
+        tokenizer_at(RunConfig(composed(bare)).prompts, bare)

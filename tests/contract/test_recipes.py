@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_module
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf, open_dict
 
-from relay_verl.config import RelaySettings, read_settings
+from relay_verl.config import read_settings
 from relay_verl.errors import UserError
 from relay_verl.preflight.config_checks import check_micro_batch_sizes
 from relay_verl.preflight.training import check_config
@@ -22,6 +22,7 @@ from relay_verl.recipes.composed import SECTIONS, compose_all, compose_quickly, 
 from relay_verl.recipes.layers import own_keys
 from relay_verl.recipes.listing import rows_of
 from relay_verl.recipes.recipe import find_recipe, recipe_folders, recipe_names
+from relay_verl.run_config import read_all
 from tests.helpers.warm_python import WarmPython
 
 ROOT = Path(__file__).parents[2]
@@ -270,7 +271,7 @@ def test_recipes_composed_quickly_are_hydras(configs: dict[str, Any]) -> None:
     quick = compose_quickly(recipes)
     for name, config in quick.items():
         assert config == {section: configs[name][section] for section in SECTIONS if section in configs[name]}, name
-    assert rows_of(recipes, quick) == rows_of(recipes, configs)
+    assert rows_of(recipes, read_all(quick)) == rows_of(recipes, read_all(configs))
     roots = [folder.parent for folder in recipe_folders()]
     assert all(own_keys(recipe.folder / f"{recipe.name}.yaml", roots) for recipe in recipes), "without Hydra"
 
@@ -280,18 +281,6 @@ def test_a_checkpoint_is_recorded_and_the_one_before_is_kept(name: str) -> None:
     trainer = composed(name).trainer
     assert trainer.checkpoint_callback_class == "relay_verl.checkpoints.callback.RecordCheckpoint"
     assert trainer.max_actor_ckpt_to_keep >= 2
-
-
-def test_the_base_recipe_lists_every_setting_with_its_default() -> None:
-    node = OmegaConf.load(ROOT / "recipes" / "relay" / "base.yaml").relay
-    from relay_verl.config import FilterSettings, RewardSettings, TeacherSettings, WarmupSettings
-
-    assert read_settings({**OmegaConf.to_container(node), "max_calls": 0}) == RelaySettings(max_calls=0)  # type: ignore[dict-item]
-    assert set(node) == set(RelaySettings.__dataclass_fields__)
-    assert set(node.teacher) == set(TeacherSettings.__dataclass_fields__)
-    assert set(node.reward) == set(RewardSettings.__dataclass_fields__)
-    assert set(node.warmup) == set(WarmupSettings.__dataclass_fields__)
-    assert set(node.filter) == set(FilterSettings.__dataclass_fields__)
 
 
 def test_several_teachers_by_command_line_and_by_recipe() -> None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from relay_verl.cli.main import app
 from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.errors import UserError
+from relay_verl.run_config import RunConfig
 from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 COUNTS = [(10, 10), (10, 5), (10, 4), (10, 0), (7, 0), (5, 5), (5, 0)]
@@ -208,7 +209,7 @@ def test_a_cluster_that_is_there_is_joined_and_not_started(starts: bool, monkeyp
     given: dict[str, Any] = {}
     monkeypatch.setattr(ray, "init", lambda **options: given.update(options))
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    with listening, ray_cluster(compose("relay_tiny"), num_gpus=3):
+    with listening, ray_cluster(RunConfig(compose("relay_tiny")), num_gpus=3):
         pass
     assert ("num_cpus" in given) is starts
     assert given.get("num_gpus") == (3 if starts else None)

@@ -41,12 +41,13 @@ import json, os, sys, urllib.request
 import ray
 from ray.util import state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from relay_verl.recipes.compose import compose, resolve
+from relay_verl.recipes.compose import compose
+from relay_verl.run_config import RunConfig, resolve
 from relay_verl.models.ray_session import start_ray
 
 dashboard, *names = sys.argv[1:]
 config = compose("relay_tiny", ["data.custom_cls.name=${oc.env:RELAY_ANYTHING}"])
-start_ray(config)
+start_ray(RunConfig(config))
 resolve(config)
 
 @ray.remote(num_cpus=1)

@@ -29,12 +29,13 @@ async def answers(pair: Path) -> dict[str, Any]:
     from relay_verl.engines import EndpointEngine
     from relay_verl.models.launch import start_replicas
     from relay_verl.recipes.compose import compose
+    from relay_verl.run_config import RunConfig
     from relay_verl.trainer.agent_loop import RelayAgentLoop
 
     config = compose("relay_tiny")
     path = str(pair / "student_warm")
     tokenizer = hf_tokenizer(path)
-    engine, replicas = await start_replicas(config, TeacherSettings(), path, tokenizer, is_teacher=False)
+    engine, replicas = await start_replicas(RunConfig(config), TeacherSettings(), path, tokenizer, is_teacher=False)
 
     def loop(kind: Any, max_calls: int = 0, policy: str = "learned") -> Any:
         with open_dict(config):
@@ -92,8 +93,9 @@ async def answers(pair: Path) -> dict[str, Any]:
 def main(pair: Path, out: Path) -> None:
     from relay_verl.models.ray_session import ray_cluster
     from relay_verl.recipes.compose import compose
+    from relay_verl.run_config import RunConfig
 
-    with ray_cluster(compose("relay_tiny"), num_gpus=1):
+    with ray_cluster(RunConfig(compose("relay_tiny")), num_gpus=1):
         out.write_text(json.dumps(asyncio.run(answers(pair))))
 
 

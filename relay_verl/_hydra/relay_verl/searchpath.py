@@ -13,6 +13,7 @@ from typing import Any
 from hydra._internal.core_plugins import file_config_source
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra_plugins.relay_verl.defaults import RelayDefaults
 
 from relay_verl.cpu import threads
 from relay_verl.models import attention
@@ -88,7 +89,7 @@ def take_byte_order_marks() -> None:
 
 
 class RelaySearchPathPlugin(SearchPathPlugin):
-    """Appends the folder of recipes to the search path, and lets OmegaConf resolve what they write."""
+    """Appends the recipes and the defaults of `relay:` to the search path; lets OmegaConf resolve what they write."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         attention.register_resolver()
@@ -97,3 +98,4 @@ class RelaySearchPathPlugin(SearchPathPlugin):
         refuse_two_recipes(sys.argv[1:])
         refuse_unreadable(sys.argv[1:])
         search_path.append(provider="relay_verl", path=f"file://{recipes_folder()}")
+        search_path.append(provider="relay_verl", path=f"{RelayDefaults.scheme()}://")

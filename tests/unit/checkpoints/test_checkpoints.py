@@ -20,6 +20,7 @@ from relay_verl.checkpoints.integrity import find_damage
 from relay_verl.checkpoints.record import CHECKPOINT_FILE, read_checkpoint, read_run, record_of
 from relay_verl.checkpoints.resume import check_every_byte, check_resume, runs_folder
 from relay_verl.errors import UserError
+from relay_verl.run_config import RunConfig
 from relay_verl.trainer import ending, saving
 from tests.helpers.checkpoints import make_config, save_checkpoint
 from tests.helpers.errors import names
@@ -540,18 +541,18 @@ def test_a_training_of_others_is_left_alone(config: Any, module: Any) -> None:
 def test_a_disk_that_is_too_small(config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    space.check_space(config)  # of this student nothing is known
+    space.check_space(RunConfig(config))  # of this student nothing is known
     save_file({"w": torch.zeros(1000, 10), "v": torch.zeros(5)}, tmp_path / "student" / "model.safetensors")
     size = 12 * 10_005
     assert space.checkpoint_bytes(config) == size
     free = SimpleNamespace(free=2 * size)
     monkeypatch.setattr(space.shutil, "disk_usage", lambda path: free)
-    space.check_space(config)
+    space.check_space(RunConfig(config))
     free.free -= 1
     with pytest.raises(UserError, match=r"free, but 2 checkpoint\(s\) of"):
-        space.check_space(config)
+        space.check_space(RunConfig(config))
     config.trainer.save_freq = -1
-    space.check_space(config)
+    space.check_space(RunConfig(config))
 
 
 # ---- the end ----

@@ -18,6 +18,7 @@ from relay_verl.errors import JobError, UserError
 from relay_verl.files import LockedError, lock
 from relay_verl.jobs.formats import JsonLines
 from relay_verl.jobs.store import JobStore
+from relay_verl.run_config import RunConfig
 from relay_verl.trainer import ending
 
 HOLDS = "import sys\nfrom pathlib import Path\nfrom relay_verl.files import lock\nheld = lock(Path(sys.argv[1]))\n"
@@ -42,17 +43,13 @@ def another(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def config_of(folder: Path) -> Any:
-    return OmegaConf.create({"trainer": {"default_local_dir": str(folder)}})
-
-
 def test_a_second_training_is_refused_with_the_process_and_host_of_the_first(
     another: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
     for function in (hold, check_free):
         with pytest.raises(UserError) as error:
-            function(config_of(folder))
+            function(folder)
         line = str(error.value)
         assert line.startswith(f"trainer.default_local_dir={folder}: ")
         assert f"process {another.pid} on host {socket.gethostname()}" in line
@@ -65,8 +62,8 @@ def test_a_second_training_is_refused_with_the_process_and_host_of_the_first(
 def test_a_killed_training_leaves_no_lock(another: subprocess.Popen[str], tmp_path: Path, end: signal.Signals) -> None:
     another.send_signal(end)
     another.wait()
-    check_free(config_of(tmp_path / "run"))
-    hold(config_of(tmp_path / "run"))
+    check_free(tmp_path / "run")
+    hold(tmp_path / "run")
     assert (tmp_path / "run" / LOCK_FILE).read_text().startswith(f"process {os.getpid()} ")
 
 
@@ -89,7 +86,7 @@ def test_a_run_of_a_sweep_gives_the_folder_back(tmp_path: Path, monkeypatch: pyt
     for _ in range(2):
         monkeypatch.delenv("VERL_FULL_DETERMINISM", raising=False)
         ending.install(dict(os.environ), ends_ray=True)
-        hold(config_of(tmp_path / "run"))
+        hold(tmp_path / "run")
         os.environ["VERL_FULL_DETERMINISM"] = "1"  # as the start of a deterministic run does
         sys.modules["__main__"].run_ppo(None)  # type: ignore[attr-defined]
         assert "VERL_FULL_DETERMINISM" not in os.environ
@@ -102,36 +99,38 @@ def test_a_run_that_fails_does_so_too(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(run_ppo=fails))
     ending.install(dict(os.environ), ends_ray=False)
-    hold(config_of(tmp_path / "run"))
+    hold(tmp_path / "run")
     with pytest.raises(SystemExit):
         sys.modules["__main__"].run_ppo(None)  # type: ignore[attr-defined]
-    hold(config_of(tmp_path / "run"))
+    hold(tmp_path / "run")
 
 
 def test_a_folder_that_nobody_writes_to_is_free_and_stays_as_it_is(tmp_path: Path) -> None:
-    check_free(config_of(tmp_path / "none"))
+    check_free(tmp_path / "none")
     assert not (tmp_path / "none").exists()
-    hold(OmegaConf.create({"trainer": {"default_local_dir": None}}))
-    check_free(OmegaConf.create({"trainer": {}}))
+    for trainer in ({"default_local_dir": None}, {}):
+        folder = RunConfig(OmegaConf.create({"trainer": trainer})).trainer.folder
+        hold(folder)
+        check_free(folder)
 
 
 def test_only_the_first_rank_of_the_warm_up_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run").mkdir()
     held = lock(tmp_path / "run" / LOCK_FILE)
     monkeypatch.setenv("RANK", "1")
-    hold(config_of(tmp_path / "run"))
+    hold(tmp_path / "run")
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(UserError):
-        hold(config_of(tmp_path / "run"))
+        hold(tmp_path / "run")
     held.close()
-    hold(config_of(tmp_path / "run"))
-    hold(config_of(tmp_path / "run"))  # a second check of the same run
-    check_free(config_of(tmp_path / "run"))
+    hold(tmp_path / "run")
+    hold(tmp_path / "run")  # a second check of the same run
+    check_free(tmp_path / "run")
 
 
 def test_a_disk_that_takes_no_lock_costs_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
-    hold(config_of(tmp_path / "file" / "run"))
+    hold(tmp_path / "file" / "run")
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"relay_verl: {tmp_path}/file/run is not locked ")
 

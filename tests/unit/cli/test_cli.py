@@ -143,7 +143,7 @@ def test_a_folder_of_ones_own_under_any_name(tmp_path: Path) -> None:
     folder = tmp_path / "it's (mine), = [1] #2 $x ünï 日本"
     (folder / "recipe").mkdir(parents=True)
     (folder / "recipe" / "mine.yaml").write_text(OWN)
-    config = compose_recipe(None, ["+recipe=mine", "data.seed=4"], folder)
+    config = compose_recipe(None, ["+recipe=mine", "data.seed=4"], folder).verl
     assert (config.relay.max_calls, config.data.seed) == (5, 4)
     assert [row["name"] for row in json.loads(run("recipes", "--json", "--config-dir", str(folder)).stdout)].count(
         "mine"

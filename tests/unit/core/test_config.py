@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize
 from omegaconf import OmegaConf
 
 from relay_verl import config as config_module
@@ -345,11 +346,34 @@ def test_what_commands_have_to_say(node: dict, number: int | None, why: str) -> 
 # ---- written once ----
 
 
-def test_the_base_recipe_says_the_defaults() -> None:
-    base = OmegaConf.to_container(OmegaConf.load(RECIPES / "relay" / "base.yaml").relay, resolve=True)
-    assert base == json.loads(json.dumps(dataclasses.asdict(RelaySettings())))
+def composed_base() -> dict[str, Any]:
+    """The `relay:` node that every recipe starts with, composed by Hydra."""
+    with initialize(None, version_base=None):
+        return OmegaConf.to_container(compose(overrides=["+relay=base"]).relay, resolve=True)  # type: ignore[return-value]
+
+
+def test_the_base_recipe_has_every_key_with_its_default() -> None:
+    """Hydra takes `relay.x=y` without a `+` only for a key that is there."""
+    base, defaults = composed_base(), json.loads(json.dumps(dataclasses.asdict(RelaySettings())))
+    assert base == defaults
     assert list(base) == [f.name for f in dataclasses.fields(RelaySettings)], "in the same order"
-    assert _types(base) == _types(json.loads(json.dumps(dataclasses.asdict(RelaySettings())))), "300 is no 300.0"
+    assert _types(base) == _types(defaults), "300 is no 300.0"
+    assert read_settings({**base, "max_calls": 0}) == RelaySettings(max_calls=0)
+
+
+def test_no_file_repeats_the_defaults() -> None:
+    assert "relay" not in OmegaConf.load(RECIPES / "relay" / "base.yaml")
+
+
+def test_an_app_that_asks_for_no_recipe_does_not_import_the_settings() -> None:
+    program = (
+        "import sys\n"
+        "from hydra import compose, initialize\n"
+        "with initialize(None, version_base=None): compose()\n"
+        "print('relay_verl.config' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def _types(value: Any) -> Any:

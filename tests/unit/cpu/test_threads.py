@@ -11,6 +11,7 @@ from relay_verl.config import TeacherSettings
 from relay_verl.cpu import threads
 from relay_verl.models import ray_session as cluster
 from relay_verl.models.ray_session import ray_options
+from relay_verl.run_config import RunConfig
 
 CPU = Path(__file__).parents[3] / "recipes" / "relay" / "cpu.yaml"
 CORES = 8
@@ -133,7 +134,7 @@ def test_an_evaluation_gives_an_engine_that_is_alone_all_cores(
     turns: list[list[str]] | None, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[Any] = []
-    monkeypatch.setattr(cluster, "start_ray", lambda config, **_: started.append(variables(config)))
+    monkeypatch.setattr(cluster, "start_ray", lambda run, **_: started.append(variables(run.verl)))
     models = {
         "student": TeacherSettings(path="s"),
         "teacher": TeacherSettings(path="t"),
@@ -141,5 +142,5 @@ def test_an_evaluation_gives_an_engine_that_is_alone_all_cores(
         "far": TeacherSettings(base_url="http://far/v1"),
     }
     chosen = None if turns is None else [[models[name] for name in turn] for turn in turns]
-    with cluster.ray_cluster(recipe(), num_gpus=3, turns=chosen):
+    with cluster.ray_cluster(RunConfig(recipe()), num_gpus=3, turns=chosen):
         assert started[0]["RELAY_ENGINE_THREADS"] == expected

@@ -24,6 +24,7 @@ from relay_verl.errors import UserError
 from relay_verl.grading import Grader, grade
 from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.data_checks import check_dataset
+from relay_verl.run_config import RunConfig
 from tests.helpers.generators import ChatTokenizer
 
 TRUTHS: list[tuple[Any, bool, Any, str]] = [
@@ -181,7 +182,9 @@ def test_an_any_of_row_is_written_and_read_back(tmp_path: Path) -> None:
 
 
 def check(path: Path, **columns: Any) -> CheckWarning | None:
-    return check_dataset(OmegaConf.create({"data": {"train_files": str(path), "prompt_key": "prompt"}}), "train_files")
+    return check_dataset(
+        RunConfig(OmegaConf.create({"data": {"train_files": str(path), "prompt_key": "prompt"}})).data, "train_files"
+    )
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".json"])

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
+from relay_verl.config import RelaySettings, WarmupSettings
 from relay_verl.data.generate import plan_filter, plan_warmup_data
 from relay_verl.data.report import report_filter, report_warmup
 from relay_verl.data.warmup import DrawnCall
@@ -18,6 +19,7 @@ from relay_verl.data.warmup_generator import breaks_box
 from relay_verl.errors import JobError, UserError
 from relay_verl.grading.answers import last_boxed
 from relay_verl.protocol import find_calls, strip_calls
+from relay_verl.run_config import RunConfig
 from relay_verl.tokenization import TokenBytes
 from relay_verl.trainer.warmup_dataset import WarmupDataset
 from tests.helpers.generators import ChatTokenizer, SeededEngine, filter_job, run, warmup_job, write_questions
@@ -102,18 +104,18 @@ def test_what_is_no_warm_up_data_is_one_line(tmp_path: Path) -> None:
         read(other)
 
 
-RELAY = {"relay": {"max_calls": 0, "warmup": {"max_exponent": 3}}}
+SETTINGS = RelaySettings(max_calls=0, warmup=WarmupSettings(max_exponent=3))
 
 
 def test_the_reports_say_what_was_made_and_draw_it(made: Path, tmp_path: Path) -> None:
-    line = report_warmup(made, OmegaConf.create(RELAY))
+    line = report_warmup(made, SETTINGS)
     calls = sum(len(row) for row in pq.read_table(made)["calls"].to_pylist())
     assert f"240 samples, {calls} commands" in line
     assert made.with_name("warmup.parquet.png").read_bytes().startswith(PNG)
     source = write_questions(tmp_path / "questions.parquet", 30)
     out = tmp_path / "train.parquet"
     run(filter_job(source, SeededEngine(), stop_at=0.5), source, out)
-    line = report_filter(out, OmegaConf.create(RELAY))
+    line = report_filter(out, SETTINGS.filter)
     assert "of 30 queries have a pass rate of at least 0.5" in line
     assert "stopped early" in line
     assert out.with_name("train.parquet.png").read_bytes().startswith(PNG)
@@ -178,7 +180,7 @@ def test_the_manifest_and_the_report_count_the_broken_boxes(made: Path) -> None:
         "num_with_commands": sum(bool(row["calls"]) for row in rows),
         "num_boxes_broken": sum(expected),
     }
-    line = report_warmup(made, OmegaConf.create(RELAY))
+    line = report_warmup(made, SETTINGS)
     assert f"in {sum(expected)} samples a command stands inside the answer's \\boxed{{}}" in line
 
 
@@ -198,15 +200,15 @@ def test_a_fixed_length_is_what_all_commands_say(tmp_path: Path) -> None:
         response = other["input_ids"][other["num_prompt_tokens"] :]
         assert [call.num_tokens for call in find_calls(ChatTokenizer().decode(response))] == [20] * len(other["calls"])
         assert other["loss_mask"] == [0] * other["num_prompt_tokens"] + [1] * len(response)
-    relay = {"policy": "fixed_20", "teacher": {"path": "big"}, "warmup": {"max_exponent": 3}}
-    assert "commands" in report_warmup(tmp_path / "fixed.parquet", OmegaConf.create({"relay": relay}))
+    settings = RelaySettings(policy="fixed_20", warmup=WarmupSettings(max_exponent=3))
+    assert "commands" in report_warmup(tmp_path / "fixed.parquet", settings)
 
 
-def planned(folder: Path, **relay: Any) -> Any:
+def planned(folder: Path, **relay: Any) -> RunConfig:
     """A recipe's part that the generators read."""
     data = {"max_response_length": 30, "apply_chat_template_kwargs": {}}
     model = {"actor_rollout_ref": {"model": {"path": "student"}}}
-    return OmegaConf.create({"relay": {"teacher": {"path": "big"}, **relay}, "data": data, **model})
+    return RunConfig(OmegaConf.create({"relay": {"teacher": {"path": "big"}, **relay}, "data": data, **model}))
 
 
 def test_the_recipe_of_the_row_decides_what_its_warm_up_says(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from relay_verl.evaluation.job_spec import describe
 from relay_verl.evaluation.runner import Condition, EvalSuite
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines
+from relay_verl.run_config import RunConfig
 from relay_verl.traces.results import RESPONSES
 
 SAMPLINGS: list[tuple[str, float | None, dict[str, Any], str]] = [
@@ -50,7 +51,7 @@ def spec(
 ) -> dict[str, Any]:
     condition = Condition("c", folder, URL, f"{URL}/2")
     addresses = dict.fromkeys((URL, f"{URL}/2"))
-    return describe(config(**model), condition, {}, addresses, names=names or {}, tokenizer=tokenizer)
+    return describe(RunConfig(config(**model)), condition, {}, addresses, names=names or {}, tokenizer=tokenizer)
 
 
 OTHERS: list[tuple[dict[str, Any], str]] = [

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from relay_verl.checkpoints import metrics_log
+from relay_verl.config import FilterSettings
 from relay_verl.data import report
 from relay_verl.jobs import byproducts, progress
 from relay_verl.jobs.byproducts import by_product, cause_of
@@ -223,7 +223,7 @@ def test_a_plot_of_data_that_fails_costs_no_line(
     monkeypatch.setattr(report, "save", fail)
     counts = [{"num_samples": 4, "num_done": 4, "num_correct": number, "num_tokens": 9} for number in range(5)]
     monkeypatch.setattr(report, "_rows", lambda *_: iter([{report.COLUMN: count} for count in counts]))
-    line = report.report_filter(tmp_path / "train.parquet", OmegaConf.create({"relay": {"max_calls": 0}}))
+    line = report.report_filter(tmp_path / "train.parquet", FilterSettings())
     assert "3 of 5 queries" in line and "picture" not in line
     assert "No space left on device" in caplog.text
 

@@ -22,6 +22,7 @@ from relay_verl.recipes.compose import compose, compose_overrides
 from relay_verl.recipes.memory import GIB, reference_term, training_phase, writing_phase
 from relay_verl.recipes.memory import Term as MemoryTerm
 from relay_verl.recipes.shapes import SHAPES, Shape
+from relay_verl.run_config import RunConfig
 
 # ---- what it takes ----
 
@@ -145,7 +146,7 @@ def test_a_checkpoint_and_the_memory_on_cpu_hold_the_moments_of_the_adapter_alon
     assert checkpoint_bytes(recipe(student, *on)) == 4 * (NUM_WEIGHTS + adapter) + 8 * adapter
     alone = [*on, "+actor_rollout_ref.actor.checkpoint.save_lora_only=true"]
     assert checkpoint_bytes(recipe(student, *alone)) == 12 * adapter
-    full, small = (sum(cpu_terms(recipe(student, *each)).values()) for each in ([], on))
+    full, small = (sum(cpu_terms(RunConfig(recipe(student, *each))).values()) for each in ([], on))
     assert full - small == (16 + 4) * NUM_WEIGHTS - (4 * NUM_WEIGHTS + 16 * adapter)
 
 

@@ -11,6 +11,7 @@ import pytest
 from relay_verl.errors import UserError
 from relay_verl.models.ray_session import LONGEST_SOCKET_PATH, RAYS_PART, explain_ray_error, start_ray
 from relay_verl.recipes.compose import compose
+from relay_verl.run_config import RunConfig
 
 LONG = "/tmp/" + "x" * 132
 
@@ -38,7 +39,7 @@ def init(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def one_line(config: Any) -> str:
     with pytest.raises(UserError) as error:
-        start_ray(config)
+        start_ray(RunConfig(config))
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -121,7 +122,7 @@ def test_no_visible_gpu_is_no_reason_on_cpu(
         resolve()
     assert "lower ray_kwargs.ray_init.num_gpus" in explain_ray_error(error.value, None)
     with pytest.raises(_StartedError):
-        start_ray(compose("relay_tiny"))
+        start_ray(RunConfig(compose("relay_tiny")))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == devices, "the driver keeps it"
     (call,) = init
     monkeypatch.setattr(os, "environ", call["environment"])
@@ -132,7 +133,7 @@ def test_gpus_stay_visible_where_they_are_used(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.delenv("VERL_PLATFORM", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(_StartedError):
-        start_ray(compose("relay_1.7b"))
+        start_ray(RunConfig(compose("relay_1.7b")))
     assert init[0]["environment"]["CUDA_VISIBLE_DEVICES"] == "0"
 
 
@@ -147,7 +148,7 @@ def test_the_client_of_a_cluster_is_refused(
     else:
         words = [f"+{place}='ray://127.0.0.1:10001'"]
     with pytest.raises(UserError, match=r"RAY_ADDRESS: ray://127\.0\.0\.1:10001: .*ray job submit") as error:
-        start_ray(compose("relay_tiny", words))
+        start_ray(RunConfig(compose("relay_tiny", words)))
     assert "\n" not in str(error.value)
     assert init == []
 

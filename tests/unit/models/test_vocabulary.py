@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from relay_verl.config import read_settings
 from relay_verl.data.schema import to_row
@@ -237,7 +236,6 @@ def test_the_writers_vocabulary_bounds_a_condition(tmp_path: Path) -> None:
     for name, size in (("student", SIZE), ("teacher", 999), ("tokenizer", 777)):
         write_model(tmp_path / name, {**QWEN, "vocab_size": size}, None)
     student, teacher, tokenizer = (str(tmp_path / name) for name in ("student", "teacher", "tokenizer"))
-    config = OmegaConf.create({"actor_rollout_ref": {"model": {}}})
     url = "http://127.0.0.1:8000/v1"
     for models, size in (
         ((student, teacher), SIZE),
@@ -245,7 +243,7 @@ def test_the_writers_vocabulary_bounds_a_condition(tmp_path: Path) -> None:
         ((None, teacher), 999),
         ((url, teacher), 777),
     ):
-        assert vocabulary_of_writer(config, *models, TOKENIZER, tokenizer).size == size
+        assert vocabulary_of_writer(*models, TOKENIZER, tokenizer, trust_remote_code=False).size == size
 
 
 def test_a_scripted_student_ends_as_before() -> None:

@@ -9,6 +9,7 @@ from relay_verl.errors import UserError
 from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.cpu_memory import GB, check_bucket, check_cpu_memory, cpu_terms
 from relay_verl.recipes.compose import compose
+from relay_verl.run_config import RunConfig
 
 TERMS = {"the trained student": 8 * GB, "the teacher": 10 * GB, "caches": 2 * GB, "the reference": 0.0}
 
@@ -36,7 +37,7 @@ def sized(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("sized")
 def test_number_formats_replicas_and_the_reference_count() -> None:
     def terms(*overrides: str) -> dict[str, float]:
-        return cpu_terms(compose("relay_tiny", overrides))
+        return cpu_terms(RunConfig(compose("relay_tiny", overrides)))
 
     plain = terms()
     assert (plain["the trained student"], plain["the reference"]) == (16_000, 4_000)

@@ -19,6 +19,7 @@ from relay_verl.preflight.machine import check_ports
 from relay_verl.preflight.placement import FreeNode, check_room, replica_groups
 from relay_verl.preflight.probe import fault_of
 from relay_verl.preflight.registry import CLUSTER, INSTALLATION, MACHINE, RECIPE, WARMUP, WARMUP_MACHINE
+from relay_verl.run_config import RunConfig
 from relay_verl.versions import INSTALL, TESTED, is_tested
 from tests.helpers.errors import one_line
 
@@ -163,11 +164,10 @@ ROOM = [
 @pytest.mark.parametrize(("config", "free", "parts", "why"), ROOM, ids=[why for *_, why in ROOM])
 def test_room(config: Any, free: list[int], parts: list[str] | None, why: str) -> None:
     nodes = [FreeNode(f"{index:02}", f"10.0.0.{index}", gpus) for index, gpus in enumerate(free)]
-    settings = read_settings(config.relay)
     if parts is None:
-        assert "needed: the trainer" in check_room(config, settings, nodes)
+        assert "needed: the trainer" in check_room(RunConfig(config), nodes)
     else:
-        line = one_line(check_room, config, settings, nodes)
+        line = one_line(check_room, RunConfig(config), nodes)
         for part in parts:
             assert part in line
 
@@ -185,11 +185,10 @@ def test_room_on_nodes_of_the_teachers_own(resources: tuple[str, str], parts: li
     config = recipe(1, 1, 1)
     config.relay.teacher.node_resource = "teacher"
     nodes = [FreeNode(f"{n:02}", f"10.0.0.{n}", 1, frozenset({"CPU", name})) for n, name in enumerate(resources)]
-    settings = read_settings(config.relay)
     if parts is None:
-        assert "needed: " in check_room(config, settings, nodes), why
+        assert "needed: " in check_room(RunConfig(config), nodes), why
     else:
-        line = one_line(check_room, config, settings, nodes)
+        line = one_line(check_room, RunConfig(config), nodes)
         assert [part for part in parts if part not in line] == [], why
 
 
@@ -201,8 +200,8 @@ def test_the_groups_of_a_replica_are_as_verl_makes_them() -> None:
 
 
 def test_a_replica_that_does_not_split_over_nodes() -> None:
-    check_replica_gpus(recipe(1, 2, 1, 4))
-    line = one_line(check_replica_gpus, recipe(1, 4, 1, 6))
+    check_replica_gpus(RunConfig(recipe(1, 2, 1, 4)))
+    line = one_line(check_replica_gpus, RunConfig(recipe(1, 4, 1, 6)))
     assert line.startswith("relay.teacher.tensor_parallel_size=6 ")
 
 
@@ -257,7 +256,7 @@ def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> No
         taken.bind(("127.0.0.1", 0))  # bound and not listening: a connection is refused
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", address)
-        line = one_line(start_ray, compose("relay_tiny"))
+        line = one_line(start_ray, RunConfig(compose("relay_tiny")))
     assert line.startswith(f"RAY_ADDRESS: no Ray cluster answers at {address} (Connection refused)")
 
 

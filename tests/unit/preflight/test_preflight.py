@@ -25,6 +25,7 @@ from relay_verl.preflight.data_checks import check_data_sources, check_dataset
 from relay_verl.preflight.model_checks import check_teacher
 from relay_verl.preflight.training import check_config
 from relay_verl.recipes.recipe import recipe_names
+from relay_verl.run_config import RunConfig
 from tests.helpers.errors import names, one_line
 from tests.helpers.tokenizers import BPE_WORDS, bpe, make_bpe
 
@@ -107,12 +108,12 @@ GPU_CASES = [
 def test_check_declared_gpus(
     declared: int | None, gpus: int, nodes: int, teacher: dict, missing: int | None, why: str
 ) -> None:
-    composed = OmegaConf.create({**sizes(8, 8, 8, gpus, nodes), **ray_init(num_gpus=declared)})
-    settings = read_settings({"teacher": teacher})
+    node = {"relay": {"teacher": teacher}, **sizes(8, 8, 8, gpus, nodes), **ray_init(num_gpus=declared)}
+    composed = OmegaConf.create(node)
     if missing is None:
-        check_declared_gpus(composed, settings)
+        check_declared_gpus(RunConfig(composed))
     else:
-        line = one_line(check_declared_gpus, composed, settings)
+        line = one_line(check_declared_gpus, RunConfig(composed))
         assert line.startswith(f"ray_kwargs.ray_init.num_gpus={declared}: "), why
         assert f"{missing} missing" in line
 
@@ -175,31 +176,36 @@ PROMPT = [[{"role": "user", "content": "3+4"}]]
 def test_a_dataset_as_it_should_be(tmp_path: Path) -> None:
     good = write(tmp_path / "a.parquet", prompt=PROMPT, reward_model=ANSWER)
     asked = write(tmp_path / "b.parquet", question=PROMPT, reward_model=ANSWER)
-    check_dataset(data(good), "train_files")
-    check_dataset(data([good, good]), "train_files")
-    check_dataset(data(asked, prompt_key="question"), "train_files")
-    check_dataset(data("hdfs://cluster/a.parquet"), "train_files")
-    check_dataset(data(None), "train_files")
+    check_dataset(RunConfig(data(good)).data, "train_files")
+    check_dataset(RunConfig(data([good, good])).data, "train_files")
+    check_dataset(RunConfig(data(asked, prompt_key="question")).data, "train_files")
+    check_dataset(RunConfig(data("hdfs://cluster/a.parquet")).data, "train_files")
+    check_dataset(RunConfig(data(None)).data, "train_files")
     (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": PROMPT[0], "reward_model": ANSWER[0]}) + "\n")
-    check_dataset(data(str(tmp_path / "a.jsonl")), "train_files")
+    check_dataset(RunConfig(data(str(tmp_path / "a.jsonl"))).data, "train_files")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     good = write(tmp_path / "a.parquet", prompt=PROMPT, reward_model=ANSWER)
     missing = str(tmp_path / "b.parquet")
     assert (
-        one_line(check_dataset, data([good, missing]), "train_files") == f"data.train_files: {missing} does not exist"
+        one_line(check_dataset, RunConfig(data([good, missing])).data, "train_files")
+        == f"data.train_files: {missing} does not exist"
     )
-    assert one_line(check_dataset, data("~/no/such/file.parquet"), "train_files").startswith("data.train_files: ~/no")
+    assert one_line(check_dataset, RunConfig(data("~/no/such/file.parquet")).data, "train_files").startswith(
+        "data.train_files: ~/no"
+    )
 
 
 def test_a_file_that_is_no_parquet(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     for content in (b"", b"PAR1", b"question,answer\n1,2\n"):
         path.write_bytes(content)
-        assert f"{path} is not a readable parquet file" in one_line(check_dataset, data(str(path)), "train_files")
+        assert f"{path} is not a readable parquet file" in one_line(
+            check_dataset, RunConfig(data(str(path))).data, "train_files"
+        )
     (tmp_path / "folder.parquet").mkdir()
-    one_line(check_dataset, data(str(tmp_path / "folder.parquet")), "train_files")
+    one_line(check_dataset, RunConfig(data(str(tmp_path / "folder.parquet"))).data, "train_files")
 
 
 BAD_COLUMNS = [
@@ -217,7 +223,7 @@ BAD_COLUMNS = [
 @pytest.mark.parametrize(("columns", "named", "why"), BAD_COLUMNS, ids=[why for _, _, why in BAD_COLUMNS])
 def test_a_dataset_that_lacks_something(tmp_path: Path, columns: dict, named: list[str], why: str) -> None:
     path = write(tmp_path / "a.parquet", **columns)
-    line = one_line(check_dataset, data(path), "train_files")
+    line = one_line(check_dataset, RunConfig(data(path)).data, "train_files")
     assert line.startswith(f"data.train_files: {path} ")
     for name in named:
         assert name in line, why
@@ -461,18 +467,18 @@ def test_every_query_has_a_teacher(
     teachers = [{"path": f"t{index}", "data_sources": names} for index, names in enumerate(sources)]
     settings = read_settings({"teachers": teachers})
     if said is None:
-        check_data_sources(config, settings)
+        check_data_sources(RunConfig(config).data, settings)
     else:
-        line = one_line(check_data_sources, config, settings)
+        line = one_line(check_data_sources, RunConfig(config).data, settings)
         assert line.startswith(f"data.val_files: {file} has "), why
         assert said in line, why
 
 
 def test_the_gpus_of_all_teachers_count() -> None:
     teachers = [{"path": "a", "num_replicas": 2}, {"path": "b", "tensor_parallel_size": 2}, {"path": "c", "weight": 0}]
-    settings = read_settings({"teachers": [*teachers, {"base_url": "http://127.0.0.1:9/v1"}]})
-    check_declared_gpus(OmegaConf.create({**sizes(8, 8, 8, 4, 1), **ray_init(num_gpus=8)}), settings)
-    line = one_line(check_declared_gpus, OmegaConf.create({**sizes(8, 8, 8, 4, 1), **ray_init(num_gpus=6)}), settings)
+    node = {"relay": {"teachers": [*teachers, {"base_url": "http://127.0.0.1:9/v1"}]}, **sizes(8, 8, 8, 4, 1)}
+    check_declared_gpus(RunConfig(OmegaConf.create({**node, **ray_init(num_gpus=8)})))
+    line = one_line(check_declared_gpus, RunConfig(OmegaConf.create({**node, **ray_init(num_gpus=6)})))
     assert "the teacher 4 (relay.teachers.0.num_replicas x relay.teachers.0.tensor_parallel_size + " in line
     assert line.endswith("2 missing")
 
@@ -490,7 +496,13 @@ def test_every_listed_teacher_is_checked(good: Any, tmp_path: Path) -> None:
 
 def composed(student: str, files: str, teacher: str) -> dict[str, Any]:
     return {
-        "data": {"train_files": files, "val_files": [files], "prompt_key": "prompt", "train_batch_size": 8},
+        "data": {
+            "train_files": files,
+            "val_files": [files],
+            "prompt_key": "prompt",
+            "train_batch_size": 8,
+            "max_response_length": 64,
+        },
         "actor_rollout_ref": {
             "model": {"path": student},
             "actor": {"ppo_mini_batch_size": 8, "use_dynamic_bsz": True},

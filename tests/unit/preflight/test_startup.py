@@ -22,6 +22,7 @@ from relay_verl.preflight.registry import RECIPE
 from relay_verl.preflight.training import check_config
 from relay_verl.preflight.trial import check_completions, check_prompts
 from relay_verl.preflight.trials import training_trial
+from relay_verl.run_config import PromptSettings, RunConfig
 from relay_verl.tokenization import chat_ids
 from tests.helpers.errors import names, one_line
 from tests.helpers.tokenizers import BPE_WORDS, make_bpe
@@ -150,7 +151,7 @@ def test_calls_are_tried_as_training_and_validation_send_them(good: Any, fake_vl
 
     def sent() -> set[tuple[Any, ...]]:
         fake_vllm.requests.clear()
-        check_completions(training_trial(good))
+        check_completions(training_trial(RunConfig(good)))
         bodies = [body for path, _, body in fake_vllm.requests if path == "/v1/completions"]
         return {(body["temperature"], body["top_k"], body["max_tokens"], "seed" in body) for body in bodies}
 
@@ -166,9 +167,9 @@ def test_only_rows_that_a_teacher_is_given_are_put_to_it(good: Any, tmp_path: Pa
     strict = {"path": save_model(tmp_path / "strict", NO_SYSTEM, BPE_WORDS[:4]), "text_bridge": True}
     other = {"path": good.relay.teacher.path}
     good.relay = {"teachers": [{**strict, "data_sources": ["y"]}, other]}
-    check_prompts(training_trial(good))
+    check_prompts(training_trial(RunConfig(good)))
     good.relay = {"teachers": [{**strict, "data_sources": ["x"]}, other]}
-    assert "row 9" in one_line(check_prompts, training_trial(good))
+    assert "row 9" in one_line(check_prompts, training_trial(RunConfig(good)))
 
 
 # ---- lengths ----
@@ -182,29 +183,29 @@ def test_prompts_that_are_too_long_leave_too_few(good: Any, tmp_path: Path) -> N
     good.data.train_files = good.data.val_files = files
     shortest, *_, longest = sorted(len(chat_ids(tokenizer, row["prompt"], {})) for row in prompts)
     good.data.max_prompt_length = longest
-    assert not isinstance(check_lengths(good), CheckWarning)
+    assert not isinstance(check_lengths(RunConfig(good)), CheckWarning)
     good.data.max_prompt_length = shortest
     line = one_line(check_config, good)
     part = f"data.max_prompt_length={shortest}: of 9 prompts of data.train_files 1 fit, and at least 8 must; "
     assert line.startswith(part)
     assert names(line, "", "long.parquet", "row 2")
     good.data.train_batch_size = 1
-    assert not isinstance(check_lengths(good), CheckWarning), "the others are left out"
+    assert not isinstance(check_lengths(RunConfig(good)), CheckWarning), "the others are left out"
     good.data.filter_overlong_prompts = False
-    assert isinstance(check_lengths(good), CheckWarning)
+    assert isinstance(check_lengths(RunConfig(good)), CheckWarning)
     good.data.max_prompt_length = shortest - 1
-    assert "of 9 prompts of data.train_files 0 fit" in one_line(check_lengths, good)
+    assert "of 9 prompts of data.train_files 0 fit" in one_line(check_lengths, RunConfig(good))
 
 
 def test_the_context_holds_prompt_and_response_and_is_within_the_models(good: Any) -> None:
     good.data.max_prompt_length, good.actor_rollout_ref.rollout.max_model_len = 100, 164
-    assert not isinstance(check_lengths(good), CheckWarning)
+    assert not isinstance(check_lengths(RunConfig(good)), CheckWarning)
     good.actor_rollout_ref.rollout.max_model_len = 163
-    assert isinstance(check_lengths(good), CheckWarning)
+    assert isinstance(check_lengths(RunConfig(good)), CheckWarning)
     config_file = Path(good.relay.teacher.path) / "config.json"
     described = {"model_type": "qwen3", "vocab_size": 400, "max_position_embeddings": 128}
     config_file.write_text(json.dumps(described))
-    line = one_line(check_lengths, good)
+    line = one_line(check_lengths, RunConfig(good))
     assert line.startswith("actor_rollout_ref.rollout.max_model_len=163: relay.teacher.path=")
     assert "128 positions" in line
 
@@ -237,16 +238,18 @@ def test_a_students_tokenizer_may_be_elsewhere(good: Any, tmp_path: Path) -> Non
     assert "differ in their tokenizers" in one_line(check_config, good)
     good.actor_rollout_ref.model.tokenizer_path = str(tmp_path / "student")
     check_config(good)
-    assert not isinstance(check_tokenizers(good), CheckWarning)
+    assert not isinstance(check_tokenizers(RunConfig(good)), CheckWarning)
     good.actor_rollout_ref.model.tokenizer_path = "/no/such"
-    assert one_line(check_student_model, good).startswith("actor_rollout_ref.model.tokenizer_path: /no/such does not")
+    assert one_line(check_student_model, RunConfig(good)).startswith(
+        "actor_rollout_ref.model.tokenizer_path: /no/such does not"
+    )
 
 
 def test_check_teacher_reads_the_tokenizer_where_it_is(good: Any, tmp_path: Path) -> None:
     wrong = save_model(tmp_path / "wrong", words=BPE_WORDS[:4])
     teacher = TeacherSettings(path=good.relay.teacher.path)
     one_line(check_teacher, "relay.teacher", teacher, wrong)
-    check_teacher("relay.teacher", teacher, wrong, tokenizer_path=str(tmp_path / "student"))
+    check_teacher("relay.teacher", teacher, wrong, PromptSettings({}, str(tmp_path / "student")))
 
 
 # ---- a model hub that does not answer ----
@@ -297,9 +300,13 @@ def test_hub_ids_without_a_hub_are_refused_by_every_command(good: Any, tmp_path:
 @pytest.mark.usefixtures("no_hub")
 def test_tokenizers_by_hub_id_without_a_hub(good: Any) -> None:
     good.actor_rollout_ref.model.tokenizer_path = "owner/tokenizer"
-    assert one_line(check_student_model, good).startswith("actor_rollout_ref.model.tokenizer_path: owner/tokenizer is")
+    assert one_line(check_student_model, RunConfig(good)).startswith(
+        "actor_rollout_ref.model.tokenizer_path: owner/tokenizer is"
+    )
     good.relay = {"teacher": {"base_url": "http://127.0.0.1:9/v1", "text_bridge": True, "tokenizer": "owner/tokenizer"}}
-    assert one_line(check_teacher_models, good).startswith("relay.teacher.tokenizer: owner/tokenizer is not in the hub")
+    assert one_line(check_teacher_models, RunConfig(good)).startswith(
+        "relay.teacher.tokenizer: owner/tokenizer is not in the hub"
+    )
 
 
 # ---- our commands ----

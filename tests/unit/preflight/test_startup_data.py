@@ -15,6 +15,7 @@ from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.counts import check_num_rows, check_validation_rows, check_warmup_rows
 from relay_verl.preflight.data_checks import check_data_sources, check_dataset, check_warmup_data
 from relay_verl.preflight.rows import grade_against_itself, trial_rows
+from relay_verl.run_config import DataSettings, RunConfig
 from tests.helpers.errors import names, one_line
 
 SUFFIXES = (".parquet", ".jsonl", ".json")
@@ -41,7 +42,7 @@ def save(path: Path, rows: list[dict[str, Any]]) -> str:
     return str(path)
 
 
-def config(train: Any = None, val: Any = None, **changes: Any) -> Any:
+def config(train: Any = None, val: Any = None, **changes: Any) -> RunConfig:
     node = OmegaConf.create(
         {
             "data": {"train_files": train, "val_files": val, "prompt_key": "prompt", "train_batch_size": 8},
@@ -50,7 +51,11 @@ def config(train: Any = None, val: Any = None, **changes: Any) -> Any:
     )
     for key, value in changes.items():
         OmegaConf.update(node, key.replace("__", "."), value)
-    return node
+    return RunConfig(node)
+
+
+def data(train: Any = None, val: Any = None, **changes: Any) -> DataSettings:
+    return config(train, val, **changes).data
 
 
 # ---- rows ----
@@ -77,7 +82,7 @@ def test_a_row_that_cannot_be_trained_on_is_named(
     tmp_path: Path, bad: dict, good: dict, part: str, why: str, suffix: str, key: str
 ) -> None:
     name = save(tmp_path / f"a{suffix}", [good, bad] if good["prompt"] != "1+1" else [bad, bad])
-    line = one_line(check_dataset, config(name, name), key)
+    line = one_line(check_dataset, data(name, name), key)
     assert line.startswith(f"data.{key}: {name}: row "), why
     assert part in line
 
@@ -85,12 +90,12 @@ def test_a_row_that_cannot_be_trained_on_is_named(
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_answers_of_other_kinds_are_taken(tmp_path: Path, suffix: str) -> None:
     for number, value in enumerate(["7", 7, 7.0, ["7"], {"target": "7"}]):
-        assert check_dataset(config(save(tmp_path / f"{number}{suffix}", [truth(value)])), "train_files") is None
+        assert check_dataset(data(save(tmp_path / f"{number}{suffix}", [truth(value)])), "train_files") is None
 
 
 def test_the_prompt_is_at_the_key_that_verl_reads(tmp_path: Path) -> None:
     name = save(tmp_path / "a.parquet", [row(question="3+4")])
-    assert "row 1: the prompt" in one_line(check_dataset, config(name, data__prompt_key="question"), "train_files")
+    assert "row 1: the prompt" in one_line(check_dataset, data(name, data__prompt_key="question"), "train_files")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -101,12 +106,12 @@ def test_a_file_without_rows_is_named(tmp_path: Path, suffix: str) -> None:
     else:
         save(path, [])
     for key in ("train_files", "val_files"):
-        assert one_line(check_dataset, config(str(path), str(path)), key) == f"data.{key}: {path} has no rows"
+        assert one_line(check_dataset, data(str(path), str(path)), key) == f"data.{key}: {path} has no rows"
 
 
 def test_a_file_that_verl_does_not_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("prompt,reward_model\n1,2\n")
-    line = one_line(check_dataset, config(str(tmp_path / "a.csv")), "train_files")
+    line = one_line(check_dataset, data(str(tmp_path / "a.csv")), "train_files")
     assert "a.csv" in line
     assert ".parquet, .json, .jsonl" in line
 
@@ -114,27 +119,27 @@ def test_a_file_that_verl_does_not_read_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_pass_counts_are_needed_in_files_of_every_kind(tmp_path: Path, suffix: str) -> None:
     name = save(tmp_path / f"a{suffix}", [row()])
-    line = one_line(check_dataset, config(name, data__min_pass_rate=0.5), "train_files")
+    line = one_line(check_dataset, data(name, data__min_pass_rate=0.5), "train_files")
     assert "has no column 'teacher_pass'" in line
     assert "relay-verl filter" in line
-    check_dataset(config(name, name, data__min_pass_rate=0.5), "val_files")
+    check_dataset(data(name, name, data__min_pass_rate=0.5), "val_files")
     counted = save(tmp_path / f"b{suffix}", [row(teacher_pass=COUNTS)])
-    check_dataset(config(counted, data__min_pass_rate=0.5), "train_files")
-    assert "none of its 1 queries" in one_line(check_dataset, config(counted, data__min_pass_rate=0.6), "train_files")
+    check_dataset(data(counted, data__min_pass_rate=0.5), "train_files")
+    assert "none of its 1 queries" in one_line(check_dataset, data(counted, data__min_pass_rate=0.6), "train_files")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_pass_counts_of_another_kind_are_named(tmp_path: Path, suffix: str) -> None:
     name = save(tmp_path / f"a{suffix}", [row(teacher_pass=0.5)])
-    assert "num_correct" in one_line(check_dataset, config(name, data__min_pass_rate=0.5), "train_files")
+    assert "num_correct" in one_line(check_dataset, data(name, data__min_pass_rate=0.5), "train_files")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_query_has_a_teacher_in_files_of_every_kind(tmp_path: Path, suffix: str) -> None:
     settings = read_settings({"teachers": [{"path": "a", "data_sources": ["math"]}]})
     good, bad = (save(tmp_path / f"{source}{suffix}", [row(data_source=source)]) for source in ("math", "law"))
-    check_data_sources(config(good, good), settings)
-    line = one_line(check_data_sources, config(good, bad), settings)
+    check_data_sources(data(good, good), settings)
+    line = one_line(check_data_sources, data(good, bad), settings)
     assert names(line, f"data.val_files: {bad} ", "data_source='law'")
 
 
@@ -143,16 +148,16 @@ def test_every_query_has_a_teacher_in_files_of_every_kind(tmp_path: Path, suffix
 
 def test_choices_whose_truth_is_not_a_letter_are_refused(tmp_path: Path) -> None:
     name = save(tmp_path / "a.parquet", [truth("Paris", ability="choice")] * 3)
-    line = one_line(check_dataset, config(name), "train_files")
+    line = one_line(check_dataset, data(name), "train_files")
     assert line.startswith(f"data.train_files: {name}: ")
     assert "row 1 (ability choice, ground truth 'Paris')" in line
 
 
-def test_a_few_rows_that_no_response_answers_are_a_doubt(tmp_path: Path) -> None:
+def test_a_few_rows_that_no_response_answers_are_a_warning(tmp_path: Path) -> None:
     rows = [truth(letter, ability="choice") for letter in ("A", "B", "Paris", "D")]
-    doubt = check_dataset(config(save(tmp_path / "a.parquet", rows)), "train_files")
-    assert isinstance(doubt, CheckWarning)
-    assert "row 3" in doubt
+    warning = check_dataset(data(save(tmp_path / "a.parquet", rows)), "train_files")
+    assert isinstance(warning, CheckWarning)
+    assert "row 3" in warning
 
 
 @pytest.mark.parametrize(
@@ -225,25 +230,25 @@ def test_too_few_rows_or_steps(tmp_path: Path, changes: dict, begins: str, why: 
 
 def test_files_elsewhere_are_not_counted() -> None:
     assert "not counted" in check_num_rows(config("hdfs://cluster/a.parquet"))
-    assert "not counted" in check_validation_rows(config(val="hdfs://cluster/a.parquet"))
+    assert "not counted" in check_validation_rows(data(val="hdfs://cluster/a.parquet"))
 
 
 def test_validation_files_have_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    assert check_validation_rows(config(val=save(path, [row()]))) == "1 rows"
+    assert check_validation_rows(data(val=save(path, [row()]))) == "1 rows"
     pq.write_table(pa.Table.from_pylist([row()]).slice(0, 0), path)
-    assert one_line(check_validation_rows, config(val=str(path))) == f"data.val_files: {path} has no rows"
+    assert one_line(check_validation_rows, data(val=str(path))) == f"data.val_files: {path} has no rows"
     for nothing in (None, []):
-        assert one_line(check_validation_rows, config(val=nothing)).startswith("data.val_files: no file is given")
+        assert one_line(check_validation_rows, data(val=nothing)).startswith("data.val_files: no file is given")
 
 
 # ---- the warm-up ----
 
 
-def warmup(tmp_path: Path, num_finished: int, num_cut: int = 0) -> Any:
+def warmup(tmp_path: Path, num_finished: int, num_cut: int = 0, val: Any = None) -> DataSettings:
     rows = [{"input_ids": [1, 2], "loss_mask": [0, 1], "is_finished": True}] * num_finished
     rows += [{"input_ids": [1, 2], "loss_mask": [0, 1], "is_finished": False}] * num_cut
-    return config(save(tmp_path / "w.parquet", rows))
+    return data(save(tmp_path / "w.parquet", rows), val)
 
 
 def test_warm_up_data_counts_finished_responses(tmp_path: Path) -> None:
@@ -253,9 +258,8 @@ def test_warm_up_data_counts_finished_responses(tmp_path: Path) -> None:
 
 
 def test_warm_up_data_of_another_kind_is_named(tmp_path: Path) -> None:
-    good = warmup(tmp_path, 8)
-    check_warmup_data(good)
-    assert one_line(check_warmup_data, config()).startswith("data.train_files: no file is given")
-    assert "a.jsonl" in one_line(check_warmup_data, config(save(tmp_path / "a.jsonl", [row()])))
-    good.data.val_files = save(tmp_path / "v.parquet", [row()])
-    assert one_line(check_warmup_data, good).startswith("data.val_files: ")
+    check_warmup_data(warmup(tmp_path, 8))
+    assert one_line(check_warmup_data, data()).startswith("data.train_files: no file is given")
+    assert "a.jsonl" in one_line(check_warmup_data, data(save(tmp_path / "a.jsonl", [row()])))
+    other = save(tmp_path / "v.parquet", [row()])
+    assert one_line(check_warmup_data, warmup(tmp_path, 8, val=other)).startswith("data.val_files: ")

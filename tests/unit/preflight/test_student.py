@@ -14,10 +14,10 @@ from relay_verl.checkpoints.card import card
 from relay_verl.data.generate import plan_warmup_data
 from relay_verl.engines import ScriptedEngine
 from relay_verl.errors import UserError
-from relay_verl.models.address import student_of
 from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.student import check_student_given, check_student_size, check_warmed_up
 from relay_verl.recipes.recipe import find_recipe
+from relay_verl.run_config import RunConfig
 from relay_verl.trainer import warmup_record
 from relay_verl.trainer.warmup_dataset import WarmupDataset
 from relay_verl.trainer.warmup_record import WARMUP_FILE, says_warmed_up
@@ -37,9 +37,9 @@ def model(folder: Path, size: str, **more: Any) -> str:
     return str(folder)
 
 
-def config(path: str | None, base: str | None = "Qwen/Qwen3-0.6B", **relay: Any) -> Any:
+def config(path: str | None, base: str | None = "Qwen/Qwen3-0.6B", **relay: Any) -> RunConfig:
     node = {"teacher": {"path": "big"}, "warmup": {"base_model": base}} | relay
-    return OmegaConf.create({"relay": node, "actor_rollout_ref": {"model": {"path": path}}})
+    return RunConfig(OmegaConf.create({"relay": node, "actor_rollout_ref": {"model": {"path": path}}}))
 
 
 @pytest.mark.parametrize("path", [None, ""])
@@ -62,9 +62,9 @@ def test_the_recipes_have_no_default_student(name: str, monkeypatch: pytest.Monk
     monkeypatch.delenv("RELAY_STUDENT", raising=False)
     base = node.relay.warmup.base_model
     assert node.actor_rollout_ref.model.path is None
-    assert student_of(node) == base == f"Qwen/Qwen3-{name.removeprefix('relay_').upper()}"
+    assert RunConfig(node).student == base == f"Qwen/Qwen3-{name.removeprefix('relay_').upper()}"
     monkeypatch.setenv("RELAY_STUDENT", "/models/warm")
-    assert node.actor_rollout_ref.model.path == student_of(node) == "/models/warm"
+    assert node.actor_rollout_ref.model.path == RunConfig(node).student == "/models/warm"
 
 
 def test_a_student_of_another_size_is_an_error_that_names_both(tmp_path: Path) -> None:
@@ -135,9 +135,9 @@ def test_the_base_model_changes_nothing_of_the_warm_ups_data(tmp_path: Path) -> 
     relay = {"teacher": {"path": "big"}}
     node = OmegaConf.create({"relay": relay, "data": {"max_response_length": 8, "apply_chat_template_kwargs": {}}})
     source = SimpleNamespace(sha256="0", locate=lambda ids: {})
-    without = plan_warmup_data(node, source, "student")  # type: ignore[arg-type]
+    without = plan_warmup_data(RunConfig(node), source, "student")  # type: ignore[arg-type]
     node.relay.warmup = {"base_model": "Qwen/Qwen3-0.6B"}
-    plan = plan_warmup_data(node, source, "student")  # type: ignore[arg-type]
+    plan = plan_warmup_data(RunConfig(node), source, "student")  # type: ignore[arg-type]
     assert plan.spec == without.spec
     plan.make_worker(ScriptedEngine(bpe(), []), bpe())
 

@@ -18,6 +18,7 @@ from relay_verl.preflight.wiring import (
     check_teacher_tokens,
     check_trainer,
 )
+from relay_verl.run_config import RunConfig
 
 CHECKS = (
     check_trainer,
@@ -199,7 +200,7 @@ def test_subclasses_of_ours_are_ours(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     assert not [text for text in outcomes(mine) if isinstance(text, CheckWarning)]
     with pytest.raises(UserError, match=r"agent_loop_manager_class=my_parts\.Buffer"):
-        check_agent_loop(config(**{f"{AGENT}.agent_loop_manager_class": "my_parts.Buffer"}))
+        check_agent_loop(RunConfig(config(**{f"{AGENT}.agent_loop_manager_class": "my_parts.Buffer"})))
 
 
 def test_the_estimators_that_compare_are_verls() -> None:

@@ -23,6 +23,7 @@ from relay_verl.recipes.overrides import check_recipe_choice
 from relay_verl.recipes.paper import rows
 from relay_verl.recipes.recipe import find_recipe, flat, lineage, recipe_names
 from relay_verl.recipes.shapes import SHAPES, Shape, read_shape, shape_of
+from relay_verl.run_config import RunConfig, read_all
 
 # ---- shapes ----
 
@@ -205,7 +206,7 @@ def test_the_cache_is_what_the_weights_leave() -> None:
 
 def test_the_estimate_of_a_recipe() -> None:
     config = compose("relay_1.7b", ["relay.teacher.num_replicas=3"])
-    found = estimate(config, 79.0)
+    found = estimate(RunConfig(config), 79.0)
     assert (found.num_trainer_gpus, found.num_teacher_gpus, found.unknown) == (4, 3, ())
     writes, trains, steps = found.phases
     assert writes.gib == pytest.approx(0.6 * 79 + 12 * SHAPES["Qwen/Qwen3-1.7B"].num_parameters / 4 / GIB + CONTEXT_GIB)
@@ -214,14 +215,14 @@ def test_the_estimate_of_a_recipe() -> None:
     assert found.peak_gib == writes.gib
     assert found.fits
     assert found.host is not None
-    assert not estimate(config, 16.0).fits
+    assert not estimate(RunConfig(config), 16.0).fits
 
 
 def test_several_teachers_take_their_gpus_together_and_the_tightest_is_shown() -> None:
     teachers = (
         "relay.teachers=[{path: Qwen/Qwen3-8B, num_replicas: 2}, {path: Qwen/Qwen3-32B, tensor_parallel_size: 2}]"
     )
-    found = estimate(compose("relay_1.7b", [teachers]), 79.0)
+    found = estimate(RunConfig(compose("relay_1.7b", [teachers])), 79.0)
     assert found.num_teacher_gpus == 2 + 2
     assert found.teacher
     assert "32,762.1M" in found.teacher.weights.arithmetic
@@ -229,7 +230,7 @@ def test_several_teachers_take_their_gpus_together_and_the_tightest_is_shown() -
 
 def test_an_endpoint_takes_no_gpu_and_an_unknown_student_is_said(tmp_path: Path) -> None:
     words = ["relay.teacher.path=null", "relay.teacher.base_url=http://127.0.0.1:9/v1"]
-    found = estimate(compose("relay_1.7b", [*words, f"actor_rollout_ref.model.path={tmp_path}"]), 79.0)
+    found = estimate(RunConfig(compose("relay_1.7b", [*words, f"actor_rollout_ref.model.path={tmp_path}"])), 79.0)
     assert (found.num_teacher_gpus, found.teacher, found.phases) == (0, None, ())
     assert found.unknown == (str(tmp_path),)
 
@@ -501,7 +502,7 @@ def test_the_table_has_every_recipe_and_the_papers_numbers() -> None:
 def test_the_table_is_readable_at_100_columns() -> None:
     recipes = [find_recipe(name) for name in ("relay_1.7b", "warmup_1.7b", "relay_tiny", "relay_1.7b_no_independence")]
     console = Console(width=100, file=io.StringIO())
-    console.print(listing(recipes, compose_all(recipes)))
+    console.print(listing(recipes, read_all(compose_all(recipes))))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in text
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 100

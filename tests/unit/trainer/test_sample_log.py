@@ -2,14 +2,15 @@
 
 import asyncio
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from omegaconf import OmegaConf
 
 from relay_verl.errors import UserError
 from relay_verl.grading import Verdict
 from relay_verl.jobs import byproducts
 from relay_verl.pages.collect import read_responses
+from relay_verl.run_config import RunConfig
 from relay_verl.trainer.sample_log import RESOLUTION, SampleLog
 from relay_verl.types import RelayStatus, RelayTrajectory, Segment
 from tests.helpers.tokenizers import ByteTokenizer
@@ -75,10 +76,9 @@ def test_a_folder_that_cannot_be_written_costs_no_group(
 
 
 def test_the_share_is_that_of_a_step(tmp_path: Path) -> None:
-    config = SimpleNamespace(
-        trainer=SimpleNamespace(default_local_dir=str(tmp_path)), data=SimpleNamespace(train_batch_size=8)
-    )
-    log = SampleLog.of(config, SimpleNamespace(num_logged_groups=2.0), TOKENIZER)  # type: ignore[arg-type]
+    node = {"trainer": {"default_local_dir": str(tmp_path)}, "data": {"train_batch_size": 8}}
+    relay = {"max_calls": 0, "num_logged_groups": 2.0}
+    log = SampleLog.of(RunConfig(OmegaConf.create({**node, "relay": relay})), TOKENIZER)
     assert (log.folder, log.share) == (tmp_path / "samples", 0.25)
 
 

@@ -1,0 +1,124 @@
+"""Reads a `relay:` node into settings: every error names the key, the value and what is allowed."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
+
+from relay_verl.config.settings import RelaySettings
+from relay_verl.engines.address import check_address
+from relay_verl.errors import UserError, suggest
+from relay_verl.policies import make_policy
+from relay_verl.secrets import HIDDEN, hide
+
+
+def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
+    """The `relay:` node of a composed config as settings.
+
+    A list in `teacher` is read as `teachers`. Hydra merges no list into a mapping, which the recipes have there, so
+    recipes and command lines say `teachers`.
+
+    Raises:
+        UserError: an unknown key or a bad value.
+    """
+    try:
+        plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    except OmegaConfBaseException as error:
+        raise UserError(f"relay: {str(error).splitlines()[0]}") from None
+    if plain is not None and not isinstance(plain, Mapping):
+        raise UserError(f"relay: {plain!r} is no group of settings; allowed: {', '.join(_fields_at([]))}")
+    values: dict[str, Any] = dict(plain or {})  # type: ignore[arg-type]
+    if isinstance(values.get("teacher"), (list, tuple)):
+        if values.get("teachers"):
+            raise UserError("relay.teacher: a list, and relay.teachers is given too; give one")
+        values["teachers"] = values.pop("teacher")
+        if not values["teachers"]:
+            raise UserError("relay.teacher: []: an empty list; give at least one teacher")
+    try:
+        settings = _validator().validate_python(values)
+    except ValidationError as error:
+        raise UserError("; ".join(_explain(item) for item in error.errors())) from None
+    length = make_policy(settings.policy).fixed_length()
+    if length is not None and length > settings.max_tokens_per_call:
+        raise UserError(
+            f"relay.policy: {settings.policy}: a call delivers at most relay.max_tokens_per_call="
+            f"{settings.max_tokens_per_call} tokens; raise that, or fix a lower number"
+        )
+    _check_teachers(settings)
+    return settings
+
+
+def check_endpoint(key: str, url: str, api_key_env: str) -> None:
+    """Raise UserError, which names `key`, unless `url` can be an endpoint's address and holds no secret."""
+    try:
+        check_address(url, api_key_env)
+    except ValueError as error:
+        raise UserError(f"{key}: {error}") from None
+
+
+@cache
+def _validator() -> TypeAdapter[RelaySettings]:
+    """Made once: that takes longer than all that it validates."""
+    return TypeAdapter(RelaySettings)
+
+
+def _check_teachers(settings: RelaySettings) -> None:
+    """Raise UserError on what one field alone does not show."""
+    listed = {f"relay.teachers.{index}": teacher for index, teacher in enumerate(settings.teachers)}
+    for key, teacher in {"relay.teacher": settings.teacher, **listed}.items():
+        if teacher.path is not None and teacher.base_url is not None:
+            raise UserError(f"{key}: both path={teacher.path!r} and base_url={teacher.base_url!r} are given; give one")
+        if teacher.engine is not None and (other := teacher.path or teacher.base_url):
+            raise UserError(f"{key}: both engine={teacher.engine!r} and {other!r} are given; give one")
+        if teacher.base_url is not None:
+            check_endpoint(f"{key}.base_url", teacher.base_url, teacher.api_key_env)
+        if key in listed and not teacher.is_given:
+            raise UserError(f"{key}: no teacher given; set its path (a model) or base_url (an endpoint)")
+        if teacher.tokenizer is not None and not teacher.text_bridge:
+            raise UserError(f"{key}.tokenizer: {teacher.tokenizer!r} is for {key}.text_bridge=true")
+        if teacher.text_bridge and teacher.base_url is not None and teacher.tokenizer is None:
+            raise UserError(
+                f"{key}.tokenizer: text_bridge=true needs the tokenizer of {teacher.base_url} (a folder or hub id)"
+            )
+    group = listed or {"relay.teacher": settings.teacher}
+    if not any(teacher.weight > 0 for teacher in group.values()):
+        raise UserError(f"{', '.join(f'{key}.weight' for key in group)}: 0; at least one weight must be above 0")
+    labels: dict[str, str] = {}
+    for key, teacher in listed.items():
+        if other := labels.get(teacher.label):
+            raise UserError(f"{key}.name: {teacher.label!r} is what {other} is called too; give each a name of its own")
+        labels[teacher.label] = key
+    if settings.needs_teacher and not all(teacher.is_given for teacher in group.values()):
+        raise UserError(
+            "relay.teacher: no teacher given; set relay.teacher.path (a model) or relay.teacher.base_url (an "
+            "endpoint), or relay.max_calls=0 for training without one"
+        )
+
+
+def _explain(item: Any) -> str:
+    """One pydantic error as 'key: value: what is allowed'."""
+    location = [str(part) for part in item["loc"]]
+    key = ".".join(["relay", *location])
+    if item["type"] == "unexpected_keyword_argument":
+        allowed = _fields_at(location[:-1])
+        return f"{key}: unknown key; allowed: {', '.join(allowed)}{suggest(location[-1], allowed)}"
+    shown = HIDDEN if location[-1:] == ["api_key_env"] else repr(hide(key, item["input"]))
+    return f"{key}: {shown}: {item['msg'].removeprefix('Value error, ')}"
+
+
+def _fields_at(location: list[str]) -> list[str]:
+    """Names of the fields of the settings at `location`."""
+    settings: Any = RelaySettings
+    for name in location:
+        if name.isdigit():
+            settings = typing.get_args(settings)[0]
+        else:
+            settings = typing.get_type_hints(settings, include_extras=False)[name]
+    return [f.name for f in dataclasses.fields(settings)]

@@ -19,9 +19,12 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from relay_verl.engines.address import check_address
+from relay_verl.engines.factory import find_engine
 from relay_verl.errors import UserError, suggest
-from relay_verl.policies import TRAINABLE, FixedLength, Learned, TeacherFree, make_policy, needs_teacher
+from relay_verl.extensions import short_name
+from relay_verl.policies import make_policy, needs_teacher, parse_policy, trainable
 from relay_verl.relay_config import FixedCommand, OnTeacherFailure, RelayConfig
+from relay_verl.rewards import find_reward
 from relay_verl.secrets import HIDDEN, hide
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -31,8 +34,18 @@ _STRICT = ConfigDict(extra="forbid", strict=False)
 
 
 def _check_policy(name: str) -> str:
-    if type(make_policy(name)) not in (Learned, TeacherFree, FixedLength):
-        raise ValueError(f"that policy is for `relay-verl eval`; training takes {', '.join(TRAINABLE)}")
+    if not parse_policy(name).kind.is_trainable:
+        raise ValueError(f"that policy is for `relay-verl eval`; training takes {', '.join(trainable())}")
+    return name
+
+
+def _check_reward(name: str) -> str:
+    find_reward(name)
+    return name
+
+
+def _check_engine(name: str) -> str:
+    find_engine(name)
     return name
 
 
@@ -56,7 +69,8 @@ def _check_key_variable(name: str) -> str:
 
 @dataclass(frozen=True)
 class TeacherSettings:
-    """The large model: vLLM replicas of our own (`path`), or an OpenAI-compatible endpoint (`base_url`)."""
+    """The large model: vLLM replicas of our own (`path`), an OpenAI-compatible endpoint (`base_url`), or an engine of
+    another package (`engine`)."""
 
     __pydantic_config__ = _STRICT
 
@@ -64,8 +78,12 @@ class TeacherSettings:
     """Hugging Face folder or hub id. The paper's teacher is Qwen3-8B (4.1.1)."""
     base_url: str | None = None
     """Endpoint instead of `path`, such as http://127.0.0.1:8000/v1; it must take and return token ids, as vLLM does."""
+    engine: Annotated[str, AfterValidator(_check_engine)] | None = None
+    """Engine of another package instead of both, as `pkg.module:Name` or the name of an entry point; see
+    `relay_verl.engines.factory`."""
     model: str | None = None
-    """Name of the model at the endpoint; its first one if None."""
+    """Name of the model at the endpoint; its first one if None. An engine of another package may read it as it likes.
+    """
     api_key_env: Annotated[str, AfterValidator(_check_key_variable)] = "RELAY_TEACHER_API_KEY"
     """Environment variable that holds the endpoint's key, if it wants one."""
     num_replicas: Count = 1
@@ -113,14 +131,20 @@ class TeacherSettings:
     """Folder or hub id of its tokenizer, for `text_bridge`; that of `path` if None."""
 
     @property
+    def address(self) -> str | None:
+        """Where it is: a folder, a hub id, an endpoint's URL or an engine's name; None if there is no teacher."""
+        return self.path or self.base_url or self.engine
+
+    @property
     def is_given(self) -> bool:
         """Whether there is a teacher at all."""
-        return self.path is not None or self.base_url is not None
+        return self.address is not None
 
     @property
     def label(self) -> str:
         """Its name, or the last part of its address."""
-        address = self.path or self.model or (self.base_url or "").rstrip("/").removesuffix("/v1")
+        address = self.path or self.model or short_name(self.engine or "")
+        address = address or (self.base_url or "").rstrip("/").removesuffix("/v1")
         return self.name or address.rstrip("/").rsplit("/", 1)[-1]
 
     def sampling(self, *, greedy: bool = False) -> dict[str, Any]:
@@ -141,8 +165,9 @@ class RewardSettings:
 
     __pydantic_config__ = _STRICT
 
-    kind: Literal["difficulty_aware", "simple"] = "difficulty_aware"
-    """Eq. 3 or the three scenarios."""
+    kind: Annotated[str, AfterValidator(_check_reward)] = "difficulty_aware"
+    """Eq. 3 ('simple'), the three scenarios ('difficulty_aware'), or one of another package; see `relay_verl.rewards`.
+    """
     independence_bonus: NonNegative = 0.5
     """Scenario 1: added to 1.0 for a correct answer without a call; 0 is the ablation (5.2)."""
     stubbornness_penalty: NonNegative = 1.0
@@ -205,7 +230,7 @@ class RelaySettings:
     """Several who answer calls, instead of `teacher`: one of them a response; see `relay_verl.models.routing`. What an
     entry does not say is the default, not `teacher`'s."""
     policy: Annotated[str, AfterValidator(_check_policy)] = "learned"
-    """How commands are treated; see `relay_verl.policies`."""
+    """How commands are treated, by a policy that can be trained; see `relay_verl.policies`."""
     max_calls: Annotated[int, Field(ge=0, strict=True)] | None = None
     """Most calls in a response; null, as in the paper, sets no limit but the response's tokens. The released code
     serves 2 in training and 4 in evaluation (a third or fifth turn ends the response). 0 is plain GRPO."""
@@ -356,6 +381,8 @@ def _check_teachers(settings: RelaySettings) -> None:
     for key, teacher in {"relay.teacher": settings.teacher, **listed}.items():
         if teacher.path is not None and teacher.base_url is not None:
             raise UserError(f"{key}: both path={teacher.path!r} and base_url={teacher.base_url!r} are given; give one")
+        if teacher.engine is not None and (other := teacher.path or teacher.base_url):
+            raise UserError(f"{key}: both engine={teacher.engine!r} and {other!r} are given; give one")
         if teacher.base_url is not None:
             check_endpoint(f"{key}.base_url", teacher.base_url, teacher.api_key_env)
         if key in listed and not teacher.is_given:

@@ -28,7 +28,8 @@ from uuid import uuid4
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.deadlines import pulse_of
 from relay_verl.errors import EngineError
-from relay_verl.policies import Learned, Policy
+from relay_verl.policies import Learned
+from relay_verl.policy_base import Policy
 from relay_verl.relay import Relay
 from relay_verl.relay_config import RelayConfig
 from relay_verl.tokenization import TokenBytes, end_ids_of

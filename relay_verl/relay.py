@@ -16,7 +16,7 @@ from relay_verl.constraint import force_command
 from relay_verl.engines.base import Generation
 from relay_verl.engines.failures import RetriedError
 from relay_verl.errors import EngineError, PermanentError, TeacherError
-from relay_verl.policies import Interruption, Policy
+from relay_verl.policy_base import Interruption, Policy
 from relay_verl.protocol import CLOSE, MAX_NUM_TOKENS, OPEN, find_calls_in_bytes
 from relay_verl.relay_config import RelayConfig
 from relay_verl.tokenization import TokenBytes

@@ -4,16 +4,24 @@ Invariant: a sample's reward depends on its own group alone.
 
 Departures from the released code, each with its option: scenarios are decided per query, not over the whole batch
 (`relay.reward.scenario_scope`); rho counts the tokens delivered, not those asked for (`relay.reward.charge`).
+
+To add one, write a function of a group's samples and the recipe's `relay.reward`, and give it a name in REWARDS. One of
+another package is such a function, or a `Reward`, that `relay.reward.kind` names as `pkg.module:function`, or by an
+entry point of the group `relay_verl.rewards` (see `examples/extend`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from relay_verl.config import RewardSettings
+from relay_verl.errors import UserError
+from relay_verl.extensions import Registry
+from relay_verl.types import rho
 
 
 class Scenario(StrEnum):
@@ -44,33 +52,75 @@ class Sample(Protocol):
     def num_teacher_tokens(self) -> int: ...
 
 
-def rewards_of(samples: Sequence[Sample], settings: RewardSettings) -> list[float]:
-    """The rewards of one group under a recipe's settings, [group].
+class RewardOptions(Protocol):
+    """What a reward knows of the recipe; `relay_verl.config.RewardSettings` is one and says what each field means."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def independence_bonus(self) -> float: ...
+    @property
+    def stubbornness_penalty(self) -> float: ...
+    @property
+    def exploration(self) -> bool: ...
+    @property
+    def charge(self) -> str: ...
+
+
+RewardFunction = Callable[[Sequence[Sample], RewardOptions], Sequence[float]]
+"""The samples of one group and the recipe's options to their rewards, [group]."""
+
+
+@dataclass(frozen=True)
+class Reward:
+    """An entry of REWARDS."""
+
+    compute: RewardFunction
+    """Gives the rewards of one group."""
+    needs_groups: bool = False
+    """Whether it compares the samples of a query, so that one sample a query tells it nothing."""
+
+
+def charged_ratio(sample: Sample, options: RewardOptions) -> float:
+    """rho of one sample: the share of its tokens that the teacher delivered, or was asked for where the recipe charges
+    those."""
+    is_requested = options.charge == "requested"
+    return rho(sample.num_requested_tokens if is_requested else sample.num_teacher_tokens, sample.num_tokens)
+
+
+def rewards_of(samples: Sequence[Sample], options: RewardOptions) -> list[float]:
+    """The rewards of one group under a recipe's options, [group].
 
     Args:
         samples: all completed samples of one query; of the whole batch for `scenario_scope=batch`.
-        settings: the recipe's `relay.reward`.
+        options: the recipe's `relay.reward`.
+
+    Raises:
+        UserError: a reward of another package does not give one finite number a sample.
     """
-    ratios = [_charge(sample, settings.charge) for sample in samples]
-    correct = [sample.is_correct for sample in samples]
-    if settings.kind == "simple":
-        return simple_reward(correct, ratios)
-    return difficulty_aware_reward(
-        correct,
-        [sample.called for sample in samples],
-        ratios,
-        independence_bonus=settings.independence_bonus,
-        stubbornness_penalty=settings.stubbornness_penalty,
-        exploration=settings.exploration,
+    rewards = [float(reward) for reward in find_reward(options.kind).compute(samples, options)]
+    if len(rewards) != len(samples) or not all(map(math.isfinite, rewards)):
+        raise UserError(
+            f"relay.reward.kind={options.kind}: expected {len(samples)} finite rewards, one a sample, got {rewards}"
+        )
+    return rewards
+
+
+def _simple(samples: Sequence[Sample], options: RewardOptions) -> list[float]:
+    return simple_reward(
+        [sample.is_correct for sample in samples], [charged_ratio(sample, options) for sample in samples]
     )
 
 
-def _charge(sample: Sample, charge: str) -> float:
-    """rho of one sample: the share of its tokens that the teacher delivered, or that it was asked for."""
-    if not sample.num_calls:
-        return 0.0
-    num_charged = sample.num_requested_tokens if charge == "requested" else sample.num_teacher_tokens
-    return min(1.0, num_charged / max(1, sample.num_tokens))
+def _difficulty_aware(samples: Sequence[Sample], options: RewardOptions) -> list[float]:
+    return difficulty_aware_reward(
+        [sample.is_correct for sample in samples],
+        [sample.called for sample in samples],
+        [charged_ratio(sample, options) for sample in samples],
+        independence_bonus=options.independence_bonus,
+        stubbornness_penalty=options.stubbornness_penalty,
+        exploration=options.exploration,
+    )
 
 
 def simple_reward(correct: Sequence[bool], call_ratio: Sequence[float]) -> list[float]:
@@ -84,7 +134,7 @@ def simple_reward(correct: Sequence[bool], call_ratio: Sequence[float]) -> list[
     [1.0, 0.75, -0.5]
     """
     _check_lengths(correct=correct, call_ratio=call_ratio)
-    return [float(is_correct) - rho for is_correct, rho in zip(correct, call_ratio, strict=True)]
+    return [float(is_correct) - ratio for is_correct, ratio in zip(correct, call_ratio, strict=True)]
 
 
 def difficulty_aware_reward(
@@ -124,13 +174,13 @@ def difficulty_aware_reward(
     _check_lengths(correct=correct, called=called, call_ratio=call_ratio)
     group = find_scenario(correct, called)
     rewards = []
-    for is_correct, has_called, rho in zip(correct, called, call_ratio, strict=True):
+    for is_correct, has_called, ratio in zip(correct, called, call_ratio, strict=True):
         if is_correct:
-            rewards.append(1.0 - rho if has_called else 1.0 + independence_bonus)
+            rewards.append(1.0 - ratio if has_called else 1.0 + independence_bonus)
         elif group is Scenario.TEACHER_DEPENDENT and not has_called:
             rewards.append(-stubbornness_penalty)
         elif group is Scenario.TEACHER_UNSOLVABLE and has_called and exploration:
-            rewards.append(rho)
+            rewards.append(ratio)
         else:
             rewards.append(0.0)
     return rewards
@@ -151,3 +201,41 @@ def _check_lengths(**columns: Sequence[object]) -> None:
     if len({len(column) for column in columns.values()}) > 1:
         lengths = ", ".join(f"{name} {len(column)}" for name, column in columns.items())
         raise ValueError(f"a group's columns differ in length: {lengths}")
+
+
+REWARDS: dict[str, Reward] = {
+    "difficulty_aware": Reward(_difficulty_aware, needs_groups=True),
+    "simple": Reward(_simple),
+}
+"""Our rewards by name."""
+
+
+def _accept(found: object, name: str) -> Reward | None:
+    """A `Reward`, or a function of a group's samples and options as one."""
+    if isinstance(found, Reward):
+        return found
+    if isinstance(found, type) or not callable(found):
+        return None
+    try:
+        inspect.signature(found).bind((), None)
+    except (TypeError, ValueError):
+        return None
+    return Reward(found)
+
+
+REGISTRY: Registry[Reward] = Registry(
+    kind="reward",
+    group="relay_verl.rewards",
+    entries=REWARDS,
+    accept=_accept,
+    expected="a function of (samples, options), or a relay_verl.rewards.Reward",
+)
+
+
+def find_reward(name: str) -> Reward:
+    """The reward called `name`, as `relay.reward.kind` has it.
+
+    Raises:
+        UserError: no such reward; lists the valid ones.
+    """
+    return REGISTRY.find(name)

@@ -15,10 +15,14 @@ they are not samples of the policy and are not trained on::
     is_forced                0 0  0   0   1 1 1   1   1             -                 0  0
     response_mask            1 1  1   1   0 0 0   0   0             0 0 0             1  1
     logprobs                 sampled      0 0 0   0   0             0 0 0             sampled
+
+`rho`, `asked_teacher` and `is_whole` are the only definitions of the call ratio, of who has called and of what is
+trained on: rewards, metrics, records and pages use them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
@@ -48,6 +52,41 @@ class CallOutcome(StrEnum):
     """Past `max_calls`, with no token left of the response, or calls are not allowed."""
     MALFORMED = "malformed"
     """A '</call>' that closes no well-formed command."""
+
+
+def rho(num_teacher_tokens: int, num_tokens: int) -> float:
+    """The call ratio of Eq. 3: the share of a response's tokens that the teacher wrote, from 0 to 1; 0.0 for an empty
+    response.
+
+    Args:
+        num_teacher_tokens: tokens the teacher delivered. `relay.reward.charge=requested` charges those it was asked
+            for, which may be more than the response has: such a ratio is 1.
+        num_tokens: tokens of the response, both writers together.
+
+    >>> rho(3, 12), rho(0, 0), rho(100, 12)
+    (0.25, 0.0, 1.0)
+    """
+    return min(1.0, num_teacher_tokens / num_tokens) if num_tokens else 0.0
+
+
+def asked_teacher(outcomes: Iterable[str]) -> bool:
+    """Whether a response with these `CallOutcome`s has called the teacher. A call that failed counts, so that a dead
+    teacher leads neither to the penalty of stubbornness nor to the bonus of independence.
+
+    >>> asked_teacher(["zero", "failed"]), asked_teacher(["zero", "malformed"])
+    (True, False)
+    """
+    return any(outcome in (CallOutcome.SERVED, CallOutcome.FAILED) for outcome in outcomes)
+
+
+def is_whole(status: str, num_tokens: int) -> bool:
+    """Whether a response can be trained on: it is completed, and it has a token. An empty one has no token
+    that an advantage could weigh, and is not a row of a batch.
+
+    >>> is_whole("completed", 3), is_whole("completed", 0), is_whole("teacher_failed", 3)
+    (True, False, False)
+    """
+    return status == RelayStatus.COMPLETED and num_tokens > 0
 
 
 @dataclass(frozen=True)
@@ -150,6 +189,11 @@ class RelayTrajectory:
         return joined
 
     @property
+    def num_tokens(self) -> int:
+        """Tokens of the response, both writers together."""
+        return sum(len(segment.token_ids) for segment in self.segments)
+
+    @property
     def num_calls(self) -> int:
         """Calls that the teacher served."""
         return sum(segment.source == "teacher" for segment in self.segments)
@@ -176,9 +220,18 @@ class RelayTrajectory:
 
     @property
     def call_ratio(self) -> float:
-        """rho of Eq. 3: teacher tokens over response tokens; 0.0 for an empty response."""
-        num_response_tokens = sum(len(segment.token_ids) for segment in self.segments)
-        return self.num_teacher_tokens / num_response_tokens if num_response_tokens else 0.0
+        """See `rho`."""
+        return rho(self.num_teacher_tokens, self.num_tokens)
+
+    @property
+    def has_called(self) -> bool:
+        """See `asked_teacher`."""
+        return asked_teacher(call.outcome for call in self.calls)
+
+    @property
+    def is_whole(self) -> bool:
+        """See the function `is_whole`."""
+        return is_whole(self.status, self.num_tokens)
 
     def count(self, outcome: CallOutcome) -> int:
         """Commands with this outcome."""

@@ -7,16 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.benchmarks.readers import read_choice
-from relay_verl.benchmarks.registry import BENCHMARKS, Benchmark, find_benchmark
+from relay_verl.benchmarks.registry import BENCHMARKS, REGISTRY, Benchmark, find_benchmark
 from relay_verl.data.columns import OPTIONS, has_any
 from relay_verl.data.examples import read_columns
 from relay_verl.data.files import find_files, iter_file
 from relay_verl.data.own import OwnColumns, find_own, own_name
-from relay_verl.data.sources import HubId
+from relay_verl.data.sources import HUB_PREFIX, HubId
 from relay_verl.errors import UserError
+from relay_verl.extensions import is_address
 
 USUAL = OwnColumns()
 """Columns of the usual names."""
+
+
+def is_named(value: str) -> bool:
+    """Whether a value is `pkg.module:NAME` and neither a file nor a dataset on the hub."""
+    return is_address(value) and not value.startswith(HUB_PREFIX) and not Path(value).exists()
 
 
 def find_benchmarks(
@@ -41,7 +47,7 @@ def find_benchmarks(
             name, source = first, find_own(rest)
             if source is None:
                 raise UserError(f"--benchmark {value!r}: {rest} does not exist")
-        elif value.lower() not in BENCHMARKS:
+        elif value.lower() not in REGISTRY and not is_named(value):
             source = find_own(value)
         benchmark = find_benchmark(value) if source is None else _own(name, source, columns)
         if benchmark.name in found:

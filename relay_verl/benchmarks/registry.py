@@ -5,10 +5,13 @@ domains). The prompt is C.1's for all; `relay_verl.data.prompts.with_options` sa
 
 Invariant: every row that `load_benchmark` gives has a prompt, an answer, and an id that no other row of it has.
 
-A further benchmark is one more entry of BENCHMARKS. The last four before the tiny world are not the paper's; their hub
-ids, configurations and columns are those of their dataset cards. The paper does not say which copies it read. Its
-values for Olympiad-Bench are multiples of 1/675, and the hub's OE_TO_maths_en_COMP has 674 rows: to compare to the last
-digit, give a copy of 675 with `--source olympiadbench=PATH`.
+A further benchmark is one more entry of BENCHMARKS. One of another package is a `Benchmark` that `--benchmark` names as
+`pkg.module:NAME`, or an entry point of the group `relay_verl.benchmarks` (see `examples/extend`).
+
+The last four before the tiny world are not the paper's; their hub ids, configurations and columns are those of their
+dataset cards. The paper does not say which copies it read. Its values for Olympiad-Bench are multiples of 1/675, and
+the hub's OE_TO_maths_en_COMP has 674 rows: to compare to the last digit, give a copy of 675 with
+`--source olympiadbench=PATH`.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,8 @@ from relay_verl.benchmarks.readers import read_choice, read_gpqa
 from relay_verl.benchmarks.rows import RowReader
 from relay_verl.data.examples import read_columns
 from relay_verl.data.sources import DatasetSource, HubId, load, parse_source
-from relay_verl.errors import UserError, find_known
+from relay_verl.errors import UserError, suggest
+from relay_verl.extensions import FORM, Registry
 from relay_verl.grading import Kind
 
 GREEDY: Mapping[str, Any] = {"temperature": 0.0}
@@ -51,6 +55,8 @@ class Benchmark(DatasetSource):
     """How they are sampled, as vLLM names it."""
     any_of: bool = False
     """Whether one answer of a list is enough; else all of them are wanted, as in OlympiadBench."""
+    find_file: Callable[[], Path] | None = None
+    """Its file, read where no other copy is given, if it is not on the hub."""
     has_tasks: bool = False
     """Whether its questions belong to tasks, over which the harmonic mean is reported, too."""
 
@@ -78,6 +84,13 @@ class Questions:
 
 _READ = read_columns()
 
+
+def _tiny_file() -> Path:
+    """The tiny world's test file, where the tiny recipes look for it, too."""
+    folder = os.environ.get("RELAY_TINY_DIR")
+    return (Path(folder) if folder else Path.home() / ".cache" / "relay_verl" / "tiny") / "test.parquet"
+
+
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
@@ -89,13 +102,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             read=read_columns(any_of=True),
             any_of=True,  # copies with lists have several spellings of one answer there
         ),
-        Benchmark(
-            name="math-500",
-            title="MATH500",
-            hub_id="HuggingFaceH4/MATH-500",
-            split="test",
-            read=_READ,
-        ),
+        Benchmark(name="math-500", title="MATH500", hub_id="HuggingFaceH4/MATH-500", split="test", read=_READ),
         Benchmark(
             name="gsm8k",
             title="GSM8K",
@@ -189,25 +196,35 @@ BENCHMARKS: dict[str, Benchmark] = {
             num_samples=32,
             sampling=dict(SAMPLED),
         ),
-        Benchmark(
-            name=TINY,
-            title="tiny world",
-            hub_id=None,
-            split="test",
-            read=_READ,
-        ),
+        Benchmark(name=TINY, title="tiny world", hub_id=None, split="test", read=_READ, find_file=_tiny_file),
     )
 }
-"""The benchmarks by name, the paper's in the order of its tables."""
+"""Our benchmarks by name, the paper's in the order of its tables."""
+REGISTRY: Registry[Benchmark] = Registry(
+    kind="benchmark",
+    group="relay_verl.benchmarks",
+    entries=BENCHMARKS,
+    accept=lambda found, name: found if isinstance(found, Benchmark) else None,
+    expected="a relay_verl.benchmarks.registry.Benchmark",
+    other_forms=("a file of your own",),
+)
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """The benchmark of that name, in capitals or not.
+    """The benchmark of that name, in capitals or not, or at `pkg.module:NAME`.
 
     Raises:
-        UserError: there is none; lists those there are.
+        UserError: there is none, or it has the name of one of ours; lists those there are.
     """
-    return find_known("benchmark", name, BENCHMARKS, also=", or a file of your own")
+    if ":" not in name and name.lower() not in REGISTRY:
+        raise UserError(
+            f"unknown benchmark {name!r}; allowed: {', '.join(REGISTRY.names())}, {FORM}, or a file of your own"
+            f"{suggest(name, REGISTRY.names())}"
+        )
+    benchmark = REGISTRY.find(name if ":" in name else name.lower())
+    if BENCHMARKS.get(benchmark.name, benchmark) is not benchmark:
+        raise UserError(f"benchmark: {name!r} is called {benchmark.name!r}, as one of ours is; give it another name")
+    return benchmark
 
 
 def parse_sources(values: Iterable[str]) -> dict[str, Path | HubId]:
@@ -238,7 +255,7 @@ def load_benchmark(benchmark: Benchmark, source: Path | HubId | None, *, limit: 
     Args:
         benchmark: which one.
         source: a copy in any layout that `relay_verl.data.columns` knows, or in verl's schema, whose prompts are kept;
-            None for the hub's, and for the tiny world's in RELAY_TINY_DIR.
+            None for its own file (the tiny world's is in RELAY_TINY_DIR), or else the hub's.
         limit: how many questions to take, from the first on; None for all.
 
     Raises:
@@ -248,8 +265,8 @@ def load_benchmark(benchmark: Benchmark, source: Path | HubId | None, *, limit: 
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}; {benchmark.name} needs at least 1 question")
     option = f"--source {benchmark.name}=PATH"
-    if source is None and benchmark.name == TINY:
-        source = _tiny_file()
+    if source is None and benchmark.find_file is not None:
+        source = benchmark.find_file()
     if isinstance(source, Path) and not source.exists():
         raise UserError(f"{benchmark.name}: {source} does not exist; give another copy with {option}")
     loaded = load(benchmark, source, option=option)
@@ -273,9 +290,3 @@ def load_benchmark(benchmark: Benchmark, source: Path | HubId | None, *, limit: 
         raise UserError(f"{where} has no rows")
     reader.copies.check_ids(where)
     return Questions(rows, loaded.origin, tuple(reader.warnings(where)))
-
-
-def _tiny_file() -> Path:
-    """The tiny world's test file, where the tiny recipes look for it, too."""
-    folder = os.environ.get("RELAY_TINY_DIR")
-    return (Path(folder) if folder else Path.home() / ".cache" / "relay_verl" / "tiny") / "test.parquet"

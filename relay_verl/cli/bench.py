@@ -29,7 +29,7 @@ def rollout(
     import pandas as pd
 
     from relay_verl.bench.relay_speed import bench_rollout
-    from relay_verl.models.address import is_endpoint
+    from relay_verl.models.address import is_elsewhere
     from relay_verl.preflight.commands import check_asked_model
     from relay_verl.preflight.data_checks import check_dataset
 
@@ -37,7 +37,7 @@ def rollout(
     student = student or config.actor_rollout_ref.model.path
     if not student:
         raise UserError("--student: the recipe names none while RELAY_STUDENT is not set; give one")
-    if is_endpoint(student):
+    if is_elsewhere(student):
         raise UserError(f"--student: {student} is an endpoint; verl's single turn needs a folder or a hub id")
     check_asked_model("--student", student)
     teacher = teacher or read_settings(config.relay).only_teacher.path

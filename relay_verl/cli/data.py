@@ -70,7 +70,8 @@ def data(
     sums.parquet
     """
     from relay_verl.benchmarks.file import write_benchmark
-    from relay_verl.benchmarks.registry import BENCHMARKS
+    from relay_verl.benchmarks.own import is_named
+    from relay_verl.benchmarks.registry import REGISTRY, find_benchmark
     from relay_verl.data.golds import warn_of_unreadable
     from relay_verl.data.own import OwnColumns, find_own, own_source
     from relay_verl.data.own import own_name as name_of_own
@@ -79,8 +80,9 @@ def data(
     from relay_verl.data.sources import SOURCES, parse_source
     from relay_verl.grading import Grader
 
-    known = (*SOURCES, *BENCHMARKS)
-    is_known = name.lower() in known
+    known = (*SOURCES, *REGISTRY.names())
+    is_benchmark = name.lower() in REGISTRY or is_named(name)
+    is_known = is_benchmark or name.lower() in SOURCES
     copy = None if source is None else parse_source(source)
     columns = OwnColumns(question_column, answer_column)
     own = None if is_known else find_own(name)
@@ -95,11 +97,11 @@ def data(
         )
     if own is not None and copy is not None:
         raise UserError(f"--source: {name} is a file of your own; --source replaces the copy of a known dataset")
-    if name.lower() in BENCHMARKS and evaluation:
+    if is_benchmark and evaluation:
         raise UserError(f"--evaluation: {name} is a benchmark, of which no question is left out")
     with Grader() as grader:
-        if name.lower() in BENCHMARKS:
-            text = write_benchmark(BENCHMARKS[name.lower()], out, copy, is_readable=grader.is_readable)
+        if is_benchmark:
+            text = write_benchmark(find_benchmark(name), out, copy, is_readable=grader.is_readable)
         else:
             dataset = name if own is None else own_source(name_of_own(own_name, own, known, "--name"), columns)
             rules = {"evaluation": evaluation or (), "ngram": ngram, "min_share": min_share}

@@ -24,8 +24,13 @@ from relay_verl.cli.options import (
 from relay_verl.cli.output import print_json, results_only
 from relay_verl.config import RelaySettings
 from relay_verl.errors import UserError
+from relay_verl.extensions import FORM
+from relay_verl.policies import help_text
 
 app = typer.Typer()
+JudgeName = Annotated[
+    str | None, typer.Option("--judge", help=f"Judge of another package, as {FORM} or by its entry point's name.")
+]
 
 
 @app.command("eval", rich_help_panel=EVALUATE)
@@ -35,18 +40,21 @@ def eval_(
         list[str],
         typer.Option(
             help="Benchmark by name, such as math-500; or a file of your own, FILE or NAME=FILE, with a question and "
-            "an answer in each row (CSV, JSON, JSON Lines, parquet); repeatable."
+            "an answer in each row (CSV, JSON, JSON Lines, parquet); or one of another package as "
+            f"{FORM}; repeatable."
         ),
     ],
     student: Annotated[str | None, typer.Option(help="Student: a folder, a hub id, or an endpoint's URL.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="Teacher, likewise; need not be the one of the training.")] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Teacher, likewise, or engine:NAME for an engine of another package ({FORM}, or its entry point's "
+            "name); need not be the one of the training."
+        ),
+    ] = None,
     policy: Annotated[
         list[str],
-        typer.Option(
-            help="Who asks the teacher, repeatable: learned (the student, by its commands), teacher_free (commands are "
-            "banned), fixed_N (each call is N tokens), random_P (a call before each token with probability P), "
-            "router_P (a question goes to the teacher alone with probability P), student_alone, teacher_alone."
-        ),
+        typer.Option(help=f"Who asks the teacher, repeatable: {help_text()}; or one of another package as {FORM}."),
     ] = ["learned"],  # noqa: B006 (typer copies it)
     row: Annotated[
         str | None,
@@ -80,6 +88,7 @@ def eval_(
     teacher_model: Annotated[str | None, typer.Option(help="The teacher's name at its endpoint.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Whose tokenizer it is, where all are endpoints.")] = None,
     student_replicas: Annotated[int, typer.Option(min=1, help="vLLM replicas of the student.")] = 1,
+    judge: JudgeName = None,
     judge_url: Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint of an LLM judge.")] = None,
     judge_model: Annotated[str | None, typer.Option(help="The judge's name there.")] = None,
     num_workers: Workers = None,
@@ -93,7 +102,7 @@ def eval_(
     from relay_verl.data.own import OwnColumns
     from relay_verl.evaluation.runner import Condition, EvalSuite, evaluate
     from relay_verl.grading import Grader
-    from relay_verl.judging.judge import make_judge
+    from relay_verl.judging.other_judge import choose_judge
     from relay_verl.preflight.commands import check_evaluation, check_judge
     from relay_verl.recipes.paper import find_row
     from relay_verl.report.summary import summary_of
@@ -104,9 +113,10 @@ def eval_(
         find_row(row)
     chosen, own = find_benchmarks(benchmark, OwnColumns(question_column, answer_column))
     conditions = [
-        Condition(name, out / name, student, teacher, name, row, teacher_name) for name in dict.fromkeys(policy)
+        Condition(name, out / name.replace(":", "."), student, teacher, name, row, teacher_name)
+        for name in dict.fromkeys(policy)
     ]
-    judge = make_judge(judge_url, judge_model)
+    chosen_judge = choose_judge(judge, judge_url, judge_model)
     sources = parse_sources(source or ())
     if stray := sources.keys() - {each.name for each in chosen}:
         raise UserError(f"--source: {', '.join(sorted(stray))} is not among --benchmark {', '.join(benchmark)}")
@@ -118,9 +128,9 @@ def eval_(
             unreadable = warn_of_unreadable(name, loaded.rows, grader.is_readable)
             for warning in (*loaded.warnings, *filter(None, [unreadable])):
                 typer.echo(warning, err=True)
-    if judge is not None:
-        check_judge(judge)
-    suite = EvalSuite(questions, num_samples, temperature, seed, deterministic, judge)
+    if chosen_judge is not None:
+        check_judge(chosen_judge)
+    suite = EvalSuite(questions, num_samples, temperature, seed, deterministic, chosen_judge)
     names = {student: student_model, teacher: teacher_model}
     typer.echo(
         f"{suite.num_queries * len(conditions):,} responses: {suite.num_queries:,} under each of {len(conditions)} "
@@ -155,8 +165,11 @@ def judge(
     results: Annotated[
         list[Path], typer.Argument(parser=user_path, help="Results folders, or folders that hold such.")
     ],
-    judge_url: Annotated[str, typer.Option(help="OpenAI-compatible endpoint; its key is RELAY_JUDGE_API_KEY.")],
-    judge_model: Annotated[str, typer.Option(help="The judge's name there.")],
+    judge_url: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible endpoint; its key is RELAY_JUDGE_API_KEY.")
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="The judge's name there.")] = None,
+    judge: JudgeName = None,
     max_concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 32,
     max_failed_share: Annotated[
         float,
@@ -166,14 +179,15 @@ def judge(
     ] = RelaySettings.max_failed_call_share,
 ) -> None:
     """Have an LLM judge every response of finished results, right ones and wrong ones, in addition to the rule."""
-    from relay_verl.judging.judge import make_judge
     from relay_verl.judging.judge_results import judge_results
+    from relay_verl.judging.other_judge import choose_judge
     from relay_verl.preflight.commands import check_judge
     from relay_verl.report.summary import write_summary
     from relay_verl.traces.results import find_results
 
-    folders, asked = find_results(results), make_judge(judge_url, judge_model)
-    assert asked is not None
+    folders, asked = find_results(results), choose_judge(judge, judge_url, judge_model)
+    if asked is None:
+        raise UserError("judge: give --judge-url and --judge-model, or --judge")
     check_judge(asked)
     for folder in folders:
         agreement = asyncio.run(judge_results(folder, asked, max_concurrency, max_failed_share))

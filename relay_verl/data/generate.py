@@ -201,7 +201,7 @@ def plan_filter(config: Any, source: Source, *, stop_early: bool = False) -> Pla
         "seed": chosen.seed,
         **_limits(config, teacher.sampling()),
     }
-    name = teacher.path or f"{teacher.model or ''}@{teacher.base_url}"
+    name = teacher.path or f"{teacher.model or ''}@{teacher.base_url or teacher.engine}"
     return Plan(
         model=replace(teacher, timeout_s=settings.rollout_timeout_s),  # a whole response, not a call
         # an endpoint without one of its own has the student's

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from relay_verl.config import read_settings
 from relay_verl.models.tokenizers import prompt_spec, template_of
+from relay_verl.policies import make_policy
 
 if TYPE_CHECKING:
     from relay_verl.evaluation.runner import Condition
@@ -63,7 +64,7 @@ def describe(
             "max_tokens_per_call": settings.max_tokens_per_call,
         },
         # under another policy it decides nothing
-        "fixed_command": settings.fixed_command if condition.policy.startswith("fixed_") else None,
+        "fixed_command": settings.fixed_command if make_policy(condition.policy).fixed_length() is not None else None,
         # of calls, unless the student is greedy; who writes whole responses has the benchmark's
         "teacher_sampling": dict(settings.decoder_config(1, greedy=False, vocab_size=None).teacher_sampling),
         "template": template_of(config),

@@ -24,6 +24,7 @@ from relay_verl.benchmarks.registry import Benchmark, Questions
 from relay_verl.config import TeacherSettings, check_endpoint, num_gpus_of, read_settings
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.deadlines import GRADING_S
+from relay_verl.engines.factory import PREFIX, find_engine
 from relay_verl.engines.resilience import NO_BREAKER
 from relay_verl.errors import UserError
 from relay_verl.evaluation.job_spec import describe
@@ -41,8 +42,8 @@ from relay_verl.jobs.formats import JsonLines, Row
 from relay_verl.jobs.pool import Pool, default_num_workers
 from relay_verl.jobs.queries import Queries
 from relay_verl.jobs.store import JobStore
-from relay_verl.judging.judge import Judge
-from relay_verl.models.address import as_student, is_endpoint, model_at, model_sha256
+from relay_verl.judging.other_judge import AnswerJudge
+from relay_verl.models.address import as_student, is_endpoint, is_engine, model_at, model_sha256
 from relay_verl.models.launch import start_models
 from relay_verl.models.ray_session import ray_cluster
 from relay_verl.models.tokenizers import template_of
@@ -77,7 +78,7 @@ class Condition:
     def __post_init__(self) -> None:
         try:
             make_policy(self.policy)
-        except ValueError as error:
+        except UserError as error:
             raise UserError(f"--{error}") from None
         for role, model, is_needed in (
             ("student", self.student, needs_student(self.policy)),
@@ -87,6 +88,8 @@ class Condition:
                 raise UserError(f"--{role}: policy {self.policy} needs one")
             if model is not None and is_endpoint(model):
                 check_endpoint(f"--{role}", model, f"RELAY_{role.upper()}_API_KEY")
+            if model is not None and is_engine(model):
+                find_engine(model.removeprefix(PREFIX))
 
     @property
     def models(self) -> tuple[str | None, str | None]:
@@ -111,7 +114,7 @@ class EvalSuite:
     """Of all that is drawn."""
     is_deterministic: bool = False
     """One response at a time and no prefix cache, so that greedy responses never depend on what else is under way."""
-    judge: Judge | None = None
+    judge: AnswerJudge | None = None
     """Gives a second verdict on every response."""
 
     def sampling(self, name: str) -> tuple[int, dict[str, Any]]:

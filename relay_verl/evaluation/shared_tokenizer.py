@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.errors import UserError
-from relay_verl.models.address import is_endpoint
+from relay_verl.models.address import is_elsewhere
 from relay_verl.models.tokenizers import template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
 
@@ -37,7 +37,7 @@ def load_shared_tokenizer(config: Any, addresses: Sequence[str], path: str | Non
     from relay_verl.models.address import check_model, check_tokenizer_path
     from relay_verl.models.tokenizers import compare_prompts, compare_tokenizers
 
-    paths = [address for address in addresses if not is_endpoint(address)]
+    paths = [address for address in addresses if not is_elsewhere(address)]
     for address in paths:
         check_model("--student, --teacher", address)
     key = "actor_rollout_ref.model.tokenizer_path" if path is None else "--tokenizer"
@@ -72,6 +72,6 @@ def vocabulary_of_writer(
     """The vocabulary of the model that writes under a condition, and reads what the other one writes. An endpoint does
     not say how large its own is: the model whose tokenizer it has does."""
     writer = student or teacher
-    path = tokenizer_path if writer is None or is_endpoint(writer) else writer
+    path = tokenizer_path if writer is None or is_elsewhere(writer) else writer
     trusts = config.actor_rollout_ref.model.get("trust_remote_code", False)
     return read_vocabulary(path, tokenizer, trust_remote_code=trusts)

@@ -29,10 +29,11 @@ from relay_verl.engines.failures import RetriedError
 from relay_verl.errors import EngineError, PermanentError
 from relay_verl.grading import Grader, Verdict, VerdictStatus, kind_of
 from relay_verl.jobs.formats import Row
-from relay_verl.judging.judge import Judge, nothing_to_judge
+from relay_verl.judging.judge import nothing_to_judge
+from relay_verl.judging.other_judge import AnswerJudge
 from relay_verl.messages import content_text
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
-from relay_verl.policies import TeacherAlone, make_policy
+from relay_verl.policies import make_policy
 from relay_verl.seeds import derive_seed, sample_seed
 from relay_verl.tokenization import TokenBytes
 from relay_verl.traces.records import REFUSED, UNCLEAR_REPLY, ResponseRecord
@@ -76,7 +77,7 @@ class EvalWorker:
         teacher: TokenEngine | None,
         tokenizer: Any,
         rules: EvalSettings,
-        judge: Judge | None = None,
+        judge: AnswerJudge | None = None,
         vocabulary: Vocabulary | None = None,
     ):
         vocabulary = vocabulary or read_vocabulary(None, tokenizer)
@@ -148,7 +149,7 @@ class EvalWorker:
         seeds = [{} if is_greedy else sample_seed(rules.seed, who, *name) for who in ("student", "teacher")]
         # one object a response: the router draws here who writes it
         policy = make_policy(rules.policy, derive_seed(rules.seed, "policy", *name))
-        is_teachers = isinstance(policy, TeacherAlone)
+        is_teachers = not policy.needs_student
         decoder = self._teacher_alone if is_teachers else self._decoder
         # Greedy for pass@1, sampled where a benchmark says so: a teacher that answers calls follows the student, one
         # that writes the whole response is sampled as the benchmark says.

@@ -27,7 +27,7 @@ from relay_verl.grading import boxed_answer
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import Parquet
 from relay_verl.judging.agreement import Agreement, agreement
-from relay_verl.judging.judge import Judge
+from relay_verl.judging.other_judge import AnswerJudge
 from relay_verl.protocol import strip_attempted_calls
 from relay_verl.traces.records import JudgeText, ResponseRecord, refusal, write_records
 from relay_verl.traces.results import RESPONSES, VERDICTS, read_result
@@ -37,7 +37,7 @@ _SCHEMA = pa.schema([("is_correct", pa.bool_()), ("reply", pa.string()), ("error
 
 async def judge_results(
     folder: Path,
-    judge: Judge,
+    judge: AnswerJudge,
     max_concurrency: int = 32,
     max_failed_share: float = RelaySettings.max_failed_call_share,
 ) -> Agreement:
@@ -90,7 +90,7 @@ def _answer_of(record: ResponseRecord) -> str | None:
     return record.answer if box == boxed_answer(record.text) else box
 
 
-async def _ask(judge: Judge, row: dict[str, Any]) -> JudgeText:
+async def _ask(judge: AnswerJudge, row: dict[str, Any]) -> JudgeText:
     try:
         return await judge.ask(row["question"], row["answer"], row["ground_truth"])
     except PermanentError as error:

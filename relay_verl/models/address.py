@@ -1,4 +1,4 @@
-"""A model by its address, a Hugging Face folder, a hub id or an endpoint, and what tells one from another."""
+"""A model by its address (a folder, a hub id, an endpoint or an engine), and what tells one model from another."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl.config import TeacherSettings
+from relay_verl.engines.factory import PREFIX
 from relay_verl.errors import UserError
 from relay_verl.files import read_tensor_header, sha256_of
 
@@ -28,13 +29,23 @@ def is_endpoint(address: str) -> bool:
     return address.startswith(("http://", "https://"))
 
 
+def is_engine(address: str) -> bool:
+    """Whether this names an engine of another package (`relay_verl.engines.factory`)."""
+    return address.startswith(PREFIX)
+
+
+def is_elsewhere(address: str) -> bool:
+    """Whether no model of ours runs for this address: an endpoint's URL, or an engine of another package."""
+    return is_endpoint(address) or is_engine(address)
+
+
 def check_folder_name(key: str, address: str) -> None:
     """vLLM finds a model's weights by a pattern that begins with the folder's name, which must not be one itself.
 
     Raises:
         UserError: it is one.
     """
-    if not is_endpoint(address) and glob.has_magic(address):
+    if not is_elsewhere(address) and glob.has_magic(address):
         raise UserError(
             f"{key}: {address}: vLLM reads '[', '*' and '?' in a folder's name as a pattern, and finds no weights: "
             "rename the folder, or give a link to it whose name has none of them"
@@ -49,10 +60,12 @@ def student_of(config: Any) -> str | None:
 
 
 def model_at(address: str, settings: TeacherSettings, *, model: str | None = None) -> TeacherSettings:
-    """The model at `address`, run as `settings` say; `model` is its name there if that is an endpoint."""
+    """The model at `address`, run as `settings` say; `model` is its name there if that is an endpoint or an engine."""
     if is_endpoint(address):
-        return replace(settings, path=None, base_url=address, model=model)
-    return replace(settings, path=address, base_url=None, model=None)
+        return replace(settings, path=None, base_url=address, engine=None, model=model)
+    if is_engine(address):
+        return replace(settings, path=None, base_url=None, engine=address.removeprefix(PREFIX), model=model)
+    return replace(settings, path=address, base_url=None, engine=None, model=None)
 
 
 def as_student(settings: TeacherSettings, address: str, *, model: str | None = None) -> TeacherSettings:
@@ -61,7 +74,8 @@ def as_student(settings: TeacherSettings, address: str, *, model: str | None = N
 
 
 def model_sha256(address: str) -> str | None:
-    """SHA-256 over the weights, the configuration and the tokenizer in a folder; None for a hub id or an endpoint.
+    """SHA-256 over the weights, the configuration and the tokenizer in a folder; None for a hub id, an endpoint or an
+    engine.
 
     Another folder with the same files is the same model.
 
@@ -69,7 +83,7 @@ def model_sha256(address: str) -> str | None:
         UserError: a file cannot be read.
     """
     folder = Path(address).expanduser()
-    if is_endpoint(address) or not folder.is_dir():
+    if is_elsewhere(address) or not folder.is_dir():
         return None
     files = sorted(file for file in folder.iterdir() if file.suffix in _WEIGHTS or file.name in _OTHERS)
     return hashlib.sha256("\n".join(f"{file.name} {sha256_of(file)}" for file in files).encode()).hexdigest()

@@ -1,4 +1,5 @@
-"""Teachers: each a worker group of vLLM replicas in Ray with GPUs of its own, or an endpoint by URL (paper 4.3).
+"""Teachers: each a worker group of vLLM replicas in Ray with GPUs of its own, an endpoint by URL (paper 4.3), or an
+engine of another package.
 
 Invariant: what comes out is a TokenEngine that can be sent to any Ray worker; a teacher that cannot start says why and
 never waits without a deadline.
@@ -14,6 +15,7 @@ from typing import Any
 from relay_verl.config import RelaySettings, TeacherSettings, num_gpus_of, read_settings
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.endpoint import EndpointEngine
+from relay_verl.engines.factory import make_engine
 from relay_verl.engines.resilience import GuardedEngine
 from relay_verl.errors import EngineError, UserError
 from relay_verl.models.address import check_folder_name
@@ -100,6 +102,8 @@ async def start_teacher(
     """
     if settings.base_url is not None:
         return TeacherGroup(_guard(open_endpoint(settings), settings), [])
+    if settings.engine is not None:
+        return TeacherGroup(_guard(make_engine(settings.engine, settings, tokenizer), settings), [])
     if settings.path is None:
         return None
     check_folder_name("model", settings.path)
@@ -237,7 +241,7 @@ async def start_models(config: Any, models: Mapping[str, TeacherSettings], token
             warm_up = [tokenizer.eos_token_id]  # an engine's first request makes what later ones use
             await asyncio.gather(*(engine.generate(warm_up, max_tokens=1, request_id="warm-up") for engine in engines))
     except TimeoutError:
-        names = ", ".join(str(model.path or model.base_url) for model in models.values())
+        names = ", ".join(str(model.address) for model in models.values())
         raise UserError(f"relay.teacher.start_timeout_s: {names} did not start within {timeout_s:g} s") from None
     except EngineError as error:
         raise UserError(f"a model does not answer: {error}") from None

@@ -17,8 +17,8 @@ from relay_verl.engines.deadlines import DeadlineError, run_within
 from relay_verl.errors import UserError
 from relay_verl.evaluation.runner import PlannedEvaluation
 from relay_verl.grading import Grader
-from relay_verl.judging.judge import Judge
-from relay_verl.models.address import check_model, check_tokenizer_path, is_endpoint
+from relay_verl.judging.other_judge import AnswerJudge
+from relay_verl.models.address import check_model, check_tokenizer_path, is_elsewhere
 from relay_verl.preflight.check import demand
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape, grade_against_itself
 from relay_verl.preflight.trial import TRIAL, Reader, Trial
@@ -34,7 +34,7 @@ def check_asked_model(key: str, address: str) -> None:
     Raises:
         UserError: it is not.
     """
-    if not is_endpoint(address):
+    if not is_elsewhere(address):
         check_model(key, address)
 
 
@@ -101,7 +101,7 @@ def check_bench(
     demand(TRIAL, Trial(first_of_each_shape(trial), [Reader(tokenizer_path, tokenizer, template)]))
 
 
-def check_judge(judge: Judge) -> None:
+def check_judge(judge: AnswerJudge) -> None:
     """The judge gives two verdicts that are known, in time.
 
     Raises:

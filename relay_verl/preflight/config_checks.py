@@ -35,7 +35,7 @@ def check_settings(config: Any) -> str:
     settings = read_settings(config.relay)
     if not settings.needs_teacher:
         return "no calls"
-    teachers = ", ".join(str(teacher.path or teacher.base_url) for teacher in settings.active_teachers.values())
+    teachers = ", ".join(str(teacher.address) for teacher in settings.active_teachers.values())
     limit = "any number of" if settings.max_calls is None else f"at most {settings.max_calls}"
     return f"{settings.policy}, {limit} calls of {teachers}"
 

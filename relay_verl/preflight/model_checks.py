@@ -40,8 +40,8 @@ def check_teacher(
         trust_remote_code: whether models may bring code of their own, as `actor_rollout_ref.model.trust_remote_code`.
     """
     cost, trusts = "", trust_remote_code
-    address = teacher.path or teacher.base_url
-    name = f"{key}.path: {address}" if teacher.path is not None else f"{key}.base_url: {address}"
+    field = "path" if teacher.path is not None else "base_url" if teacher.base_url is not None else "engine"
+    name = f"{key}.{field}: {teacher.address}"
     students_key = f"actor_rollout_ref.model.{'path' if tokenizer_path is None else 'tokenizer_path'}"
     student = read_tokenizer(students_key, tokenizer_path or student_path, trust_remote_code=trusts)
     if teacher.path is not None:
@@ -101,10 +101,13 @@ def check_teacher_models(config: Any) -> str:
     for key, teacher in settings.active_teachers.items():
         if teacher.tokenizer is not None:
             check_tokenizer_path(f"{key}.tokenizer", teacher.tokenizer)
-    return "; ".join(
-        f"{teacher.base_url}, an endpoint" if teacher.path is None else check_model(f"{key}.path", teacher.path)
-        for key, teacher in settings.active_teachers.items()
-    )
+    return "; ".join(_check_teacher_model(key, teacher) for key, teacher in settings.active_teachers.items())
+
+
+def _check_teacher_model(key: str, teacher: TeacherSettings) -> str:
+    if teacher.path is not None:
+        return check_model(f"{key}.path", teacher.path)
+    return f"{teacher.address}, {'an endpoint' if teacher.base_url is not None else 'an engine'}"
 
 
 def check_student_model(config: Any) -> str:

@@ -17,12 +17,15 @@ PROBE_DEADLINE_S = 300.0
 Answer = Mapping[str, Any]
 
 
-def ask_nodes(node_ids: Sequence[str], paths: Sequence[str], deadline_s: float | None = None) -> dict[str, Answer]:
+def ask_nodes(
+    node_ids: Sequence[str], paths: Sequence[str], modules: Sequence[str] = (), deadline_s: float | None = None
+) -> dict[str, Answer]:
     """Each node's answer, by its id; `{"error": text}` of one that has none.
 
     Args:
         node_ids: Ray's ids; all are asked at once.
         paths: files and folders that a worker may open.
+        modules: of other packages that a worker imports.
         deadline_s: seconds for all of them; `PROBE_DEADLINE_S` if None.
     """
     import ray
@@ -33,7 +36,7 @@ def ask_nodes(node_ids: Sequence[str], paths: Sequence[str], deadline_s: float |
     probe = ray.remote(num_cpus=0, max_retries=0)(_make_probe())
     asked = {
         node_id: probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote(
-            list(paths)
+            list(paths), list(modules)
         )
         for node_id in node_ids
     }
@@ -83,6 +86,9 @@ def fault_of(answer: Answer, ours: Answer, *, has_gpus: bool) -> str:
             f"verl there does not load the plugin ({answer['plugin_error']}): {_mend(ours, 'relay-verl')}, or let the "
             "job carry it with its metadata, as examples/cluster/runtime_env.yaml does"
         )
+    for module, error in answer.get("modules", {}).items():
+        if error:
+            return f"{module} cannot be imported there ({error}): install its package on that node or in its image"
     for name in ("relay-verl", "verl", "transformers"):
         if answer[name] is not None and answer[name] != ours[name]:
             return f"{name} {answer[name]}, here {ours[name]}: {_mend(ours, name)}"
@@ -100,11 +106,11 @@ def _mend(ours: Answer, name: str) -> str:
     return f"pip install {name}=={ours[name]} on that node or in its image"
 
 
-def _make_probe() -> Callable[[list[str]], dict[str, Any]]:
+def _make_probe() -> Callable[[list[str], list[str]], dict[str, Any]]:
     """The function that runs on a node. It is made inside another, so that Ray ships it whole, and imports itself what
     it needs: relay_verl need not be there."""
 
-    def probe(paths):  # type: ignore[no-untyped-def]
+    def probe(paths, modules):  # type: ignore[no-untyped-def]
         import importlib
         import os
         import platform
@@ -136,6 +142,7 @@ def _make_probe() -> Callable[[list[str]], dict[str, Any]]:
             policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto")
             unseen = "its entry point is not installed" if policy == "auto" else f"VERL_USE_EXTERNAL_PLUGINS={policy}"
             answer["plugin_error"] = failure("relay_verl.plugin") or unseen
+        answer["modules"] = {module: failure(module) for module in modules}
         try:
             import psutil
 

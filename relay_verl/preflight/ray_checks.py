@@ -12,15 +12,18 @@ from omegaconf import OmegaConf
 
 from relay_verl import cpu
 from relay_verl.config import read_settings
+from relay_verl.engines.factory import find_engine
 from relay_verl.errors import UserError
 from relay_verl.models.address import is_local
 from relay_verl.models.launch import suffix_of
 from relay_verl.models.ray_session import start_ray
 from relay_verl.models.reservation import reserve
+from relay_verl.policies import parse_policy
 from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.cpu_memory import GB, check_cpu_memory, cpu_terms
 from relay_verl.preflight.placement import FreeNode, check_room
 from relay_verl.preflight.probe import Answer, ask_nodes, expected, fault_of
+from relay_verl.rewards import find_reward
 
 SETTLE_S = 5.0
 """Seconds that resources may take to be reported as free, after who held them ended."""
@@ -72,7 +75,8 @@ class Cluster:
     def answers(self) -> list[tuple[dict[str, Any], Answer]]:
         """Each node that can run anything, with what a worker finds there."""
         nodes = [node for node in self.alive if node["Resources"].get("CPU") or node["Resources"].get("GPU")]
-        answers = ask_nodes([node["NodeID"] for node in nodes], [path for _, path in local_models(self.config)])
+        paths, modules = [path for _, path in local_models(self.config)], modules_of_others(self.config)
+        answers = ask_nodes([node["NodeID"] for node in nodes], paths, modules)
         return [(node, answers[node["NodeID"]]) for node in nodes]
 
 
@@ -83,6 +87,22 @@ def local_models(config: Any) -> list[tuple[str, str]]:
     if node is not None and (settings := read_settings(node)).needs_teacher:
         found += [(f"{key}.path", teacher.path) for key, teacher in settings.active_teachers.items()]
     return [(key, path) for key, path in found if path and "://" not in path and is_local(path)]
+
+
+def modules_of_others(config: Any) -> list[str]:
+    """The modules of other packages that workers import: those of the policy, the reward and the teachers' engines."""
+    node = OmegaConf.select(config, "relay")
+    if node is None:
+        return []
+    settings = read_settings(node)
+    engines = [teacher.engine for teacher in settings.active_teachers.values() if settings.needs_teacher]
+    objects = [
+        parse_policy(settings.policy).kind,
+        find_reward(settings.reward.kind).compute,
+        *(find_engine(name) for name in engines if name is not None),
+    ]
+    modules = dict.fromkeys(found.__module__ for found in objects)
+    return [module for module in modules if module.partition(".")[0] != "relay_verl"]
 
 
 def check_ray(config: Any, cluster: Cluster) -> str:

@@ -18,7 +18,8 @@ from relay_verl.models.address import is_endpoint
 from relay_verl.models.launch import load_tokenizer
 from relay_verl.models.tokenizers import template_of, tokenizer_at, tokenizer_path_of
 from relay_verl.models.vocabulary import read_vocabulary
-from relay_verl.policies import Policy, StudentAlone, TeacherAlone, make_policy
+from relay_verl.policies import parse_policy
+from relay_verl.policy_base import Policy
 from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.data_checks import file_names, local_files
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape, trial_rows
@@ -154,21 +155,20 @@ def _answer_wordings(
     """Each endpoint of a condition with the ways in which it will be asked, as `relay_verl.decoder` asks."""
     student, teacher = condition.models
     max_tokens = int(config.data.max_response_length)
-    policies: list[Policy] = [make_policy(condition.policy)]
-    if condition.policy.startswith("router_"):  # whole queries go to the one or to the other
-        policies = [StudentAlone(), TeacherAlone()]
+    parsed = parse_policy(condition.policy)
+    policies = parsed.kind.alternatives(parsed.number)
     for name in suite.benchmarks:
         _, sampling = suite.sampling(name)
         is_greedy = sampling.get("temperature") == 0
         seed = {} if is_greedy else sample_seed(suite.seed, "trial")
         for policy in policies:
-            writes_alone = isinstance(policy, TeacherAlone)
+            writes_alone = not policy.needs_student
             if student and is_endpoint(student) and not writes_alone:
                 asked = {**sampling, **seed, **policy.student_sampling()}
                 yield student, Wording(asked, max_tokens, _stop_of(policy, settings, teacher))
             if teacher and is_endpoint(teacher) and writes_alone:
                 yield teacher, Wording({**sampling, **seed}, max_tokens)
-            elif teacher and is_endpoint(teacher) and type(policy) is not StudentAlone:
+            elif teacher and is_endpoint(teacher) and policy.needs_teacher:
                 asked = {**settings.teacher.sampling(greedy=is_greedy), **seed}
                 yield teacher, Wording(asked, min(max_tokens, settings.max_tokens_per_call))
 

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
 from relay_verl.preflight.check import CheckWarning
+from relay_verl.rewards import find_reward
 
 MANAGER = "relay_verl.trainer.rollout_worker.RelayAgentLoopManager"
 AGENT = "relay_agent"
@@ -180,9 +181,9 @@ def check_groups(config: Any) -> str:
     settings = read_settings(config.relay)
     num_samples = config.actor_rollout_ref.rollout.n
     reward = settings.reward
-    if num_samples == 1 and reward.kind == "difficulty_aware" and reward.scenario_scope == "query":
+    if num_samples == 1 and find_reward(reward.kind).needs_groups and reward.scenario_scope == "query":
         raise UserError(
-            "actor_rollout_ref.rollout.n=1: relay.reward.kind=difficulty_aware tells scenarios apart by several "
+            f"actor_rollout_ref.rollout.n=1: relay.reward.kind={reward.kind} tells scenarios apart by several "
             "samples of a query: set at least 2, or relay.reward.kind=simple"
         )
     estimator = OmegaConf.select(config, "algorithm.adv_estimator")

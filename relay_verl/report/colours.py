@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import count
 
 from relay_verl.pictures import NEITHER, OTHERS, colour_of
-from relay_verl.traces.words import ALONE, TEACHER_ALONE
+from relay_verl.traces.words import find_policy
 
 _REST = (*OTHERS, NEITHER)
 
@@ -21,11 +21,12 @@ def kind_of(method: str | None, policy: str) -> str:
     >>> kind_of("relay", "learned"), kind_of("relay", "fixed_20"), kind_of("teacher", "student_alone")
     ('relay', 'other', 'teacher')
     """
-    if policy == TEACHER_ALONE or method == "teacher":
+    author = find_policy(policy).kind.author
+    if author == "teacher" or method == "teacher":
         return "teacher"
-    if method in (None, "base") and policy == ALONE:
-        return "student"
-    return "relay" if method in (None, "relay") and policy == "learned" else "other"
+    if author == "student":
+        return author if method in (None, "base") else "other"
+    return author if method in (None, "relay") else "other"
 
 
 def colours_of(kinds: Sequence[str]) -> list[str]:

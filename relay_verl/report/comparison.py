@@ -16,7 +16,7 @@ from functools import cache
 
 from relay_verl.recipes.paper import find_row, paper
 from relay_verl.report.document import Table
-from relay_verl.report.groups import ALONE, TEACHER_ALONE, TEACHER_FREE, Group, Groups
+from relay_verl.report.groups import Group, Groups
 from relay_verl.report.harmonic import HARMONIC_BENCHMARKS
 from relay_verl.report.statistics import (
     Estimate,
@@ -29,6 +29,7 @@ from relay_verl.report.statistics import (
     has_tasks,
     pooled_call_ratio,
 )
+from relay_verl.traces.words import has_both
 
 NOT_MEASURED = "not measured"
 NONE = "–"
@@ -76,8 +77,7 @@ def estimate_of(group: Group, measure: str) -> Estimate | None:
 
 def can_call(group: Group) -> bool:
     """Whether a call ratio means anything for the group."""
-    is_alone = group.policy in (ALONE, TEACHER_ALONE, TEACHER_FREE)
-    return not is_alone and (group.teacher is not None or group.method not in ("base", "grpo", "teacher"))
+    return has_both(group.policy) and (group.teacher is not None or group.method not in ("base", "grpo", "teacher"))
 
 
 @dataclass(frozen=True)

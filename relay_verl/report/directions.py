@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from relay_verl.recipes.paper import paper
 from relay_verl.report.comparison import NONE, NOT_MEASURED, measure_of
 from relay_verl.report.document import Table
-from relay_verl.report.groups import TEACHER_FREE, Group, Groups
+from relay_verl.report.groups import Group, Groups
 from relay_verl.report.statistics import Estimate, difference
+from relay_verl.traces.words import TEACHER_FREE
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from relay_verl.report.colours import colours_of, kind_of
 from relay_verl.report.comparison import Line, can_call, estimate_of, measure_of, name_of
 from relay_verl.report.document import Picture
 from relay_verl.report.drawing import CARD, INK, SOFT, draw
-from relay_verl.report.groups import TEACHER_ALONE, Group, Groups
+from relay_verl.report.groups import Group, Groups
 from relay_verl.report.random_router import our_comparison, paper_comparison
 from relay_verl.report.statistics import Estimate, call_rate, estimate
-from relay_verl.traces.words import natural_policies
+from relay_verl.traces.words import TEACHER_ALONE, natural_policies
 from relay_verl.types import CallOutcome
 
 MARKERS = "osD^vP*X<>h"

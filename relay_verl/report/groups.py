@@ -19,16 +19,12 @@ from relay_verl.traces.records import ResponseRecord
 from relay_verl.traces.results import Result
 from relay_verl.traces.verdicts import VerdictsBy, check_verdicts, is_for_judge, take_verdicts
 from relay_verl.traces.words import (
-    ALONE,
     TEACHER_ALONE,
-    TEACHER_FREE,
     condition_words,
+    has_both,
     natural_policies,
     policy_order,
 )
-
-_WITHOUT_TEACHER = (ALONE, TEACHER_ALONE, TEACHER_FREE)
-"""Policies under which no teacher answers a call, whatever the results name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +211,7 @@ def _model_of(result: Result) -> str:
 
 
 def _teacher_of(result: Result) -> str | None:
-    return None if result.policy in _WITHOUT_TEACHER else result.teacher_name
+    return result.teacher_name if has_both(result.policy) else None
 
 
 def _check_row(result: Result) -> None:

@@ -7,8 +7,9 @@ import re
 from relay_verl.recipes.paper import find_row, paper
 from relay_verl.report.comparison import HARMONIC, RATIOS, Line, compare, measure_of, table_line
 from relay_verl.report.document import Table
-from relay_verl.report.groups import TEACHER_FREE, Groups
+from relay_verl.report.groups import Groups
 from relay_verl.report.harmonic import NUM_BBEH_TASKS
+from relay_verl.traces.words import TEACHER_FREE
 
 _METHODS = ("base", "grpo", "citer", "relay_simple", "relay")
 _ABLATIONS = ("relay", "no_filter", "no_independence", "no_exploration")

@@ -23,7 +23,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from relay_verl.files import replace_file
-from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory
+from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory, asked_teacher, rho
 
 UNCLEAR_REPLY = "the reply is neither Yes nor No"
 """The judge replied without a verdict. Any other reason, except REFUSED, means that the judge did not reply."""
@@ -188,7 +188,7 @@ class ResponseRecord:
             grading=str(verdict.status),
             judge=judge,
             num_prompt_tokens=len(trajectory.prompt_ids),
-            num_tokens=len(trajectory.response_ids),
+            num_tokens=trajectory.num_tokens,
             num_teacher_tokens=trajectory.num_teacher_tokens,
             num_calls=trajectory.num_calls,
             started_at=float(started_at),
@@ -209,13 +209,13 @@ class ResponseRecord:
 
     @property
     def call_ratio(self) -> float:
-        """rho of Eq. 3: teacher tokens over response tokens; 0.0 for an empty response."""
-        return self.num_teacher_tokens / self.num_tokens if self.num_tokens else 0.0
+        """See `relay_verl.types.rho`."""
+        return rho(self.num_teacher_tokens, self.num_tokens)
 
     @property
     def has_called(self) -> bool:
-        """Whether the student asked the teacher, also in vain."""
-        return any(call["outcome"] in (CallOutcome.SERVED, CallOutcome.FAILED) for call in self.calls)
+        """See `relay_verl.types.asked_teacher`."""
+        return asked_teacher(call["outcome"] for call in self.calls)
 
     @property
     def is_completed(self) -> bool:

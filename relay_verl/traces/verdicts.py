@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 
-from relay_verl.benchmarks.registry import BENCHMARKS
+from relay_verl.benchmarks.registry import REGISTRY
 from relay_verl.errors import UserError
 from relay_verl.traces.records import REFUSED, UNCLEAR_REPLY, ResponseRecord
 from relay_verl.traces.results import Result
@@ -46,8 +46,7 @@ def parse_verdicts_by(value: str) -> VerdictsBy:
 
 def is_for_judge(benchmark: str) -> bool:
     """Whether the judge decides on this benchmark: not where answers are letters or words (departure 4)."""
-    known = BENCHMARKS.get(benchmark)
-    return known is None or known.kind == "math"
+    return benchmark not in REGISTRY or REGISTRY.find(benchmark).kind == "math"
 
 
 def verdict_of(record: ResponseRecord, by: VerdictsBy) -> bool | None:

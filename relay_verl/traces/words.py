@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from relay_verl.errors import UserError
+from relay_verl.policies import ParsedPolicy, parse_policy, policy_words
+from relay_verl.policy_base import Policy
 from relay_verl.recipes.paper import Row
 
 ALONE = "student_alone"
 TEACHER_ALONE = "teacher_alone"
 TEACHER_FREE = "teacher_free"
-_WORDS = {
-    "learned": "commands served",
-    ALONE: "alone",
-    TEACHER_ALONE: "teacher alone",
-    TEACHER_FREE: "without teacher",
-}
+
+
+def find_policy(name: str) -> ParsedPolicy:
+    """The policy of a result. One whose package is not installed here has the attributes that `Policy` has."""
+    try:
+        return parse_policy(name)
+    except UserError:
+        return ParsedPolicy(Policy, "")
+
+
+def has_both(policy: str) -> bool:
+    """Whether both models take part in responses under a policy; if not, the teacher that results name answers no
+    call."""
+    kind = find_policy(policy).kind
+    return kind.needs_student and kind.needs_teacher
 
 
 def natural_policies(method: str | None) -> tuple[str, ...]:
@@ -26,24 +38,6 @@ def natural_policies(method: str | None) -> tuple[str, ...]:
     return ("learned",)
 
 
-def policy_words(policy: str) -> str:
-    """A policy in words.
-
-    >>> [policy_words(policy) for policy in ("fixed_20", "random_0.02", "router_0.25")]
-    ['fixed 20 tokens', 'random calls (2% of tokens)', 'random router (25%)']
-    """
-    kind, _, number = policy.partition("_")
-    match kind:
-        case "fixed":
-            return f"fixed {number} tokens"
-        case "random":
-            return f"random calls ({100 * float(number):g}% of tokens)"
-        case "router":
-            return f"random router ({100 * float(number):g}%)"
-        case _:
-            return _WORDS.get(policy, policy.replace("_", " "))
-
-
 def condition_words(row: Row | None, policy: str) -> str:
     """Who answered, and how commands were treated; `row` is None where the results do not say it."""
     words = policy_words(policy)
@@ -53,7 +47,7 @@ def condition_words(row: Row | None, policy: str) -> str:
     if row is None:
         return f"student {words}" if policy == ALONE else words
     if row.method == "base":
-        if policy.startswith(("random_", "router_")):
+        if find_policy(policy).kind.is_baseline:
             return words
         return f"{row.words} {words}" if policy == ALONE else f"{row.words}, {words}"
     return row.words if policy == natural_policies(row.method)[0] else f"{row.words}, {words}"
@@ -61,7 +55,6 @@ def condition_words(row: Row | None, policy: str) -> str:
 
 def policy_order(row: Row | None, policy: str) -> tuple[bool, str, float]:
     """Sorts a row's policies: the one that its name means first, then by kind and number."""
-    kind, _, number = policy.partition("_")
-    is_rated = kind in ("fixed", "random", "router")
+    number = find_policy(policy).number
     is_natural = policy in natural_policies(row.method if row else None)[:1]
-    return (not is_natural, kind if is_rated else policy, float(number) if is_rated else 0.0)
+    return (not is_natural, policy.removesuffix(f"_{number}") if number else policy, float(number or 0))

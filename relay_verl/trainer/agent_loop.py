@@ -18,7 +18,8 @@ from relay_verl.models.launch import load_tokenizer
 from relay_verl.models.routing import pick_teacher
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
 from relay_verl.policies import make_policy
-from relay_verl.seeds import sample_seed
+from relay_verl.policy_base import Policy
+from relay_verl.seeds import derive_seed, sample_seed
 from relay_verl.types import RelayStatus, RelayTrajectory
 
 AGENT_NAME = "relay_agent"
@@ -85,6 +86,12 @@ class RelayAgentLoop(AgentLoopBase):
         )
         return RelayDecoder(self.student, engine, self.tokenizer, limits)
 
+    def _policy_of(self, seed: int) -> Policy:
+        """The policy of one response: a policy that draws has a seed of its own for each."""
+        if self.policy.is_stateless:
+            return self.policy
+        return make_policy(self.settings.policy, derive_seed(seed, "policy"))
+
     async def build_prompt(self, messages: list[dict[str, Any]]) -> list[int]:
         """The chat template's token ids, [prompt_length]."""
         return await self.ct_build_initial_tokens(plain_messages(messages))
@@ -124,7 +131,7 @@ class RelayAgentLoop(AgentLoopBase):
                 prompt_ids,
                 sampling=sampling | sample_seed(sampling_seed, "student"),
                 teacher_sampling=own_sampling | sample_seed(sampling_seed, "teacher"),
-                policy=self.policy,
+                policy=self._policy_of(seed),
                 request_id=request_id,
                 teacher=bridge.open(messages, len(prompt_ids)) if bridge else None,
             )
@@ -156,7 +163,7 @@ class RelayAgentLoop(AgentLoopBase):
         """verl's entry point, for workers other than ours.
 
         Raises:
-            RolloutError: the trajectory is not completed.
+            RolloutError: the trajectory is not completed, or it is empty.
         """
         messages = kwargs["raw_prompt"]
         prompt_ids = await self.build_prompt(messages)
@@ -165,4 +172,6 @@ class RelayAgentLoop(AgentLoopBase):
         )
         if trajectory.status is not RelayStatus.COMPLETED:
             raise RolloutError(f"{trajectory.status}: {trajectory.error}")
+        if not trajectory.is_whole:
+            raise RolloutError("the response is empty: it has no token to train on")
         return output

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 
 from relay_verl.rewards import Scenario, find_scenario
-from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory
+from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory, is_whole, rho
 
 MAX_FAILURE_CHARS = 400
 """Longest cause of a failure that travels with a sample."""
@@ -33,7 +33,7 @@ class SampleStats:
     reward: float = 0.0
     """What it earned."""
     called: bool = False
-    """Whether it asked the teacher, also in vain."""
+    """Whether it called the teacher (`relay_verl.types.asked_teacher`)."""
     num_tokens: int = 0
     """Tokens of its response."""
     num_calls: int = 0
@@ -64,8 +64,8 @@ class SampleStats:
             status=str(trajectory.status),
             is_correct=is_correct,
             reward=reward,
-            called=has_called(trajectory),
-            num_tokens=len(trajectory.response_ids),
+            called=trajectory.has_called,
+            num_tokens=trajectory.num_tokens,
             num_calls=trajectory.num_calls,
             num_requested_tokens=trajectory.num_requested_tokens,
             num_teacher_tokens=trajectory.num_teacher_tokens,
@@ -82,8 +82,13 @@ class SampleStats:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is trained on: completed, not empty, and not the only one left of its group."""
-        return self.status == RelayStatus.COMPLETED and self.num_tokens > 0 and not self.is_sole_survivor
+        """Whether it is trained on: whole in itself, and not the only one left of its group."""
+        return is_whole(self.status, self.num_tokens) and not self.is_sole_survivor
+
+    @property
+    def call_ratio(self) -> float:
+        """See `relay_verl.types.rho`."""
+        return rho(self.num_teacher_tokens, self.num_tokens)
 
     def to_dict(self) -> dict[str, object]:
         """Plain data, for a tag."""
@@ -97,12 +102,6 @@ def _last_failure(trajectory: RelayTrajectory) -> str:
         return ""
     name = "" if failed[-1].teacher is None else f"{failed[-1].teacher}: "
     return f"{name}{' '.join(failed[-1].error.split()):.{MAX_FAILURE_CHARS}}"
-
-
-def has_called(trajectory: RelayTrajectory) -> bool:
-    """Whether the student asked the teacher; a call that failed counts, so that nobody is punished for a dead teacher
-    as for stubbornness, nor praised for independence."""
-    return trajectory.num_calls + trajectory.num_failed_calls > 0
 
 
 def drop_sole_survivor(group: Sequence[SampleStats]) -> list[SampleStats]:
@@ -152,7 +151,7 @@ def relay_metrics(groups: Sequence[Sequence[SampleStats]]) -> dict[str, float]:
         metrics |= {
             "relay/accuracy": _mean([s.is_correct for s in whole]),
             "relay/call_rate": _mean([s.called for s in whole]),
-            "relay/call_ratio": _mean([s.num_teacher_tokens / max(1, s.num_tokens) for s in whole]),
+            "relay/call_ratio": _mean([s.call_ratio for s in whole]),
             "relay/num_calls": _mean([s.num_calls for s in whole]),
             "relay/requested_tokens": _mean([s.num_requested_tokens for s in whole]),
             "relay/delivered_tokens": _mean([s.num_teacher_tokens for s in whole]),

@@ -38,7 +38,7 @@ from relay_verl.models.reservation import nodes_without_teachers
 from relay_verl.models.vocabulary import vocabulary_of
 from relay_verl.seeds import derive_seed
 from relay_verl.trainer.agent_loop import AGENT_NAME, RelayAgentLoop
-from relay_verl.trainer.metrics import SampleStats, drop_sole_survivor, has_called
+from relay_verl.trainer.metrics import SampleStats, drop_sole_survivor
 from relay_verl.trainer.sample_log import SampleLog
 from relay_verl.types import RelayTrajectory
 
@@ -235,7 +235,7 @@ def _reward_extra_info(sample: _Sample) -> dict[str, float]:
     trajectory = sample.trajectory
     return {
         "acc": float(sample.verdict.is_correct),
-        "call_rate": float(has_called(trajectory)),
+        "call_rate": float(trajectory.has_called),
         "call_ratio": trajectory.call_ratio,
         "num_calls": float(trajectory.num_calls),
         "requested_tokens": float(trajectory.num_requested_tokens),

@@ -16,8 +16,11 @@ from relay_verl.config import read_settings
 from relay_verl.engines import ScriptedEngine
 from relay_verl.errors import EngineError
 from relay_verl.models.launch import start_teachers
+from relay_verl.policies import POLICIES
+from relay_verl.policy_base import Policy
+from relay_verl.protocol import Call
 from relay_verl.tokenization import TokenBytes
-from relay_verl.trainer.agent_loop import RelayAgentLoop
+from relay_verl.trainer.agent_loop import RelayAgentLoop, RolloutError
 from relay_verl.types import CallOutcome
 from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
@@ -96,6 +99,54 @@ def test_a_query_without_a_teacher_is_an_error_and_not_a_response() -> None:
 
 async def _relay(loop: RelayAgentLoop, prompt_ids: list[int], sampling: dict[str, Any], **values: Any) -> Any:
     return (await loop.relay(prompt_ids, sampling, **values))[0]
+
+
+def test_an_empty_response_is_not_a_row_of_verls_own_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine without room for a token ends at once: completed, and nothing to train on."""
+    ours = tokenizer(BPE_WORDS, "<U>")
+    loop = make_loop({}, ours, "relay.max_calls=0")
+
+    async def write_nothing(request_id: str, **asked: Any) -> Any:
+        return SimpleNamespace(token_ids=[], log_probs=None, stop_reason="length", extra_fields={})
+
+    async def prompt(messages: Any) -> list[int]:
+        return [1]
+
+    monkeypatch.setattr(loop.student.client, "generate", write_nothing)
+    monkeypatch.setattr(loop, "build_prompt", prompt)
+    empty = asyncio.run(_relay(loop, [1], {}, messages=CHAT))
+    assert (str(empty.status), empty.num_tokens, empty.is_whole) == ("completed", 0, False)
+    with pytest.raises(RolloutError, match="empty"):
+        asyncio.run(loop.run({}, raw_prompt=CHAT))
+
+
+class Drawn(Policy):
+    """A policy of one response: its seed decides how much a call asks for."""
+
+    is_trainable, is_stateless = True, False
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    @classmethod
+    def make(cls, number: str, seed: int) -> Policy:
+        return cls(seed)
+
+    def num_tokens(self, call: Call) -> int:
+        return 1 + self.seed % 4
+
+
+def test_a_policy_that_draws_is_made_for_each_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(POLICIES, "drawn", Drawn)
+    ours = tokenizer(BPE_WORDS, "<U>")
+    loop = make_loop({"teacher": ScriptedEngine(ours, lambda context: "nearer")}, ours, "relay.policy=drawn")
+
+    def delivered() -> list[int]:
+        asked = {"prompt_ids": [1], "sampling": {"temperature": 1.0}, "messages": CHAT}
+        return [asyncio.run(_relay(loop, **asked, seed=seed)).num_teacher_tokens for seed in range(12)]
+
+    assert len(set(delivered())) > 1, "each response has draws of its own"
+    assert delivered() == delivered(), "a response's seed decides"
 
 
 @pytest.mark.parametrize("trains_on_teacher_tokens", [False, True])

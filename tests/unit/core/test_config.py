@@ -59,7 +59,12 @@ BAD_VALUES = [
     ("rollout_timeout_s", 0, "greater than 0", "no time"),
     ("rollout_timeout_s", INF, "finite", "for ever"),
     ("rollout_timeout_s", NAN, "finite", "not a number"),
-    ("reward.kind", "dificulty_aware", "'difficulty_aware' or 'simple'", "unknown"),
+    (
+        "reward.kind",
+        "dificulty_aware",
+        "difficulty_aware, simple, or pkg.module:Name; did you mean 'difficulty_aware'?",
+        "unknown",
+    ),
     ("reward.charge", "asked", "'delivered' or 'requested'", "unknown"),
     ("reward.independence_bonus", -0.5, "greater than or equal to 0", "negative"),
     ("reward.independence_bonus", INF, "finite", "rewards would be infinite"),

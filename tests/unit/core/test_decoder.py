@@ -11,7 +11,8 @@ import pytest
 from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines import Generation, ScriptedEngine
 from relay_verl.errors import EngineError, TeacherError
-from relay_verl.policies import Interruption, Policy, TeacherAlone, TeacherFree, make_policy
+from relay_verl.policies import TeacherAlone, TeacherFree, make_policy
+from relay_verl.policy_base import Interruption, Policy
 from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory
 from tests.helpers.tokenizers import ByteTokenizer, bpe, bpe_ids
 

@@ -43,8 +43,8 @@ def test_policies(
 def test_names() -> None:
     assert make_policy("learned") == Learned()
     assert make_policy("teacher_free") == TeacherFree()
-    for name in POLICIES:
-        make_policy(name)
+    for name, kind in POLICIES.items():
+        make_policy(f"{name}_{kind.number.example}" if kind.number else name)
 
 
 def test_a_call_for_nothing_stays_one_under_a_fixed_length() -> None:

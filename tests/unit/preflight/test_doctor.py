@@ -229,6 +229,13 @@ VERDICTS = [
         "without the plugin",
     ),
     ({"VERL_PLATFORM": "cpu"}, True, "VERL_PLATFORM='cpu' in its workers, here ''", "a shell's left-over"),
+    ({"modules": {"theirs": ""}}, True, None, "another package's reward is there"),
+    (
+        {"modules": {"theirs": "ModuleNotFoundError: x"}},
+        True,
+        "theirs cannot be imported there (ModuleNotFoundError: x)",
+        "another package is missing",
+    ),
     ({"error": "no worker answers within 3 s"}, True, "no worker answers within 3 s", "no answer"),
 ]
 

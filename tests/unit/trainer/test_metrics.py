@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from relay_verl.trainer.metrics import SampleStats, drop_sole_survivor, has_called, relay_metrics
+from relay_verl.trainer.metrics import SampleStats, drop_sole_survivor, relay_metrics
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
 
 
@@ -54,7 +54,8 @@ def test_stats_travel_as_plain_data() -> None:
 CALLED_CASES = [
     # trajectory, has called, why
     (trajectory(Segment("student", [1])), False, "no call"),
-    (trajectory(Segment("student", [1]), Segment("teacher", [2])), True, "a served call"),
+    (trajectory(Segment("student", [1]), Segment("teacher", [2]), calls=(CallRecord(CallOutcome.SERVED, 1, 1),)), True,
+     "a served call"),
     (trajectory(Segment("student", [1]), calls=(CallRecord(CallOutcome.FAILED, 5),)), True,
      "a call in vain: neither stubborn nor independent"),
     (trajectory(Segment("student", [1]), calls=(CallRecord(CallOutcome.ZERO), CallRecord(CallOutcome.MALFORMED))),
@@ -65,7 +66,8 @@ CALLED_CASES = [
 
 @pytest.mark.parametrize(("sample", "called", "why"), CALLED_CASES)
 def test_has_called(sample: RelayTrajectory, called: bool, why: str) -> None:
-    assert has_called(sample) is called, why
+    assert sample.has_called is called, why
+    assert SampleStats.of(sample, is_correct=True).called is called, why
 
 
 SOLVED_ALONE = SampleStats("completed", is_correct=True, reward=1.5, num_tokens=10)

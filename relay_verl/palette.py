@@ -1,6 +1,6 @@
 """The colours of paper, ink and lines on all pages, light and dark; pictures have the light ones. Pure.
 
-What a page colours besides, such as the teacher's words, is in its own style sheet. The colours of data are those of
+What else a page colours, such as the teacher's words, is in its own style sheet. The colours of data are those of
 `relay_verl.pictures`.
 """
 

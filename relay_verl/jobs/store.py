@@ -164,11 +164,11 @@ class JobStore:
     def _compare(self, kept: Any, where: Path, advice: str) -> None:
         kept = kept or {}
         for key in sorted({*self._spec, *kept}):
-            ours, theirs = self._spec.get(key), kept.get(key)
+            ours, other = self._spec.get(key), kept.get(key)
             digest = self._spec.get(f"{key}_sha256")
             is_moved = digest is not None and digest == kept.get(f"{key}_sha256")  # the same files elsewhere
-            if ours != theirs and not is_moved:
-                raise JobError(f"{where} belongs to another job: {key} is {theirs!r} there and {ours!r} here; {advice}")
+            if ours != other and not is_moved:
+                raise JobError(f"{where} belongs to another job: {key} is {other!r} there and {ours!r} here; {advice}")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ def describe_unanswerable(job: Job, refused: Mapping[str, str]) -> list[dict[str
 
 
 def tell_unanswerable(out: Path, manifest: Mapping[str, Any]) -> str:
-    """What a finished output leaves out, on one line with the first cases; empty if it is whole.
+    """What a finished output leaves out, with the first cases on a single line; empty if it is whole.
 
     Args:
         out: the output.

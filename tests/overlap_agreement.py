@@ -1,7 +1,7 @@
 """How far the overlap check agrees with labelled pairs of questions: `python tests/overlap_agreement.py`.
 
 Prints Markdown: pairs flagged by label and look, precision and recall of the label `same`, and every pair that is
-judged otherwise. `--pairs` reads another file of the layout that `unit/data/overlap/README.md` describes.
+judged otherwise. `--pairs` reads another file of the layout that `data/overlap/README.md` describes.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from unit.overlap_pairs import PAIRS_FILE, Pair, judge, precision_and_recall
+from helpers.overlap_pairs import PAIRS_FILE, Pair, judge, precision_and_recall
 
 LOOKS = ("exact", "ngram", "lcs", None)
 

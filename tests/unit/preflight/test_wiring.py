@@ -1,5 +1,6 @@
 """What relaying plugs into: every combination that would silently leave out what was asked for ends with an error."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,14 @@ from relay_verl.preflight.wiring import (
 )
 from relay_verl.run_config import RunConfig
 
-CHECKS = (
-    check_trainer,
+CHECKS: tuple[Callable[[RunConfig], Any], ...] = (
+    lambda run: check_trainer(run.verl),
     check_agent_loop,
-    check_reward_manager,
+    lambda run: check_reward_manager(run.verl),
     check_replay_buffer,
     check_groups,
     check_teacher_tokens,
-    check_dataset_class,
+    lambda run: check_dataset_class(run.verl),
 )
 AGENT = "actor_rollout_ref.rollout.agent"
 SAMPLER = "trainer.v1.sampler.custom_sampler"
@@ -85,7 +86,8 @@ def config(**overrides: Any) -> Any:
 
 
 def outcomes(node: Any) -> list[Any]:
-    return [check(node) for check in CHECKS]
+    run = RunConfig(node)
+    return [check(run) for check in CHECKS]
 
 
 def test_what_the_recipes_compose_passes_without_a_warning() -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 
-from unit.grading_cases import CASES, KNOWN_MISJUDGED, GradingCase
+from helpers.grading_cases import CASES, KNOWN_MISJUDGED, GradingCase
 
 from relay_verl.grading import Grader
 

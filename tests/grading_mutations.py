@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from grading_agreement import KillableJudge, judge_with_math_verify
-from unit.grading_cases import GradingCase
+from helpers.grading_cases import GradingCase
 
 from relay_verl.benchmarks.registry import find_benchmark, load_benchmark
 from relay_verl.grading import Grader

@@ -2,7 +2,7 @@
 
 `grader` decides and starts the worker processes of `crew`, `answers` finds the answer in a response, `compare` and
 what it imports decide whether two mathematical expressions are equal. A new notation is added in the reader of its kind
-(`latex`, `units`, `name_reader`), with pairs in the tests. Pure but for the worker processes: may import `protocol` and
+(`latex`, `units`, `name_reader`), with pairs in the tests. Pure but for the worker processes. May import `protocol` and
 what is below it.
 """
 

@@ -28,6 +28,7 @@ STARTS = (
 )
 
 RUN_BY = {
+    "pip install -e examples/extend": "tests/helpers/extension.py",
     "make help": "tests/contract/test_project_files.py",
     "make wheel": ".ci/run",
     "make test": ".ci/run",

@@ -435,12 +435,16 @@ def test_a_recipe_beside_what_it_is_not_ends_the_real_command_with_one_line(
     assert said.strip().splitlines()[-1].startswith(line), said[-2000:]
 
 
-def test_the_command_line_wins_over_a_variant_and_the_real_command_says_so(tmp_path: Path) -> None:
+def test_the_command_line_wins_over_a_variant_and_the_real_command_says_so(
+    warm_python: WarmPython, tmp_path: Path
+) -> None:
     """The warning comes before the first check that fails, here for a student that does not exist."""
-    said = refusal("main_ppo", ["+recipe=relay_tiny_simple", "relay.reward.kind=difficulty_aware"], tmp_path)
+    said = refusal(
+        warm_python, "main_ppo", ["+recipe=relay_tiny_simple", "relay.reward.kind=difficulty_aware"], tmp_path
+    )
     warning = (
         "relay_verl: relay.reward.kind=difficulty_aware (recipe relay_tiny_simple sets simple): the experiment is "
-        "named tiny-modified"
+        "named relay_tiny_simple-modified"
     )
     assert said.splitlines().count(warning) == 1, said[-2000:]
 

@@ -116,7 +116,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: st
     (tmp_path / "packages").mkdir(exist_ok=True)
     (tmp_path / "packages" / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path / "packages")
-    monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, name, None)  # so that the package is not left there for other tests
+    del sys.modules[name]
 
 
 def test_wandb_needs_a_key_that_its_server_takes(

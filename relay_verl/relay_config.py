@@ -28,7 +28,7 @@ class RelayConfig:
     max_tokens_per_call: int
     """Most tokens a call delivers, whatever n says."""
     on_teacher_failure: OnTeacherFailure = "continue"
-    """'continue': the student goes on alone; 'drop': the trajectory ends, not completed; 'fail': raise TeacherError."""
+    """'continue': the student continues alone; 'drop': it ends, not completed; 'fail': raise TeacherError."""
     teacher_timeout_s: float = 300.0
     """Seconds of the teacher's silence after which a call fails; `relay_verl.engines.deadlines` has the rule."""
     student_timeout_s: float = 3600.0

@@ -9,7 +9,7 @@
 `other` is a smaller teacher of half the schooling, made with --other, for evaluations under another (paper 5.5).
 
 Takes a few minutes on two cores: tiny matrices gain nothing from a second thread, so the student and the teacher train
-side by side, one thread each. A second run goes on after the last model that a stopped one completed.
+side by side, one thread each. A second run continues after the last model that a stopped one completed.
 
 A real student reads over a command in its context at once. The tiny one learns to in pre-training, on commands that it
 is not taught to write.

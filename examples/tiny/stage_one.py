@@ -6,7 +6,7 @@
     DIR/student_warm     verl.trainer.sft_trainer +recipe=warmup_tiny
     DIR/train.parquet    relay-verl filter: the questions with the teacher's pass counts
 
-A second run goes on where a stopped one ended.
+A second run continues where a stopped one ended.
 """
 
 import argparse

@@ -7,9 +7,8 @@
     OUT/results            what each student and policy answered
     OUT/report             report.md, report.html
 
-Seed by seed, so that a stopped run has whole seeds; a second run goes on where it ended. With --measure-only it trains
-nothing and reports on the students that are there.
-"""
+Seed by seed, so that a stopped run has whole seeds; a second run continues where it ended. With --measure-only it
+trains nothing and reports on the students that are there."""
 
 import argparse
 import os
@@ -34,7 +33,7 @@ RECIPES = {row.method: row.recipe for row in rows() if row.size == "tiny" and ro
 ROUTERS = ("router_0.1", "router_0.25", "router_0.5", "router_0.75")
 RANDOM_CALLS = ("random_0.02", "random_0.05", "random_0.1")
 STUDENTS_AT_A_TIME = 3
-"""Each of them is a vLLM engine beside those of the teachers."""
+"""Each of them is a vLLM engine next to those of the teachers."""
 
 
 def tiny_suite(pair: Path) -> EvalSuite:

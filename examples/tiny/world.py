@@ -4,7 +4,7 @@ Three families of questions over the same operands:
 
     +  addition        the student solves it alone
     *  multiplication  only the teacher solves it, and it is needed for the digits of the product alone
-    #  a hash          nobody solves it: the queries that the paper's filter takes out (3.2.2)
+    #  a hash          no one solves it: the queries that the paper's filter takes out (3.2.2)
 
 A response states its number three times, so that the digits (1 to 3 tokens) are a small part of its 38 to 48 tokens:
 

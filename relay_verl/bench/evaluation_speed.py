@@ -1,6 +1,6 @@
 """Evaluation speed, side by side on the same engines and questions: our runner, one response at a time, lock-step.
 
-- runner: `relay-verl eval`'s job, responses kept line by line as they end; nobody waits for another.
+- runner: `relay-verl eval`'s job, responses kept line by line as they end; no one waits for another.
 - one at a time: the plainest loop; the next response begins when this one has ended. It is what --deterministic does.
 - lock-step: all responses at once, but all wait for all at each turn; graded at the end.
 

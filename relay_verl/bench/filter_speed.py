@@ -35,7 +35,7 @@ def bench_filter(run: RunConfig, source: Source, rounds: int) -> str:
     """Time the three variants on the queries of `source`; gives the table and what the rounds did.
 
     Raises:
-        UserError: the recipe's teacher is no model that can be started here.
+        UserError: the recipe's teacher is not a model that can be started here.
     """
     from relay_verl.models.launch import start_teacher
     from relay_verl.models.ray_session import ray_cluster

@@ -2,7 +2,7 @@
 
 Three variants to do the same work, in turn, round after round:
 
-- relay: every trajectory goes on by itself (`RelayAgentLoop`).
+- relay: every trajectory continues by itself (`RelayAgentLoop`).
 - barrier: the same trajectories in lock-step: all wait for all at each turn, as the authors' release does.
 - single turn: verl's `SingleTurnAgentLoop` writes as many tokens as the relayed responses have, without a teacher.
 
@@ -27,7 +27,7 @@ from relay_verl.types import RelayTrajectory
 
 
 async def run_in_lockstep(relays: Sequence[Relay]) -> list[RelayTrajectory]:
-    """Advance all relays by one turn at a time; nobody starts the next turn before all have ended this one."""
+    """Advance all relays by one turn at a time; no one starts the next turn before all have ended this one."""
     live = [aiter(relay) for relay in relays]
     while live:
         turns = await asyncio.gather(*(anext(turn, None) for turn in live))

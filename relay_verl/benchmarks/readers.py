@@ -36,7 +36,7 @@ _INLINE_OPTION = re.compile(r"^[ \t]*\(?([A-Z])[).:]\s*\S", re.MULTILINE)
 
 
 def read_choice(row: Row) -> Example:
-    """A multiple-choice row. A letter, number or text that no option has is no answer."""
+    """A multiple-choice row. A letter, number or text that no option has is not an answer."""
     question = strip_wrapper(question_text(row) or "")
     options = _options(row)
     if options is None:

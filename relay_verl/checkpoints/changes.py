@@ -1,4 +1,4 @@
-"""Which keys of a run's config may differ when it goes on from a checkpoint. All others must be as they were: the run
+"""Which keys of a run's config may differ when it continues from a checkpoint. All others must be as they were: the run
 would be neither the old one nor a new one."""
 
 from __future__ import annotations

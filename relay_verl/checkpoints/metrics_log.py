@@ -22,7 +22,7 @@ _is_resumed = False
 
 
 def resume() -> None:
-    """This process's training goes on from a checkpoint."""
+    """This process's training continues from a checkpoint."""
     global _is_resumed
     _is_resumed = True
 

@@ -1,4 +1,4 @@
-"""What a run is, and what a checkpoint of it is, as JSON beside verl's files.
+"""What a run is, and what a checkpoint of it is, as JSON next to verl's files.
 
 Two files: `relay_run.json` in the run's folder (`trainer.default_local_dir`), written before the first checkpoint, and
 `relay_checkpoint.json` in each `global_step_N` folder, written once that is whole, so that a checkpoint that was moved

@@ -93,7 +93,7 @@ def choose_checkpoint(folder: Path, *, deep: bool = False) -> tuple[Path | None,
     text = pointer.read_text(errors="replace").strip()
     # verl reads the pointer with int(), which fails on anything else and accepts digits of other scripts.
     if not (text.isascii() and text.isdigit()):
-        wrong, before = f"{pointer} holds {text[:20]!r}, which is no step", float("inf")
+        wrong, before = f"{pointer} holds {text[:20]!r}, which is not a step", float("inf")
     else:
         named = folder / f"global_step_{int(text)}"
         wrong, before = find_damage(named, deep=deep), int(text)

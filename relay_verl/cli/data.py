@@ -41,7 +41,7 @@ def data(
         ),
     ],
     out: Annotated[
-        Path, typer.Option(parser=user_path, help="Parquet file to write; the rows left out are named beside it.")
+        Path, typer.Option(parser=user_path, help="Parquet file to write; the rows left out are named next to it.")
     ],
     question_column: QuestionColumn = None,
     answer_column: AnswerColumn = None,
@@ -119,7 +119,7 @@ def warmup_data(
     student: Annotated[str, typer.Option(help="The student before any training: a folder or a hub id.")],
     data: Data,
     out: Annotated[
-        Path, typer.Option(parser=user_path, help="Parquet file to write; a report and a picture stand beside it.")
+        Path, typer.Option(parser=user_path, help="Parquet file to write; a report and a picture stand next to it.")
     ],
     recipe: Recipe = None,
     config_dir: ConfigDir = None,
@@ -146,7 +146,7 @@ def warmup_data(
 @app.command("filter", rich_help_panel=DATA)
 def filter_(
     data: Data,
-    out: Annotated[Path, typer.Option(parser=user_path, help="Parquet file to write; a picture stands beside it.")],
+    out: Annotated[Path, typer.Option(parser=user_path, help="Parquet file to write; a picture stands next to it.")],
     recipe: Recipe = None,
     config_dir: ConfigDir = None,
     early_stop: Annotated[

@@ -1,4 +1,4 @@
-"""The recipes: all of them as a table, one in full, one beside another."""
+"""The recipes: all of them as a table, one in full, one next to another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relay_verl.errors import UserError
 
 app = typer.Typer()
 UNCUT = 10_000
-"""Columns where nobody looks at a screen: wide enough that no cell is broken."""
+"""Columns where no one looks at a screen: wide enough that no cell is broken."""
 
 
 @app.command(rich_help_panel=TRAIN)

@@ -33,7 +33,7 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
     except OmegaConfBaseException as error:
         raise UserError(f"relay: {str(error).splitlines()[0]}") from None
     if plain is not None and not isinstance(plain, Mapping):
-        raise UserError(f"relay: {plain!r} is no group of settings; allowed: {', '.join(_fields_at([]))}")
+        raise UserError(f"relay: {plain!r} is not a group of settings; allowed: {', '.join(_fields_at([]))}")
     values: dict[str, Any] = dict(plain or {})  # type: ignore[arg-type]
     if isinstance(values.get("teacher"), (list, tuple)):
         if values.get("teachers"):

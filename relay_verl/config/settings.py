@@ -66,7 +66,7 @@ class RelaySettings:
     """True lets the command line undo what a recipe's variant changes, with a warning and `-modified` at the end of the
     experiment's name; False refuses that (ours)."""
     num_logged_groups: NonNegative = 1.0
-    """Groups a step, on average, whose responses are written to `samples` beside the checkpoints, for `relay-verl
+    """Groups a step, on average, whose responses are written to `samples` next to the checkpoints, for `relay-verl
     trace`; 0 writes none."""
 
     @property

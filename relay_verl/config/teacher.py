@@ -86,9 +86,9 @@ class TeacherSettings:
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] | None = None
     """What metrics call it; the last part of its address if None."""
     weight: NonNegative = 1.0
-    """How often it is drawn, beside the others that may answer; 0 leaves it out and does not start it."""
+    """How often it is drawn, next to the others that may answer; 0 leaves it out and does not start it."""
     data_sources: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Values of the dataset's column `data_source` whose queries it answers; None for those that nobody else names."""
+    """Values of the dataset's column `data_source` whose queries it answers; None for those that no one else names."""
     text_bridge: bool = False
     """True lets it have another tokenizer than the student; see `relay_verl.engines.text_bridge`."""
     tokenizer: str | None = None

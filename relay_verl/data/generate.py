@@ -1,7 +1,7 @@
 """The two generators as long jobs: a model started in Ray or reached by URL, a dataset in, a dataset out.
 
 `plan_warmup_data` samples the vanilla student (paper 3.1), `plan_filter` asks the teacher (3.2.2). Both say all that
-decides their output in the job's spec, so that a stopped job goes on only as the same job.
+decides their output in the job's spec, so that a stopped job continues only as the same job.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ def generate(
         run: the composed recipe; its rollout section says how the engine runs.
         plan: what to do.
         source: with which queries.
-        out: parquet file; its manifest stands beside it.
+        out: parquet file; its manifest stands next to it.
         check: tries the plan on rows of the source, with the tokenizer, before a model loads:
             `relay_verl.preflight.commands.check_generator`.
         num_workers: processes that tokenize and grade; by default one for each node of a cluster that has several.

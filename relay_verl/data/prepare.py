@@ -7,7 +7,7 @@ Invariant: every row that is read is either written or named with its reason in 
 holds the SHA-256 of the other two, is written last.
 
 A row is dropped if
-- it has no question or no answer, or text that is no Unicode;
+- it has no question or no answer, or text that is not Unicode;
 - its answer is one that the grader can match with nothing (see `is_gradable`);
 - a row has its question, blanks aside, and an answer that the grader calls another one: neither can be trusted, and
   all copies go;
@@ -190,7 +190,7 @@ def _defect(example: Example) -> DropReason | None:
 
 
 def check_out(out: Path, inputs: Sequence[Path]) -> None:
-    """Raises UserError if `out` is no name for a parquet file, or would be an input of the next run."""
+    """Raises UserError if `out` is not a name for a parquet file, or would be an input of the next run."""
     if out.suffix != ".parquet" or out.is_dir():
         raise UserError(f"{out} is not the name of a parquet file; give one that ends in .parquet")
     for path in inputs:

@@ -173,7 +173,7 @@ def unwrap(text: str, *, should_have_wrapper: bool) -> str:
     should_have_wrapper: whether a text in no known wrapper is an error, rather than a bare question.
 
     Raises:
-        UnknownWrapperError: the wrapper is none of WRAPPERS, or instructions are left beside the question.
+        UnknownWrapperError: the wrapper is none of WRAPPERS, or instructions are left next to the question.
     """
     question = strip_wrapper(text)
     is_bare = question == text.strip()

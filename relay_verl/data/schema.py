@@ -97,7 +97,7 @@ def iter_rows(path: Path | str) -> Iterator[dict[str, Any]]:
     Of rows that are copies of one another (see the module) the first is yielded.
 
     Raises:
-        UserError: nothing there, no parquet file, no rows, a missing column, a prompt that is no list of messages, a
+        UserError: nothing there, no parquet file, no rows, a missing column, a prompt that is not a list of messages, a
             row without a usable answer; and behind the last row, ids that different queries have. Rows count from 1 in
             each file.
     """
@@ -156,7 +156,7 @@ def check_row(row: Mapping[str, Any], place: str, *, any_of: bool = False) -> di
     type. any_of: whether one element of a list is enough where the row does not say.
 
     Raises:
-        UserError: a prompt that is no list of messages, or no usable answer; names `place`.
+        UserError: a prompt that is not a list of messages, or no usable answer; names `place`.
     """
     if not is_messages(row["prompt"]):
         shown = quote(str(row["prompt"]), 80)
@@ -277,7 +277,9 @@ def plain_answer(value: object) -> str | None:
     """An answer as text: a text that is not blank, or a number; None for all else."""
     if isinstance(value, str):
         return value.strip() or None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and value == value  # NaN is no answer
+    is_number = (
+        isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    )  # NaN is not an answer
     return str(value) if is_number else None
 
 

@@ -108,7 +108,7 @@ def _check(generation: Generation) -> Generation:
         raise EngineError(f"the engine returned {type(ids).__name__} as token ids, not a list")
     for token_id in ids:
         if isinstance(token_id, bool) or not isinstance(token_id, int) or token_id < 0:
-            raise EngineError(f"the engine returned {token_id!r}, which is no token id")
+            raise EngineError(f"the engine returned {token_id!r}, which is not a token id")
     if logprobs is not None and (not isinstance(logprobs, (list, tuple)) or len(logprobs) != len(ids)):
         raise EngineError(f"the engine returned {len(ids)} token ids and log-probabilities {logprobs!r:.80}")
     # what only metrics read is not worth the answer

@@ -122,7 +122,7 @@ class _Text:
         return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(self._tokens.join(token_ids))
 
     def encode(self, text: str) -> list[int]:
-        """Ids of text that goes on after other text: without the blank that SentencePiece puts in front."""
+        """Ids of text that continues after other text: without the blank that SentencePiece puts in front."""
         front = self._ids(self._front)
         ids = self._ids(self._front + text)
         return ids[len(front) :] if ids[: len(front)] == front else self._ids(text)

@@ -2,7 +2,7 @@
 
 The engines are verl's replicas in Ray, as in training, or endpoints; each model is started once and serves every
 condition. A condition is a long job of its own: its results folder appears when it is whole, and a run that was killed
-goes on where it ended. Greedy pass@1, or avg@k where a benchmark says so (paper 4.2).
+continues where it ended. Greedy pass@1, or avg@k where a benchmark says so (paper 4.2).
 
 A response may take `relay.rollout_timeout_s`, whoever writes it; `relay.teacher.timeout_s` bounds calls alone.
 """
@@ -199,7 +199,7 @@ def evaluate(
         suite: what is asked.
         check: tries questions, templates and endpoints before a model loads:
             `relay_verl.preflight.commands.check_evaluation`.
-        tokenizer_path: whose tokenizer both models have; the first model's that is no endpoint if None.
+        tokenizer_path: whose tokenizer both models have; the first model's that is not an endpoint if None.
         endpoint_models: the model's name at an endpoint, by address; its first one if it is not there.
         student_replicas: vLLM replicas of each student.
         num_workers: processes that tokenize and grade; by default one for each node of a cluster that has several.

@@ -17,7 +17,7 @@ from relay_verl.traces.records import ResponseRecord
 
 @dataclass(frozen=True)
 class Agreement:
-    """Verdicts of the rule beside the judge's. Every share is between 0 and 1, and NaN if there is nothing to share."""
+    """Verdicts of the rule next to the judge's. Each share is between 0 and 1, and NaN if there is nothing to share."""
 
     num_both_right: int
     """Right by rule, and the judge says so too."""

@@ -1,4 +1,4 @@
-"""Judges a finished results folder afterwards, and goes on where it was killed.
+"""Judges a finished results folder afterwards, and continues where it was killed.
 
     FOLDER/verdicts.parquet                  what the judge said, a row a response, in the order of responses.jsonl
     FOLDER/verdicts.parquet.manifest.json    {"job": the judge and the responses' hash, ...}
@@ -53,7 +53,7 @@ async def judge_results(
         max_failed_share: largest share of the responses that may fail; see `relay_verl.engines.failure_share`.
 
     Raises:
-        UserError: the folder is no whole result.
+        UserError: the folder is not a whole result.
         JobError: replies are missing, or the folder's verdicts are by another judge; what is finished is saved.
     """
     records = [replace(record, judge=None) for record in read_result(folder).records]

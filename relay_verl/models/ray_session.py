@@ -37,7 +37,7 @@ STARTS_A_CLUSTER = {
     "dashboard_port",
     "_temp_dir",
 }
-"""Arguments of `ray.init` that start a cluster; Ray refuses them, or ignores them, beside an address."""
+"""Arguments of `ray.init` that start a cluster; Ray refuses them, or ignores them, next to an address."""
 LONGEST_SOCKET_PATH = 107
 """Bytes of the path of a socket on Linux."""
 SHORT_FOLDER = "/tmp"
@@ -127,7 +127,7 @@ def _logical_gpus() -> Iterator[None]:
 
 
 def explain_ray_error(error: BaseException, address: str | None) -> str:
-    """What an error of `ray.init` means and what mends it, in one line."""
+    """What an error of `ray.init` means and what fixes it, in one line."""
     texts, each = [], error
     while each is not None:
         texts.append(str(each))

@@ -14,7 +14,7 @@ from relay_verl.errors import EngineError
 
 
 def teachers_for(teachers: Sequence[TeacherSettings], data_source: str | None) -> list[TeacherSettings]:
-    """Those that may answer a query of this data source: who names it, or if nobody does, who names none."""
+    """Those that may answer a query of this data source: who names it, or if no one does, who names none."""
     naming = [teacher for teacher in teachers if data_source in (teacher.data_sources or ())]
     return naming or [teacher for teacher in teachers if teacher.data_sources is None]
 
@@ -32,7 +32,7 @@ def pick_teacher(teachers: Sequence[TeacherSettings], data_source: str | None, s
         seed: of the draw.
 
     Raises:
-        EngineError: nobody answers this data source.
+        EngineError: no one answers this data source.
     """
     candidates = teachers_for(teachers, data_source)
     if not candidates:

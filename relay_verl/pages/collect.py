@@ -33,7 +33,7 @@ def write_trace(paths: Sequence[Path], out: Path, *, title: str | None = None, l
         How many responses the page shows.
 
     Raises:
-        UserError: a path has no results or a line that is no response, or `out` cannot be written.
+        UserError: a path has no results or a line that is not a response, or `out` cannot be written.
     """
     sources = read_sources(paths)
     records = [record for source in sources for record in source.records]

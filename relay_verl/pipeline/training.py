@@ -132,7 +132,7 @@ def _watch(process: subprocess.Popen[bytes], metrics: Path, num_steps: int, name
             steps = read_steps(metrics)
             if steps and bar.n == 0:
                 bar.set_description(name, refresh=False)
-                bar.start_t = bar._time()  # the engines' start is no part of a step's time
+                bar.start_t = bar._time()  # the engines' start is not part of a step's time
             is_new = len(steps) > bar.n
             bar.update(len(steps) - bar.n)
             if steps:

@@ -1,6 +1,6 @@
 """A check, and what comes of it: training stops at the first failure, the doctor goes through all of them.
 
-Invariant: a check raises UserError, whose one line says what is wrong and what mends it, or it returns what it found.
+Invariant: a check raises UserError, whose one line says what is wrong and what fixes it, or it returns what it found.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from relay_verl.secrets import hide_in_text
 
 
 class CheckWarning(str):
-    """What a check found that may go wrong and need not; training says it and goes on."""
+    """What a check found that may go wrong and need not; training says it and continues."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Outcome:
     status: Status
     """How it ended."""
     text: str
-    """What it found; the failure with its mend; the check that failed before."""
+    """What it found; the failure with its fix; the check that failed before."""
 
 
 def demand(checks: Sequence[Check], *subject: Any) -> None:

@@ -24,7 +24,7 @@ class FreeNode:
     address: str
     """IP address."""
     num_gpus: float
-    """GPUs that nobody holds."""
+    """GPUs that no one holds."""
     resources: frozenset[str] = frozenset()
     """Names of all that it has."""
 
@@ -61,7 +61,7 @@ def check_room(run: RunConfig, nodes: Sequence[FreeNode]) -> str:
     """Place everything, in verl's order, on what is free.
 
     Raises:
-        UserError: what does not fit, what is free on each node, and what would mend it.
+        UserError: what does not fit, what is free on each node, and what would fix it.
     """
     groups = trainer_groups(run.trainer)
     settings = run.relay
@@ -72,13 +72,13 @@ def check_room(run: RunConfig, nodes: Sequence[FreeNode]) -> str:
     there = "; ".join(str(node) for node in nodes)
     if (left_out := _place(groups, nodes)) is not None:
         missing = sum(group.num_gpus for group in groups) - sum(node.num_gpus for node in nodes)
-        mend = f"add {missing:g}" if missing > 0 else "use nodes with more GPUs each"
+        fix = f"add {missing:g}" if missing > 0 else "use nodes with more GPUs each"
         if left_out.resource is not None:
-            mend = f"start nodes with `ray start --resources '{{\"{left_out.resource}\": 1}}'`"
+            fix = f"start nodes with `ray start --resources '{{\"{left_out.resource}\": 1}}'`"
         raise UserError(
             f"GPUs: {left_out.owner} finds no node with {left_out.num_gpus} GPU free"
             + (f" and the resource {left_out.resource!r}" if left_out.resource else "")
-            + f"; there are {there}; needed: {_describe(groups)}; {mend}, or lower trainer.nnodes, "
+            + f"; there are {there}; needed: {_describe(groups)}; {fix}, or lower trainer.nnodes, "
             "trainer.n_gpus_per_node, relay.teacher.num_replicas or relay.teacher.tensor_parallel_size"
         )
     return f"{there}; needed: {_describe(groups)}"

@@ -66,7 +66,7 @@ def expected() -> Answer:
 
 
 def fault_of(answer: Answer, ours: Answer, *, has_gpus: bool) -> str:
-    """Why a node cannot take part, and what mends it; empty if it can.
+    """Why a node cannot take part, and what fixes it; empty if it can.
 
     Args:
         answer: the node's.

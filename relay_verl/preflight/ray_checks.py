@@ -54,7 +54,7 @@ class Cluster:
         return [node for node in ray.nodes() if node["Alive"]]
 
     def free(self) -> list[FreeNode]:
-        """What nobody holds now, by node."""
+        """What no one holds now, by node."""
         import ray
         from verl.plugin.platform.platform_manager import get_platform
 

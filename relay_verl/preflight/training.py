@@ -62,7 +62,7 @@ def check_config(config: VerlConfig) -> None:
 def check_training(config: VerlConfig) -> None:
     """The same, then this installation and this machine; then Ray is started, as verl would, and the cluster checked.
 
-    verl's trainer goes on in that Ray.
+    verl's trainer continues in that Ray.
 
     Raises:
         UserError: one line on the first thing that is wrong; Ray is then down again.

@@ -104,6 +104,8 @@ def differences(one: Any, other: Any) -> list[Difference]:
     }
     return [
         Difference(key, before.get(key), after.get(key), key not in before, key not in after)
-        for key in sorted((before.keys() | after.keys()) - groups)  # a group that is empty in one of them is no value
+        for key in sorted(
+            (before.keys() | after.keys()) - groups
+        )  # a group that is empty in one of them is not a value
         if (key in before, before.get(key)) != (key in after, after.get(key))
     ]

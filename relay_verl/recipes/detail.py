@@ -62,7 +62,7 @@ def explain_recipe(run: RunConfig) -> str:
         lines.append(f"a GPU of {name} ({found.gpu_gib:g} for programs): {verdict}")
         lines += _details(found)
     if first.host is not None:
-        lines.append("beside it, in host memory:")
+        lines.append("next to it, in host memory:")
         lines.append(_line(first.host))
     return "\n".join(lines)
 

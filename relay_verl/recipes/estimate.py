@@ -36,7 +36,7 @@ class GpuEstimate:
     teacher: Engine | None = None
     """Of several teachers the one with the least room for its cache."""
     host: Term | None = None
-    """Host memory a GPU beside it."""
+    """Host memory a GPU next to it."""
     unknown: tuple[str, ...] = ()
     """Models whose shape is not known, so that their part is missing here."""
     is_cpu: bool = False

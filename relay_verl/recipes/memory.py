@@ -4,7 +4,7 @@ What is counted is what verl 0.9.1 does by default. FSDP2 keeps the trained weig
 moments in `model_dtype` (fp32), sharded over the GPUs, and gathers a layer at a time in bf16; the reference model is
 forward only and lies in host memory. Under LoRA gradients and moments are those of the adapter, and the actor without
 its adapter is the reference. The student's vLLM shares the GPUs: it takes its share while it writes responses,
-beside weights and moments, and sleeps while weights are trained. The teacher has GPUs of its own.
+next to weights and moments, and sleeps while weights are trained. The teacher has GPUs of its own.
 
 The terms of the trainer are tested against the peak of an H200 (tests/unit/recipes/test_recipes.py): with three
 models of Qwen's shapes and micro-batches of 4,096 to 16,384 tokens their sum was within 6% of the peak allocation.

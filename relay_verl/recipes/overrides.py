@@ -140,7 +140,7 @@ def check_overrides(config: VerlConfig, recipe: Recipe, words: Sequence[str]) ->
     return f"{changes}: {_mark_name(config, typed)}"
 
 
-def _conflicts(config: Any, recipe: Recipe, typed: Mapping[str, str]) -> Iterator[_Conflict]:
+def _conflicts(config: VerlConfig, recipe: Recipe, typed: Mapping[str, str]) -> Iterator[_Conflict]:
     """The overrides that undo what the recipe is about; `typed` are the words by the key that they set."""
     from omegaconf import OmegaConf
 
@@ -152,7 +152,7 @@ def _conflicts(config: Any, recipe: Recipe, typed: Mapping[str, str]) -> Iterato
         yield _Conflict(key, value, final, owner, word)
 
 
-def _mark_name(config: Any, typed: Mapping[str, str]) -> str:
+def _mark_name(config: VerlConfig, typed: Mapping[str, str]) -> str:
     """Append MODIFIED to the experiment's name, unless the command line gives one; says what the name is."""
     name = str(config.trainer.experiment_name)
     if any(_touches(key, NAME) for key in typed):

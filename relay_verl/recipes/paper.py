@@ -1,4 +1,4 @@
-"""The numbers of the paper and the rows that runs are named after, from `paper.yaml` beside this file.
+"""The numbers of the paper and the rows that runs are named after, from `paper.yaml` next to this file.
 
 A row is SIZE/METHOD: what a student is trained as, such as '1.7b/relay'. Numbers are percentages as printed. Where the
 paper's own numbers do not tie, `Paper.discrepancies` says so.

@@ -1,4 +1,4 @@
-"""Tables of the paper's numbers beside ours: the number, its 95% interval, the difference (Tables 1 to 6, Figure 3).
+"""Tables of the paper's numbers next to ours: the number, its 95% interval, the difference (Tables 1 to 6, Figure 3).
 
 Where the paper has no numbers, as for pairs of our own, the same tables hold ours alone.
 
@@ -48,7 +48,7 @@ _NAMES = {
 
 
 def measure_of(group: Group, measure: str) -> Measure | None:
-    """A measure of a group; None if its benchmarks were not all measured or if nobody could call.
+    """A measure of a group; None if its benchmarks were not all measured or if no one could call.
 
     Args:
         group: the results.

@@ -64,7 +64,7 @@ def plot_curves(
 
     Args:
         logs: one log, or logs by label to lay on top of each other, such as seeds or recipes.
-        out: the picture, a PNG; the same as SVG goes beside it, under its name with the suffix .svg.
+        out: the picture, a PNG; the same as SVG goes next to it, under its name with the suffix .svg.
         title: a line above the panels; the runs' labels and their numbers of steps if it is empty.
         references: accuracies (shares of 1) to compare with, such as {"student alone": 0.4}: dotted lines in the first
             panel, in the colour of whom their name begins with.

@@ -85,7 +85,7 @@ class Document:
 
 
 def document_to_markdown(document: Document) -> str:
-    """The document with its pictures as links to files `NAME.svg` beside it."""
+    """The document with its pictures as links to files `NAME.svg` next to it."""
     parts = [f"# {_escape(document.title)}"]
     parts += [f"**{_escape(sentence)}**" for sentence in document.headlines]
     parts += ["\n".join(f"- {name}: {_escape(text)}" for name, text in document.provenance), _escape(document.note)]

@@ -175,7 +175,7 @@ def benchmarks_figure(groups: Groups, size: str) -> Picture | None:
 
 
 def calls_figure(groups: Groups, size: str) -> Picture | None:
-    """Where in a response calls stand and how long they are; None if nobody called."""
+    """Where in a response calls stand and how long they are; None if no one called."""
     served = {group: _served(group) for group in _trained(groups, size) if can_call(group)}
     served = {group: calls for group, calls in served.items() if len(calls)}
     if not served:

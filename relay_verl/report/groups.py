@@ -227,7 +227,7 @@ def _benchmarks_of(result: Result) -> dict[str, None]:
 
 
 def _check_apart(results: Sequence[Result]) -> None:
-    """Folders of one student may hold different benchmarks; the same one twice is no second seed."""
+    """Folders of one student may hold different benchmarks; the same one twice is not a second seed."""
     seen: dict[str, Result] = {}
     for result in results:
         for name in _benchmarks_of(result):

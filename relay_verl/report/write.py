@@ -1,4 +1,4 @@
-"""Results in, report out: `report.md` with its pictures beside it, and `report.html`, which is whole by itself."""
+"""Results in, report out: `report.md` with its pictures next to it, and `report.html`, which is whole by itself."""
 
 from __future__ import annotations
 

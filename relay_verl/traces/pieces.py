@@ -1,7 +1,7 @@
 """A response cut into pieces to show: what the student wrote, what the teacher wrote, and each call. Pure.
 
 Invariant: the texts of the pieces joined are the response. A command is paired with its `CallText` by order: the
-decoder records well-formed commands in the order of the text (a malformed one is no command and stays plain text). A
+decoder records well-formed commands in the order of the text (a malformed one is not a command and stays plain text). A
 call without a command, as the baselines make them, has no text and stands before the teacher's tokens that it got.
 
 Why a call got fewer tokens than it asked for follows from the response itself (`decoder`): an end of text ends it, a

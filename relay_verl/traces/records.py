@@ -277,7 +277,7 @@ def read_records(path: Path) -> list[ResponseRecord]:
     """All records of a JSONL file.
 
     Raises:
-        ValueError: a line is no record; names the file and the line's number, which starts at 1.
+        ValueError: a line is not a record; names the file and the line's number, which starts at 1.
     """
     records = []
     with open(path, "rb") as lines:

@@ -95,7 +95,7 @@ def find_results(paths: Sequence[Path]) -> list[Path]:
         unfinished = sorted(path.rglob(f"{RESPONSES}.work"))
         if unfinished:
             raise UserError(
-                f"{unfinished[0].parent}: the evaluation has not ended; the same `relay-verl eval` goes on with it"
+                f"{unfinished[0].parent}: the evaluation has not ended; the same `relay-verl eval` continues it"
             )
         found = sorted(file.parent for file in path.rglob(RESPONSES))
         if not found:
@@ -109,7 +109,7 @@ def read_result(folder: Path) -> Result:
     """One results folder.
 
     Raises:
-        UserError: no manifest or a damaged one, a line that is no record (names it), or another number of records
+        UserError: no manifest or a damaged one, a line that is not a record (names it), or another number of records
             than were written.
     """
     try:
@@ -117,7 +117,7 @@ def read_result(folder: Path) -> Result:
         records = read_records(folder / RESPONSES)
     except OSError as error:
         raise UserError(
-            f"{error.filename}: {error.strerror}; {folder} is no whole result of `relay-verl eval`"
+            f"{error.filename}: {error.strerror}; {folder} is not a whole result of `relay-verl eval`"
         ) from None
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -139,7 +139,7 @@ def _read_manifest(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged: {error}") from None
     if not isinstance(manifest, dict):
-        raise ValueError(f"{file} is damaged: it is no JSON object")
+        raise ValueError(f"{file} is damaged: it is not a JSON object")
     for key, kind in (("job", dict), ("num_queries", int)):
         if not isinstance(manifest.get(key), kind):
             raise ValueError(f"{file} is damaged: {key} is {manifest.get(key)!r:.80}")

@@ -56,7 +56,7 @@ def read_sources(paths: Sequence[Path]) -> list[Source]:
     """The sources at or below `paths`, in the order given; those below one path in the order in which they were run.
 
     Raises:
-        UserError: a path has no results, or a line is no response (names file and line).
+        UserError: a path has no results, or a line is not a response (names file and line).
     """
     sources: dict[Path, Source] = {}
     for path in paths:

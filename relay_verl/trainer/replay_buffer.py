@@ -70,7 +70,7 @@ class RelayReplayBuffer(ReplayBuffer):
             RolloutTimeoutError: no group ended for longer than a group may take.
             NoSampleError: all groups ended, and not one sample of them can be used.
             TeacherError: a call failed, and `relay.on_teacher_failure` is 'fail'; or too many calls failed where there
-                is no step to end behind.
+                is not a step to end behind.
         """
         self._start_waiting()
         self._groups, self._failures = [], Counter()

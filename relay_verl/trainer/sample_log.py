@@ -34,7 +34,7 @@ class SampleLog:
     """Where samples go and how many."""
 
     folder: Path
-    """`samples` beside the checkpoints."""
+    """`samples` next to the checkpoints."""
     share: float
     """Share of the groups that are written."""
     tokenizer: Any

@@ -1,7 +1,7 @@
 """Around verl's save: nothing is mixed with what a killed save left, and a save that fails is one line.
 
 verl writes into `global_step_N` even if that is there, and a full disk ends in a traceback of a worker's. Remove this
-when verl writes a checkpoint beside its place and renames it.
+when verl writes a checkpoint next to its place and renames it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def set_aside(folder: Path) -> None:
 
 
 def explain_failed_save(folder: Path, error: Exception) -> str:
-    """One line on a save that failed: where, why, how much room there is, and where the same command goes on.
+    """One line on a save that failed: where, why, how much room there is, and where the same command continues.
 
     Of a checkpoint that verl did not finish, which is of no use to anybody, the files are removed.
     """

@@ -29,7 +29,7 @@ class WarmupDataset(Dataset):
         max_samples: most rows; -1 for all.
 
     Raises:
-        UserError: a file that is no warm-up data, an unknown `truncation`, or no row left.
+        UserError: a file that is not warm-up data, an unknown `truncation`, or no row left.
     """
 
     def __init__(
@@ -72,6 +72,6 @@ def _read(path: Path) -> pa.Table:
     except (OSError, ValueError) as error:
         raise UserError(f"data.train_files: {path}: {str(error).splitlines()[0]}") from None
     if missing:
-        raise UserError(f"data.train_files: {path} is no warm-up data: no column {', '.join(missing)}")
+        raise UserError(f"data.train_files: {path} is not warm-up data: no column {', '.join(missing)}")
     rows = pq.read_table(path, columns=list(COLUMNS))
     return rows.filter(rows["is_finished"]).drop_columns("is_finished")

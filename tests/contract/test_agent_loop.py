@@ -94,7 +94,7 @@ def test_a_query_without_a_teacher_is_an_error_and_not_a_response() -> None:
     with pytest.raises(EngineError, match="no teacher answers data_source='math'"):
         asyncio.run(_relay(make_loop(engines, ours, only_law), **asked))
     alone = asyncio.run(_relay(make_loop({}, ours, only_law, "relay.max_calls=0"), **asked))
-    assert alone.num_calls == 0, "without calls nobody is looked for"
+    assert alone.num_calls == 0, "without calls no one is looked for"
 
 
 async def _relay(loop: RelayAgentLoop, prompt_ids: list[int], sampling: dict[str, Any], **values: Any) -> Any:

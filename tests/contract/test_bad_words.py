@@ -27,7 +27,7 @@ def test_the_tokenizers_own_spelling_of_each_string_is_banned() -> None:
 
 
 def test_other_spellings_pass() -> None:
-    """So a command under `teacher_free` is text, which nobody serves (vllm#23886, vllm#32601)."""
+    """So a command under `teacher_free` is text, which no one serves (vllm#23886, vllm#32601)."""
     sequences, tokens = banned()
     in_bytes = list(OPEN.encode())  # the ids of single bytes are the bytes
     assert tokens.join(in_bytes) == OPEN.encode()

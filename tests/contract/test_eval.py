@@ -117,7 +117,7 @@ def line_of(*arguments: str) -> str:
 
 
 def test_what_another_model_at_the_same_endpoint_answered_is_not_taken(pair: list[str], fake_vllm: FakeVllm) -> None:
-    """lm-evaluation-harness#4063, #2715: the results folder is there, and nobody was asked."""
+    """lm-evaluation-harness#4063, #2715: the results folder is there, and no one was asked."""
     names = fake_vllm.routes["/v1/models"]["data"][0]
     fake_vllm.routes["/v1/models"] = {"data": [names, {**names, "id": "another"}]}
     run(*pair, "--policy", "student_alone", "--student-model", names["id"])

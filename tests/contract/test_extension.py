@@ -101,12 +101,12 @@ def test_the_benchmark_can_be_written_as_a_file(name: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["hint", "relay_extend.engine:Hint"])
 def test_the_engine_is_a_teacher(name: str) -> None:
-    settings = read_settings({"teacher": {"engine": name, "model": "hm ", "num_replicas": 2}})
-    [teacher] = settings.active_teachers.values()
-    assert settings.needs_teacher
+    words = ["path=null", f"engine={name}", "model='hm '", "num_replicas=2"]
+    run = RunConfig(compose("relay_tiny", [f"relay.teacher.{word}" for word in words]))
+    [teacher] = run.relay.active_teachers.values()
+    assert run.relay.needs_teacher
     assert num_gpus_of([teacher]) == 0
-    config = compose("relay_tiny", ["relay.teacher.path=null", f"relay.teacher.engine={name}"])
-    group = asyncio.run(start_teachers(RunConfig(config), ByteTokenizer()))
+    group = asyncio.run(start_teachers(run, ByteTokenizer()))
     [engine] = [pickle.loads(pickle.dumps(each.engine)) for each in group.values()]
     answer = asyncio.run(engine.generate([1], max_tokens=7))
     assert ByteTokenizer().decode(answer.token_ids) == "hm hm h"

@@ -196,7 +196,7 @@ def ids_of(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("starts", [True, False])
 def test_a_cluster_that_is_there_is_joined_and_not_started(starts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray refuses num_cpus and num_gpus beside an address, which a submitted job finds in its environment."""
+    """Ray refuses num_cpus and num_gpus next to an address, which a submitted job finds in its environment."""
     import ray
 
     from relay_verl.models.ray_session import ray_cluster

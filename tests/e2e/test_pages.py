@@ -72,7 +72,7 @@ VIEWS: list[tuple[dict[str, str], list[str], str]] = [
     ({"judge": "agrees"}, [RELAY[2]], "rule and judge agree"),
     ({"scenario": "student-solvable"}, [*RELAY[:2], ALONE], "right without a call, with its other samples"),
     ({"scenario": "teacher-dependent"}, RELAY[2:4], "right only with a call"),
-    ({"scenario": "teacher-unsolvable"}, [], "never right, but one response is no measurement"),
+    ({"scenario": "teacher-unsolvable"}, [], "never right, but one response is not a measurement"),
     ({"calls": "some"}, [RELAY[0], RELAY[2], RELAY[5]], "called"),
     ({"calls": "none"}, [RELAY[1], ALONE, RELAY[3], RELAY[4]], "did not call"),
     ({"calls": "several"}, [RELAY[5]], "called twice"),

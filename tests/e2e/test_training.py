@@ -133,7 +133,7 @@ def test_killed_and_resumed_it_has_the_weights_of_the_uninterrupted_run(job: Job
 
 
 def test_no_step_is_missing_in_the_log_of_a_resumed_run(resumed: Path) -> None:
-    """It goes on at the last checkpoint, and what was logged before is kept."""
+    """It continues at the last checkpoint, and what was logged before is kept."""
     steps = [step["training/global_step"] for step in read_metrics(resumed)]
     assert steps == [*range(1, KILL_DRIVER_AFTER + 1), *range(SAVE_FREQ + 1, NUM_COMPARED + 1)]
 

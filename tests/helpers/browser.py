@@ -30,7 +30,7 @@ class Opened(NamedTuple):
     dom: str
     """Its document as HTML."""
     screenshot: Path
-    """A PNG of the window, beside the page."""
+    """A PNG of the window, next to the page."""
 
 
 class Tab:

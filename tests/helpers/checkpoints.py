@@ -15,7 +15,7 @@ from relay_verl.checkpoints.record import record_of, write_checkpoint, write_run
 
 
 def make_config(folder: Path, **overrides: Any) -> Any:
-    """The keys of a composed config that checkpoints depend on; models and data are beside the run's folder."""
+    """The keys of a composed config that checkpoints depend on; models and data are next to the run's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("student", "teacher"):
         (folder / name).mkdir(exist_ok=True)

@@ -95,7 +95,7 @@ OTHER_LAYOUTS: list[tuple[str, Row, str, str]] = [
     ("math-500", {"Question": "Half of $7$?", "Answer": "3.5"}, "3.5", "simple-evals' file"),
     ("minerva", {"problem": "Which?", "type": "t", "solution": r"First \boxed{1}, then \boxed{2}.", "idx": 0}, "2",
      "Minerva's own: the last box of the solution"),
-    ("minerva", {"problem": "Which?", "answer": "3", "solution": r"\boxed{4}"}, "3", "an answer beside the solution"),
+    ("minerva", {"problem": "Which?", "answer": "3", "solution": r"\boxed{4}"}, "3", "an answer next to the solution"),
     ("aime-2024", {"ID": "2024-I-1", "Problem": "How long?", "Solution": "s", "Answer": 204}, "204", "capitals"),
     ("aime-2024", {"id": 0, "problem": "How long?", "solution": r"\boxed{204}"}, "204", "the answer in a box"),
     ("aime-2025", {"question": "Area?", "answer": "588"}, "588", "a question, not a problem"),

@@ -63,7 +63,7 @@ def test_the_exported_weights_are_the_trained_ones(saved: Path, model: Any, tmp_
     assert weights.keys() == wanted.keys()
     assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
     assert AutoTokenizer.from_pretrained(out).get_vocab() == bpe().get_vocab()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["student"], "nothing is left beside it"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["student"], "nothing is left next to it"
 
 
 def test_the_type_can_be_chosen(saved: Path, model: Any, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ SCRIPT_CASES = [
     (["a<call>99999999999999999999</call>b"], ["x" * 50], {},
      [("s", "a<call>99999999999999999999</call>"), ("t", "x" * 50), ("s", "b$")], ["served"], "a huge n is capped"),
     ([f"a{C2}", "</call>", "b"], [EngineError("down"), "xy"], {}, [("s", f"a{C2}</call>b$")], ["failed", "malformed"],
-     "a failed call: the student goes on"),
+     "a failed call: the student continues"),
     ([f"{C2}{C2}{C2}b"], [EngineError("1"), EngineError("2"), "xy"], {"max_calls": 2}, [("s", f"{C2}{C2}{C2}b$")],
      ["failed", "failed", "over_limit"], "a failed call uses up a call"),
 ]  # fmt: skip
@@ -241,7 +241,7 @@ def test_requests_to_engines() -> None:
     teacher = Engine(lambda prompt_ids, max_tokens, **_: Generation([120] * max_tokens, None, "length"))
     decoder = RelayDecoder(student, teacher, TOKENIZER, config(max_calls=1, teacher_sampling={"temperature": 0.3}))
     asyncio.run(decoder.run(PROMPT, sampling={"temperature": 1.0, "logprobs": True}, request_id="r1"))
-    assert [r["stop"] for r in student.requests] == [("</call>",), (), ()], "nobody listens past max_calls"
+    assert [r["stop"] for r in student.requests] == [("</call>",), (), ()], "no one listens past max_calls"
     assert [r["max_tokens"] for r in student.requests] == [200, 200 - 17, 200 - 32]
     assert [r["sampling"] for r in student.requests] == [{"temperature": 1.0, "logprobs": True}] * 3
     assert [r["sampling"] for r in teacher.requests] == [{"temperature": 0.3}]
@@ -556,5 +556,5 @@ def test_calls_without_a_command_do_not_come_for_ever_from_a_dead_teacher(name: 
     decoder = RelayDecoder(ScriptedEngine(TOKENIZER, ["ab"]), dead, TOKENIZER, config())
     run = decoder.run(PROMPT, policy=make_policy(name))
     trajectory = asyncio.run(asyncio.wait_for(run, 5.0))
-    assert write(trajectory) == [("s", "ab$")], "the student goes on"
+    assert write(trajectory) == [("s", "ab$")], "the student continues"
     assert [call.outcome for call in trajectory.calls] == ["failed"]

@@ -495,7 +495,7 @@ BAD_TEACHERS: dict[str, Callable[[], Teacher]] = {
     "a huge id": lambda: Teacher(gives([10**30])),
     "too few log-probabilities": lambda: Teacher(gives([120, 121], [-0.5])),
     "too many log-probabilities": lambda: Teacher(gives([120], [-0.5, -0.5])),
-    "a log-probability that is no list": lambda: Teacher(gives([120], -0.5)),
+    "a log-probability that is not a list": lambda: Teacher(gives([120], -0.5)),
 }
 
 

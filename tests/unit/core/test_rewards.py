@@ -34,9 +34,9 @@ GROUP_CASES = [
     ([True, False], [True, True], [0.25, 0.5], [0.75, 0.0], "dependent: wrong with help is not"),
     ([True, True], [True, True], [0.25, 0.5], [0.75, 0.5], "dependent: all right, all with help"),
     ([False, False], [True, False], [0.25, 0.0], [0.25, 0.0], "unsolvable: asking earns rho"),
-    ([False, False], [False, False], [0.0, 0.0], [0.0, 0.0], "unsolvable and nobody asked"),
+    ([False, False], [False, False], [0.0, 0.0], [0.0, 0.0], "unsolvable and no one asked"),
     ([False], [True], [0.0], [0.0], "asked in vain: no tokens, no reward"),
-    ([True, False], [True, False], [0.0, 0.0], [1.0, -1.0], "right after a call that failed is no independence"),
+    ([True, False], [True, False], [0.0, 0.0], [1.0, -1.0], "right after a call that failed is not independence"),
 ]
 
 
@@ -55,7 +55,7 @@ OPTION_CASES = [
     (SOLVABLE, {"independence_bonus": 0.0}, [1.0, 0.75, 0.0], "the ablation of 5.2"),
     (SOLVABLE, {"stubbornness_penalty": 9.0}, [1.5, 0.75, 0.0], "no stubbornness where some solve it alone"),
     (DEPENDENT, {"stubbornness_penalty": 0.25}, [0.75, -0.25, 0.0], "its size"),
-    (DEPENDENT, {"independence_bonus": 9.0}, [0.75, -1.0, 0.0], "no bonus where nobody was independent"),
+    (DEPENDENT, {"independence_bonus": 9.0}, [0.75, -1.0, 0.0], "no bonus where no one was independent"),
     (UNSOLVABLE, {"exploration": False}, [0.0, 0.0], "the ablation of 5.2"),
     (UNSOLVABLE, {"independence_bonus": 9.0, "stubbornness_penalty": 9.0}, [0.25, 0.0], "neither applies"),
     (DEPENDENT, {"exploration": False}, [0.75, -1.0, 0.0], "exploration is for the unsolvable"),

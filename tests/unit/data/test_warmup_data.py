@@ -93,7 +93,7 @@ def test_several_files_and_a_bound(made: Path) -> None:
 def test_what_is_no_warm_up_data_is_one_line(tmp_path: Path) -> None:
     other = tmp_path / "other.parquet"
     pq.write_table(pa.table({"messages": ["hi"]}), other)
-    with pytest.raises(UserError, match="is no warm-up data: no column input_ids, loss_mask, is_finished"):
+    with pytest.raises(UserError, match="is not warm-up data: no column input_ids, loss_mask, is_finished"):
         read(other)
     other.write_text("text")
     with pytest.raises(UserError, match=r"other.parquet: .*"):

@@ -39,11 +39,11 @@ SCRIPT_CASES = [
     (["ab"], [(2, ()), (9, ())], [("ab", "length"), ("$", "eos")], "it comes the next time"),
     ([], [(9, ()), (9, ())], [("$", "eos"), ("$", "eos")], "past the end of the script"),
     (["abcde"], [(2, ()), (2, ()), (9, ())], [("ab", "length"), ("cd", "length"), ("e$", "eos")],
-     "a call goes on where the last one stopped"),
+     "a call continues where the last one stopped"),
     (["ab", "cd"], [(9, ()), (9, ())], [("ab", "stop"), ("cd$", "eos")], "an item a call"),
     (["ab!cd!e"], [(9, ("!",)), (9, ("!",)), (9, ("!",))], [("ab!", "stop"), ("cd!", "stop"), ("e$", "eos")],
      "a stop string, kept"),
-    (["ab!cd"], [(9, ())], [("ab!cd$", "eos")], "nobody asked it to stop"),
+    (["ab!cd"], [(9, ())], [("ab!cd$", "eos")], "no one asked it to stop"),
     (["ab!"], [(3, ("!",))], [("ab!", "stop")], "a stop string in the last token that fits"),
     (["ab!"], [(2, ("!",)), (9, ("!",))], [("ab", "length"), ("!", "stop")], "cut before it"),
     (["a</call>b"], [(99, ("</call>",))], [("a</call>", "stop")], "a stop string of several tokens"),
@@ -290,7 +290,7 @@ async def test_endpoint_tokenize(
     fake_vllm.routes["/tokenize"] = answer
     assert await EndpointEngine(fake_vllm.url, api_key_env="TEACHER_KEY").tokenize("a b") == ids, why
     path, headers, body = fake_vllm.requests[-1]
-    assert path == "/tokenize", "beside /v1, not under it"
+    assert path == "/tokenize", "next to /v1, not under it"
     assert headers["authorization"] == f"Bearer {KEY}"
     assert body == {"model": "big", "prompt": "a b", "add_special_tokens": False}
 
@@ -383,7 +383,7 @@ async def test_guard_s_breaker_opens_and_closes_again() -> None:
     for _ in range(20):
         with pytest.raises(EngineError, match="circuit open"):
             await asyncio.wait_for(guarded.generate([], max_tokens=1), 1.0)
-    assert engine.num_requests == 3, "while it is open nobody is asked"
+    assert engine.num_requests == 3, "while it is open no one is asked"
     engine.delay_s = 0.0
     await asyncio.sleep(0.25)
     assert await guarded.generate([], max_tokens=1) == GOOD
@@ -526,10 +526,10 @@ VERL_CASES = [
     ([b"x", b"<", b"</call", b"><"], 9, STOP, "stop", "its last token holds more"),
     ([b"x", b"</call>\n"], 9, STOP, "stop", "the same"),
     ([b"x", b"</call", b">\xc3\xa9"], 9, STOP, "stop", "more outside ASCII"),
-    ([b"x", b"</call>"], 9, (), "eos", "nobody asked for it"),
-    ([b"x", b"</call>"], 2, (), "length", "nobody asked for it"),
+    ([b"x", b"</call>"], 9, (), "eos", "no one asked for it"),
+    ([b"x", b"</call>"], 2, (), "length", "no one asked for it"),
     ([b"</call", b"x"], 9, STOP, "eos", "not all of the string"),
-    ([b"x", b"<call>"], 9, STOP, "eos", "an opening is no close"),
+    ([b"x", b"<call>"], 9, STOP, "eos", "an opening is not a close"),
     ([b"</call>"] + [b"x"] * 20, 21, STOP, "length", "long ago: it was not what ended it"),
     ([b"x", b".<"], 9, ("!", "."), "stop", "any of several strings"),
     ([b"x"], 1, STOP, "length", "one token"),

@@ -25,7 +25,7 @@ GREEDY, SAMPLED = {"temperature": 0.0}, {"temperature": 0.7, "top_p": 0.8, "top_
 
 
 class Noting(ScriptedEngine):
-    """Keeps what it was asked for beside the contexts."""
+    """Keeps what it was asked for next to the contexts."""
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)

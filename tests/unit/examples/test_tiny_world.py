@@ -14,7 +14,7 @@ from relay_verl.protocol import format_call
 
 
 def load_world() -> ModuleType:
-    """examples/ is no package; the module is loaded by its place in the repository."""
+    """examples/ is not a package; the module is loaded by its place in the repository."""
     path = Path(__file__).parents[3] / "examples" / "tiny" / "world.py"
     spec = importlib.util.spec_from_file_location("tiny_world", path)
     assert spec is not None

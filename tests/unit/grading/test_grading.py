@@ -1,6 +1,6 @@
 r"""What the grader calls right, and that no answer and no dying process makes it raise, hang or misjudge the next.
 
-The tables of cases, with the reason beside each, are in `grading_cases`. Hostile cases use a Grader with a short
+The tables of cases, with the reason next to each, are in `grading_cases`. Hostile cases use a Grader with a short
 deadline.
 """
 
@@ -162,9 +162,9 @@ JUNK_CASES: list[tuple[Any, Any, Any, str]] = [
     (r"\boxed{4}", None, "choice", "no truth"),
     (r"\boxed{4}", "", "math", "an empty truth"),
     (r"\boxed{4}", " . ", "math", "a truth that is only a full stop"),
-    (r"\boxed{B}", "12", "choice", "a truth that is no letter"),
+    (r"\boxed{B}", "12", "choice", "a truth that is not a letter"),
     (r"\boxed{4}", "4", "essay", "an unknown kind"),
-    (r"\boxed{4}", "4", ["math"], "a kind that is no string"),
+    (r"\boxed{4}", "4", ["math"], "a kind that is not a string"),
 ]
 
 

@@ -142,7 +142,7 @@ def test_two_processes_do_not_write_one_output(source: Source, tmp_path: Path) -
 
 
 def down(prompt: str) -> None:
-    raise EngineError("nobody answers")
+    raise EngineError("no one answers")
 
 
 def test_a_query_that_fails_leaves_no_result_and_the_others_go_on(source: Source, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_query_that_takes_too_long_fails_alone(source: Source, tmp_path: Path)
 
 def test_a_dead_engine_stops_the_job(source: Source, tmp_path: Path) -> None:
     engine = SeededEngine(fail=down)
-    with pytest.raises(JobError, match=r"5 queries.*q\d+: nobody answers"):
+    with pytest.raises(JobError, match=r"5 queries.*q\d+: no one answers"):
         run(filter_job(source, engine, max_failures=5, max_concurrency=2), source, tmp_path / "out.parquet")
     assert engine.num_asked <= 7 * 10
 

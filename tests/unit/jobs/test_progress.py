@@ -91,7 +91,7 @@ def test_an_engine_without_a_counter_is_counted_at_the_end_of_a_turn() -> None:
 def test_where_workers_in_ray_ask_results_are_counted() -> None:
     meter = TokenMeter({"student": GuardedEngine(Endpoint()), "teacher": GuardedEngine(Endpoint())})
     for _ in range(3):
-        meter.add_result({"student": 40, "teacher": 2, "nobody": 1})
+        meter.add_result({"student": 40, "teacher": 2, "no one": 1})
     assert meter.num_tokens == {"student": 120, "teacher": 6}
 
 

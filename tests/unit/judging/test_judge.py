@@ -246,7 +246,7 @@ FAILURES = [
     ((401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}), "provided: ***", "it quotes the key"),
     ((400, {"error": {"message": "prompt too long"}}), "prompt too long", "a request it does not take"),
     ((429, {"error": {"message": "quota exceeded"}}), "quota exceeded", "no money left"),
-    ((302, {}, {"Location": "http://127.0.0.1:9/"}), "refused", "it sends us to where nobody is"),
+    ((302, {}, {"Location": "http://127.0.0.1:9/"}), "refused", "it sends us to where no one is"),
 ]
 
 

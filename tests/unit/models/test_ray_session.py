@@ -1,4 +1,4 @@
-"""How Ray's start fails: a one-line error with its remedy; and what of it is no failure."""
+"""How Ray's start fails: a one-line error with its remedy; and what of it is not a failure."""
 
 import os
 import subprocess

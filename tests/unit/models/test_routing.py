@@ -25,11 +25,11 @@ CANDIDATES = [
     ([teacher("a")], None, "a", "the dataset does not say"),
     ([teacher("a"), teacher("b")], "math", "ab", "neither names anything"),
     ([teacher("a", "math"), teacher("b")], "math", "a", "who names it comes first"),
-    ([teacher("a", "math"), teacher("b")], "code", "b", "nobody names it"),
-    ([teacher("a", "math"), teacher("b")], None, "b", "no source is named by nobody"),
+    ([teacher("a", "math"), teacher("b")], "code", "b", "no one names it"),
+    ([teacher("a", "math"), teacher("b")], None, "b", "no source is named by no one"),
     ([teacher("a", "math", "code"), teacher("b", "code"), teacher("c")], "code", "ab", "two name it"),
-    ([teacher("a", "math"), teacher("b", "code")], "law", "", "nobody is left"),
-    ([teacher("a", "mathematics")], "math", "", "a part of a name is no name"),
+    ([teacher("a", "math"), teacher("b", "code")], "law", "", "no one is left"),
+    ([teacher("a", "mathematics")], "math", "", "a part of a name is not a name"),
 ]
 
 
@@ -77,7 +77,7 @@ def test_each_teacher_has_its_own_limits() -> None:
     assert (coder.teacher_sampling["temperature"], coder.teacher_timeout_s) == (0.9, 60.0)
     assert (big.teacher_name, coder.teacher_name) == ("big", "coder")
     alone = read_settings({"teacher": {"path": "models/big"}})
-    assert alone.decoder_config(64, greedy=False, vocab_size=None).teacher_name is None, "there is nobody to tell apart"
+    assert alone.decoder_config(64, greedy=False, vocab_size=None).teacher_name is None, "there is no one to tell apart"
 
 
 def test_metrics_say_who_answered_where_there_are_several() -> None:

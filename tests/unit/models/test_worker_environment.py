@@ -38,7 +38,7 @@ KEPT = {
     "CUDA_VISIBLE_DEVICES": "0,1",
     "NCCL_SOCKET_IFNAME": "eth0",
     "VLLM_HOST_IP": "10.0.0.1",
-    "MY_KEY": "a key that nobody asks for",
+    "MY_KEY": "a key that no one asks for",
 }
 
 

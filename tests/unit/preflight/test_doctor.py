@@ -79,7 +79,7 @@ VERSIONS = [
     # package, installed, tested with, whether it counts as tested, why
     ("torch", "2.13.0+cpu", "2.13.0", True, "a local build"),
     ("torch", "2.13.4", "2.13.0", True, "a later patch"),
-    ("torch", "2.1.3", "2.13.0", False, "a prefix is no version"),
+    ("torch", "2.1.3", "2.13.0", False, "a prefix is not a version"),
     ("ray", "2.61.0", "2.60.0", False, "another minor number"),
     ("verl", "0.9.1", "0.9.1", True, "the same"),
     ("verl", "0.9.2", "0.9.1", False, "we hook into its inside"),

@@ -142,7 +142,7 @@ def test_wandb_needs_a_key_that_its_server_takes(
 
 
 def test_mlflow_without_its_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_vllm: Any) -> None:
-    """verl goes on without it after three tries."""
+    """verl continues without it after three tries."""
     install(tmp_path, monkeypatch, "mlflow", "")
     for address in ("http://127.0.0.1:9", "sqlite:////proc/nohome/runs.db", "file:/proc/nohome/runs"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)

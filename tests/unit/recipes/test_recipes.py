@@ -91,7 +91,7 @@ def test_shapes_that_are_unknown(content: Any, why: str, tmp_path: Path) -> None
 
 
 def test_models_that_are_elsewhere_are_unknown() -> None:
-    assert shape_of("nobody/no-such-model-7b") is None
+    assert shape_of("no one/no-such-model-7b") is None
     assert shape_of("/no/such/folder") is None
     assert shape_of(None) is None
 

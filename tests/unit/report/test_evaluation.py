@@ -316,7 +316,7 @@ def test_one_run_makes_a_png_and_an_svg(tmp_path: Path) -> None:
     pixels = imread(out)
     assert pixels.shape[0] > 600 and pixels.shape[1] > 1000
     coloured = pixels[..., :3].max(axis=2) - pixels[..., :3].min(axis=2) > 0.3
-    assert coloured.mean() > 0.01  # lines and areas, beside the grey frame
+    assert coloured.mean() > 0.01  # lines and areas, next to the grey frame
     first = out.with_suffix(".svg").read_bytes()
     plot_curves(tmp_path / "log.jsonl", out, "A <title> & $more$ {")
     assert out.with_suffix(".svg").read_bytes() == first  # the same log gives the same picture
@@ -389,7 +389,7 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self._is_data = False
         self.feed(path.read_text(encoding="utf-8"))
-        self.data = json.loads(self._json, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        self.data = json.loads(self._json, parse_constant=lambda name: pytest.fail(f"{name} is not a JSON"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
@@ -445,7 +445,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     (shown,) = page.data["responses"]
     assert [shown[key] for key in ("condition", "benchmark", "id", "question", "truth", "answer")] == [HOSTILE] * 6
     assert [piece["text"] for piece in shown["pieces"]] == [HOSTILE, HOSTILE]
-    assert "{{ 7 * 7 }}" in page.text  # a title is no template
+    assert "{{ 7 * 7 }}" in page.text  # a title is not a template
 
 
 def test_the_script_writes_text_nodes_only(tmp_path: Path) -> None:
@@ -493,7 +493,7 @@ def test_every_command_is_told_its_fate() -> None:
     made = record(
         segments=[
             student("<call>0</call> <call>x</call> <call>9</call><call>20</call>.", 30),
-            teacher("<call>1</call> in the teacher's text is no command", 12),
+            teacher("<call>1</call> in the teacher's text is not a command", 12),
             student("<call>5</call> <call>7</call>", 12),
         ],
         calls=[call("zero"), call("failed", 9), call("served", 20, 12), call("malformed"), call("over_limit", 5)],

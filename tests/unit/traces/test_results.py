@@ -118,7 +118,7 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, text: bytes, part: str, why
 def test_a_folder_that_misses_a_file_is_no_result(tmp_path: Path, name: str) -> None:
     (write_folder(tmp_path) / name).unlink()
     assert error_of(tmp_path) == (
-        f"{tmp_path / name}: No such file or directory; {tmp_path} is no whole result of `relay-verl eval`"
+        f"{tmp_path / name}: No such file or directory; {tmp_path} is not a whole result of `relay-verl eval`"
     )
 
 
@@ -148,12 +148,12 @@ def test_a_path_without_results_is_an_error(tmp_path: Path) -> None:
             find_results([tmp_path / "a", path])
 
 
-@pytest.mark.parametrize("has_old", [True, False], ids=["beside an older result", "alone"])
+@pytest.mark.parametrize("has_old", [True, False], ids=["next to an older result", "alone"])
 def test_a_run_that_has_not_ended_is_an_error(tmp_path: Path, has_old: bool) -> None:
     write_folder(tmp_path / "a")
     if has_old:
         write_folder(tmp_path / "b")
     (tmp_path / "b" / f"{RESPONSES}.work").mkdir(parents=True)
-    with pytest.raises(UserError, match=f"{tmp_path / 'b'}: the evaluation has not ended; .* goes on with it"):
+    with pytest.raises(UserError, match=f"{tmp_path / 'b'}: the evaluation has not ended; .* continues it"):
         find_results([tmp_path])
     assert find_results([tmp_path / "a"]) == [tmp_path / "a"], "one that has ended can be read meanwhile"

@@ -59,7 +59,7 @@ STEPS = [
     (0.5, [(19, 0), (0, 18), (0, 2)], None, "steps that decided together do not count again"),
     (0.0, [(1000, 1)], 0, "no failure is allowed"),
     (1.0, [(0, 1000)] * 5, None, "the user trains without a teacher"),
-    (0.5, [(0, 0)] * 5, None, "nobody calls"),
+    (0.5, [(0, 0)] * 5, None, "no one calls"),
 ]
 
 

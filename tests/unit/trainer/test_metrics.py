@@ -59,8 +59,8 @@ CALLED_CASES = [
     (trajectory(Segment("student", [1]), calls=(CallRecord(CallOutcome.FAILED, 5),)), True,
      "a call in vain: neither stubborn nor independent"),
     (trajectory(Segment("student", [1]), calls=(CallRecord(CallOutcome.ZERO), CallRecord(CallOutcome.MALFORMED))),
-     False, "nobody was asked"),
-    (trajectory(Segment("student", [1]), calls=(CallRecord(CallOutcome.OVER_LIMIT, 5),)), False, "nobody was asked"),
+     False, "no one was asked"),
+    (trajectory(Segment("student", [1]), calls=(CallRecord(CallOutcome.OVER_LIMIT, 5),)), False, "no one was asked"),
 ]  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def test_a_scenario_that_did_not_come_up_has_no_mean() -> None:
     metrics = relay_metrics([[SOLVED_ALONE]])
     assert metrics["relay/scenario/teacher_unsolvable"] == 0.0
     assert "relay/reward/teacher_unsolvable" not in metrics
-    assert "relay/teacher_latency_s/p50" not in metrics, "nobody called"
+    assert "relay/teacher_latency_s/p50" not in metrics, "no one called"
 
 
 def test_a_failed_sample_is_a_status_and_in_no_mean() -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from relay_verl.checkpoints.lock import check_free
 from relay_verl.pipeline.processes import run, trainer_folders
 
 
@@ -23,12 +24,14 @@ def warm_up(
         variables: environment variables to add.
 
     Raises:
+        UserError: another training writes into `folder`.
         StageError: the trainer failed; names its log.
     """
     if (student / "config.json").is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints = folder / "checkpoints"
+    check_free(checkpoints)  # else the folder is taken from under a training, and its lock with it
     shutil.rmtree(checkpoints, ignore_errors=True)  # one epoch is short: it starts from its beginning
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node=1", "-m", "verl.trainer.sft_trainer"]
     command = [sys.executable, "-m", *launcher, f"+recipe={recipe}", *overrides]

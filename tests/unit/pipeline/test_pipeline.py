@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from relay_verl.pipeline import StageError, run
+from relay_verl.checkpoints.lock import LOCK_FILE
+from relay_verl.errors import UserError
+from relay_verl.files import lock
+from relay_verl.pipeline import StageError, run, warm_up
 from relay_verl.pipeline.training import _watch, read_steps
 
 FAILS = [sys.executable, "-c", "print('loading'); print('no such model'); raise SystemExit(3)"]
@@ -52,3 +55,12 @@ def test_off_a_terminal_a_training_is_lines(tmp_path: Path, capsys: pytest.Captu
     captured = capsys.readouterr()
     assert "\r" not in captured.err and "1/4" in captured.err
     assert "accuracy=0.25" in captured.err and "relay_real: 1 steps" in captured.out
+
+
+def test_a_warm_up_leaves_the_folder_of_a_running_one(tmp_path: Path) -> None:
+    """It starts from its beginning, so it would delete the checkpoints that the other writes, and its lock."""
+    checkpoints = tmp_path / "warmup" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    with lock(checkpoints / LOCK_FILE), pytest.raises(UserError, match="another training writes there"):
+        warm_up("warmup_tiny", tmp_path / "student", tmp_path / "warmup")
+    assert (checkpoints / LOCK_FILE).exists()

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 @pytest.fixture(scope="module")
 def found(pair: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("equivalence") / "found.json"
-    script = Path(__file__).parents[1] / "helpers" / "both_loops.py"
+    script = Path(__file__).with_name("both_loops.py")
     subprocess.run([sys.executable, str(script), str(pair), str(out)], check=True, timeout=800)
     return json.loads(out.read_text())
 

@@ -54,7 +54,7 @@ def test_killed_and_resumed_it_is_the_uninterrupted_one_but_for_times(pair: Path
             kill_when(process, work, KILL_AFTER)
         finally:
             process.terminate()
-    before = {key: json.loads(line)["result"] for key, line in finished(work).items()}
+    before = {key: json.loads(text) for key, text in finished(work).items()}
     printed = run(arguments)
     run(command(pair, whole, *options))
     records = {policy: list(read_result(killed / policy).records) for policy in POLICIES}

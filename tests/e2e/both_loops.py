@@ -1,6 +1,6 @@
 """Writes as JSON what verl's single-turn loop, the relay loop and an endpoint answer on one replica of the student.
 
-    VERL_PLATFORM=cpu RELAY_TINY_DIR=PAIR python tests/helpers/both_loops.py PAIR OUT.json
+    VERL_PLATFORM=cpu RELAY_TINY_DIR=PAIR python tests/e2e/both_loops.py PAIR OUT.json
 
 A program of its own: verl reads its platform as it is imported, and other tests have imported it without one.
 """

@@ -75,8 +75,8 @@ INSTALLATION = (
 )
 """Of no argument."""
 
-RECIPE_CHOICE = (Check("recipe's own keys", check_recipe_choice),)
-"""Of any composed config."""
+RECIPE_CHOICE = (Check("recipe's own keys", _of_verl(check_recipe_choice)),)
+"""Of the `RunConfig` of any composed config."""
 
 RECIPE = (
     Check("recipe", _of_verl(check_recipe_was_found)),
@@ -122,7 +122,7 @@ RECIPE = (
 )
 """Of a GRPO recipe's `RunConfig`."""
 
-DEEP = (Check("checkpoint, every byte", check_every_byte, after=("checkpoint",)),)
+DEEP = (Check("checkpoint, every byte", _of_verl(check_every_byte), after=("checkpoint",)),)
 """Of the same, for `relay-verl doctor --deep`: it takes as long as loading the checkpoint."""
 
 MACHINE = (

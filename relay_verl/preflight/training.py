@@ -54,7 +54,7 @@ def check_config(config: VerlConfig) -> None:
 
     if "relay" not in config:
         check_recipe_was_found(config)
-        demand(RECIPE_CHOICE, config)
+        demand(RECIPE_CHOICE, RunConfig(config))
         return
     demand(RECIPE, RunConfig(config))
 

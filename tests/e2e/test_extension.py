@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 NUM_STEPS = 2
 
 
-@pytest.mark.parametrize("kind", ["quadratic", "relay_extend.reward:quadratic"])
+@pytest.mark.parametrize("kind", ["relay_extend.reward:quadratic"])
 def test_two_steps_with_the_reward_of_another_package(
     kind: str, pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from typer.testing import CliRunner
 
 import verl.trainer.constants_ppo  # noqa: F401 # isort: skip  (loads the plugin, and chooses verl's platform for good)
 from relay_verl.cli.main import app
+from relay_verl.errors import UserError
 from relay_verl.models.ray_session import start_ray
 from relay_verl.preflight import probe
+from relay_verl.preflight.check import Check
 from relay_verl.preflight.ray_checks import Cluster, check_memory, check_models_there, check_placement, check_workers
+from relay_verl.preflight.registry import DEEP, MACHINE, RECIPE
 from relay_verl.recipes.compose import compose
 from relay_verl.run_config import RunConfig
 from tests.helpers.errors import one_line
@@ -213,3 +217,13 @@ def test_the_command_without_a_recipe_starts_ray_and_passes() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "✓ Ray workers" in done.stdout
     assert "0 failed, 0 skipped" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("check", [*RECIPE, *DEEP, *MACHINE], ids=lambda check: check.name)
+def test_each_check_reads_a_run_config(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks of keys that verl alone reads take its config, the others a RunConfig; models and data are missing here."""
+    monkeypatch.setenv("RELAY_TINY_DIR", str(tmp_path))
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    run = RunConfig(compose("relay_tiny", [f"trainer.default_local_dir={tmp_path}/checkpoints"]))
+    with suppress(UserError):
+        check.run(run)

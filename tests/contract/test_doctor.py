@@ -221,7 +221,7 @@ def test_the_command_without_a_recipe_starts_ray_and_passes() -> None:
 
 @pytest.mark.parametrize("check", [*RECIPE, *DEEP, *MACHINE], ids=lambda check: check.name)
 def test_each_check_reads_a_run_config(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checks of keys that verl alone reads take its config, the others a RunConfig; models and data are missing here."""
+    """Checks of keys that verl alone reads take its config, the others a RunConfig; nothing that they name is there."""
     monkeypatch.setenv("RELAY_TINY_DIR", str(tmp_path))
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     run = RunConfig(compose("relay_tiny", [f"trainer.default_local_dir={tmp_path}/checkpoints"]))

@@ -11,13 +11,13 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray._private.test_utils import request_with_auth_token
 
 from tests.helpers.fake_vllm import FakeVllm
 from tests.helpers.local_cluster import ROOT
@@ -37,8 +37,9 @@ PLANTED = [value.split("@")[0].rsplit("-", 1)[1] for value in KEYS.values()]
 PLAIN = {"RELAY_ANYTHING": "of the driver", "HF_HUB_OFFLINE": "1", "VERL_PLATFORM": "cpu", "NO_PROXY": "127.0.0.1"}
 
 DRIVER = """
-import json, os, sys, urllib.request
+import json, os, sys
 import ray
+from ray._private.test_utils import request_with_auth_token
 from ray.util import state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from relay_verl.recipes.compose import compose
@@ -69,10 +70,9 @@ os.environ.pop("ALL_PROXY", None)  # the listings are asked for without it
 for listing in (state.list_actors, state.list_jobs, state.list_workers, state.list_tasks, state.list_runtime_envs):
     print(listing(detail=True, limit=1000))
 for path in ("/api/jobs/", "/api/v0/runtime_envs?detail=1", "/api/v0/actors?detail=1", "/logical/actors"):
-    try:
-        print(urllib.request.urlopen(dashboard + path, timeout=30).read().decode())
-    except OSError as error:
-        print(path, error)
+    answer = request_with_auth_token("GET", dashboard + path, timeout=30)
+    assert answer.ok or answer.status_code == 404, (path, answer.text)
+    print(answer.text)
 print(json.dumps({"same": same, "seen": seen, "session": ray._private.worker.global_worker.node.get_session_dir_path(),
                   "job": ray.get_runtime_context().get_job_id()}))
 """
@@ -131,12 +131,13 @@ def test_workers_on_both_nodes_have_the_drivers_variables_and_ray_shows_none(clu
     assert len(answer["same"]) == 2
     assert answer["same"] == [dict.fromkeys([*KEYS, *PLAIN], True)] * 2
     assert answer["seen"] == ["of the driver"] * 2, "an interpolation has the driver's value"
-    jobs = urllib.request.urlopen(f"{cluster.dashboard}/api/jobs/", timeout=30).read().decode()
+    jobs = request_with_auth_token("GET", f"{cluster.dashboard}/api/jobs/", timeout=30)
+    assert jobs.ok, jobs.text
     (tmp_path / "driver.py").unlink()
     logs = Path(answer["session"]) / "logs"
     assert any(logs.rglob("*.log"))
     assert "set_relay_environment" in done.stdout, "the listings do show the runtime environment"
-    assert secrets_in(done.stdout + done.stderr + jobs, tmp_path, logs) == set()
+    assert secrets_in(done.stdout + done.stderr + jobs.text, tmp_path, logs) == set()
 
 
 def completion(body: dict[str, Any]) -> dict[str, Any]:

@@ -37,13 +37,13 @@ class SeededEngine:
     def __init__(self, delay_s: float = 0.0, fail: Callable[[str], None] = lambda prompt: None):
         self.num_asked = 0
         self._delay_s = delay_s
-        self._fail = fail
+        self.fail = fail
 
     async def generate(
         self, prompt_ids: list[int], *, max_tokens: int, sampling: Mapping[str, Any], **_: Any
     ) -> Generation:
         self.num_asked += 1
-        self._fail(bytes(prompt_ids).decode())
+        self.fail(bytes(prompt_ids).decode())
         rng = Random(f"{prompt_ids}-{sampling['seed']}")
         await asyncio.sleep(self._delay_s * Random().random())  # in another order each time
         answer = 7 if rng.random() < sum(prompt_ids) % 11 / 10 else 8

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import time
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from random import Random
 from threading import RLock
@@ -29,6 +30,8 @@ from relay_verl.jobs.store import JobStore
 from tests.helpers.generators import JOBS, SeededEngine, filter_job, run, warmup_job, write_questions
 
 NUM_KILLS = 30
+NUM_IN_FLIGHT = 60
+"""More answers than four queries at a time ask for: with one more a query has been finished."""
 
 
 @pytest.fixture
@@ -59,14 +62,19 @@ def test_killed_thirty_times_the_output_is_byte_for_byte_the_uninterrupted_one(
     num_kills = num_finished = num_resumed = 0
     while num_kills < NUM_KILLS:
         out = tmp_path / f"{num_finished}.parquet"
+        has_results, says = fork.Pipe(duplex=False)
 
-        def work(out: Path = out) -> None:
+        def work(out: Path = out, says: Connection = says) -> None:
             os.close(2)
             tqdm.set_lock(RLock())  # its own one is shared with this process, and would stay held by a killed one
-            run(JOBS[kind](source, SeededEngine(0.01), max_concurrency=4), source, out)
+            engine = SeededEngine(0.01)
+            engine.fail = lambda _: says.send(True) if engine.num_asked == NUM_IN_FLIGHT + 1 else None
+            run(JOBS[kind](source, engine, max_concurrency=4), source, out)
 
         process = fork.Process(target=work)
         process.start()
+        if num_kills % 2:  # the others may fall before the first result where starting takes long
+            wait([has_results, process.sentinel], timeout=60)
         process.join(rng.uniform(0.0, min(1.0, *durations)))
         if process.is_alive():
             os.kill(process.pid or 0, signal.SIGKILL)

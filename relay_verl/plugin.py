@@ -63,6 +63,7 @@ def _register() -> None:
     threads.register_resolver()
     _check_before("verl.utils.config", "validate_config", training.check_training)
     _check_before("verl.utils.device", "auto_set_device", training.check_sft_config)
+    _install_after("verl.trainer.ppo.v1.trainer_base", "relay_verl.trainer.early_teachers")
     _install_after("verl.trainer.ppo.v1.trainer_base", "relay_verl.trainer.saving")
     _install_after("verl.trainer.ppo.v1.trainer_base", "relay_verl.trainer.teacher_watch")
     _install_after("verl.utils.checkpoint.checkpoint_handler", "relay_verl.trainer.warmup_record")

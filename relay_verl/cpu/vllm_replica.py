@@ -66,6 +66,14 @@ class CpuVLLMHttpServer(vLLMHttpServer):
         super().__init__(*args, **kwargs)
         os.environ.update(engine_environment(os.environ))  # before vLLM starts its workers, which inherit it
         os.environ.pop("VLLM_BATCH_INVARIANT", None)  # verl sets it for `full_determinism`; its kernels are for GPUs
+        # An engine of one worker computes in its core's process. vLLM takes that to be one without OpenMP's variables,
+        # which it has from here, and refuses it unless this one is 0; AsyncLLM does not read it.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+
+    def _preprocess_engine_kwargs(self, engine_kwargs: dict[str, Any]) -> None:
+        super()._preprocess_engine_kwargs(engine_kwargs)
+        if self.config.tensor_model_parallel_size == 1:
+            engine_kwargs.setdefault("distributed_executor_backend", "uni")  # verl's choice is a process of its own
 
     def _get_worker_extension_cls(self) -> str:
         extension = CpuWorkerExtension if self.config.load_format == READS_WEIGHTS else UpdatedWorkerExtension

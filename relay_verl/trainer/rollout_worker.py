@@ -32,12 +32,12 @@ from relay_verl.data.truths import truth_of
 from relay_verl.engines.deadlines import STATUS_TIMEOUT_S, DeadlineError, run_within
 from relay_verl.errors import TeacherError
 from relay_verl.grading import Verdict
-from relay_verl.models.launch import start_teachers
 from relay_verl.models.reservation import nodes_without_teachers
 from relay_verl.models.vocabulary import vocabulary_of
 from relay_verl.run_config import RunConfig, VerlConfig
 from relay_verl.seeds import derive_seed
 from relay_verl.trainer.agent_loop import AGENT_NAME, RelayAgentLoop
+from relay_verl.trainer.early_teachers import teachers_of
 from relay_verl.trainer.metrics import SampleStats, drop_sole_survivor
 from relay_verl.trainer.sample_log import SampleLog
 from relay_verl.types import RelayTrajectory
@@ -258,15 +258,11 @@ class RelayAgentLoopManager(AgentLoopManagerTQ):
         self.teacher_groups: dict[str, Any] = {}
 
     async def _init_agent_loop_workers(self) -> None:
-        from verl.utils import hf_tokenizer
-
-        # Teachers start before the workers, which are sent their engines.
+        # The workers are sent the teachers' engines.
         run = RunConfig(self.config)
         settings = run.relay
         if settings.needs_teacher:
-            path = run.prompts.tokenizer_of(self.config.actor_rollout_ref.model.path)
-            tokenizer = hf_tokenizer(path, trust_remote_code=run.prompts.trust_remote_code)
-            self.teacher_groups = await start_teachers(run, tokenizer)
+            self.teacher_groups = await teachers_of(run)
         self.teacher_client = {label: group.engine for label, group in self.teacher_groups.items()}
         # Without nodes of their own for teachers verl's placement is right as it is.
         nodes = nodes_without_teachers(settings)

@@ -253,6 +253,20 @@ def test_the_datasets_are_hooked_where_verl_reads() -> None:
     assert "self.maybe_filter_out_long_prompts(" in inspect.getsource(RLHFDataset._read_files_and_tokenize)
 
 
+def test_the_hooks_that_start_the_teachers_early() -> None:
+    from verl.single_controller.ray.base import RayResourcePool
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    assert PPOTrainer._init_resource_pool_mgr.starts_teachers
+    setup = inspect.getsource(PPOTrainer._setup)
+    assert setup.index("self._init_resource_pool_mgr()") < setup.index(
+        "self.resource_pool_manager.create_resource_pool()"
+    )
+    assert "if self.pgs is not None:\n            return self.pgs" in inspect.getsource(
+        RayResourcePool.get_placement_groups
+    )
+
+
 def test_the_checkpoint_hooks() -> None:
     import verl.trainer.main_ppo as main_ppo
     from verl.trainer.ppo.checkpoint_callback import CheckpointCallback

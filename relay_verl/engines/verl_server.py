@@ -15,13 +15,13 @@ from relay_verl.tokenization import TokenBytes, end_ids_of
 
 
 class VerlServerEngine:
-    """Wraps verl's `LLMServerClient`.
+    """Wraps a client of verl's rollout servers: `relay_verl.models.replica_client`, or verl's own.
 
     verl's servers fold the reasons 'stop' and 'length' into one, so the reason is read off the tokens: fewer than asked
     for and a stop string in the last ones is 'stop', fewer without is 'eos'.
 
     Args:
-        client: verl's client.
+        client: has the `generate` of verl's `LLMServerClient`.
         tokenizer: the models' tokenizer.
         tracks_versions: remember which weight versions wrote for each request, until `pop_weight_versions`.
         addresses: HOST:PORT of the replicas, whose metrics tell how far they are; without any they cannot be asked.
@@ -70,7 +70,7 @@ class VerlServerEngine:
         params: dict[str, Any] = {**NEUTRAL_SAMPLING, **sampling, "max_tokens": max_tokens}
         if stop:
             params |= {"stop": list(stop), "include_stop_str_in_output": True}
-        # verl's balancer keeps all requests of one name on one replica, those without a name too.
+        # A client keeps all requests of one name on one replica, those without a name too.
         name = request_id or uuid4().hex
         try:
             output = await self.client.generate(name, prompt_ids=prompt_ids, sampling_params=params)

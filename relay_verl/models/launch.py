@@ -148,7 +148,7 @@ def check_resources(available: Mapping[str, float], needed: int, what: str) -> N
 async def start_replicas(
     run: RunConfig, settings: TeacherSettings, path: str, tokenizer: Any, *, is_teacher: bool, name: str = ""
 ) -> tuple[TokenEngine, list[Any]]:
-    """Start standalone rollout replicas of the model at `path` and a sticky, load-balanced client for them.
+    """Start standalone rollout replicas of the model at `path`, and a client over them.
 
     Args:
         run: a composed recipe; its rollout section says how replicas run, but for what `settings` sets.
@@ -159,11 +159,10 @@ async def start_replicas(
         name: suffix of the actors' names, for more than one group a cluster.
     """
     from omegaconf import OmegaConf
-    from verl.workers.rollout.llm_server import LLMServerClient
     from verl.workers.rollout.replica import get_rollout_replica_class
-    from verl.workers.rollout.router import get_router_handle
 
     from relay_verl.engines.verl_server import VerlServerEngine
+    from relay_verl.models.replica_client import ReplicaClient
 
     rollout = OmegaConf.create(OmegaConf.to_container(run.verl.actor_rollout_ref.rollout, resolve=True))
     OmegaConf.set_struct(rollout, False)
@@ -201,7 +200,7 @@ async def start_replicas(
     nodes = [find_reserved(settings, rank, gpus_per_node, name=name) for rank in range(settings.num_replicas)]
     await asyncio.gather(*(start_in(replica, groups) for replica, groups in zip(replicas, nodes, strict=True)))
     servers = {replica.server_address: replica.server_handle for replica in replicas}
-    client = LLMServerClient(config=run.verl, load_balancer_handle=get_router_handle(servers=servers))
+    client = ReplicaClient(servers, is_deterministic=bool(rollout.full_determinism))
     ends = read_vocabulary(path, tokenizer, trust_remote_code=model.trust_remote_code).end_ids
     return VerlServerEngine(client, tokenizer, addresses=list(servers), end_ids=ends), replicas
 

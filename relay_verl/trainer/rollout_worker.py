@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
@@ -27,11 +28,14 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, DictConfigW
 from verl.trainer.ppo.reward import load_reward_manager
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+from verl.workers.rollout.llm_server import LLMServerClient
 
 from relay_verl.data.truths import truth_of
+from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.deadlines import STATUS_TIMEOUT_S, DeadlineError, run_within
 from relay_verl.errors import TeacherError
 from relay_verl.grading import Verdict
+from relay_verl.models.replica_client import ReplicaClient, servers_of
 from relay_verl.models.reservation import nodes_without_teachers
 from relay_verl.models.vocabulary import vocabulary_of
 from relay_verl.run_config import RunConfig, VerlConfig
@@ -56,28 +60,43 @@ class _Sample:
     """What metrics and rewards know of it."""
 
 
+@dataclass(frozen=True)
+class Clients:
+    """What the manager hands to its workers."""
+
+    student: ReplicaClient | None = None
+    """Of the student's replicas; None where verl's own client is needed."""
+    teachers: Mapping[str, TokenEngine] = field(default_factory=dict)
+    """The teachers' engines, by label."""
+
+
 class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
     """verl's worker, with the teacher at hand and rewards by group.
 
-    `teacher_client`, which verl fills for distillation only, carries the teachers' engines by label.
+    `teacher_client`, which verl fills for distillation only, carries our `Clients`.
     """
 
     def __init__(
-        self, config: VerlConfig, llm_client: Any, teacher_client: Any = None, reward_loop_worker_handles: Any = None
+        self,
+        config: VerlConfig,
+        llm_client: Any,
+        teacher_client: Clients | None = None,
+        reward_loop_worker_handles: Any = None,
     ):
         super().__init__(config, llm_client, None, reward_loop_worker_handles)
         run = RunConfig(config)
         self.settings = run.relay
+        clients = teacher_client or Clients()
         self.reward_manager = load_reward_manager(config, self.tokenizer)
         self.agent_loop = RelayAgentLoop(
             trainer_config=DictConfigWrap(config),
-            server_manager=llm_client,
+            server_manager=clients.student or llm_client,
             tokenizer=self.tokenizer,
             processor=self.processor,
             dataset_cls=self.dataset_cls,
             data_config=DictConfigWrap(config.data),
             hf_model_type=self.hf_model_type,
-            teachers=teacher_client or {},
+            teachers=clients.teachers,
             vocabulary=vocabulary_of(self.model_config.hf_config, self.model_config.generation_config, self.tokenizer),
         )
         self.sample_log = SampleLog.of(run, self.tokenizer)
@@ -263,7 +282,8 @@ class RelayAgentLoopManager(AgentLoopManagerTQ):
         settings = run.relay
         if settings.needs_teacher:
             self.teacher_groups = await teachers_of(run)
-        self.teacher_client = {label: group.engine for label, group in self.teacher_groups.items()}
+        teachers = {label: group.engine for label, group in self.teacher_groups.items()}
+        self.teacher_client = Clients(await self._student_client(), teachers)
         # Without nodes of their own for teachers verl's placement is right as it is.
         nodes = nodes_without_teachers(settings)
         if nodes is None:
@@ -277,3 +297,11 @@ class RelayAgentLoopManager(AgentLoopManagerTQ):
             ).remote(self.config, self.llm_client, self.teacher_client, self.reward_loop_worker_handles)
             for index in range(self.rollout_config.agent.num_workers)
         ]
+
+    async def _student_client(self) -> ReplicaClient | None:
+        """A client of the student's replicas; None in verl's asynchronous modes, whose own client resumes what they
+        pause."""
+        if type(self.llm_client) is not LLMServerClient:
+            return None
+        is_deterministic = bool(self.rollout_config.full_determinism)
+        return ReplicaClient(await servers_of(self.llm_client), is_deterministic=is_deterministic)

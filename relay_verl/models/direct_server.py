@@ -1,0 +1,121 @@
+"""A second door of verl's rollout server, for clients on its node: a Unix socket in the server's own process.
+
+A request through Ray passes three actors (balancer, server, balancer) with a pickled object each time; here it is a few
+bytes, and the answers that vLLM gives in one of its steps come back together. What is asked is verl's own `generate`,
+so all that it does to a request is done. Two things differ: vLLM hands out an answer when it is whole, not token by
+token, and a request whose client has gone or no longer wants it is aborted in the engine.
+
+Only for engines that nobody pauses while they write: verl's asynchronous trainers keep their own client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from relay_verl.models.wire import Answer, Cancel, Request, Sender, read_frame
+
+FIELD = "_relay_direct_server"
+BACKLOG = 1024
+"""Clients that may connect at the same time."""
+
+
+def open_door(server: Any) -> tuple[str, str]:
+    """Where `server` answers: the id of its node, and the path of its socket there. Runs in the server's process, as
+    `handle.__ray_call__.remote(open_door)`."""
+    door = getattr(server, FIELD, None)
+    if door is None:
+        door = DirectServer(server)
+        setattr(server, FIELD, door)
+    return node_id(), door.path
+
+
+def node_id() -> str:
+    """Ray's id of this process's node."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+class DirectServer:
+    """Answers requests on a socket of its own, which the same user alone can reach.
+
+    Args:
+        server: verl's, whose `generate` writes; its event loop must be running.
+    """
+
+    def __init__(self, server: Any):
+        folder = tempfile.mkdtemp(prefix="relay-")  # its mode is 0700
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        self.path = str(Path(folder) / "s")
+        self._server = server
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(self.path)
+        self._socket.listen(BACKLOG)  # so that who reads the path can connect at once
+        self._listening = asyncio.get_running_loop().create_task(self._listen())
+
+    async def _listen(self) -> None:
+        listener = await asyncio.start_unix_server(self._serve, sock=self._socket)
+        async with listener:
+            await listener.serve_forever()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one client until it goes."""
+        sender = Sender(writer)
+        tasks: dict[int, asyncio.Task[None]] = {}
+        try:
+            while True:
+                for message in await read_frame(reader):
+                    if isinstance(message, Request):
+                        tasks[message.number] = asyncio.create_task(self._answer(message, sender, tasks))
+                    elif isinstance(message, Cancel) and message.number in tasks:
+                        tasks[message.number].cancel()
+        except (EOFError, asyncio.CancelledError):  # the client has gone, or this process ends
+            pass
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            writer.close()
+
+    async def _answer(self, request: Request, sender: Sender, tasks: dict[int, asyncio.Task[None]]) -> None:
+        try:
+            sender.send(await self._generate(request))
+        finally:
+            del tasks[request.number]
+
+    async def _generate(self, request: Request) -> Answer:
+        when_whole, dead_error = vllm_names()
+        sampling = {**request.sampling, "output_kind": when_whole}
+        try:
+            output = await self._server.generate(
+                prompt_ids=request.prompt_ids, sampling_params=sampling, request_id=request.request_id
+            )
+        except ValueError as error:  # how verl and vLLM refuse a request
+            return Answer(request.number, error=_text(error), is_refusal=True)
+        except Exception as error:  # the client is told: it decides what a server in trouble means
+            return Answer(request.number, error=_text(error), is_dead=isinstance(error, dead_error))
+        known = {name: output.extra_fields.get(name) for name in ("global_steps", "num_cached_tokens")}
+        return Answer(
+            request.number,
+            list(output.token_ids),
+            None if output.log_probs is None else list(output.log_probs),
+            output.stop_reason,
+            known,
+        )
+
+
+def vllm_names() -> tuple[Any, type[Exception]]:
+    """vLLM's name for answers that come when they are whole, and what it raises once its engine is dead."""
+    from vllm.sampling_params import RequestOutputKind
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    return RequestOutputKind.FINAL_ONLY, EngineDeadError
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

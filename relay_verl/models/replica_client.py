@@ -1,0 +1,293 @@
+"""One client over all replicas of a model: each trajectory stays where its prefix is cached, no replica gets more than
+its share, and a replica that dies is dropped at once while its trajectories go on elsewhere.
+
+Takes the place of verl's `LLMServerClient`, whose balancer is an actor that every request waits for twice, and which
+gives a replica that fails fastest the most requests. Where a trajectory goes is computed from its name: the replicas in
+the order of a hash of both (rendezvous hashing), of which it takes the first one that is up and has room. A replica has
+room for `1 + SLACK` times its share of what this process has under way, so no replica needs to know of the others.
+
+Invariants: a request is answered by one replica, or raises; it never waits for a replica that is known to be down; a
+replica that was down is asked again after `RETRY_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+from relay_verl.engines.resilience import describe
+from relay_verl.errors import EngineError
+from relay_verl.models.direct_server import node_id, open_door
+from relay_verl.models.wire import Answer, Cancel, Message, Request, Sender, read_frame
+
+SLACK = 0.25
+"""How much more than its share a replica may have under way."""
+CONNECT_S = 60.0
+"""Seconds a replica may take to say where it answers."""
+RETRY_S = 30.0
+"""Seconds until a replica that was down is asked again."""
+SILENT_S = 5.0
+"""Seconds without any answer of a replica after which a caller that gives up says something about it ..."""
+MAX_SILENT = 3
+"""... and so many in a row that it hangs."""
+MOST_ASKED = 100
+"""Times its number of replicas that verl's balancer is asked for one."""
+
+
+class ReplicaDownError(EngineError):
+    """The replica did not answer, and will not: it died or hangs."""
+
+
+class ReplicaClient:
+    """Asks the replicas of one model, with the signature of verl's client. Can be sent to a Ray worker.
+
+    Args:
+        servers: the replicas' Ray actors by name.
+        is_deterministic: a trajectory goes to the same replica in every run, and keeps its name in the engine, as verl
+            has it for `full_determinism`.
+    """
+
+    def __init__(self, servers: Mapping[str, Any], *, is_deterministic: bool = False):
+        self.servers = dict(servers)
+        self._is_deterministic = is_deterministic
+        self._replicas: list[Replica] = []
+        self._loop: Any = None
+
+    def __reduce__(self) -> Any:
+        return _make_client, (self.servers, self._is_deterministic)
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """The replicas as the running event loop sees them: a connection belongs to one loop."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._replicas = loop, [Replica(name, actor) for name, actor in self.servers.items()]
+        return self._replicas
+
+    async def generate(self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Any:
+        """The tokens that follow a prompt; see verl's `LLMServerClient.generate`.
+
+        Args:
+            request_id: of the trajectory.
+            prompt_ids: [prompt_length].
+            sampling_params: vLLM's, by name.
+
+        Returns:
+            what has the fields of verl's `TokenOutput`.
+
+        Raises:
+            ValueError: the engine refuses the request.
+            EngineError: it failed there, or no replica is up.
+        """
+        downs: list[ReplicaDownError] = []
+        replicas = self.replicas
+        for _ in replicas:
+            replica = self._choose(request_id)
+            if replica is None:
+                break
+            try:
+                name = request_id if self._is_deterministic else uuid4().hex
+                return await replica.ask(name, prompt_ids, sampling_params)
+            except ReplicaDownError as error:
+                downs.append(error)
+        reason = downs[0] if downs else next((each.reason for each in replicas if each.reason), "there is none")
+        raise EngineError(f"none of {len(replicas)} replica(s) is up: {reason}")
+
+    def _choose(self, request_id: str) -> Replica | None:
+        up = [replica for replica in self.replicas if replica.is_up]
+        if not up:
+            return None
+        up.sort(key=lambda replica: _hash(request_id, replica.name))
+        if self._is_deterministic:
+            return up[0]
+        room = math.ceil((1 + SLACK) * (1 + sum(replica.num_running for replica in up)) / len(up))
+        return next(replica for replica in up if replica.num_running < room)
+
+
+async def servers_of(client: Any) -> dict[str, Any]:
+    """The Ray actors behind verl's own client, by name; its balancer names them all, but hands out one at a time."""
+    balancer = client._load_balancer
+    names = await balancer.get_all_servers.remote()
+    servers: dict[str, Any] = {}
+    taken = []
+    for number in range(MOST_ASKED * len(names)):  # it hands out the least loaded, or one by a hash of the request
+        name, actor = await balancer.acquire_server.remote(request_id=f"relay-{number}")
+        taken.append(name)
+        servers[name] = actor
+        if len(servers) == len(names):
+            break
+    await asyncio.gather(*(balancer.release_server.remote(server_id=name) for name in taken))
+    if not servers or len(servers) < len(names):
+        raise EngineError(f"verl's balancer handed out {len(servers)} of its {len(names)} replicas")
+    return servers
+
+
+def _make_client(servers: Mapping[str, Any], is_deterministic: bool) -> ReplicaClient:
+    return ReplicaClient(servers, is_deterministic=is_deterministic)
+
+
+def _hash(request_id: str, name: str) -> bytes:
+    return hashlib.blake2b(f"{request_id}\n{name}".encode(), digest_size=8).digest()
+
+
+class Replica:
+    """One replica as one event loop sees it.
+
+    Args:
+        name: tells it from the others.
+        actor: verl's server in Ray.
+    """
+
+    def __init__(self, name: str, actor: Any):
+        self.name = name
+        self.num_running = 0
+        """Requests under way."""
+        self.reason = ""
+        """Why it is down, or was."""
+        self._actor = actor
+        self._down_until = -math.inf
+        self._num_silent = 0
+        self._last_answer_at = -math.inf
+        self._connection: asyncio.Task[Connection | None] | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it may be asked."""
+        return asyncio.get_running_loop().time() >= self._down_until
+
+    async def ask(self, request_id: str, prompt_ids: list[int], sampling: Mapping[str, Any]) -> Any:
+        """One request, without another try.
+
+        Raises:
+            ReplicaDownError: there is no answer from this replica, and it is down from now on.
+            EngineError: the engine failed.
+            ValueError: it refuses the request.
+        """
+        with self._running():
+            connection = await self._connect()
+            if connection is None:
+                return await self._ask_ray(request_id, prompt_ids, sampling)
+            try:
+                answer = await connection.ask(request_id, prompt_ids, sampling)
+            except EOFError:
+                raise self._drop("its process has ended") from None
+        if answer.is_dead:
+            raise self._drop(answer.error or "")
+        if answer.is_refusal:
+            raise ValueError(answer.error)
+        if answer.error is not None:
+            raise EngineError(answer.error)
+        return answer
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Count a request, and what it says of the replica if the caller gives up."""
+        clock = asyncio.get_running_loop().time
+        self.num_running += 1
+        asked_at = clock()
+        try:
+            yield
+            self._num_silent, self._last_answer_at = 0, clock()
+        except asyncio.CancelledError:
+            self._num_silent += clock() - max(asked_at, self._last_answer_at) >= SILENT_S
+            if self._num_silent >= MAX_SILENT:
+                self._drop(f"{MAX_SILENT} requests in a row had no answer in time")
+            raise
+        finally:
+            self.num_running -= 1
+
+    def _drop(self, reason: str) -> ReplicaDownError:
+        self._down_until = asyncio.get_running_loop().time() + RETRY_S
+        self._num_silent = 0
+        self._connection = None
+        self.reason = f"replica {self.name}: {reason}"
+        return ReplicaDownError(self.reason)
+
+    async def _connect(self) -> Connection | None:
+        """The connection to it; None if it is on another node, where only Ray reaches it."""
+        if self._connection is None:
+            self._connection = asyncio.create_task(_open(self._actor))
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._connection), CONNECT_S)
+        except TimeoutError:
+            raise self._drop(f"it did not say within {CONNECT_S:g} s where it answers") from None
+        except Exception as error:  # Ray's, of an actor that is dead or cannot be reached
+            raise self._drop(describe(error)) from None
+
+    async def _ask_ray(self, request_id: str, prompt_ids: list[int], sampling: Mapping[str, Any]) -> Any:
+        import ray
+
+        call = self._actor.generate.remote(request_id=request_id, prompt_ids=prompt_ids, sampling_params=dict(sampling))
+        try:
+            return await call
+        except ray.exceptions.RayActorError as error:
+            raise self._drop(describe(error)) from None
+        except asyncio.CancelledError:
+            ray.cancel(call)  # the engine writes no more for a caller that is gone
+            raise
+
+
+async def _open(actor: Any) -> Connection | None:
+    its_node, path = await actor.__ray_call__.remote(open_door)
+    return await Connection.open(path) if its_node == node_id() else None
+
+
+class Connection:
+    """The socket of one replica on this node."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
+        self._sender = Sender(writer)
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._num_asked = 0
+        self._is_open = True
+        self._reading = asyncio.create_task(self._read(reader, writer))
+
+    @classmethod
+    async def open(cls, path: str) -> Connection:
+        """Connect to the socket at `path`."""
+        return cls(*await asyncio.open_unix_connection(path))
+
+    async def ask(self, request_id: str, prompt_ids: list[int], sampling: Mapping[str, Any]) -> Answer:
+        """What the server answers; a caller that gives up tells it so.
+
+        Raises:
+            EOFError: the server is gone.
+        """
+        if not self._is_open:
+            raise EOFError
+        self._num_asked += 1
+        number = self._num_asked
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        self._send(Request(number, request_id, prompt_ids, dict(sampling)))
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._send(Cancel(number))
+            raise
+        finally:
+            del self._waiting[number]
+
+    def _send(self, message: Message) -> None:
+        self._sender.send(message)
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                for message in await read_frame(reader):
+                    if isinstance(message, Answer):
+                        answer = self._waiting.get(message.number)
+                        if answer is not None and not answer.done():
+                            answer.set_result(message)
+        except EOFError:
+            pass
+        finally:
+            self._is_open = False
+            for answer in self._waiting.values():
+                if not answer.done():
+                    answer.set_exception(EOFError())
+            writer.close()

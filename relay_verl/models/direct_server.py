@@ -15,12 +15,14 @@ import atexit
 import shutil
 import socket
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 from relay_verl.models.wire import Answer, Cancel, Request, Sender, read_frame
 
 FIELD = "_relay_direct_server"
+_opening = threading.Lock()
 BACKLOG = 1024
 """Clients that may connect at the same time."""
 
@@ -28,10 +30,11 @@ BACKLOG = 1024
 def open_door(server: Any) -> tuple[str, str]:
     """Where `server` answers: the id of its node, and the path of its socket there. Runs in the server's process, as
     `handle.__ray_call__.remote(open_door)`."""
-    door = getattr(server, FIELD, None)
-    if door is None:
-        door = DirectServer(server)
-        setattr(server, FIELD, door)
+    with _opening:  # Ray runs this in a thread, and clients come at the same time
+        door = getattr(server, FIELD, None)
+        if door is None:
+            door = DirectServer(server, server._server_task.get_loop())
+            setattr(server, FIELD, door)
     return node_id(), door.path
 
 
@@ -46,10 +49,11 @@ class DirectServer:
     """Answers requests on a socket of its own, which the same user alone can reach.
 
     Args:
-        server: verl's, whose `generate` writes; its event loop must be running.
+        server: verl's, whose `generate` writes.
+        loop: the server's event loop, in another thread or in this one.
     """
 
-    def __init__(self, server: Any):
+    def __init__(self, server: Any, loop: asyncio.AbstractEventLoop):
         folder = tempfile.mkdtemp(prefix="relay-")  # its mode is 0700
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         self.path = str(Path(folder) / "s")
@@ -57,7 +61,11 @@ class DirectServer:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(self.path)
         self._socket.listen(BACKLOG)  # so that who reads the path can connect at once
-        self._listening = asyncio.get_running_loop().create_task(self._listen())
+        self._listening: asyncio.Task[None] | None = None
+        loop.call_soon_threadsafe(self._start)
+
+    def _start(self) -> None:
+        self._listening = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
         listener = await asyncio.start_unix_server(self._serve, sock=self._socket)

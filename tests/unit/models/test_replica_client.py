@@ -39,6 +39,7 @@ class Server:
         self.running: set[str] = set()
         self.most_running = 0
         self.cancelled: list[str] = []
+        self._server_task = SimpleNamespace(get_loop=asyncio.get_running_loop)
 
     async def generate(self, prompt_ids: list[int], sampling_params: dict[str, Any], request_id: str) -> Any:
         assert sampling_params.pop("output_kind") == "when whole"
@@ -68,7 +69,7 @@ class ServerProcess:
 
         def serve() -> None:
             async def forever() -> None:
-                theirs.send(DirectServer(Server(name, seconds)).path)
+                theirs.send(DirectServer(Server(name, seconds), asyncio.get_running_loop()).path)
                 await asyncio.Event().wait()
 
             os.close(2)

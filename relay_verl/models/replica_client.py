@@ -92,7 +92,10 @@ class ReplicaClient:
                 break
             try:
                 name = request_id if self._is_deterministic else uuid4().hex
-                return await replica.ask(name, prompt_ids, sampling_params)
+                output = await replica.ask(name, prompt_ids, sampling_params)
+                version = output.extra_fields.get("global_steps")
+                output.extra_fields |= {"min_global_steps": version, "max_global_steps": version}
+                return output
             except ReplicaDownError as error:
                 downs.append(error)
         reason = downs[0] if downs else next((each.reason for each in replicas if each.reason), "there is none")

@@ -267,6 +267,23 @@ def test_the_hooks_that_start_the_teachers_early() -> None:
     )
 
 
+def test_what_the_client_over_replicas_asks_of_verls_servers() -> None:
+    from verl.workers.rollout.llm_server import LLMServerClient
+    from verl.workers.rollout.router import GlobalRequestLoadBalancer
+    from verl.workers.rollout.vllm_rollout import vllm_async_server
+
+    server = vllm_async_server.vLLMHttpServer
+    assert {"prompt_ids", "sampling_params", "request_id"} <= set(parameters(server.generate))
+    assert "self._server_task = await run_uvicorn(" in inspect.getsource(vllm_async_server), "whose loop serves"
+    assert "SamplingParams(max_tokens=max_tokens, **sampling_params)" in inspect.getsource(server.generate)
+    assert parameters(GlobalRequestLoadBalancer.acquire_server) == ["self", "request_id"]
+    assert parameters(GlobalRequestLoadBalancer.release_server)[:2] == ["self", "server_id"]
+    assert parameters(GlobalRequestLoadBalancer.get_all_servers) == ["self"]
+    source = inspect.getsource(LLMServerClient.generate)
+    assert 'setdefault("min_global_steps", global_steps)' in source, "which our client does too"
+    assert 'setdefault("max_global_steps", global_steps)' in source
+
+
 def test_the_checkpoint_hooks() -> None:
     import verl.trainer.main_ppo as main_ppo
     from verl.trainer.ppo.checkpoint_callback import CheckpointCallback

@@ -47,8 +47,8 @@ def test_the_warmed_up_student_writes_commands_when_sampled_and_none_when_banned
 
 
 def test_an_endpoint_answers_as_the_replica_does(found: dict[str, Any]) -> None:
-    assert found["by http"]["token_ids"] == found["by ray"]["token_ids"]
-    assert found["by http"]["finish_reason"] == found["by ray"]["finish_reason"]
+    assert found["by http"]["token_ids"] == found["by a replica"]["token_ids"]
+    assert found["by http"]["finish_reason"] == found["by a replica"]["finish_reason"]
 
 
 def test_an_endpoint_tells_why_it_stopped(

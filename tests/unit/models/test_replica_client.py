@@ -140,7 +140,8 @@ async def test_an_answer_has_what_verls_has() -> None:
     client, [server] = make(1)
     answer = await ask(client, "a")
     assert (answer.token_ids, answer.log_probs, answer.stop_reason) == ([3, 3], [-0.5, -0.5], "completed")
-    assert answer.extra_fields == {"global_steps": 7, "num_cached_tokens": 3}
+    versions = {"global_steps": 7, "min_global_steps": 7, "max_global_steps": 7}
+    assert answer.extra_fields == {**versions, "num_cached_tokens": 3}
     await ask(client, "a")
     assert len(set(server.asked)) == 2, "each turn has a name of its own in the engine"
 

@@ -20,6 +20,7 @@ from relay_verl.decoder import Relay, RelayDecoder
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.resilience import GuardedEngine
 from relay_verl.engines.verl_server import VerlServerEngine
+from relay_verl.models.replica_client import ReplicaClient
 from relay_verl.models.vocabulary import read_vocabulary
 from relay_verl.run_config import RunConfig, VerlConfig
 from relay_verl.tokenization import chat_ids
@@ -104,7 +105,8 @@ def bench_rollout(run: RunConfig, student: str, teacher: str, rows: Sequence[Map
 
 
 def single_turn_loop(config: VerlConfig, engine: TokenEngine, tokenizer: Any) -> Any:
-    """verl's own loop on verl's client inside `engine`, which `relay_verl.models.launch.start_models` gave."""
+    """verl's own loop on verl's client over the replicas of `engine`, which `relay_verl.models.launch.start_models`
+    gave."""
     from verl.experimental.agent_loop.agent_loop import DictConfigWrap
     from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
     from verl.utils.dataset.rl_dataset import get_dataset_class
@@ -113,9 +115,17 @@ def single_turn_loop(config: VerlConfig, engine: TokenEngine, tokenizer: Any) ->
     assert isinstance(served, VerlServerEngine)
     return SingleTurnAgentLoop(
         trainer_config=DictConfigWrap(config),
-        server_manager=served.client,
+        server_manager=verls_client(config, served.client),
         tokenizer=tokenizer,
         processor=None,
         dataset_cls=get_dataset_class(config.data),
         data_config=DictConfigWrap(config.data),
     )
+
+
+def verls_client(config: VerlConfig, client: ReplicaClient) -> Any:
+    """verl's own client, with a balancer of its own, over the replicas that `client` asks."""
+    from verl.workers.rollout.llm_server import LLMServerClient
+    from verl.workers.rollout.router import get_router_handle
+
+    return LLMServerClient(config, get_router_handle(servers=client.servers))

@@ -267,21 +267,30 @@ def test_the_hooks_that_start_the_teachers_early() -> None:
     )
 
 
-def test_what_the_client_over_replicas_asks_of_verls_servers() -> None:
+ASKED_OF_SERVERS = """
+import inspect
+from verl.workers.rollout.vllm_rollout import vllm_async_server
+generate = vllm_async_server.vLLMHttpServer.generate
+assert {"prompt_ids", "sampling_params", "request_id"} <= set(inspect.signature(generate).parameters)
+assert "SamplingParams(max_tokens=max_tokens, **sampling_params)" in inspect.getsource(generate)
+assert "self._server_task = await run_uvicorn(" in inspect.getsource(vllm_async_server), "whose loop serves"
+from relay_verl.models.direct_server import vllm_names
+print(vllm_names()[0].name)
+"""
+
+
+def test_what_the_client_over_replicas_asks_of_verl(warm_python: WarmPython) -> None:
     from verl.workers.rollout.llm_server import LLMServerClient
     from verl.workers.rollout.router import GlobalRequestLoadBalancer
-    from verl.workers.rollout.vllm_rollout import vllm_async_server
 
-    server = vllm_async_server.vLLMHttpServer
-    assert {"prompt_ids", "sampling_params", "request_id"} <= set(parameters(server.generate))
-    assert "self._server_task = await run_uvicorn(" in inspect.getsource(vllm_async_server), "whose loop serves"
-    assert "SamplingParams(max_tokens=max_tokens, **sampling_params)" in inspect.getsource(server.generate)
     assert parameters(GlobalRequestLoadBalancer.acquire_server) == ["self", "request_id"]
     assert parameters(GlobalRequestLoadBalancer.release_server)[:2] == ["self", "server_id"]
     assert parameters(GlobalRequestLoadBalancer.get_all_servers) == ["self"]
     source = inspect.getsource(LLMServerClient.generate)
     assert 'setdefault("min_global_steps", global_steps)' in source, "which our client does too"
     assert 'setdefault("max_global_steps", global_steps)' in source
+    done = warm_python.run("-c", ASKED_OF_SERVERS, env={"VERL_PLATFORM": "cpu"})
+    assert done.stdout.split()[-1:] == ["FINAL_ONLY"], done.stderr[-1000:]
 
 
 def test_the_checkpoint_hooks() -> None:

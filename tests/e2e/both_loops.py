@@ -24,9 +24,8 @@ async def answers(pair: Path) -> dict[str, Any]:
     from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
     from verl.utils import hf_tokenizer
     from verl.utils.dataset.rl_dataset import get_dataset_class
-    from verl.workers.rollout.llm_server import LLMServerClient
-    from verl.workers.rollout.router import get_router_handle
 
+    from relay_verl.bench.relay_speed import verls_client
     from relay_verl.config import TeacherSettings
     from relay_verl.engines import EndpointEngine
     from relay_verl.models.launch import start_replicas
@@ -39,14 +38,14 @@ async def answers(pair: Path) -> dict[str, Any]:
     tokenizer = hf_tokenizer(path)
     engine, replicas = await start_replicas(RunConfig(config), TeacherSettings(), path, tokenizer, is_teacher=False)
 
-    verls_client = LLMServerClient(config, get_router_handle(servers=engine.client.servers))
+    verls = verls_client(config, engine.client)
 
     def loop(kind: Any, max_calls: int = 0, policy: str = "learned") -> Any:
         with open_dict(config):
             config.relay.max_calls, config.relay.policy = max_calls, policy
         return kind(
             trainer_config=DictConfigWrap(config.copy()),
-            server_manager=verls_client if kind is SingleTurnAgentLoop else engine.client,
+            server_manager=verls if kind is SingleTurnAgentLoop else engine.client,
             tokenizer=tokenizer,
             processor=None,
             dataset_cls=get_dataset_class(config.data),

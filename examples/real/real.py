@@ -18,7 +18,8 @@ from questions import EVALUATION, TRAINING, WARMUP, write_questions
 from stages import Stages
 
 from relay_verl.benchmarks.registry import find_benchmark, load_benchmark
-from relay_verl.evaluation.runner import Condition, EvalSuite, evaluate
+from relay_verl.evaluation.runner import evaluate
+from relay_verl.evaluation.suite import Condition, EvalSuite
 from relay_verl.files import replace_file
 from relay_verl.jobs.byproducts import by_product
 from relay_verl.pages.collect import write_cards, write_trace

@@ -17,7 +17,8 @@ from rich.table import Table
 from stage_one import build_pair, variables, warm_up_and_filter
 from tables import seeded, tiny_suite
 
-from relay_verl.evaluation.runner import Condition, evaluate
+from relay_verl.evaluation.runner import evaluate
+from relay_verl.evaluation.suite import Condition
 from relay_verl.jobs import interruption
 from relay_verl.jobs.byproducts import by_product
 from relay_verl.pages.page import write_page

@@ -19,7 +19,8 @@ from pathlib import Path
 from stage_one import build_pair, variables, warm_up_and_filter
 
 from relay_verl.benchmarks.registry import find_benchmark, load_benchmark
-from relay_verl.evaluation.runner import Condition, EvalSuite, evaluate
+from relay_verl.evaluation.runner import evaluate
+from relay_verl.evaluation.suite import Condition, EvalSuite
 from relay_verl.jobs import interruption
 from relay_verl.pipeline import Run, train
 from relay_verl.preflight.commands import check_evaluation

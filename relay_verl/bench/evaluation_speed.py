@@ -20,7 +20,7 @@ from relay_verl.bench.timing import Variant, time_rounds, timings_to_markdown
 from relay_verl.config import num_gpus_of
 from relay_verl.data.truths import truth_of
 from relay_verl.decoder import RelayDecoder
-from relay_verl.evaluation.runner import EvalSuite
+from relay_verl.evaluation.suite import EvalSuite
 from relay_verl.evaluation.worker import EvalSettings, EvalWorker, to_records
 from relay_verl.grading import Grader, kind_of
 from relay_verl.jobs import Job, run_job

@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 
 from relay_verl.bench.timing import Variant, time_rounds, timings_to_markdown
 from relay_verl.cpu.threads import engine_environment, share_cores
-from relay_verl.data.generate import Source, plan_filter
+from relay_verl.data.generate import plan_filter
 from relay_verl.data.pass_counts import COLUMN, PassCount
+from relay_verl.data.source import Source
 from relay_verl.data.truths import truth_of
 from relay_verl.errors import UserError
 from relay_verl.grading import grade, kind_of

@@ -67,7 +67,7 @@ def bench_eval_(
     from relay_verl.bench.evaluation_speed import bench_eval
     from relay_verl.benchmarks.own import find_benchmarks
     from relay_verl.benchmarks.registry import load_benchmark
-    from relay_verl.evaluation.runner import EvalSuite
+    from relay_verl.evaluation.suite import EvalSuite
     from relay_verl.preflight.commands import check_asked_model
 
     [chosen], own = find_benchmarks([benchmark])
@@ -90,7 +90,7 @@ def bench_filter_(
 ) -> None:
     """Time `relay-verl filter` against the plainest script that does the same, and with early stopping."""
     from relay_verl.bench.filter_speed import bench_filter
-    from relay_verl.data.generate import Source
+    from relay_verl.data.source import Source
     from relay_verl.preflight.commands import check_filters_models
 
     run = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)

@@ -26,7 +26,8 @@ from relay_verl.errors import UserError, suggest
 from relay_verl.jobs.byproducts import by_product
 
 if TYPE_CHECKING:
-    from relay_verl.data.generate import Plan, Source
+    from relay_verl.data.generate import Plan
+    from relay_verl.data.source import Source
 
 app = typer.Typer()
 
@@ -127,8 +128,9 @@ def warmup_data(
     overrides: Overrides = None,
 ) -> None:
     """Sample the student's own responses and put commands into them: the data that teaches it to write commands."""
-    from relay_verl.data.generate import Source, generate, plan_warmup_data
+    from relay_verl.data.generate import generate, plan_warmup_data
     from relay_verl.data.report import report_warmup
+    from relay_verl.data.source import Source
     from relay_verl.preflight.commands import check_asked_model, check_generator, check_students_tokenizer
 
     run = compose_recipe(recipe, overrides, config_dir)
@@ -158,10 +160,11 @@ def filter_(
 ) -> None:
     """Ask the teacher each question several times and keep how often it is right: training leaves out what the teacher
     cannot solve."""
-    from relay_verl.data.generate import Source, generate, plan_filter
+    from relay_verl.data.generate import generate, plan_filter
     from relay_verl.data.golds import warn_of_unreadable
     from relay_verl.data.report import report_filter
     from relay_verl.data.schema import iter_rows
+    from relay_verl.data.source import Source
     from relay_verl.grading import Grader
     from relay_verl.preflight.commands import check_filters_models, check_generator
 

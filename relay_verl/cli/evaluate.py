@@ -100,7 +100,8 @@ def eval_(
     from relay_verl.benchmarks.registry import load_benchmark, parse_sources
     from relay_verl.data.golds import warn_of_unreadable
     from relay_verl.data.own import OwnColumns
-    from relay_verl.evaluation.runner import Condition, EvalSuite, evaluate
+    from relay_verl.evaluation.runner import evaluate
+    from relay_verl.evaluation.suite import Condition, EvalSuite
     from relay_verl.grading import Grader
     from relay_verl.judging.other_judge import choose_judge
     from relay_verl.preflight.commands import check_evaluation, check_judge

@@ -2,6 +2,6 @@
 
 `sources` names the datasets and `prepare` writes them in the schema of `schema`; `warmup` inserts calls and
 `warmup_generator` samples texts to insert them in; `teacher_filter` counts passes, `pass_counts` says what they mean;
-`generate` runs both as jobs. To add a dataset, add an entry in `sources`. May import `checkpoints` and what is below
-it.
+`generate` runs both as jobs over a `source`. To add a dataset, add an entry in `sources`. May import `checkpoints` and
+what is below it.
 """

@@ -18,7 +18,7 @@ from relay_verl.policies import make_policy
 from relay_verl.run_config import RunConfig
 
 if TYPE_CHECKING:
-    from relay_verl.evaluation.runner import Condition
+    from relay_verl.evaluation.suite import Condition
 
 
 def describe(

@@ -11,22 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from relay_verl.benchmarks.registry import Benchmark, Questions
-from relay_verl.config import TeacherSettings, check_endpoint, num_gpus_of
+from relay_verl.config import TeacherSettings, num_gpus_of
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.deadlines import GRADING_S
-from relay_verl.engines.factory import PREFIX, find_engine
 from relay_verl.engines.resilience import NO_BREAKER
-from relay_verl.errors import UserError
 from relay_verl.evaluation.job_spec import describe
 from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer, vocabulary_of_writer
+from relay_verl.evaluation.suite import Condition, EvalSuite
 from relay_verl.evaluation.worker import (
     EvalSettings,
     EvalWorker,
@@ -36,128 +33,16 @@ from relay_verl.evaluation.worker import (
     unanswered,
 )
 from relay_verl.jobs import Job, run_job
-from relay_verl.jobs.formats import JsonLines, Row
+from relay_verl.jobs.formats import JsonLines
 from relay_verl.jobs.pool import Pool, default_num_workers
-from relay_verl.jobs.queries import Queries
 from relay_verl.jobs.store import JobStore
-from relay_verl.judging.other_judge import AnswerJudge
-from relay_verl.models.address import as_student, is_endpoint, is_engine, model_at, model_sha256
+from relay_verl.models.address import as_student, model_at, model_sha256
 from relay_verl.models.launch import start_models
 from relay_verl.models.ray_session import ray_cluster
 from relay_verl.models.vocabulary import Vocabulary
-from relay_verl.policies import make_policy, needs_student, needs_teacher
 from relay_verl.report.summary import tell_not_completed, write_summary
 from relay_verl.run_config import RunConfig
 from relay_verl.traces.results import RESPONSES
-
-_UNTRUNCATED: Mapping[str, Any] = {"top_p": 1.0, "top_k": -1}
-"""Sampling from the whole distribution, said in full: what is not said an endpoint takes from the model's files."""
-
-
-@dataclass(frozen=True)
-class Condition:
-    """Who answers, and under which policy."""
-
-    name: str
-    """What tables call it."""
-    out: Path
-    """Its results folder."""
-    student: str | None
-    """Folder, hub id or endpoint of the model that writes; None only if the policy never asks it."""
-    teacher: str | None = None
-    """The same of the model that answers calls."""
-    policy: str = "learned"
-    """See `relay_verl.policies`."""
-    row: str | None = None
-    """The row of the paper or of the tiny world that the student is (see `relay_verl.recipes.paper`)."""
-    teacher_name: str | None = None
-    """What tables call the teacher; the last part of its address if None."""
-
-    def __post_init__(self) -> None:
-        try:
-            make_policy(self.policy)
-        except UserError as error:
-            raise UserError(f"--{error}") from None
-        for role, model, is_needed in (
-            ("student", self.student, needs_student(self.policy)),
-            ("teacher", self.teacher, needs_teacher(self.policy)),
-        ):
-            if is_needed and model is None:
-                raise UserError(f"--{role}: policy {self.policy} needs one")
-            if model is not None and is_endpoint(model):
-                check_endpoint(f"--{role}", model, f"RELAY_{role.upper()}_API_KEY")
-            if model is not None and is_engine(model):
-                find_engine(model.removeprefix(PREFIX))
-
-    @property
-    def models(self) -> tuple[str | None, str | None]:
-        """The student and the teacher that take part; None for one that does not."""
-        return (
-            self.student if needs_student(self.policy) else None,
-            self.teacher if needs_teacher(self.policy) else None,
-        )
-
-
-@dataclass(frozen=True)
-class EvalSuite:
-    """The questions and how they are asked: the same for every condition that is compared."""
-
-    benchmarks: Mapping[str, tuple[Benchmark, Questions]]
-    """By name."""
-    num_samples: int | None = None
-    """Responses a question; each benchmark's own number if None."""
-    temperature: float | None = None
-    """Sampling temperature, with neither top_p nor top_k; each benchmark's own sampling if None."""
-    seed: int = 0
-    """Of all that is drawn."""
-    is_deterministic: bool = False
-    """One response at a time and no prefix cache, so that greedy responses never depend on what else is under way."""
-    judge: AnswerJudge | None = None
-    """Gives a second verdict on every response."""
-
-    def sampling(self, name: str) -> tuple[int, dict[str, Any]]:
-        """Responses a question of this benchmark, and their sampling under vLLM's names."""
-        benchmark = self.benchmarks[name][0]
-        if self.temperature is None:
-            sampling = dict(benchmark.sampling)
-        else:  # greedy needs no more
-            sampling = {"temperature": self.temperature, **(_UNTRUNCATED if self.temperature > 0 else {})}
-        return self.num_samples or benchmark.num_samples, sampling
-
-    def queries(self) -> Queries:
-        """A key and the query for each response, in order."""
-        return Queries(self._read_queries)
-
-    def _read_queries(self) -> Iterator[tuple[str, Row]]:
-        for name, (_, questions) in self.benchmarks.items():
-            num_samples, sampling = self.sampling(name)
-            for row in questions.rows:
-                for sample in range(num_samples):
-                    key = f"{name}/{row['extra_info']['id']}/{sample}"
-                    yield key, {"row": row, "sample": sample, "sampling": sampling}
-
-    @property
-    def num_queries(self) -> int:
-        """Responses in all."""
-        return sum(len(q.rows) * self.sampling(name)[0] for name, (_, q) in self.benchmarks.items())
-
-    def describe(self) -> dict[str, Any]:
-        """What decides the responses, for a job's spec."""
-        described = {}
-        for name, (_, questions) in self.benchmarks.items():
-            num_samples, sampling = self.sampling(name)
-            described[name] = {
-                "sha256": questions.sha256,
-                "num_questions": len(questions.rows),
-                "num_samples": num_samples,
-                "sampling": sampling,
-            }
-        return {
-            "benchmarks": described,
-            "seed": self.seed,
-            "is_deterministic": self.is_deterministic,
-            "judge": self.judge and self.judge.spec,
-        }
 
 
 @dataclass(frozen=True)

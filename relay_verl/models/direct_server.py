@@ -5,7 +5,7 @@ bytes, and the answers that vLLM gives in one of its steps come back together. W
 so all that it does to a request is done. Two things differ: vLLM hands out an answer when it is whole, not token by
 token, and a request whose client has gone or no longer wants it is aborted in the engine.
 
-Only for engines that nobody pauses while they write: verl's asynchronous trainers keep their own client.
+Only for engines that are not paused while they write: asynchronous trainers keep verl's client.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """One client over all replicas of a model: each trajectory stays where its prefix is cached, no replica gets more than
-its share, and a replica that dies is dropped at once while its trajectories go on elsewhere.
+its share, and a replica that dies is dropped at once while another one takes over its requests.
 
 Takes the place of verl's `LLMServerClient`, whose balancer is an actor that every request waits for twice, and which
 gives a replica that fails fastest the most requests. Where a trajectory goes is computed from its name: the replicas in

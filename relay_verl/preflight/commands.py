@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from relay_verl.config import RelaySettings
-from relay_verl.data.generate import Plan, Source
+from relay_verl.data.generate import Plan
+from relay_verl.data.source import Source
 from relay_verl.engines.deadlines import DeadlineError, run_within
 from relay_verl.errors import UserError
 from relay_verl.evaluation.runner import PlannedEvaluation

@@ -11,9 +11,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl.config import RelaySettings, TeacherSettings
-from relay_verl.data.generate import Plan, Source
+from relay_verl.data.generate import Plan
+from relay_verl.data.source import Source
 from relay_verl.errors import UserError
-from relay_verl.evaluation.runner import Condition, EvalSuite, PlannedEvaluation
+from relay_verl.evaluation.runner import PlannedEvaluation
+from relay_verl.evaluation.suite import Condition, EvalSuite
 from relay_verl.models.address import is_endpoint
 from relay_verl.models.launch import load_tokenizer
 from relay_verl.models.tokenizers import tokenizer_at

@@ -29,7 +29,7 @@ async def teachers_of(run: RunConfig) -> dict[str, Any]:
 def install(module: Any) -> None:
     """Let verl's trainer start the teachers as soon as it has its GPUs; a second call does nothing.
 
-    Remove this when verl starts an agent loop manager's engines beside its own.
+    Remove this when verl starts the engines of an agent loop manager along with its own.
     """
     original = module.PPOTrainer._init_resource_pool_mgr
     if getattr(original, "starts_teachers", False):

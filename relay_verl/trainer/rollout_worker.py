@@ -15,8 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -28,19 +27,17 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, DictConfigW
 from verl.trainer.ppo.reward import load_reward_manager
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
-from verl.workers.rollout.llm_server import LLMServerClient
 
 from relay_verl.data.truths import truth_of
-from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.deadlines import STATUS_TIMEOUT_S, DeadlineError, run_within
 from relay_verl.errors import TeacherError
 from relay_verl.grading import Verdict
-from relay_verl.models.replica_client import ReplicaClient, servers_of
 from relay_verl.models.reservation import nodes_without_teachers
 from relay_verl.models.vocabulary import vocabulary_of
 from relay_verl.run_config import RunConfig, VerlConfig
 from relay_verl.seeds import derive_seed
 from relay_verl.trainer.agent_loop import AGENT_NAME, RelayAgentLoop
+from relay_verl.trainer.clients import Clients, student_client
 from relay_verl.trainer.early_teachers import teachers_of
 from relay_verl.trainer.metrics import SampleStats, drop_sole_survivor
 from relay_verl.trainer.sample_log import SampleLog
@@ -58,16 +55,6 @@ class _Sample:
     verdict: Verdict
     stats: SampleStats
     """What metrics and rewards know of it."""
-
-
-@dataclass(frozen=True)
-class Clients:
-    """What the manager hands to its workers."""
-
-    student: ReplicaClient | None = None
-    """Of the student's replicas; None where verl's own client is needed."""
-    teachers: Mapping[str, TokenEngine] = field(default_factory=dict)
-    """The teachers' engines, by label."""
 
 
 class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
@@ -283,7 +270,7 @@ class RelayAgentLoopManager(AgentLoopManagerTQ):
         if settings.needs_teacher:
             self.teacher_groups = await teachers_of(run)
         teachers = {label: group.engine for label, group in self.teacher_groups.items()}
-        self.teacher_client = Clients(await self._student_client(), teachers)
+        self.teacher_client = Clients(await student_client(self.llm_client, self.config), teachers)
         # Without nodes of their own for teachers verl's placement is right as it is.
         nodes = nodes_without_teachers(settings)
         if nodes is None:
@@ -297,11 +284,3 @@ class RelayAgentLoopManager(AgentLoopManagerTQ):
             ).remote(self.config, self.llm_client, self.teacher_client, self.reward_loop_worker_handles)
             for index in range(self.rollout_config.agent.num_workers)
         ]
-
-    async def _student_client(self) -> ReplicaClient | None:
-        """A client of the student's replicas; None in verl's asynchronous modes, whose own client resumes what they
-        pause."""
-        if type(self.llm_client) is not LLMServerClient:
-            return None
-        is_deterministic = bool(self.rollout_config.full_determinism)
-        return ReplicaClient(await servers_of(self.llm_client), is_deterministic=is_deterministic)

@@ -18,7 +18,8 @@ from relay_verl.config import TeacherSettings
 from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.engines import ScriptedEngine
 from relay_verl.errors import JobError, UserError
-from relay_verl.evaluation.runner import Condition, EvalSuite, _make_job
+from relay_verl.evaluation.runner import _make_job
+from relay_verl.evaluation.suite import Condition, EvalSuite
 from relay_verl.recipes.compose import compose
 from relay_verl.run_config import RunConfig
 from relay_verl.traces.results import MANIFEST, RESPONSES, SUMMARY, read_result

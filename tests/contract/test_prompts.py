@@ -16,9 +16,10 @@ from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 from verl.utils.config import omega_conf_to_dataclass
 
 from relay_verl.config import read_settings
-from relay_verl.data.generate import Source, plan_filter, plan_warmup_data
+from relay_verl.data.generate import plan_filter, plan_warmup_data
 from relay_verl.data.parquet import write_parquet
 from relay_verl.data.schema import to_row
+from relay_verl.data.source import Source
 from relay_verl.engines.base import Generation
 from relay_verl.engines.text_bridge import TextBridge
 from relay_verl.errors import UserError

@@ -9,8 +9,8 @@ from typing import Any
 
 from relay_verl.data import teacher_filter
 from relay_verl.data import warmup_generator as warmup_samples
-from relay_verl.data.generate import Source
 from relay_verl.data.schema import to_row, write_parquet
+from relay_verl.data.source import Source
 from relay_verl.data.teacher_filter import TeacherFilter
 from relay_verl.data.warmup_generator import WarmupSampler
 from relay_verl.engines.base import Generation

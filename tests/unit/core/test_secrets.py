@@ -19,7 +19,7 @@ from relay_verl.checkpoints.resume import runs_folder
 from relay_verl.cli import main as cli
 from relay_verl.config import read_settings
 from relay_verl.errors import JobError, UserError
-from relay_verl.evaluation.runner import Condition
+from relay_verl.evaluation.suite import Condition
 from relay_verl.jobs.formats import JsonLines
 from relay_verl.jobs.store import JobStore
 from relay_verl.models.worker_environment import carry

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from relay_verl.data.generate import Source
 from relay_verl.data.golds import unreadable_golds, warn_of_unreadable
 from relay_verl.data.prompts import WRAPPERS
 from relay_verl.data.schema import dataset_schema, read_rows, to_row, write_parquet
+from relay_verl.data.source import Source
 from relay_verl.data.teacher_filter import TeacherFilter, filtered_schema, to_records
 from relay_verl.data.truths import UnusableTruthError, read_truth, truth_of, truth_text
 from relay_verl.engines import ScriptedEngine

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from relay_verl.benchmarks.registry import BENCHMARKS, Questions
 from relay_verl.errors import JobError
 from relay_verl.evaluation.job_spec import describe
-from relay_verl.evaluation.runner import Condition, EvalSuite
+from relay_verl.evaluation.suite import Condition, EvalSuite
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines
 from relay_verl.run_config import RunConfig

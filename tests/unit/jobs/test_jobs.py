@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tqdm import tqdm
 
-from relay_verl.data.generate import Source
+from relay_verl.data.source import Source
 from relay_verl.errors import EngineError, JobError
 from relay_verl.files import replacing
 from relay_verl.jobs.pool import Pool

@@ -16,8 +16,8 @@ from jinja2 import TemplateError
 from ray.exceptions import RayTaskError
 
 from relay_verl.data import generate
-from relay_verl.data.generate import Source
 from relay_verl.data.schema import to_row, write_parquet
+from relay_verl.data.source import Source
 from relay_verl.data.teacher_filter import filtered_schema
 from relay_verl.engines import PermanentError
 from relay_verl.engines.endpoint import EndpointEngine

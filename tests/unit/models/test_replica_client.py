@@ -342,8 +342,8 @@ class Balancer:
 async def test_the_replicas_behind_verls_own_client(is_deterministic: bool) -> None:
     names = [f"server{number}" for number in range(8)]
     balancer = Balancer(names, is_deterministic)
-    found = await servers_of(SimpleNamespace(_load_balancer=balancer))
-    assert found == {name: f"handle of {name}" for name in names}
+    servers = await servers_of(SimpleNamespace(_load_balancer=balancer))
+    assert servers == {name: f"handle of {name}" for name in names}
     assert set(balancer.load.values()) == {0}, "what was taken is given back"
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_verl.config import RelaySettings, read_settings
-from relay_verl.data.generate import Source
+from relay_verl.data.source import Source
 from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines import ScriptedEngine
 from relay_verl.engines.failure_share import KEY, MIN_COUNT, FailureShare

@@ -82,8 +82,24 @@ def nodes_without_teachers(settings: RelaySettings) -> list[str] | None:
     return sorted(node["NodeID"] for node in alive if not resources & node["Resources"].keys()) or None
 
 
+class GpuHolder:
+    """Holds one of a replica's GPUs in Ray, and says where it is. The server's process computes on it.
+
+    Takes the place of verl's worker for replicas whose weights a trainer sends: ours read theirs from files.
+    """
+
+    @classmethod
+    def with_init_args(cls) -> Any:
+        """What verl's `RolloutReplica.get_ray_class_with_init_args` gives for them."""
+        import ray
+        from verl.single_controller.ray import RayClassWithInitArgs
+
+        return RayClassWithInitArgs(cls=ray.remote(cls))
+
+
 async def start_in(replica: Any, groups: list[Any]) -> None:
     """Start a replica of verl's in reserved placement groups; as verl itself does it without any."""
+    replica.get_ray_class_with_init_args = GpuHolder.with_init_args
     if not groups:
         await replica.init_standalone()
         return

@@ -57,7 +57,7 @@ def test_students_and_teachers_groups_are_on_different_nodes(job: Job) -> None:
     assert any("WorkerDict" in name for name in trainers), "the actor's group"
     assert not any("WorkerDict" in name for name in teachers)
     assert trainers.count("CpuVLLMHttpServer") == teachers.count("CpuVLLMHttpServer") == 1
-    assert "CheckpointEngineWorker" in teachers, "the replica's own group"
+    assert "GpuHolder" in teachers, "the replica's own group"
     for name in ("TaskRunnerV1", "SimpleStorageUnit", "TransferQueueController", "AgentLoopWorkerTQ"):
         assert any(name in there for there in trainers), "what the training cannot do without"
 

@@ -65,11 +65,11 @@ class ServerProcess:
 
     def __init__(self, name: str, seconds: float):
         fork = multiprocessing.get_context("fork")
-        ours, theirs = fork.Pipe(duplex=False)
+        parent_end, child_end = fork.Pipe(duplex=False)
 
         def serve() -> None:
             async def forever() -> None:
-                theirs.send(DirectServer(Server(name, seconds), asyncio.get_running_loop()).path)
+                child_end.send(DirectServer(Server(name, seconds), asyncio.get_running_loop()).path)
                 await asyncio.Event().wait()
 
             os.close(2)
@@ -77,8 +77,8 @@ class ServerProcess:
 
         self._process = fork.Process(target=serve)
         self._process.start()
-        theirs.close()
-        self._path = ours.recv()
+        child_end.close()
+        self._path = parent_end.recv()
         self.__ray_call__ = SimpleNamespace(remote=self._call)
 
     async def _call(self, _: Any) -> tuple[str, str]:

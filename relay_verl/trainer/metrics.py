@@ -46,6 +46,10 @@ class SampleStats:
     """Commands by `CallOutcome`."""
     latencies_s: list[float] = field(default_factory=list)
     """Seconds of each served call."""
+    num_reread: int = 0
+    """Tokens that the teacher was given at later calls of the trajectory, whose beginning it had read before."""
+    num_cached: int = 0
+    """Those of them that its prefix cache held."""
     grading: str = ""
     """How its grading ended."""
     teachers: dict[str, int] = field(default_factory=dict)
@@ -60,6 +64,8 @@ class SampleStats:
         cls, trajectory: RelayTrajectory, *, is_correct: bool, reward: float = 0.0, grading: str = ""
     ) -> SampleStats:
         """The stats of a trajectory."""
+        served = [call for call in trajectory.calls if call.outcome is CallOutcome.SERVED]
+        later = [call for call in served[1:] if call.num_cached is not None]
         return cls(
             status=str(trajectory.status),
             is_correct=is_correct,
@@ -70,7 +76,9 @@ class SampleStats:
             num_requested_tokens=trajectory.num_requested_tokens,
             num_teacher_tokens=trajectory.num_teacher_tokens,
             outcomes=dict(Counter(str(call.outcome) for call in trajectory.calls)),
-            latencies_s=[call.latency_s for call in trajectory.calls if call.outcome is CallOutcome.SERVED],
+            latencies_s=[call.latency_s for call in served],
+            num_reread=sum(call.num_context for call in later),
+            num_cached=sum(call.num_cached or 0 for call in later),
             grading=grading,
             teachers=dict(
                 Counter(
@@ -124,7 +132,9 @@ def relay_metrics(groups: Sequence[Sequence[SampleStats]]) -> dict[str, float]:
 
     call_rate: share of responses that called. call_ratio: mean of rho over responses. num_calls, requested_tokens and
     delivered_tokens: means a response. scenario/...: share of groups. reward/...: mean reward in those groups.
-    teacher_latency_s: over served calls, in seconds. teacher_failures, calls/..., status/...: counts.
+    teacher_latency_s: over served calls, in seconds. teacher_wait_s: mean seconds a response. teacher_cached: share of
+    the prompts of a trajectory's later calls that the teacher's prefix cache held, where its engine says so.
+    teacher_failures, calls/..., status/...: counts.
     teacher/NAME/calls and failures: counts by teacher, where there are several. groups/dropped_single: groups that are
     not trained on because one sample survived.
     """
@@ -147,8 +157,11 @@ def relay_metrics(groups: Sequence[Sequence[SampleStats]]) -> dict[str, float]:
     if latencies:
         metrics["relay/teacher_latency_s/p50"] = float(np.percentile(latencies, 50))
         metrics["relay/teacher_latency_s/p95"] = float(np.percentile(latencies, 95))
+    if num_reread := sum(sample.num_reread for sample in samples):
+        metrics["relay/teacher_cached"] = sum(sample.num_cached for sample in samples) / num_reread
     if whole:
         metrics |= {
+            "relay/teacher_wait_s": _mean([sum(s.latencies_s) for s in whole]),
             "relay/accuracy": _mean([s.is_correct for s in whole]),
             "relay/call_rate": _mean([s.called for s in whole]),
             "relay/call_ratio": _mean([s.call_ratio for s in whole]),

@@ -83,6 +83,8 @@ SOLVED_WITH_HELP = SampleStats(
     num_teacher_tokens=10,
     outcomes={"served": 2, "malformed": 1},
     latencies_s=[1.0, 3.0],
+    num_reread=80,
+    num_cached=60,
 )
 WRONG_WITH_HELP = SampleStats(
     "completed",
@@ -110,6 +112,8 @@ def test_means_over_responses() -> None:
         "relay/delivered_tokens": 20 / 4,
         "relay/malformed_calls": 1 / 4,
         "relay/teacher_latency_s/p50": 2.0,
+        "relay/teacher_wait_s": 6 / 4,
+        "relay/teacher_cached": 60 / 80,
         "relay/teacher_failures": 0.0,
         "relay/calls/served": 3.0,
         "relay/calls/malformed": 1.0,
@@ -147,6 +151,7 @@ def test_a_scenario_that_did_not_come_up_has_no_mean() -> None:
     assert metrics["relay/scenario/teacher_unsolvable"] == 0.0
     assert "relay/reward/teacher_unsolvable" not in metrics
     assert "relay/teacher_latency_s/p50" not in metrics, "no one called"
+    assert "relay/teacher_cached" not in metrics, "so nothing was read twice"
 
 
 def test_a_failed_sample_is_a_status_and_in_no_mean() -> None:
@@ -204,3 +209,12 @@ def test_the_only_survivor_of_a_group_is_dropped(group: list[SampleStats], whole
     is_dropped = sum(whole) != sum(sample.is_whole for sample in group)
     assert relay_metrics([dropped])["relay/groups/dropped_single"] == float(is_dropped)
     assert drop_sole_survivor(dropped) == dropped, "a second look changes nothing"
+
+
+def test_what_the_prefix_cache_held_counts_from_the_second_call_on() -> None:
+    def call(num_context: int, num_cached: int | None, outcome: CallOutcome = CallOutcome.SERVED) -> CallRecord:
+        return CallRecord(outcome, num_context=num_context, num_cached=num_cached)
+
+    calls = [call(10, 0), call(20, 16), call(25, 0, CallOutcome.FAILED), call(30, None), call(40, 32)]
+    stats = SampleStats.of(RelayTrajectory([1], [], RelayStatus.COMPLETED, calls), is_correct=True)
+    assert (stats.num_reread, stats.num_cached) == (20 + 40, 16 + 32)

@@ -2,5 +2,6 @@
 
 `launch` starts every vLLM of ours, students and teachers; `ray_session` starts or joins Ray; `reservation` holds the
 teacher's nodes; `routing` picks one of several teachers; `replica_client` asks the replicas of one, through the
-`direct_server` in their process; `worker_environment` carries the driver's variables to workers. May import `cpu`, `engines` and the algorithm.
+`direct_server` in their process; `worker_environment` carries the driver's variables to workers. May import `cpu`,
+`engines` and the algorithm.
 """

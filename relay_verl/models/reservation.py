@@ -7,6 +7,8 @@ driver's job.
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 from relay_verl.config import RelaySettings, TeacherSettings
@@ -14,6 +16,8 @@ from relay_verl.errors import UserError
 
 DEADLINE_S = 30.0
 """Seconds Ray may take to find the nodes."""
+WAIT_S = 5
+"""Seconds of one wait for a replica's GPUs."""
 CPUS_PER_GPU = 2
 """CPUs that a replica's worker group takes a GPU, as verl's `RolloutReplica.init_standalone` has it."""
 SHARE = 1e-4
@@ -83,44 +87,74 @@ def nodes_without_teachers(settings: RelaySettings) -> list[str] | None:
 
 
 class GpuHolder:
-    """Holds one of a replica's GPUs in Ray, and says where it is. The server's process computes on it.
+    """Ray actor that holds one of a replica's GPUs; the server's process computes on it.
 
-    Takes the place of verl's worker for replicas whose weights a trainer sends: ours read theirs from files.
+    Takes the place of verl's worker, which also takes weights from a trainer: these replicas read theirs from files.
     """
 
-    @classmethod
-    def with_init_args(cls) -> Any:
-        """What verl's `RolloutReplica.get_ray_class_with_init_args` gives for them."""
+    def place(self) -> tuple[str, str]:
+        """Ids of the node and of its GPU."""
         import ray
-        from verl.single_controller.ray import RayClassWithInitArgs
 
-        return RayClassWithInitArgs(cls=ray.remote(cls))
+        [ids] = [ids for ids in ray.get_runtime_context().get_accelerator_ids().values() if ids]
+        return ray.get_runtime_context().get_node_id(), ids[0]
+
+
+@dataclass(frozen=True)
+class HeldGpu:
+    """What verl's replica takes for its worker: it asks each one where it is, and nothing else."""
+
+    holder: Any
+    """The actor, which lives as long as somebody has its handle."""
+    node_id: str
+    """Of the node that it is on."""
+    gpu_id: str
+    """Of the GPU on that node."""
+
+    @property
+    def __ray_call__(self) -> HeldGpu:
+        return self
+
+    async def remote(self, _: Any) -> tuple[str, str]:
+        """Where the GPU is; the function that verl would have a worker run for that imports all of verl there."""
+        return self.node_id, self.gpu_id
 
 
 async def start_in(replica: Any, groups: list[Any]) -> None:
-    """Start a replica of verl's in reserved placement groups; as verl itself does it without any."""
-    replica.get_ray_class_with_init_args = GpuHolder.with_init_args
-    if not groups:
-        await replica.init_standalone()
-        return
-    from verl.single_controller.ray import RayResourcePool, RayWorkerGroup
+    """Start a replica of verl's in reserved placement groups, a node each; in new ones anywhere without any."""
+    from ray.util.placement_group import placement_group
+    from verl.plugin.platform.platform_manager import get_platform
     from verl.single_controller.ray.base import sort_placement_group_by_node_ip
-    from verl.utils.device import get_device_name
     from verl.workers.rollout.replica import RolloutMode
 
-    pool = RayResourcePool([group.bundle_count for group in groups], max_colocate_count=CPUS_PER_GPU)
-    pool.pgs = sort_placement_group_by_node_ip(groups)
+    if not groups:
+        bundle = {get_platform().ray_resource_name(): 1.0, "CPU": float(CPUS_PER_GPU)}
+        bundles = [bundle] * replica.gpus_per_replica_node
+        groups = [placement_group(bundles, strategy="STRICT_PACK") for _ in range(replica.nnodes)]
+        for group in groups:
+            while not await asyncio.to_thread(group.wait, WAIT_S):
+                pass  # the caller has a deadline
     replica.rollout_mode = RolloutMode.STANDALONE
-    replica.resource_pool = pool
-    replica.workers = RayWorkerGroup(
-        resource_pool=pool,
-        ray_cls_with_init=replica.get_ray_class_with_init_args(),
-        bin_pack=False,
-        name_prefix=f"rollout_teacher_standalone_{replica.replica_rank}{replica.name_suffix}",
-        use_gpu=True,
-        device_name=get_device_name(),
-    ).workers
+    replica.placement_groups = groups  # they live as long as their handles
+    replica.workers = await asyncio.gather(
+        *(
+            _hold(group, index)
+            for group in sort_placement_group_by_node_ip(groups)
+            for index in range(group.bundle_count)
+        )
+    )
     await replica.launch_servers()
+
+
+async def _hold(group: Any, index: int) -> HeldGpu:
+    import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+    from verl.plugin.platform.platform_manager import get_platform
+
+    where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+    options = get_platform().ray_resource_options(1)
+    holder = ray.remote(GpuHolder).options(num_cpus=1, scheduling_strategy=where, **options).remote()
+    return HeldGpu(holder, *await holder.place.remote())
 
 
 def gpus_by_node(settings: TeacherSettings, gpus_per_node: int) -> list[int]:

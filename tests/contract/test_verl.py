@@ -207,14 +207,29 @@ def test_the_replay_buffer_hooks() -> None:
     assert "poll_interval" in parameters(ReplayBuffer.__init__)
 
 
-def test_the_replica_hooks() -> None:
+REPLICA = """
+import inspect
+from verl.workers.rollout.replica import RolloutReplica
+from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
+launch = inspect.getsource(vLLMReplica.launch_servers)
+assert launch.count("worker.__ray_call__.remote(") == launch.count("for worker in self.workers") == 1, "where are you?"
+assert inspect.getsource(vLLMHttpServer).count("self.workers") == 3, "kept, and counted twice"
+standalone = inspect.getsource(RolloutReplica.init_standalone)
+for line in ("self.rollout_mode = RolloutMode.STANDALONE", "self.workers = ", "await self.launch_servers()"):
+    assert line in standalone, line
+print("as expected")
+"""
+
+
+def test_the_replica_hooks(warm_python: WarmPython) -> None:
     from verl.workers.rollout.replica import RolloutReplica
     from verl.workers.rollout.router import get_router_handle
 
     wanted = {"replica_rank", "config", "model_config", "gpus_per_node", "is_teacher_model", "name_suffix"}
     assert wanted <= set(parameters(RolloutReplica.__init__))
-    assert inspect.iscoroutinefunction(RolloutReplica.init_standalone)
     assert "servers" in parameters(get_router_handle)
+    done = warm_python.run("-c", REPLICA, env={"VERL_PLATFORM": "cpu"})
+    assert done.stdout.split("\n")[-2:] == ["as expected", ""], done.stderr[-1000:]
 
 
 def test_the_preflight_runs_before_verls_own_validation() -> None:

@@ -14,16 +14,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
-from relay_verl.engines.resilience import describe
+from relay_verl.engines.resilience import MAX_CAUSE_CHARS, describe
 from relay_verl.errors import EngineError
+from relay_verl.models.connection import Connection
 from relay_verl.models.direct_server import node_id, open_door
-from relay_verl.models.wire import Answer, Cancel, Message, Request, Sender, read_frame
+
+logger = logging.getLogger(__name__)
 
 SLACK = 0.25
 """How much more than its share a replica may have under way."""
@@ -208,7 +211,8 @@ class Replica:
         self._down_until = asyncio.get_running_loop().time() + RETRY_S
         self._num_silent = 0
         self._connection = None
-        self.reason = f"replica {self.name}: {reason}"
+        self.reason = f"replica {self.name}: {' '.join(reason.split()):.{MAX_CAUSE_CHARS}}"
+        logger.warning("relay_verl: warning: %s; it is asked again in %g s", self.reason, RETRY_S)
         return ReplicaDownError(self.reason)
 
     async def _connect(self) -> Connection | None:
@@ -228,69 +232,16 @@ class Replica:
         call = self._actor.generate.remote(request_id=request_id, prompt_ids=prompt_ids, sampling_params=dict(sampling))
         try:
             return await call
-        except ray.exceptions.RayActorError as error:
-            raise self._drop(describe(error)) from None
         except asyncio.CancelledError:
             ray.cancel(call)  # the engine writes no more for a caller that is gone
+            raise
+        except Exception as error:
+            # Ray's error for what the server raised is named after it
+            if isinstance(error, ray.exceptions.RayActorError) or "EngineDeadError" in type(error).__name__:
+                raise self._drop(describe(error)) from None
             raise
 
 
 async def _open(actor: Any) -> Connection | None:
     its_node, path = await actor.__ray_call__.remote(open_door)
     return await Connection.open(path) if its_node == node_id() else None
-
-
-class Connection:
-    """The socket of one replica on this node."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
-        self._sender = Sender(writer)
-        self._waiting: dict[int, asyncio.Future[Answer]] = {}
-        self._num_asked = 0
-        self._is_open = True
-        self._reading = asyncio.create_task(self._read(reader, writer))
-
-    @classmethod
-    async def open(cls, path: str) -> Connection:
-        """Connect to the socket at `path`."""
-        return cls(*await asyncio.open_unix_connection(path))
-
-    async def ask(self, request_id: str, prompt_ids: list[int], sampling: Mapping[str, Any]) -> Answer:
-        """What the server answers; a caller that gives up tells it so.
-
-        Raises:
-            EOFError: the server is gone.
-        """
-        if not self._is_open:
-            raise EOFError
-        self._num_asked += 1
-        number = self._num_asked
-        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
-        self._send(Request(number, request_id, prompt_ids, dict(sampling)))
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            self._send(Cancel(number))
-            raise
-        finally:
-            del self._waiting[number]
-
-    def _send(self, message: Message) -> None:
-        self._sender.send(message)
-
-    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                for message in await read_frame(reader):
-                    if isinstance(message, Answer):
-                        answer = self._waiting.get(message.number)
-                        if answer is not None and not answer.done():
-                            answer.set_result(message)
-        except EOFError:
-            pass
-        finally:
-            self._is_open = False
-            for answer in self._waiting.values():
-                if not answer.done():
-                    answer.set_exception(EOFError())
-            writer.close()

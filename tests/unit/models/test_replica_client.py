@@ -205,7 +205,7 @@ async def test_the_requests_of_a_replica_that_dies_go_on_elsewhere() -> None:
         assert [replica.is_up for replica in client.replicas] == [False, True]
 
 
-async def test_the_requests_of_an_engine_that_dies_go_on_elsewhere() -> None:
+async def test_the_requests_of_an_engine_that_dies_go_on_elsewhere(caplog: pytest.LogCaptureFixture) -> None:
     client, servers = make(2)
     servers[0].fails = EngineDeadError("the engine core died")
     answers = await asyncio.gather(*(ask(client, str(number)) for number in range(20)))
@@ -213,6 +213,7 @@ async def test_the_requests_of_an_engine_that_dies_go_on_elsewhere() -> None:
     before = len(servers[0].asked)
     await asyncio.gather(*(ask(client, str(number)) for number in range(20)))
     assert len(servers[0].asked) == before, "it is not asked again for a while"
+    assert "replica 10.0.0.0:8000: EngineDeadError: the engine core died; it is asked again in 30 s" in caplog.text
 
 
 async def test_where_no_replica_is_up_the_error_says_why() -> None:
@@ -264,6 +265,9 @@ async def test_a_replica_on_another_node_is_asked_through_ray() -> None:
     client = ReplicaClient({"far": Actor(server, node="there")})
     assert (await ask(client, "a")).token_ids == [3, 3]
     assert not server.running
+    server.fails = EngineDeadError("the engine core died")
+    with pytest.raises(EngineError, match=r"none of 1 .* is up: replica far: EngineDeadError: the engine core died"):
+        await ask(client, "a")
 
 
 async def test_a_deterministic_run_has_the_same_homes_and_names_each_time() -> None:

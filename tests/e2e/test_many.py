@@ -24,7 +24,10 @@ TWO_OF_EACH = [
     "ray_kwargs.ray_init.num_gpus=4",
     "actor_rollout_ref.rollout.agent.num_workers=2",
     "relay.teacher.num_replicas=2",
-    f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu={NUM_ROWS // 2}",
+    *(
+        f"actor_rollout_ref.{key}_micro_batch_size_per_gpu={NUM_ROWS // 2}"
+        for key in ("actor.ppo", "ref.log_prob", "rollout.log_prob")
+    ),
     f"trainer.total_training_steps={NUM_STEPS}",
     "trainer.save_freq=-1",
     "trainer.test_freq=-1",

@@ -1,8 +1,7 @@
 """How many teacher GPUs for how many student GPUs: the simulation over clusters, splits and skews, and its tables.
 
 All clusters have the same responses per GPU, so the batch grows with the cluster. The longest responses decide when a
-batch ends, so one small batch says little: it is repeated with other seeds, and a speed is that of all batches together.
-Pure.
+batch ends, so one small batch says little: more are drawn, and a speed is that of all batches together. Pure.
 """
 
 from __future__ import annotations

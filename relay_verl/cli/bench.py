@@ -1,4 +1,4 @@
-"""Measurements of speed; each compares its ways in one run."""
+"""Measurements of speed, which compare their ways in one run, and a simulation of many GPUs."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from tests.helpers.errors import names, one_line
 
 SCENARIO = read_scenario(ASSUMED)
 CONSTANT = curve_of([(1, 100.0)], prefill_s_per_token=0.0)
-"""100 tokens a second, however many sequences share them: below one sequence there is none."""
+"""100 tokens a second, however many sequences share them."""
 
 
 def scenario(**changes: Any) -> Scenario:
@@ -121,6 +121,7 @@ def test_more_replicas_are_not_slower() -> None:
 
 @given(batches())
 def test_a_barrier_is_never_faster_on_one_replica_of_constant_rate(trajectories: list[Trajectory]) -> None:
+    """With the barrier one engine waits while the other one works; without, at least one of them works at any time."""
     both = scenario(student=CONSTANT, teacher=CONSTANT)
     ours, barrier = (simulate(both, trajectories, 1, 1, has_barrier=each) for each in (False, True))
     assert ours.seconds <= barrier.seconds * (1 + 1e-9)
@@ -174,7 +175,7 @@ def test_responses_call_as_often_as_the_workload_says() -> None:
 
 
 def test_routing_spreads_the_load_as_the_client_does() -> None:
-    """Both take the first replica that has room; the client sorts replicas by the hash, the simulation draws them by it."""
+    """Both take the first replica that has room: the client sorts them by the hash, the simulation draws them by it."""
     num_replicas, num_requests = 16, 1600
     loads = [0] * num_replicas
     for request in range(num_requests):

@@ -131,7 +131,7 @@ def _cut(length: int, asked: Sequence[int], places: Sequence[float]) -> tuple[in
     """The turns of a response whose calls ask for so many tokens, at places from 0 to 1 among the student's own.
 
     >>> _cut(100, [20, 30], [0.5, 0.2])
-    (11, 20, 16, 30, 23)
+    (10, 20, 16, 30, 24)
 
     A call delivers less than it asks for where the response is too short for it:
 

@@ -1,4 +1,4 @@
-"""Measurements of speed; each compares its ways in one run."""
+"""Measurements of speed, which compare their ways in one run, and a simulation of many GPUs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import typer
 from relay_verl.cli.options import TINY_RECIPE, ConfigDir, Data, Overrides, TinyRecipe, compose_recipe, user_path
 from relay_verl.cli.output import results_only
 from relay_verl.errors import UserError
+
+NUM_GPUS = (8, 16, 32, 64, 128, 256, 512, 1024)
+"""Clusters that are simulated where none are named."""
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed; each compares its ways in one run.")
 
@@ -98,3 +101,35 @@ def bench_filter_(
     with results_only():
         text = bench_filter(run, Source.scan(data), rounds)
     typer.echo(text)
+
+
+@app.command("scale")
+def bench_scale_(
+    curves: Annotated[
+        Path | None,
+        typer.Option(
+            parser=user_path,
+            help="YAML or JSON file of the engines' speeds and the responses.",
+            show_default="assumed values for a 1.7B student and an 8B teacher",
+        ),
+    ] = None,
+    gpus: Annotated[
+        list[int] | None,
+        typer.Option(min=2, help="GPUs of a cluster; repeatable.", show_default=", ".join(map(str, NUM_GPUS))),
+    ] = None,
+    out: Annotated[Path, typer.Option(parser=user_path, help="PNG or SVG file to write.")] = Path("scale.png"),
+    num_responses: Annotated[
+        int, typer.Option(min=1, help="Responses that each cluster writes at least, in as many batches as that takes.")
+    ] = 8192,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the responses.")] = 0,
+) -> None:
+    """Simulate rollouts on many GPUs, from speeds of single engines: teacher GPUs for student GPUs, and the barrier."""
+    from relay_verl.bench.scale_picture import draw_scale
+    from relay_verl.bench.scale_report import scale_to_markdown, study_scale
+    from relay_verl.bench.scenario import ASSUMED, read_scenario
+
+    if out.suffix not in (".png", ".svg"):
+        raise UserError(f"--out: {out}; expected a name that ends with .png or .svg")
+    study = study_scale(read_scenario(curves or ASSUMED), gpus or NUM_GPUS, num_responses=num_responses, seed=seed)
+    draw_scale(study, out)
+    typer.echo(f"{scale_to_markdown(study)}\n\n{out}")

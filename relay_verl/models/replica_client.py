@@ -108,10 +108,10 @@ class ReplicaClient:
         up = [replica for replica in self.replicas if replica.is_up]
         if not up:
             return None
-        up.sort(key=lambda replica: _hash(request_id, replica.name))
+        up.sort(key=lambda replica: rendezvous_hash(request_id, replica.name))
         if self._is_deterministic:
             return up[0]
-        room = math.ceil((1 + SLACK) * (1 + sum(replica.num_running for replica in up)) / len(up))
+        room = room_of(sum(replica.num_running for replica in up), len(up))
         return next(replica for replica in up if replica.num_running < room)
 
 
@@ -137,7 +137,13 @@ def _make_client(servers: Mapping[str, Any], is_deterministic: bool) -> ReplicaC
     return ReplicaClient(servers, is_deterministic=is_deterministic)
 
 
-def _hash(request_id: str, name: str) -> bytes:
+def room_of(num_running: int, num_replicas: int) -> int:
+    """Requests that each of the replicas may have under way once one more joins the `num_running` of all of them."""
+    return math.ceil((1 + SLACK) * (1 + num_running) / num_replicas)
+
+
+def rendezvous_hash(request_id: str, name: str) -> bytes:
+    """Orders the replicas of a trajectory: it goes to the one of the smallest hash that is up and has room."""
     return hashlib.blake2b(f"{request_id}\n{name}".encode(), digest_size=8).digest()
 
 

@@ -45,6 +45,7 @@ RUN_BY = {
     "ray job submit": "tests/helpers/cluster_training.py",
     "relay-verl --help": "tests/unit/cli/test_cli.py",
     "relay-verl bench eval": "tests/e2e/test_eval.py",
+    "relay-verl bench scale": "tests/unit/bench/test_scale.py",
     "relay-verl data": "tests/unit/trainer/test_datasets.py",
     "relay-verl doctor": "tests/contract/test_doctor.py",
     "relay-verl eval": "tests/e2e/test_eval.py",

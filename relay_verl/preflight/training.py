@@ -1,6 +1,6 @@
 """Checks of a composed config, of this machine and of the Ray cluster, before any model loads.
 
-`install` puts them in front of functions that verl calls in the driver. A bad input ends the program with one line
+`install` puts them in front of functions that verl calls in the driver. Bad input ends the program with a message
 that names the key, the value and what is allowed. `relay-verl doctor` runs the same checks, all of them.
 """
 

@@ -31,7 +31,7 @@ PHRASES = {
     "beside": (r"\bbeside\b", 0, "next to, along with"),
     "goes on": (r"\b(?:go|goes|going|went) on\b", 3, "continues"),
     "such ones": (r"\bsuch ones?\b", 0, "name them"),
-    "one line": (r"\bone line\b", 7, "a one-line error"),
+    "one line": (r"\bone line\b", 6, "a one-line error"),
     "bound by": (r"\bbound by\b", 0, "what dominates"),
     "who wants": (r"\bwho(?:ever)? wants\b", 1, "to ..., use ..."),
 }

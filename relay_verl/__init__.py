@@ -3,9 +3,6 @@
 Importing the package imports neither torch nor verl; `relay_verl.plugin` is what verl loads.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from relay_verl.versions import find_version
 
-try:
-    __version__ = version("relay-verl")
-except PackageNotFoundError:  # a source tree on sys.path, not installed
-    __version__ = "0.0.0"
+__version__ = find_version("relay-verl") or "0.0.0"  # a source tree on sys.path is not installed

@@ -43,10 +43,10 @@ def force_command(
     for num_kept, token_id in enumerate(token_ids):
         piece = tokens.to_bytes(token_id)
         text += piece
-        found = text.find(opening, start)
-        if found < 0:
+        position = text.find(opening, start)
+        if position < 0:
             continue
-        residue = bytes(text[found + len(opening) :])  # what the completing token holds behind <call>
+        residue = bytes(text[position + len(opening) :])  # what the completing token holds behind <call>
         if required.startswith(residue):
             return num_kept + 1, tokens.encode(required[len(residue) :])
         # the constraint does not allow this token: write the part of it that belongs to <call>, and what must follow

@@ -7,24 +7,26 @@
     JobError        a long job cannot continue; says what is saved
     SaveError       a checkpoint could not be saved
 
-Whatever leaves a command or a training is one line: `describe` recognises these classes by `RelayError`, also behind
+A command or a training ends with a one-line message: `describe` recognises these classes by `RelayError`, also behind
 Ray's wrappers. Other exceptions are bugs of ours or failures of other projects and are reported as unexpected.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 
 CUTOFF = 0.6
 """Lowest similarity of a suggestion: difflib's own default."""
 
 
 class RelayError(Exception):
-    """Base of all errors whose message is for the user: one line."""
+    """Base of all errors whose one-line message is for the user."""
 
 
 class UserError(RelayError, ValueError):
@@ -40,7 +42,7 @@ class PermanentError(EngineError):
     reads, HTTP 400 or 422): the caller does not retry and records the cause. The engine itself is well.
 
     Args:
-        message: the cause, on one line.
+        message: the cause, without line breaks.
         concerns_all: whether every other request would be refused, too (a wrong key, model or address: HTTP 401, 403,
             404), so that nothing is wrong with this one.
     """
@@ -55,16 +57,36 @@ class TeacherError(EngineError):
 
 
 class JobError(RelayError, RuntimeError):
-    """A job cannot continue; the message is one line and says what is saved."""
+    """A job cannot continue; the one-line message says what is saved."""
 
 
 class SaveError(RelayError, RuntimeError):
-    """A checkpoint could not be saved; the message is one line."""
+    """A checkpoint could not be saved; the one-line message says why."""
 
 
 def first_line(error: BaseException) -> str:
-    """An error on one line; its type if it says nothing."""
+    """The first line of an error's message; its type if it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+@contextmanager
+def as_user_error(kinds: type[E] | tuple[type[E], ...], message: str | Callable[[E], str]) -> Iterator[None]:
+    """Report an error of a library, raised inside the block, as a UserError.
+
+    Args:
+        kinds: the classes, as `except` takes them; others pass.
+        message: what is wrong, which `: ` and the error's first line follow; or the whole message as a function of the
+            error.
+
+    >>> with as_user_error(ValueError, "--limit"):
+    ...     int("x")
+    Traceback (most recent call last):
+    relay_verl.errors.UserError: --limit: invalid literal for int() with base 10: 'x'
+    """
+    try:
+        yield
+    except kinds as error:
+        raise UserError(message(error) if callable(message) else f"{message}: {first_line(error)}") from None
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -6,20 +6,21 @@ A name has one of three forms:
     pkg.module:Name      an object of any module that this process can import
     patient              what an installed package gives under this name, by an entry point of the registry's group
 
-Invariant: a name travels as text and is loaded where it is used, so that every worker loads it itself; whatever is
-wrong with it is a UserError of one line that says what to change.
+Invariant: a name travels as text and is loaded where it is used, so that every worker loads it itself; if it
+cannot be loaded, a one-line UserError says what to change.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeGuard, TypeVar
 
 from relay_verl.errors import UserError, first_line, suggest
 
@@ -49,11 +50,24 @@ def short_name(name: str) -> str:
     return name.rpartition(":")[2]
 
 
+def takes(value: object, *arguments: object) -> TypeGuard[Callable[..., Any]]:
+    """Whether `value` is a function or class that can be called with these arguments by position.
+
+    >>> takes(len, "text"), takes(len), takes(3)
+    (True, False, False)
+    """
+    try:
+        inspect.signature(value).bind(*arguments)  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # not callable, other arguments, or a builtin that does not say what it takes
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Registry(Generic[T]):
     """All that one kind of name may mean.
 
-    The built-in entries are a plain mapping, so that adding one is one line; the others are loaded when they are asked
+    The built-in entries are a plain mapping, so that adding one takes a line; the others are loaded when they are asked
     for.
     """
 
@@ -128,18 +142,19 @@ class Registry(Generic[T]):
             raise UserError(
                 f"{what}: importing {module_name} fails: {type(error).__name__}: {first_line(error)}"
             ) from error
-        found: object = module
+        target: object = module
         for part in attribute.split("."):
-            if not hasattr(found, part):
+            if not hasattr(target, part):
                 public = [each for each in vars(module) if not each.startswith("_")]
                 raise UserError(f"{what}: {module_name} has no {attribute}{suggest(attribute, public)}")
-            found = getattr(found, part)
-        return found
+            target = getattr(target, part)
+        return target
 
-    def _accepted(self, name: str, found: object) -> T:
-        entry = self.accept(found, name)
+    def _accepted(self, name: str, candidate: object) -> T:
+        entry = self.accept(candidate, name)
         if entry is None:
-            kind = f"the class {found.__name__}" if isinstance(found, type) else f"of type {type(found).__name__}"
+            name_of = type(candidate).__name__
+            kind = f"the class {candidate.__name__}" if isinstance(candidate, type) else f"of type {name_of}"
             raise UserError(f"{self.kind}: {name!r} is {kind}; expected {self.expected}")
         return entry
 
@@ -147,10 +162,10 @@ class Registry(Generic[T]):
 @cache
 def _points(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
     """The entry points of a group by name. Reading the metadata of all packages takes a tenth of a second: once."""
-    found: dict[str, tuple[EntryPoint, ...]] = {}
+    points: dict[str, tuple[EntryPoint, ...]] = {}
     for point in entry_points(group=group):
-        found[point.name] = (*found.get(point.name, ()), point)
-    return found
+        points[point.name] = (*points.get(point.name, ()), point)
+    return points
 
 
 def _owner(point: EntryPoint) -> str:
@@ -161,7 +176,7 @@ def _owner(point: EntryPoint) -> str:
 def subclasses_of(base: type[C]) -> Callable[[object, str], type[C] | None]:
     """An `accept` that takes subclasses of `base`."""
 
-    def accept(found: object, name: str) -> type[C] | None:
-        return found if isinstance(found, type) and issubclass(found, base) else None
+    def accept(candidate: object, name: str) -> type[C] | None:
+        return candidate if isinstance(candidate, type) and issubclass(candidate, base) else None
 
     return accept

@@ -13,11 +13,11 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from relay_verl.errors import UserError
+from relay_verl.errors import as_user_error
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,16 @@ def replace_file(path: Path, content: bytes) -> None:
     """Write `content` so that a reader sees either the old file or the whole new one; makes the folder."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def reading(file: Path) -> AbstractContextManager[None]:
+    """A block that reads `file`: an OSError in it becomes a UserError."""
+    return as_user_error(OSError, lambda error: f"{file} cannot be read: {error.strerror}")
+
+
+def writing(hint: str = "") -> AbstractContextManager[None]:
+    """A block that writes files: an OSError in it becomes a UserError that names the file, and ends in `hint`."""
+    return as_user_error(OSError, lambda error: f"{error.filename} cannot be written: {error.strerror}{hint}")
 
 
 class LockedError(Exception):
@@ -78,11 +88,8 @@ def lock(file: Path) -> IO[str]:
 
 def sha256_of(file: Path) -> str:
     """The SHA-256 of a file, in hexadecimal. Raises UserError if it cannot be read."""
-    try:
-        with open(file, "rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from None
+    with reading(file), open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def read_tensor_header(file: Path) -> tuple[int, dict[str, Any]]:

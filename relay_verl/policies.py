@@ -236,6 +236,14 @@ def _unknown(name: str) -> str:
     return f"policy: {name!r} is not one of {listed}, or {FORM}{suggest(name, [*plain, *spellings])}"
 
 
+def find_policy(name: str) -> ParsedPolicy:
+    """The policy of a result. One whose package is not installed here has the attributes that `Policy` has."""
+    try:
+        return parse_policy(name)
+    except UserError:
+        return ParsedPolicy(Policy, "")
+
+
 def make_policy(name: str, seed: int = 0) -> Policy:
     """The policy called `name` for one response; `seed` is that of its draws.
 
@@ -278,10 +286,7 @@ def policy_words(name: str) -> str:
     >>> [policy_words(name) for name in ("fixed_20", "random_0.02", "router_0.25", "learned", "my_policies:Patient")]
     ['fixed 20 tokens', 'random calls (2% of tokens)', 'random router (25%)', 'commands served', 'Patient']
     """
-    try:
-        kind, number = parse_policy(name)
-    except UserError:
-        kind, number = Policy, ""
+    kind, number = find_policy(name)
     if not kind.words:
         return short_name(name).replace("_", " ")
     return kind.words.format(number=number, percent=f"{100 * float(number or 0):g}")

@@ -12,7 +12,6 @@ entry point of the group `relay_verl.rewards` (see `examples/extend`).
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from relay_verl.errors import UserError
-from relay_verl.extensions import Registry
+from relay_verl.extensions import Registry, takes
 from relay_verl.types import rho
 
 
@@ -210,17 +209,11 @@ REWARDS: dict[str, Reward] = {
 """Our rewards by name."""
 
 
-def _accept(found: object, name: str) -> Reward | None:
+def _accept(candidate: object, name: str) -> Reward | None:
     """A `Reward`, or a function of a group's samples and options as one."""
-    if isinstance(found, Reward):
-        return found
-    if isinstance(found, type) or not callable(found):
-        return None
-    try:
-        inspect.signature(found).bind((), None)
-    except (TypeError, ValueError):
-        return None
-    return Reward(found)
+    if isinstance(candidate, Reward):
+        return candidate
+    return Reward(candidate) if takes(candidate, (), None) and not isinstance(candidate, type) else None
 
 
 REGISTRY: Registry[Reward] = Registry(

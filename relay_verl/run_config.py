@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from relay_verl.config import RelaySettings, read_settings
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -212,10 +212,8 @@ def _select(config: VerlConfig, key: str) -> Any:
     Raises:
         UserError: an interpolation without a value.
     """
-    try:
+    with as_user_error(OmegaConfBaseException, lambda error: f"{key}: {str(error.msg or error).splitlines()[0]}"):
         return OmegaConf.select(config, key)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{key}: {str(error.msg or error).splitlines()[0]}") from None
 
 
 def _names(files: Any) -> tuple[str, ...]:
@@ -257,7 +255,7 @@ def check_references(config: VerlConfig) -> None:
     Raises:
         UserError: one has none; names the key.
     """
-    try:
+    with as_user_error(
+        OmegaConfBaseException, lambda error: f"{error.full_key}: {str(error.msg or error).splitlines()[0]}"
+    ):
         OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key}: {str(error.msg or error).splitlines()[0]}") from None

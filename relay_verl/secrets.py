@@ -83,13 +83,13 @@ def _secrets_below(key: str, node: Any) -> Iterator[str]:
     elif isinstance(node, str):
         if is_secret_name(key):
             yield node
-        for found in _USER_INFO.finditer(node):
-            yield from filter(None, found[0].removesuffix("@").split(":", 1)[1:])
+        for match in _USER_INFO.finditer(node):
+            yield from filter(None, match[0].removesuffix("@").split(":", 1)[1:])
 
 
 def _values_in(environment: Mapping[str, str]) -> Iterator[str]:
     for name, value in environment.items():
         if is_secret_name(name):
             yield value.strip()
-        for found in _USER_INFO.finditer(value):  # a proxy's
-            yield from filter(None, found[0].removesuffix("@").split(":", 1)[1:])
+        for match in _USER_INFO.finditer(value):  # a proxy's
+            yield from filter(None, match[0].removesuffix("@").split(":", 1)[1:])

@@ -53,8 +53,8 @@ def is_installed(module: str) -> bool:
 
 def versions() -> dict[str, str]:
     """Python's, and those of the packages that are installed."""
-    found = {name: find_version(name) for name in PACKAGES}
-    return {"python": platform.python_version()} | {name: version for name, version in found.items() if version}
+    installed = {name: find_version(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | {name: version for name, version in installed.items() if version}
 
 
 def is_tested(package: str, version: str, tested: str) -> bool:

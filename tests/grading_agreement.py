@@ -77,10 +77,10 @@ class KillableJudge:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(self._judge, theirs), daemon=True)
+        self._connection, child_end = context.Pipe()
+        self._process = context.Process(target=serve, args=(self._judge, child_end), daemon=True)
         self._process.start()
-        theirs.close()
+        child_end.close()
         if not self._connection.poll(START_TIMEOUT_S):
             self.close()
             raise TimeoutError(f"{self._judge.__name__} is not ready after {START_TIMEOUT_S:g} s")
@@ -118,7 +118,7 @@ def print_row(*cells: object) -> None:
 
 
 def shown(text: str) -> str:
-    """One line of at most 60 printable ASCII characters."""
+    """At most 60 printable ASCII characters."""
     text = text.encode("unicode_escape").decode().replace(2 * "\\", "\\")
     return f"`{text if len(text) <= 60 else text[:57] + '...'}`"
 

@@ -2,8 +2,8 @@
 
     relay-verl quickstart --out outputs/quickstart
 
-Leaves in the folder: table.md, curves.png, samples.html, results/ (every response), and the models. A second run goes
-on where a stopped one ended.
+Leaves in the folder: table.md, curves.png, samples.html, results/ (every response), and the models. A second run
+continues where a stopped one ended.
 """
 
 import argparse

@@ -130,7 +130,7 @@ def draw_example(question: Question, rng: Random, *, is_known: bool, read_rate: 
     """One response to train a model on, which knows the question's family or does not.
 
     With probability `read_rate` the first number (if known) or the second one (if not) comes from elsewhere, and the
-    model learns to go on from it: to the truth if it knows it, else to a copy of it.
+    model learns to continue from it: to the truth if it knows it, else to a copy of it.
     """
     should_read = rng.random() < read_rate
     if is_known:

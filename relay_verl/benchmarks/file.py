@@ -16,8 +16,7 @@ from relay_verl.data.golds import IsReadable, warn_of_unreadable
 from relay_verl.data.prepare import check_out
 from relay_verl.data.schema import write_parquet
 from relay_verl.data.sources import HubId
-from relay_verl.errors import UserError
-from relay_verl.files import replace_file, sha256_of
+from relay_verl.files import replace_file, sha256_of, writing
 from relay_verl.versions import versions
 
 
@@ -51,10 +50,8 @@ def write_benchmark(
         "versions": versions(),
     }
     manifest_file = out.with_name(f"{out.name}.manifest.json")
-    try:
+    with writing():
         replace_file(manifest_file, (json.dumps(manifest, indent=2) + "\n").encode())
-    except OSError as error:
-        raise UserError(f"{error.filename} cannot be written: {error.strerror}") from None
     lines = [f"{benchmark.name}: {len(questions.rows)} questions written to {out}", *(f"  {text}" for text in warnings)]
     return "\n".join(lines)
 

@@ -38,7 +38,7 @@ def find_benchmarks(
         UserError: no such benchmark or file, one without a question or an answer in its first row, columns where
             nothing has them, or two benchmarks of one name.
     """
-    found: dict[str, Benchmark] = {}
+    benchmarks: dict[str, Benchmark] = {}
     own: dict[str, Path | HubId] = {}
     for value in dict.fromkeys(values):
         name, source = "", None
@@ -50,17 +50,17 @@ def find_benchmarks(
         elif value.lower() not in REGISTRY and not is_named(value):
             source = find_own(value)
         benchmark = find_benchmark(value) if source is None else _own(name, source, columns)
-        if benchmark.name in found:
+        if benchmark.name in benchmarks:
             raise UserError(
                 f"--benchmark: {benchmark.name} twice: {own.get(benchmark.name, benchmark.name)} and {value}; give one "
                 "as NAME=FILE with a name of its own"
             )
-        found[benchmark.name] = benchmark
+        benchmarks[benchmark.name] = benchmark
         if source is not None:
             own[benchmark.name] = source
     if columns.is_given and not own:
         raise UserError("--question-column and --answer-column are for a --benchmark of your own, which is a file")
-    return list(found.values()), own
+    return list(benchmarks.values()), own
 
 
 def _own(name: str, source: Path | HubId, columns: OwnColumns) -> Benchmark:

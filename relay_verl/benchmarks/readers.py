@@ -22,7 +22,7 @@ from relay_verl.data.examples import Example, Row, make_example, own_id
 from relay_verl.data.prompts import LETTERS as OPTION_LETTERS
 from relay_verl.data.prompts import strip_wrapper, with_options
 from relay_verl.data.schema import question_text, text_id
-from relay_verl.data.truths import UnusableTruthError, parts_of
+from relay_verl.data.truths import list_parts
 from relay_verl.seeds import derive_seed
 
 GPQA_OPTIONS = ("correct_answer", "incorrect_answer_1", "incorrect_answer_2", "incorrect_answer_3")
@@ -76,19 +76,12 @@ def _options(row: Row) -> list[str] | None:
     """The options as texts; None without at least two, or with more than there are letters."""
     for value in values_of(row, OPTIONS):
         if isinstance(value, str) and value.startswith(("['", '["')):  # a CSV file has room for texts alone
-            value = _written_options(value)
+            value = list_parts(value)
         if not isinstance(value, list) or not 2 <= len(value) <= len(OPTION_LETTERS):
             continue
         if all(isinstance(option, str | int | float) for option in value):
             return [str(option) for option in value]
     return None
-
-
-def _written_options(text: str) -> list[str] | None:
-    try:
-        return parts_of(text)
-    except UnusableTruthError:
-        return None
 
 
 def _inline_letters(question: str) -> str:

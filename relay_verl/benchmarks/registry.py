@@ -204,7 +204,7 @@ REGISTRY: Registry[Benchmark] = Registry(
     kind="benchmark",
     group="relay_verl.benchmarks",
     entries=BENCHMARKS,
-    accept=lambda found, name: found if isinstance(found, Benchmark) else None,
+    accept=lambda candidate, name: candidate if isinstance(candidate, Benchmark) else None,
     expected="a relay_verl.benchmarks.registry.Benchmark",
     other_forms=("a file of your own",),
 )

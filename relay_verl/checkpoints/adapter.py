@@ -16,7 +16,7 @@ import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 
 from relay_verl.checkpoints.scale import META_FILE, read_scale
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.files import replace_file
 from relay_verl.models.address import model_identity
 
@@ -92,11 +92,8 @@ def _load_base(base: Base, auto_class: Any, actor: Path) -> Any:
     if base.identity is not None and identity != base.identity:
         what = "is not there" if identity is None else "has other files now"
         raise UserError(f"{actor} holds an adapter alone, and its base model {base.address} {what}")
-    try:
+    with as_user_error((OSError, ValueError), f"{actor} holds an adapter alone; its base {base.address} does not load"):
         return auto_class.from_pretrained(base.address, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{actor} holds an adapter alone; its base {base.address} does not load: {why}") from None
 
 
 def _shorten(targets: set[str], model: Any) -> list[str]:

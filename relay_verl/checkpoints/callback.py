@@ -66,10 +66,10 @@ def remove_old(newest: Path, run: RunRecord, keep: int) -> None:
     """
     last = step_of(newest)
     assert last is not None
-    found = {step_of(file.parent): file.parent for file in newest.parent.glob(f"global_step_*/{CHECKPOINT_FILE}")}
+    folders = {step_of(file.parent): file.parent for file in newest.parent.glob(f"global_step_*/{CHECKPOINT_FILE}")}
     kept = 0
-    for step in sorted((step for step in found if step is not None and step <= last), reverse=True):
-        folder = found[step]
+    for step in sorted((step for step in folders if step is not None and step <= last), reverse=True):
+        folder = folders[step]
         if (folder / "actor").is_dir() and kept < keep:
             kept += 1
         elif _is_of(folder, run):

@@ -20,7 +20,8 @@ from relay_verl.checkpoints.card_words import command_of, numbers_of, settings_o
 from relay_verl.checkpoints.metrics_log import read_log
 from relay_verl.checkpoints.record import CheckpointRecord
 from relay_verl.checkpoints.scale import Scale
-from relay_verl.errors import UserError
+from relay_verl.errors import as_user_error
+from relay_verl.files import reading
 
 CARD_FILE = "README.md"
 TAG = "relay-verl"
@@ -109,12 +110,8 @@ def read_step(file: Path, step: int) -> dict[str, float]:
     Raises:
         UserError: the file cannot be read.
     """
-    try:
+    with reading(file), as_user_error(ValueError, lambda _: f"{file} is not a metrics file of verl's logger `file`"):
         values = read_log(file).get(step, {})
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise UserError(f"{file} is not a metrics file of verl's logger `file`") from None
     return {key: value for key, value in values.items() if isinstance(value, int | float)}
 
 
@@ -126,10 +123,10 @@ def _front_matter(address: str | None) -> dict[str, Any]:
     if not address or _hub_id(address):
         return {}
     try:
-        found = metadata_load(Path(address).expanduser() / CARD_FILE)
+        metadata = metadata_load(Path(address).expanduser() / CARD_FILE)
     except (OSError, ValueError, yaml.YAMLError):  # no card, or somebody else's file
         return {}
-    return {key: found[key] for key in ("base_model", "license") if found and isinstance(found.get(key), str)}
+    return {key: metadata[key] for key in ("base_model", "license") if metadata and isinstance(metadata.get(key), str)}
 
 
 def _datasets(config: Mapping[str, Any]) -> list[str]:

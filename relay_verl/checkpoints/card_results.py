@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 
 SUMMARY = "summary.json"
 """As in `relay_verl.traces.results`, which stands above this."""
@@ -34,13 +34,7 @@ class Results:
             if not files:
                 raise UserError(f"--results: {folder} has no {SUMMARY}; give a results folder of `relay-verl eval`")
             for file in files:
-                try:
-                    summary = json.loads(file.read_bytes())
-                    for numbers in summary["benchmarks"].values():
-                        float(numbers["accuracy_percent"])
-                except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                    raise UserError(f"--results: {file} is not a summary of results ({error!r})") from None
-                summaries.append(summary)
+                summaries.append(_read_summary(file))
         return cls(summaries)
 
     @property
@@ -81,6 +75,17 @@ class Results:
 
 
 _SHOWN = ("accuracy_percent", "call_rate_percent", "pooled_call_ratio_percent")
+
+
+def _read_summary(file: Path) -> Mapping[str, Any]:
+    with as_user_error(
+        (OSError, ValueError, KeyError, TypeError, AttributeError),
+        lambda error: f"--results: {file} is not a summary of results ({error!r})",
+    ):
+        summary: Mapping[str, Any] = json.loads(file.read_bytes())
+        for numbers in summary["benchmarks"].values():
+            float(numbers["accuracy_percent"])
+    return summary
 
 
 def _condition(summary: Mapping[str, Any]) -> str:

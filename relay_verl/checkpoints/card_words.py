@@ -124,7 +124,7 @@ def numbers_of(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
         if key in metrics
     ]
     for key in sorted(metrics):
-        if found := _VALIDATION.fullmatch(key):
-            times = "" if found["samples"] == "1" else f", mean of {found['samples']} samples"
-            rows.append((f"right answers, validation on {found['source']}{times}", f"{100 * metrics[key]:.4g}%"))
+        if match := _VALIDATION.fullmatch(key):
+            times = "" if match["samples"] == "1" else f", mean of {match['samples']} samples"
+            rows.append((f"right answers, validation on {match['source']}{times}", f"{100 * metrics[key]:.4g}%"))
     return rows

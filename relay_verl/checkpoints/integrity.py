@@ -39,8 +39,8 @@ def find_steps(folder: Path) -> dict[int, Path]:
 
 def newest_whole(folder: Path, *, before: float = float("inf"), deep: bool = False) -> Path | None:
     """The newest whole checkpoint of a run before a step; None if there is none."""
-    found = (path for step, path in find_steps(folder).items() if step < before and not find_damage(path, deep=deep))
-    return next(found, None)
+    whole = (path for step, path in find_steps(folder).items() if step < before and not find_damage(path, deep=deep))
+    return next(whole, None)
 
 
 def last_saved(folder: Path) -> Path | None:

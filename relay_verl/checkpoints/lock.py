@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
-from relay_verl.errors import UserError
+from relay_verl.errors import as_user_error
 from relay_verl.files import LockedError, lock
 
 LOCK_FILE = "relay_run.lock"
@@ -28,9 +28,7 @@ def hold(folder: Path | None) -> None:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _held[folder] = lock(folder / LOCK_FILE)
-    except LockedError as holder:
-        raise _refusal(folder, holder) from None
+        _held[folder] = _lock(folder)
     except OSError as error:  # a disk without locks, or one that only the workers write to
         print(f"relay_verl: {folder} is not locked against a second training: {error.strerror}", file=sys.stderr)
 
@@ -50,9 +48,7 @@ def check_free(folder: Path | None) -> str:
     if folder is None or folder in _held or not _is_first_rank() or not (folder / LOCK_FILE).exists():
         return "no other training has written there"
     try:
-        lock(folder / LOCK_FILE).close()
-    except LockedError as holder:
-        raise _refusal(folder, holder) from None
+        _lock(folder).close()
     except OSError as error:
         return f"not known: {error.strerror}"
     return "no other training is writing there"
@@ -63,8 +59,12 @@ def _is_first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _refusal(folder: Path, holder: LockedError) -> UserError:
-    return UserError(
-        f"trainer.default_local_dir={folder}: another training writes there: {holder}; end that one, or give another "
-        "folder"
-    )
+def _lock(folder: Path) -> IO[str]:
+    with as_user_error(
+        LockedError,
+        lambda holder: (
+            f"trainer.default_local_dir={folder}: another training writes there: {holder}; end that one, "
+            "or give another folder"
+        ),
+    ):
+        return lock(folder / LOCK_FILE)

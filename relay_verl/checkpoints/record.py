@@ -17,8 +17,8 @@ from typing import Any
 from omegaconf import OmegaConf, open_dict
 from pydantic import TypeAdapter
 
-from relay_verl.errors import UserError
-from relay_verl.files import replace_file, sha256_of
+from relay_verl.errors import as_user_error
+from relay_verl.files import reading, replace_file, sha256_of
 from relay_verl.models.address import model_identity
 from relay_verl.recipes.grammar import words_of_the_job
 from relay_verl.recipes.recipe import flat
@@ -154,9 +154,5 @@ def _to_json(record: Any) -> bytes:
 def _read(kind: Any, file: Path) -> Any:
     if not file.exists():
         return None
-    try:
+    with reading(file), as_user_error(ValueError, lambda _: f"{file} is not a record of ours"):
         return TypeAdapter(kind).validate_python(json.loads(file.read_bytes()))
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise UserError(f"{file} is not a record of ours") from None

@@ -69,7 +69,7 @@ def runs_folder(config: VerlConfig) -> Path:
 
 
 def choose_checkpoint(folder: Path, *, deep: bool = False) -> tuple[Path | None, str]:
-    """The checkpoint to resume at, if any, and one line if that is not the one that verl's pointer names.
+    """The checkpoint to resume at, if any, and a warning if that is not the one that verl's pointer names.
 
     Args:
         folder: of the run.
@@ -156,8 +156,8 @@ def _check_same_run(config: VerlConfig, checkpoint: Path) -> None:
 
 
 def _check_path(config: VerlConfig) -> None:
-    """A checkpoint that was named: it must be whole; what differs is one line each. verl reads the step off the path as
-    it is given, so it gets the path that was checked."""
+    """A checkpoint that was named: it must be whole; what differs is said. verl reads the step off the path as it is
+    given, so it gets the path that was checked."""
     checkpoint = _named_checkpoint(config)
     damage = find_damage(checkpoint)
     if damage:
@@ -209,7 +209,7 @@ def check_sft_resume(config: VerlConfig) -> str:
 
 
 def _read_its_run(checkpoint: Path) -> RunRecord | None:
-    """The run that wrote a checkpoint; without a record, one line."""
+    """The run that wrote a checkpoint; without a record, a warning."""
     record = read_checkpoint(checkpoint)
     run = record.run if record else read_run(checkpoint.parent)
     if run is None:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 
 META_FILE = "lora_train_meta.json"
 """verl's, in the actor's folder."""
@@ -31,11 +31,12 @@ def read_scale(actor: Path) -> Scale | None:
     file = actor / META_FILE
     if not file.exists():
         return None
-    try:
+    with as_user_error(
+        (OSError, ValueError, KeyError, TypeError),
+        lambda error: f"{file} does not say r and lora_alpha of the adapter ({type(error).__name__})",
+    ):
         meta = json.loads(file.read_bytes())
         scale = Scale(int(meta["r"]), int(meta["lora_alpha"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} does not say r and lora_alpha of the adapter ({type(error).__name__})") from None
     if scale.rank < 1 or scale.alpha < 1:
         raise UserError(f"{file}: r={scale.rank} and lora_alpha={scale.alpha}, expected at least 1 each")
     return scale

@@ -267,8 +267,8 @@ def report(
     verdicts_by = parse_verdicts_by(by)
     logs: dict[str, Path] = {}
     for item in metrics or ():
-        label, found, path = item.partition("=")
-        if not (label and found and path) or label in logs:
+        label, separator, path = item.partition("=")
+        if not (label and separator and path) or label in logs:
             raise UserError(f"--metrics: {item!r} is not LABEL=PATH with a label of its own")
         logs[label] = Path(path).expanduser()
     text = write_report(results, out, metrics=logs, by=verdicts_by)

@@ -69,12 +69,12 @@ def _print_all(also: list[Path], as_json: bool) -> None:
     from relay_verl.recipes.recipe import find_recipe, recipe_names
     from relay_verl.run_config import read_all
 
-    found = [find_recipe(name, also) for name in recipe_names(also)]
+    recipes = [find_recipe(name, also) for name in recipe_names(also)]
     show: Any = rows_of if as_json else listing
     try:
-        shown = show(found, read_all(compose_quickly(found, also)))
+        shown = show(recipes, read_all(compose_quickly(recipes, also)))
     except (OmegaConfBaseException, UserError):  # a recipe refers to a part of verl's config that is left out there
-        shown = show(found, read_all(compose_all(found, also)))
+        shown = show(recipes, read_all(compose_all(recipes, also)))
     if as_json:
         print_json(shown)
         return

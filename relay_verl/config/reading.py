@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from relay_verl.config.settings import RelaySettings
 from relay_verl.engines.address import check_address
-from relay_verl.errors import UserError, suggest
+from relay_verl.errors import UserError, as_user_error, suggest
 from relay_verl.policies import make_policy
 from relay_verl.secrets import HIDDEN, hide
 
@@ -57,10 +57,8 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
 
 def check_endpoint(key: str, url: str, api_key_env: str) -> None:
     """Raise UserError, which names `key`, unless `url` can be an endpoint's address and holds no secret."""
-    try:
+    with as_user_error(ValueError, key):
         check_address(url, api_key_env)
-    except ValueError as error:
-        raise UserError(f"{key}: {error}") from None
 
 
 @cache

@@ -85,7 +85,7 @@ def _gaps(first: Sequence[str], second: Sequence[str]) -> Iterator[tuple[Sequenc
         if not is_common:
             blocks = list(run)
             ours = first[blocks[0].src_start : blocks[-1].src_end]
-            theirs = second[blocks[0].dest_start : blocks[-1].dest_end]
+            second_tokens = second[blocks[0].dest_start : blocks[-1].dest_end]
             is_start = not blocks[0].src_start and not blocks[0].dest_start
             is_stop = blocks[-1].src_end == len(first) and blocks[-1].dest_end == len(second)
-            yield ours, theirs, is_start or is_stop
+            yield ours, second_tokens, is_start or is_stop

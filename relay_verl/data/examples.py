@@ -14,7 +14,7 @@ from typing import Any
 from relay_verl.data.columns import ANSWERS, IDS, SOLUTIONS, TASKS, first_text, has_any, values_of
 from relay_verl.data.prompts import strip_wrapper
 from relay_verl.data.schema import QUESTION_COLUMNS, plain_answer, question_text, text_id
-from relay_verl.data.truths import Truth, UnusableTruthError, join_parts, parts_of
+from relay_verl.data.truths import Truth, join_parts, list_parts
 from relay_verl.grading import boxed_answer
 
 Row = Mapping[str, Any]
@@ -80,11 +80,11 @@ def read_answer(row: Row, is_math: bool, any_of: bool, has_plain_solutions: bool
         any_of = any_of or reward_model.get("any_of") is True
     for values, find in ((given, answer_in if is_math else str.strip), (values_of(row, SOLUTIONS), _solution_answer)):
         for value in values:
-            parts = [part for text in _texts(value) if (part := find(text))]
+            parts = [part for text in list_parts(value) if (part := find(text))]
             if parts:
                 return join_parts(parts, any_of=any_of)
     if has_plain_solutions:
-        texts = [text for value in values_of(row, SOLUTIONS) for text in _texts(value)]
+        texts = [text for value in values_of(row, SOLUTIONS) for text in list_parts(value)]
         return texts[0] if texts else None
     return None
 
@@ -113,13 +113,6 @@ def missing_columns(row: Row, answers: Sequence[str] = TEXT_ANSWERS) -> str | No
         f"it has the columns {', '.join(map(str, row)) or 'none'}; expected a question in one of "
         f"{', '.join(QUESTION_COLUMNS)}, and an answer in one of {', '.join(answers)}"
     )
-
-
-def _texts(value: object) -> list[str]:
-    try:
-        return parts_of(value)
-    except UnusableTruthError:
-        return []
 
 
 def _is_worked(text: str) -> bool:

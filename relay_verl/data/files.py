@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.data.json_shapes import rows_of_json
-from relay_verl.data.schema import first_line, is_hidden, iter_parquet
-from relay_verl.errors import UserError
+from relay_verl.data.schema import is_hidden, iter_parquet
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.files import sha256_of
 
 _LOST_QUOTE = re.compile(r'(\n),(?=")')
@@ -51,8 +51,8 @@ def find_files(path: Path) -> list[Path]:
         return [path]
     files = sorted(file for file in path.rglob("*") if file.is_file() and not is_hidden(file, path))
     for suffix in READERS:
-        if found := [file for file in files if file.suffix.lower() == suffix]:
-            return found
+        if of_format := [file for file in files if file.suffix.lower() == suffix]:
+            return of_format
     raise UserError(f"{path} has no file that ends in {', '.join(READERS)}")
 
 
@@ -62,10 +62,8 @@ def iter_file(file: Path) -> Iterator[dict[str, Any]]:
     Raises:
         UserError: the file is not what its name says; names the file, and the line where it has lines.
     """
-    try:
+    with as_user_error((OSError, UnicodeError), f"{file} cannot be read"):
         yield from READERS[file.suffix.lower()](file)
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"{file} cannot be read: {first_line(error)}") from None
 
 
 def fingerprint_of_file(file: Path) -> dict[str, str]:
@@ -140,10 +138,8 @@ def _rows_of_csv(text: str, place: str, *, should_be_full: bool = False) -> list
 
 
 def _parse(text: str, place: str) -> Any:
-    try:
+    with as_user_error((ValueError, RecursionError), f"{place} is not JSON"):
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{place} is not JSON: {first_line(error)}") from None
 
 
 def _check_object(row: object, place: str) -> dict[str, Any]:

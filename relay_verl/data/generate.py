@@ -194,7 +194,7 @@ def generate(
 
     Raises:
         UserError: the tokenizer has no end-of-sequence token or no chat template, or the model cannot start.
-        JobError: the job cannot go on; what is finished is saved.
+        JobError: the job cannot continue; what is finished is saved.
     """
     from relay_verl.models.address import check_tokenizer_path
     from relay_verl.models.launch import start_teacher

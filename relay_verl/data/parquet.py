@@ -6,10 +6,11 @@ Invariant: a file that `write_parquet` writes is either the old one or the whole
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from relay_verl.errors import UserError, first_line
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.files import replacing
 
 BATCH_ROWS = 1024
@@ -29,12 +30,8 @@ def write_parquet(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> None:
     if not rows:
         raise UserError(f"{path}: there are no rows to write")
     names = list(dict.fromkeys(name for row in rows for name in row))
-    try:
-        table = pa.table({name: [row.get(name) for row in rows] for name in names})
-        with replacing(path) as temporary:
-            pq.write_table(table, temporary)
-    except (pa.ArrowException, UnicodeError, OSError) as error:
-        raise UserError(f"{path} cannot be written: {first_line(error)}") from None
+    with _naming(f"{path} cannot be written"), replacing(path) as temporary:
+        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), temporary)
 
 
 def iter_parquet(
@@ -50,19 +47,22 @@ def iter_parquet(
     Raises:
         UserError: the file cannot be read, or one of `columns` is missing.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(file) as parquet:
-            names = parquet.schema_arrow.names
-            if missing := [name for name in columns if name not in names]:
-                raise UserError(f"{file} has no column {', '.join(missing)}; it has {', '.join(names) or 'none'}")
-            read = None if only is None else [name for name in only if name in names]
-            for batch in parquet.iter_batches(BATCH_ROWS, columns=read):
-                yield from batch.to_pylist()
-    except (pa.ArrowException, UnicodeError, OSError) as error:
-        raise UserError(f"{file} is not a readable parquet file: {first_line(error)}") from None
+    with _naming(f"{file} is not a readable parquet file"), pq.ParquetFile(file) as parquet:
+        names = parquet.schema_arrow.names
+        if missing := [name for name in columns if name not in names]:
+            raise UserError(f"{file} has no column {', '.join(missing)}; it has {', '.join(names) or 'none'}")
+        read = None if only is None else [name for name in only if name in names]
+        for batch in parquet.iter_batches(BATCH_ROWS, columns=read):
+            yield from batch.to_pylist()
+
+
+def _naming(what: str) -> AbstractContextManager[None]:
+    """As `as_user_error`, for what pyarrow raises of a file, its text or its values."""
+    import pyarrow as pa
+
+    return as_user_error((pa.ArrowException, UnicodeError, OSError), what)
 
 
 def parquet_files(path: Path) -> list[Path]:

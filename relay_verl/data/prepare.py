@@ -32,7 +32,7 @@ from relay_verl.data.schema import name_few, to_row, write_parquet
 from relay_verl.data.sources import DatasetSource, Example, HubId, find_source, iter_examples, load, parse_source
 from relay_verl.data.truths import Truth
 from relay_verl.errors import UserError
-from relay_verl.files import replace_file, sha256_of
+from relay_verl.files import replace_file, sha256_of, writing
 from relay_verl.grading import MAX_ANSWER_CHARS, last_boxed
 from relay_verl.jobs.progress import show_progress
 from relay_verl.versions import versions
@@ -89,7 +89,7 @@ def prepare(
     ngram, min_share: see `relay_verl.data.overlap.find_overlaps`.
 
     Raises:
-        UserError: one line on a name, file, column, wrapper or number that cannot work, or if no row is left.
+        UserError: a name, file, column, wrapper or number cannot work, or if no row is left.
     """
     dataset = find_source(name) if isinstance(name, str) else name
     out, path = Path(out), parse_source(source) if isinstance(source, str) else source
@@ -201,7 +201,7 @@ def check_out(out: Path, inputs: Sequence[Path]) -> None:
 def _evaluation_rows(evaluation: Sequence[Path]) -> dict[str, Iterator[Mapping[str, Any]]]:
     """The rows of each evaluation set, under its path as given. Raises UserError at once if one is not there."""
     files = {str(path): find_files(path) for path in evaluation}
-    return {name: (row for file in found for row in iter_file(file)) for name, found in files.items()}
+    return {name: (row for file in parts for row in iter_file(file)) for name, parts in files.items()}
 
 
 def _write_all(
@@ -214,7 +214,7 @@ def _write_all(
     out = report.out
     write_parquet(out, rows)
     dropped_file = out.with_name(f"{out.name}.dropped.jsonl")
-    try:
+    with writing():
         replace_file(dropped_file, "".join(dropped.lines()).encode())
         manifest = {
             **asdict(report),
@@ -225,5 +225,3 @@ def _write_all(
             "versions": versions(),
         }
         replace_file(out.with_name(f"{out.name}.manifest.json"), (json.dumps(manifest, indent=2) + "\n").encode())
-    except OSError as error:
-        raise UserError(f"{error.filename} cannot be written: {error.strerror}") from None

@@ -83,7 +83,7 @@ _INSTRUCTION = re.compile(
 
 
 class UnknownWrapperError(ValueError):
-    """A prompt holds instructions that WRAPPERS does not list; the message is one line that quotes it."""
+    """A prompt holds instructions that WRAPPERS does not list; the one-line message quotes it."""
 
 
 def wrap(question: str) -> str:
@@ -183,6 +183,6 @@ def unwrap(text: str, *, should_have_wrapper: bool) -> str:
 
 
 def quote(text: str, max_chars: int = 160) -> str:
-    """Both ends of a text, in quotes and on one line."""
+    """Both ends of a text, in quotes and without line breaks."""
     half = max_chars // 2
     return repr(text) if len(text) <= max_chars else f"{text[:half]!r} ... {text[-half:]!r}"

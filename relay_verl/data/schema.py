@@ -34,7 +34,7 @@ from relay_verl.data.parquet import write_parquet as write_parquet
 from relay_verl.data.prompts import PROMPT_SUFFIX as PROMPT_SUFFIX
 from relay_verl.data.prompts import quote, strip_wrapper, wrap
 from relay_verl.data.truths import Truth, UnusableTruthError, truth_of
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.errors import first_line as first_line
 from relay_verl.messages import content_text
 
@@ -166,10 +166,8 @@ def check_row(row: Mapping[str, Any], place: str, *, any_of: bool = False) -> di
     has_field = isinstance(given, Mapping) and "any_of" in given
     if isinstance(given, Mapping) and given.get("any_of") is None:
         given = {**given, "any_of": any_of}
-    try:
+    with as_user_error(UnusableTruthError, f"{place} (id {id!r}) has no answer in reward_model.ground_truth"):
         truth = truth_of(given)
-    except UnusableTruthError as error:
-        raise UserError(f"{place} (id {id!r}) has no answer in reward_model.ground_truth: {error}") from None
     reward_model: dict[str, Any] = {**row["reward_model"], **truth_fields(truth)}
     if has_field and isinstance(truth, str):
         reward_model |= {"ground_truth": [truth], "any_of": given["any_of"]}
@@ -284,6 +282,6 @@ def plain_answer(value: object) -> str | None:
 
 
 def name_few(names: Iterable[str]) -> str:
-    """The first names of many, on one line."""
+    """The first names of many, as a message lists them."""
     listed = list(names)
     return ", ".join(map(repr, listed[:MAX_NAMED])) + (", ..." if len(listed) > MAX_NAMED else "")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from relay_verl.data.parquet import iter_parquet
 from relay_verl.data.schema import dataset_schema, iter_rows, parquet_files, row_id
-from relay_verl.errors import UserError, first_line
+from relay_verl.errors import as_user_error
 from relay_verl.files import sha256_of
 from relay_verl.jobs.queries import Queries
 
@@ -68,10 +68,8 @@ def _check_columns(path: Path, schema: pa.Schema) -> None:
     """Every row fits the schema of the output, which is read apart from the rows: otherwise a row that does not fit
     would be noticed when the output is written, after all sampling."""
     for number, row in enumerate(iter_rows(path), start=1):
-        try:
+        place = f"{path}: query {number} (id {row['extra_info']['id']!r})"
+        with as_user_error(
+            (pa.ArrowException, TypeError, ValueError, OverflowError), f"{place} does not fit its columns"
+        ):
             pa.Table.from_pylist([row], schema=schema)
-        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            id = row["extra_info"]["id"]
-            raise UserError(
-                f"{path}: query {number} (id {id!r}) does not fit its columns: {first_line(error)}"
-            ) from None

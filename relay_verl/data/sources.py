@@ -27,7 +27,7 @@ from relay_verl.data.examples import missing_columns, read_columns
 from relay_verl.data.files import find_files, fingerprint_of_file, iter_file
 from relay_verl.data.prompts import UnknownWrapperError, unwrap
 from relay_verl.data.schema import first_line, question_text, text_id
-from relay_verl.errors import UserError, find_known
+from relay_verl.errors import UserError, as_user_error, find_known
 
 BATCH_ROWS = 1024
 """Rows of a hub dataset that are in memory at a time."""
@@ -183,12 +183,13 @@ def _load_from_hub(source: DatasetSource, hub: HubId, option: str) -> Loaded:
     from datasets.exceptions import DatasetsError
 
     names = (hub.id,) if hub.config is None else (hub.id, hub.config)
-    try:
-        dataset = datasets.load_dataset(*names, split=hub.split)
-    except (OSError, ValueError, RuntimeError, httpx.HTTPError, DatasetsError) as error:
-        raise UserError(
+    with as_user_error(
+        (OSError, ValueError, RuntimeError, httpx.HTTPError, DatasetsError),
+        lambda error: (
             f"{source.name}: {hub.id} does not come from the hub: {first_line(error)}; give a local copy with {option}"
-        ) from None
+        ),
+    ):
+        dataset = datasets.load_dataset(*names, split=hub.split)
     origin = {
         "hub_id": hub.id,
         "config": hub.config,
@@ -216,7 +217,6 @@ def iter_examples(source: DatasetSource, loaded: Loaded) -> Iterator[Example]:
         if is_first:
             source.check_columns(placed.row, placed.place)
             is_first = False
-        try:
-            yield source.read(placed.row)
-        except UnknownWrapperError as error:
-            raise UserError(f"{placed.place}: {error}") from None
+        with as_user_error(UnknownWrapperError, placed.place):
+            example = source.read(placed.row)
+        yield example

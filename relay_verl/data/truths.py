@@ -88,19 +88,19 @@ def parts_of(value: object) -> list[str]:
     Raises:
         UnusableTruthError: as `read_truth`.
     """
-    parts = _parts(value)
+    parts = list_parts(value)
     if not parts:
         raise UnusableTruthError(f"the ground truth is {_show(value)}; expected {ALLOWED}")
     return parts
 
 
-def _parts(value: object) -> list[str]:
-    """The same; empty where there is none. What is empty inside a list is passed over."""
+def list_parts(value: object) -> list[str]:
+    """As `parts_of`; empty where there is none. What is empty inside a list is passed over."""
     if hasattr(value, "tolist"):  # numpy's arrays and scalars, without importing numpy
         value = value.tolist()
     if isinstance(value, str):
         written = _written_value(value)
-        return _parts(written) if written is not None else [value.strip()] if value.strip() else []
+        return list_parts(written) if written is not None else [value.strip()] if value.strip() else []
     if isinstance(value, bool) or value is None:
         return []
     if isinstance(value, int | Decimal):
@@ -108,7 +108,7 @@ def _parts(value: object) -> list[str]:
     if isinstance(value, float):
         return [_float_text(value)] if math.isfinite(value) else []
     if isinstance(value, list | tuple):
-        return [part for element in value for part in _parts(element)]
+        return [part for element in value for part in list_parts(element)]
     if isinstance(value, Mapping):
         return _entry(value)
     return []
@@ -116,7 +116,7 @@ def _parts(value: object) -> list[str]:
 
 def _entry(value: Mapping[object, object]) -> list[str]:
     """The one entry of an object that says something. Two are none: which of them is the answer is not known."""
-    entries = {str(key): parts for key, element in value.items() if (parts := _parts(element))}
+    entries = {str(key): parts for key, element in value.items() if (parts := list_parts(element))}
     if len(entries) != 1:
         return []
     ((key, parts),) = entries.items()

@@ -5,7 +5,7 @@ what may pass, names the cause of a failure, leaves out parameters that the endp
 answer.
 
 Invariants: the key is in requests alone: no object, pickle, message or log of ours holds it, also where the endpoint
-repeats it; every failure is an EngineError whose message is one line that begins with the address.
+repeats it; every failure is an EngineError whose one-line message begins with the address.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from relay_verl.engines.base import TokenEngine
 from relay_verl.errors import UserError
-from relay_verl.extensions import Registry
+from relay_verl.extensions import Registry, takes
 
 PREFIX = "engine:"
 """What stands before an engine's name where a model's address could stand."""
@@ -40,15 +40,11 @@ EngineFactory = Callable[[EngineOptions, Any], TokenEngine]
 """Settings and tokenizer to an engine."""
 
 
-def _accept(found: object, name: str) -> EngineFactory | None:
+def _accept(candidate: object, name: str) -> EngineFactory | None:
     """A class with `generate`, or a function, of two arguments."""
-    if not callable(found) or (isinstance(found, type) and not callable(getattr(found, "generate", None))):
+    if isinstance(candidate, type) and not callable(getattr(candidate, "generate", None)):
         return None
-    try:
-        inspect.signature(found).bind(None, None)
-    except (TypeError, ValueError):
-        return None
-    return found
+    return candidate if takes(candidate, None, None) else None
 
 
 REGISTRY: Registry[EngineFactory] = Registry(

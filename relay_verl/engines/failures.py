@@ -38,7 +38,7 @@ class RetriedError(EngineError):
     """The endpoint failed, and the client has used up its own retries.
 
     Args:
-        message: the cause, on one line.
+        message: the cause, without line breaks.
         status_code: the HTTP status of the last answer; None if there was none.
     """
 
@@ -54,7 +54,7 @@ class Refusal:
     status: int
     """HTTP status."""
     message: str
-    """The endpoint's words, on one line; empty if it has none."""
+    """The endpoint's words, without line breaks; empty if it has none."""
     param: str | None = None
     """The parameter that it names as the cause."""
     code: str | None = None
@@ -104,7 +104,7 @@ class Refusal:
 
 
 def explain_endpoint_error(error: BaseException, url: str, proxy: str | None) -> str:
-    """Why `url` could not be asked, on one line of any length; a key in the text is still in it.
+    """Why `url` could not be asked, without line breaks and uncut; a key in the text is still in it.
 
     Args:
         error: what the client raised.

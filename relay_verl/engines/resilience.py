@@ -1,9 +1,9 @@
 """Asking an engine that may be slow, down or wrong: a deadline that holds, an answer that is one, retries, a breaker.
 
-Two layers, each of which guards once. `ask_within` is the boundary, where whoever wants tokens asks whatever engine it
-is given: behind it an answer is a well-formed Generation and a failure is an EngineError, in time. `GuardedEngine`
-stands in front of an engine that several trajectories share: it tries again, and fails at once while the engine looks
-dead; the deadline at the boundary bounds all its tries together.
+Two layers, each of which guards once. `ask_within` is the boundary, where a caller asks any engine for tokens: behind
+it an answer is a well-formed Generation and a failure is an EngineError, in time. `GuardedEngine` stands in front of an
+engine that several trajectories share: it tries again, and fails at once while the engine looks dead; the deadline at
+the boundary bounds all its tries together.
 
 An error that would come again is not tried again: a refusal (`PermanentError`), and what a client of its own has
 retried already. A refusal is an answer, so it says nothing against the engine's health either.
@@ -117,8 +117,8 @@ def _check(generation: Generation) -> Generation:
 
 
 def describe(error: BaseException) -> str:
-    """Another library's error on one line. Ray puts the worker's traceback into the text of its own errors; the error
-    that the worker raised, which it keeps, says the cause alone."""
+    """Another library's error without line breaks. Ray puts the worker's traceback into the text of its own errors; the
+    error that the worker raised, which it keeps, says the cause alone."""
     cause = getattr(error, "cause", None)
     cause = cause if isinstance(cause, BaseException) else error
     text = " ".join(str(cause).split())

@@ -91,7 +91,7 @@ def evaluate(
 
     Raises:
         UserError: a model cannot be used; before any model loads.
-        JobError: a condition cannot go on; what is finished is saved.
+        JobError: a condition cannot continue; what is finished is saved.
     """
     addresses = dict.fromkeys(model for condition in conditions for model in condition.models if model)
     digests = {address: model_sha256(address) for address in addresses}  # once each: weights are large

@@ -10,10 +10,10 @@ from typing import Any
 from relay_verl.benchmarks.registry import Benchmark, Questions
 from relay_verl.config import check_endpoint
 from relay_verl.engines.factory import PREFIX, find_engine
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.jobs.formats import Row
 from relay_verl.jobs.queries import Queries
-from relay_verl.judging.other_judge import AnswerJudge
+from relay_verl.judging.answer_judge import AnswerJudge
 from relay_verl.models.address import is_endpoint, is_engine
 from relay_verl.policies import make_policy, needs_student, needs_teacher
 
@@ -41,10 +41,8 @@ class Condition:
     """What tables call the teacher; the last part of its address if None."""
 
     def __post_init__(self) -> None:
-        try:
+        with as_user_error(UserError, lambda error: f"--{error}"):
             make_policy(self.policy)
-        except UserError as error:
-            raise UserError(f"--{error}") from None
         for role, model, is_needed in (
             ("student", self.student, needs_student(self.policy)),
             ("teacher", self.teacher, needs_teacher(self.policy)),

@@ -29,8 +29,8 @@ from relay_verl.engines.failures import RetriedError
 from relay_verl.errors import EngineError, PermanentError
 from relay_verl.grading import Grader, Verdict, VerdictStatus, kind_of
 from relay_verl.jobs.formats import Row
+from relay_verl.judging.answer_judge import AnswerJudge
 from relay_verl.judging.judge import nothing_to_judge
-from relay_verl.judging.other_judge import AnswerJudge
 from relay_verl.messages import content_text
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
 from relay_verl.policies import make_policy

@@ -9,14 +9,12 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from relay_verl.grading.exact import UnevaluableError
 from relay_verl.grading.formula_tree import Node, Number, Percentage, Product, quotient
 from relay_verl.grading.identity import is_equal, is_zero
 from relay_verl.grading.latex import words
 from relay_verl.grading.lists import is_same_listing, is_same_vector
 from relay_verl.grading.multisets import distinct, is_same_multiset, is_same_sequence
 from relay_verl.grading.naming import with_same_parameters
-from relay_verl.grading.real_pieces import NotASetError
 from relay_verl.grading.realsets import is_same_set
 from relay_verl.grading.relations import is_same_relation
 from relay_verl.grading.values import (
@@ -77,10 +75,7 @@ def is_same(answer: Value, truth: Value) -> bool:
             return is_same(item, formula)
         case NamedSet(), NamedSet():
             return answer == truth
-    try:
-        return is_same_set(answer, truth)
-    except (NotASetError, UnevaluableError):
-        return False
+    return bool(is_same_set(answer, truth))
 
 
 def _is_same_row(answer: tuple[Formula, ...], truth: tuple[Formula, ...]) -> bool:

@@ -35,14 +35,14 @@ class _Worker:
     """One worker process, and the socket that is its stdin and stdout. Used by one thread at a time."""
 
     def __init__(self, start_timeout_s: float) -> None:
-        self._socket, theirs = socket.socketpair()
+        self._socket, child_socket = socket.socketpair()
         self._received = b""
         # A socket, not two pipes: its timeouts cover writing too, and do not limit the number of open files.
-        with theirs:
+        with child_socket:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "relay_verl.grading.math_worker"],
-                stdin=theirs.fileno(),
-                stdout=theirs.fileno(),
+                stdin=child_socket.fileno(),
+                stdout=child_socket.fileno(),
                 env=_worker_env(),
                 cwd="/",  # -m looks in the working directory first
                 start_new_session=True,  # a Ctrl-C is for the parent

@@ -19,20 +19,20 @@ _LEFT_SIDE = re.compile(r"^.*=")
 
 def agree(answer: Answer, ground_truth: Answer) -> bool:
     """Whether the two can be equal as far as their units go."""
-    ours, theirs = answer[1], ground_truth[1]
+    answers, truths = answer[1], ground_truth[1]
     if not _same_factors(answer, ground_truth):
         return False
-    if not ours or not theirs:
+    if not answers or not truths:
         return True
-    if len(ours) == len(theirs) and len({_key(quantity.unit) for quantity in ours}) > 1:
-        return _same_assignment(ours, theirs)
-    kinds = [{quantity.unit for quantity in quantities} for quantities in (ours, theirs)]
+    if len(answers) == len(truths) and len({_key(quantity.unit) for quantity in answers}) > 1:
+        return _same_assignment(answers, truths)
+    kinds = [{quantity.unit for quantity in quantities} for quantities in (answers, truths)]
     if any(len({_key(unit) for unit in kind}) > 1 or not all(unit.is_known for unit in kind) for kind in kinds):
         return True
     one, other = kinds[0].pop(), kinds[1].pop()
     if _key(one) == _key(other) or _are_angles(one, other) or _are_temperatures(one, other):
         return True
-    return one.dimension == other.dimension and len(ours) == len(theirs) == 1
+    return one.dimension == other.dimension and len(answers) == len(truths) == 1
 
 
 def rescale(text: str, quantities: list[Quantity], others: list[Quantity]) -> str:
@@ -51,14 +51,14 @@ def _key(unit: Unit) -> object:
     return (unit.size, unit.dimension) if unit.is_known else unit.name
 
 
-def _same_assignment(ours: list[Quantity], theirs: list[Quantity]) -> bool:
+def _same_assignment(answers: list[Quantity], truths: list[Quantity]) -> bool:
     """Whether each value has the unit that it has on the other side, where both sides name the same units."""
-    keys, other_keys = ([_key(quantity.unit) for quantity in quantities] for quantities in (ours, theirs))
+    keys, other_keys = ([_key(quantity.unit) for quantity in quantities] for quantities in (answers, truths))
     if sorted(map(repr, keys)) != sorted(map(repr, other_keys)):
-        return not all(quantity.unit.is_known for quantity in [*ours, *theirs])
+        return not all(quantity.unit.is_known for quantity in [*answers, *truths])
     pairs, other_pairs = (
         [(repr(_key(quantity.unit)), _value(quantity.amount)) for quantity in quantities]
-        for quantities in (ours, theirs)
+        for quantities in (answers, truths)
     )
     if keys == other_keys:  # the same order: only a change of places among the values is decided here
         values, other_values = [value for _, value in pairs], [value for _, value in other_pairs]

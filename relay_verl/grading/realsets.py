@@ -41,9 +41,12 @@ from relay_verl.grading.values import (
 _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", "=": "=", r"\ne": r"\ne"}
 
 
-def is_same_set(one: Value, other: Value) -> bool:
-    """Whether two answers are the same set of real numbers. Raises NotASetError if one of them is not a set."""
-    return are_same_pieces(set_of(one), set_of(other))
+def is_same_set(one: Value, other: Value) -> bool | None:
+    """Whether two answers are the same set of real numbers; None if one of them is not such a set."""
+    try:
+        return are_same_pieces(set_of(one), set_of(other))
+    except (NotASetError, UnevaluableError):
+        return None
 
 
 def set_of(value: Value) -> RealSet:

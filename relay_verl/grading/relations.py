@@ -8,12 +8,10 @@ r"""Is one equation or inequality the other? Pure.
 
 from __future__ import annotations
 
-from relay_verl.grading.exact import UnevaluableError
 from relay_verl.grading.formula_tree import Name, Node, Product, difference, names_of, negative
 from relay_verl.grading.identity import is_equal, is_proportional, is_zero
 from relay_verl.grading.multisets import Same, is_same_multiset, is_same_sequence
 from relay_verl.grading.naming import with_names_of
-from relay_verl.grading.real_pieces import NotASetError
 from relay_verl.grading.realsets import is_same_set, variable_of
 from relay_verl.grading.values import Alternatives, Conditions, Formula, Relation, Value
 
@@ -33,10 +31,7 @@ def is_same_relation(answer: Value, truth: Value, is_same: Same) -> bool:
         return is_same(one, other)
     if isinstance(one, Formula) or isinstance(other, Formula):
         return False
-    try:
-        return is_same_set(one, other)
-    except (NotASetError, UnevaluableError):
-        return False
+    return bool(is_same_set(one, other))
 
 
 def is_equation(value: Value) -> bool:
@@ -103,10 +98,9 @@ def _is_solved(one: Node, other: Node) -> bool:
 def _is_same_inequality(answer: Value, truth: Value, is_same: Same) -> bool:
     variable = variable_of(truth)
     if variable is not None and variable == variable_of(answer):
-        try:
-            return is_same_set(answer, truth)
-        except (NotASetError, UnevaluableError):
-            pass
+        is_same_solution = is_same_set(answer, truth)
+        if is_same_solution is not None:
+            return is_same_solution
     match answer, truth:
         case (Alternatives(parts=parts), Alternatives(parts=rest)) | (Conditions(parts=parts), Conditions(parts=rest)):
             return is_same_multiset(parts, rest, is_same)

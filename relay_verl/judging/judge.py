@@ -20,13 +20,14 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from relay_verl.engines.address import check_address
+from relay_verl.config import check_endpoint
 from relay_verl.engines.client import EndpointClient
 from relay_verl.engines.deadlines import Pulse
 from relay_verl.engines.resilience import Breaker, retrying
-from relay_verl.errors import EngineError, PermanentError, UserError
+from relay_verl.errors import EngineError, UserError
+from relay_verl.judging.answer_judge import AnswerJudge
 from relay_verl.judging.prompt import MESSAGE, RULES, make_messages, read_verdict, says_something
-from relay_verl.traces.records import UNCLEAR_REPLY, JudgeText, refusal
+from relay_verl.traces.records import UNCLEAR_REPLY, JudgeText
 
 API_KEY_ENV = "RELAY_JUDGE_API_KEY"
 """Environment variable that holds the endpoint's key, if it wants one."""
@@ -54,7 +55,7 @@ class _Completion(TypedDict):
 _COMPLETION = TypeAdapter(_Completion)
 
 
-class Judge:
+class Judge(AnswerJudge):
     """Asks a model behind `/v1/chat/completions` whether answers are right.
 
     `relay_verl.engines.client` asks. The object can be sent to a Ray worker and holds no secret; it may be used from
@@ -89,7 +90,7 @@ class Judge:
         breaker_reset_s: float = 30.0,
         first_wait_s: float = 0.5,
     ):
-        _check_url(base_url, api_key_env)
+        check_endpoint("judge", base_url, api_key_env)
         self.base_url = base_url
         self.model = model
         self._temperature = temperature
@@ -107,27 +108,17 @@ class Judge:
         where = {"base_url": self.base_url, "model": self.model}
         return {**where, "temperature": self._temperature, "prompt_sha256": prompt}
 
-    async def judge(self, question: str, answer: str | None, ground_truth: str) -> JudgeText:
-        """Whether `answer` means the same as `ground_truth`. Never raises for what the endpoint does, and never hangs.
+    async def ask(self, question: str, answer: str | None, ground_truth: str) -> JudgeText:
+        """Whether `answer` means the same as `ground_truth`. Never hangs.
 
         Args:
             question: as text.
             answer: the final answer without commands, of which MAX_ANSWER_CHARS are shown; None if there is none.
             ground_truth: the right answer.
-        """
-        try:
-            return await self.ask(question, answer, ground_truth)
-        except EngineError as error:
-            if isinstance(error, PermanentError) and not error.concerns_all:
-                return refusal(error)
-            return {"is_correct": None, "reply": "", "error": str(error)}
-
-    async def ask(self, question: str, answer: str | None, ground_truth: str) -> JudgeText:
-        """As `judge`, for those who want to know failures from replies.
 
         Raises:
             PermanentError: the endpoint refuses the question for good.
-            EngineError: the endpoint gave no reply; the message is one line without the key.
+            EngineError: the endpoint gave no reply; the one-line message does not hold the key.
         """
         if answer is None or not says_something(answer):
             return nothing_to_judge()
@@ -204,14 +195,7 @@ def make_judge(base_url: str | None, model: str | None) -> Judge | None:
         return None
     if base_url is None:
         raise UserError(f"judge: model {model!r} is given without an address, such as https://api.openai.com/v1")
-    _check_url(base_url)
+    check_endpoint("judge", base_url, API_KEY_ENV)
     if model is None or not model.strip():
         raise UserError(f"judge: {base_url} is given without a model, such as gpt-4o-mini")
     return Judge(base_url, model.strip())
-
-
-def _check_url(url: str, api_key_env: str = API_KEY_ENV) -> None:
-    try:
-        check_address(url, api_key_env)
-    except ValueError as error:
-        raise UserError(f"judge: {error}") from None

@@ -27,7 +27,7 @@ from relay_verl.grading import boxed_answer
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import Parquet
 from relay_verl.judging.agreement import Agreement, agreement
-from relay_verl.judging.other_judge import AnswerJudge
+from relay_verl.judging.answer_judge import AnswerJudge
 from relay_verl.protocol import strip_attempted_calls
 from relay_verl.traces.records import JudgeText, ResponseRecord, refusal, write_records
 from relay_verl.traces.results import RESPONSES, VERDICTS, read_result

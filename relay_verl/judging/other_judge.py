@@ -11,30 +11,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
-from relay_verl.errors import EngineError, PermanentError, UserError, first_line
-from relay_verl.extensions import Registry
+from relay_verl.errors import EngineError, UserError, as_user_error, first_line
+from relay_verl.extensions import Registry, takes
+from relay_verl.judging.answer_judge import AnswerJudge
 from relay_verl.judging.judge import Judge, make_judge
 from relay_verl.judging.prompt import says_something
-from relay_verl.traces.records import JudgeText, refusal
+from relay_verl.traces.records import JudgeText
 
 _VERDICT = TypeAdapter(JudgeText)
-
-
-class AnswerJudge(Protocol):
-    """What an evaluation asks of a judge; `relay_verl.judging.judge.Judge` is one."""
-
-    model: str
-    base_url: str
-
-    @property
-    def spec(self) -> dict[str, Any]: ...
-    async def judge(self, question: str, answer: str | None, ground_truth: str) -> JudgeText: ...
-    async def ask(self, question: str, answer: str | None, ground_truth: str) -> JudgeText: ...
-    async def check(self) -> None: ...
 
 
 class PlainJudge(Protocol):
@@ -56,15 +44,11 @@ JudgeFactory = Callable[[str | None, str | None], PlainJudge]
 """The values of --judge-url and --judge-model, None where not given, to a judge."""
 
 
-def _accept(found: object, name: str) -> JudgeFactory | None:
+def _accept(candidate: object, name: str) -> JudgeFactory | None:
     """A class with `ask`, or a function, of two arguments."""
-    if not callable(found) or (isinstance(found, type) and not callable(getattr(found, "ask", None))):
+    if isinstance(candidate, type) and not callable(getattr(candidate, "ask", None)):
         return None
-    try:
-        inspect.signature(found).bind(None, None)
-    except (TypeError, ValueError):
-        return None
-    return cast("JudgeFactory", found)
+    return candidate if takes(candidate, None, None) else None
 
 
 REGISTRY: Registry[JudgeFactory] = Registry(
@@ -76,7 +60,7 @@ REGISTRY: Registry[JudgeFactory] = Registry(
 )
 
 
-class OtherJudge:
+class OtherJudge(AnswerJudge):
     """A judge of another package, as an evaluation asks it.
 
     Args:
@@ -99,15 +83,6 @@ class OtherJudge:
     def spec(self) -> dict[str, Any]:
         """What decides its verdicts, as JSON, for a manifest."""
         return {"base_url": self.base_url, "model": self.model, "judge": self._name, **self._judge.spec}
-
-    async def judge(self, question: str, answer: str | None, ground_truth: str) -> JudgeText:
-        """As `ask`, with what it raises as a JudgeText."""
-        try:
-            return await self.ask(question, answer, ground_truth)
-        except EngineError as error:
-            if isinstance(error, PermanentError) and not error.concerns_all:
-                return refusal(error)
-            return {"is_correct": None, "reply": "", "error": str(error)}
 
     async def ask(self, question: str, answer: str | None, ground_truth: str) -> JudgeText:
         """Its verdict; a response without an answer is wrong without being asked about, as for our own judge.
@@ -133,10 +108,8 @@ class OtherJudge:
             UserError: it fails, or a verdict is not the right one.
         """
         for answer, expected in (("2", True), ("3", False)):
-            try:
+            with as_user_error(EngineError, str):
                 verdict = await self.ask("What is 1 + 1?", answer, "2")
-            except EngineError as error:
-                raise UserError(str(error)) from None
             if verdict["is_correct"] is not expected:
                 raise UserError(f"judge {self._name}: of 1 + 1 = {answer} it says {verdict}")
 

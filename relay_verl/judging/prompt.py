@@ -3,7 +3,7 @@
 The text of the paper's prompt is lost; the one here is ours, and it gives the question too.
 
 - The three texts are quoted between marks that are a hash of them, so that no answer can write the mark that ends it.
-- An answer without a letter, digit or mathematical sign says nothing, and such ones fool judges ("One Token to Fool
+- An answer without a letter, digit or mathematical sign says nothing, and such answers fool judges ("One Token to Fool
   LLM-as-a-Judge", arXiv 2507.08794): it is not to be sent.
 - A reply is a verdict if it is Yes or No and nothing else, or continues with sentences that hold neither.
 """

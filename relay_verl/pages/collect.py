@@ -5,9 +5,10 @@ as pictures (`relay_verl.pages.card`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.files import replace_file
 from relay_verl.pages.card import make_card
 from relay_verl.pages.card_choice import name_kind, pick_instructive
@@ -39,7 +40,7 @@ def write_trace(paths: Sequence[Path], out: Path, *, title: str | None = None, l
     records = [record for source in sources for record in source.records]
     facts = paper().benchmarks
     benchmarks = {record.benchmark for record in records} & facts.keys()
-    try:
+    with _naming(out, "--out"):
         return write_page(
             records,
             out,
@@ -50,8 +51,6 @@ def write_trace(paths: Sequence[Path], out: Path, *, title: str | None = None, l
             is_training=all(source.is_training for source in sources),
             limit_per_condition=limit,
         )
-    except OSError as error:
-        raise UserError(f"--out: {out}: {error.strerror}") from None
 
 
 def write_card(
@@ -97,10 +96,13 @@ def write_cards(paths: Sequence[Path], folder: Path, num: int) -> list[Path]:
 
 
 def _write_svg(out: Path, record: ResponseRecord, option: str) -> None:
-    try:
+    with _naming(out, option):
         replace_file(out, make_card(record).encode())
-    except OSError as error:
-        raise UserError(f"{option}: {out}: {error.strerror}") from None
+
+
+def _naming(out: Path, option: str) -> AbstractContextManager[None]:
+    """A block that writes the file of a command's option: an OSError in it becomes a UserError that names both."""
+    return as_user_error(OSError, lambda error: f"{option}: {out}: {error.strerror}")
 
 
 def read_responses(paths: Sequence[Path]) -> list[ResponseRecord]:

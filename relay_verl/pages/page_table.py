@@ -41,8 +41,8 @@ def make_table(
     of_label = {names.get(benchmark, benchmark): note for benchmark, note in notes.items()}
     columns = make_columns(summaries, names)
     groups = []
-    for name, found in groupby(columns, key=lambda column: column.group):
-        members = list(found)
+    for name, grouped in groupby(columns, key=lambda column: column.group):
+        members = list(grouped)
         groups.append(
             {
                 "name": name,

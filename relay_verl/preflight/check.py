@@ -1,6 +1,6 @@
 """A check, and what comes of it: training stops at the first failure, the doctor goes through all of them.
 
-Invariant: a check raises UserError, whose one line says what is wrong and what fixes it, or it returns what it found.
+Invariant: a check raises UserError, which says what is wrong and what fixes it, or it returns what it found.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def demand(checks: Sequence[Check], *subject: Any) -> None:
     """Run the checks in order and say every warning on standard error.
 
     Raises:
-        UserError: one line on the first thing that is wrong.
+        UserError: the first check that fails; says what fixes it.
     """
     for check in checks:
-        found = check.run(*subject)
-        if isinstance(found, CheckWarning):
-            print(f"relay_verl: {hide_in_text(found)}", file=sys.stderr)
+        text = check.run(*subject)
+        if isinstance(text, CheckWarning):
+            print(f"relay_verl: {hide_in_text(text)}", file=sys.stderr)
 
 
 class Doctor:
@@ -87,13 +87,13 @@ class Doctor:
                 self._blocked[check.name] = self._blocked[name]
                 return Outcome(check.name, Status.SKIPPED, f"{self._blocked[name]} failed")
         try:
-            found = check.run(*subject)
+            outcome = check.run(*subject)
         except UserError as error:
             text = hide_in_text(str(error))
         except Exception as error:  # a check that broke must not hide the others
             text = hide_in_text(f"{type(error).__name__}: {' '.join(str(error).split())}")
         else:
-            status = Status.DOUBTFUL if isinstance(found, CheckWarning) else Status.PASSED
-            return Outcome(check.name, status, found if isinstance(found, str) else "")
+            status = Status.DOUBTFUL if isinstance(outcome, CheckWarning) else Status.PASSED
+            return Outcome(check.name, status, outcome if isinstance(outcome, str) else "")
         self._blocked[check.name] = check.name
         return Outcome(check.name, Status.FAILED, text)

@@ -15,10 +15,10 @@ from relay_verl.config import RelaySettings
 from relay_verl.data.generate import Plan
 from relay_verl.data.source import Source
 from relay_verl.engines.deadlines import DeadlineError, run_within
-from relay_verl.errors import UserError
+from relay_verl.errors import as_user_error
 from relay_verl.evaluation.runner import PlannedEvaluation
 from relay_verl.grading import Grader
-from relay_verl.judging.other_judge import AnswerJudge
+from relay_verl.judging.answer_judge import AnswerJudge
 from relay_verl.models.address import check_model, check_tokenizer_path, is_elsewhere
 from relay_verl.preflight.check import demand
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape, grade_against_itself
@@ -108,13 +108,14 @@ def check_judge(judge: AnswerJudge) -> None:
     Raises:
         UserError: it does not.
     """
-    try:
+    with as_user_error(
+        DeadlineError,
+        lambda _: (
+            f"judge {judge.model!r}: {judge.base_url} gave no verdict within {JUDGE_DEADLINE_S:g} s: is it up, "
+            "and does it serve this model?"
+        ),
+    ):
         asyncio.run(run_within(JUDGE_DEADLINE_S, judge.check()))
-    except DeadlineError:
-        raise UserError(
-            f"judge {judge.model!r}: {judge.base_url} gave no verdict within {JUDGE_DEADLINE_S:g} s: is it up, and "
-            "does it serve this model?"
-        ) from None
 
 
 def _warn(warning: str | None) -> None:

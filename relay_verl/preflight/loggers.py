@@ -10,13 +10,13 @@ import importlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.errors import UserError, first_line
+from relay_verl.errors import UserError, as_user_error, first_line
 from relay_verl.run_config import VerlConfig
 from relay_verl.versions import is_installed
 
@@ -65,22 +65,19 @@ def check_loggers(config: VerlConfig) -> str:
 
 def _open_tensorboard(config: VerlConfig) -> None:
     """The writer imports, and the folder of the event files can be made and written to."""
-    try:
+    with as_user_error(
+        Exception,  # such as protobuf's, of another version than TensorBoard was built with
+        lambda error: (
+            f"trainer.logger: 'tensorboard' does not import: {type(error).__name__}: {first_line(error)}; "
+            "pip install a tensorboard that does, or leave it out of trainer.logger"
+        ),
+    ):
         importlib.import_module("torch.utils.tensorboard")
-    except Exception as error:  # such as protobuf's, of another version than TensorBoard was built with
-        raise UserError(
-            f"trainer.logger: 'tensorboard' does not import: {type(error).__name__}: {first_line(error)}; pip install "
-            "a tensorboard that does, or leave it out of trainer.logger"
-        ) from None
     given = os.environ.get("TENSORBOARD_DIR")
     folder = given or f"tensorboard_log/{config.trainer.project_name}/{config.trainer.experiment_name}"
-    try:
+    fix = "set TENSORBOARD_DIR to a folder that can, or leave tensorboard out of trainer.logger"
+    with _writing("tensorboard", f"TENSORBOARD_DIR={folder}", fix):
         try_folder(Path(folder))
-    except OSError as error:
-        raise UserError(
-            f"trainer.logger: 'tensorboard': TENSORBOARD_DIR={folder} cannot be written: {error.strerror or error}: "
-            "set TENSORBOARD_DIR to a folder that can, or leave tensorboard out of trainer.logger"
-        ) from None
 
 
 def _open_file(config: VerlConfig) -> None:
@@ -92,16 +89,12 @@ def _open_file(config: VerlConfig) -> None:
         root = os.environ.get("VERL_FILE_LOGGER_ROOT", ".")
         key = f"VERL_FILE_LOGGER_ROOT={root}"
         path = Path(root).expanduser() / config.trainer.project_name / f"{config.trainer.experiment_name}.jsonl"
-    try:
+    fix = "name a file in a folder that is there, or leave file out of trainer.logger"
+    with _writing("file", f"{key}: {path}", fix):
         if given is None:
             try_folder(path.parent)
         if given is not None or path.exists():
             _try_file(path)
-    except OSError as error:
-        raise UserError(
-            f"trainer.logger: 'file': {key}: {path} cannot be written: {error.strerror or error}: name a file in a "
-            "folder that is there, or leave file out of trainer.logger"
-        ) from None
 
 
 def _open_wandb(config: VerlConfig) -> None:
@@ -121,13 +114,14 @@ def _open_wandb(config: VerlConfig) -> None:
     if OmegaConf.select(config, "trainer.wandb_proxy"):
         return
     _ask_server("wandb", str(settings.base_url), fix)
-    try:
+    with as_user_error(
+        Exception,  # wandb.errors has changed its classes from version to version
+        lambda error: (
+            f"trainer.logger: 'wandb': {settings.base_url} refuses the key ({type(error).__name__}): set "
+            f"another WANDB_API_KEY, or {fix}"
+        ),
+    ):
         wandb.login()
-    except Exception as error:  # wandb.errors has changed its classes from version to version
-        raise UserError(
-            f"trainer.logger: 'wandb': {settings.base_url} refuses the key ({type(error).__name__}): set another "
-            f"WANDB_API_KEY, or {fix}"
-        ) from None
 
 
 def _wandb_has_key() -> bool:
@@ -155,13 +149,8 @@ def _open_mlflow(_: Any) -> None:
         folder = Path(address.removeprefix("file://").removeprefix("file:"))
     else:
         return
-    try:
+    with _writing("mlflow", f"MLFLOW_TRACKING_URI={address}", fix):
         try_folder(folder)
-    except OSError as error:
-        raise UserError(
-            f"trainer.logger: 'mlflow': MLFLOW_TRACKING_URI={address} cannot be written: "
-            f"{error.strerror or error}: {fix}"
-        ) from None
 
 
 def _open_swanlab(_: Any) -> None:
@@ -190,13 +179,22 @@ def _ask_server(name: str, address: str, fix: str) -> None:
     """Any HTTP answer will do: what this finds is a machine without a way to the server."""
     import httpx
 
-    try:
+    with as_user_error(
+        (httpx.HTTPError, httpx.InvalidURL, ValueError),
+        lambda error: (
+            f"trainer.logger: {name!r}: {address} does not answer ({type(error).__name__}: {error}): "
+            f"connect this machine, {fix}"
+        ),
+    ):
         httpx.get(address, timeout=SERVER_DEADLINE_S)
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise UserError(
-            f"trainer.logger: {name!r}: {address} does not answer ({type(error).__name__}: {error}): connect this "
-            f"machine, {fix}"
-        ) from None
+
+
+def _writing(name: str, place: str, fix: str) -> AbstractContextManager[None]:
+    """A block that writes where a logger will: an OSError in it becomes a UserError that says how to fix it."""
+    return as_user_error(
+        OSError,
+        lambda error: f"trainer.logger: {name!r}: {place} cannot be written: {error.strerror or error}: {fix}",
+    )
 
 
 def try_folder(folder: Path) -> None:

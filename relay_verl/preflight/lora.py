@@ -14,10 +14,12 @@ from typing import Any
 from omegaconf import ListConfig, OmegaConf
 
 from relay_verl import cpu
-from relay_verl.errors import UserError
-from relay_verl.models.address import ADAPTER_FILE, config_in_cache, weight_shapes
+from relay_verl.errors import UserError, as_user_error
+from relay_verl.files import reading
+from relay_verl.models.address import ADAPTER_FILE, weight_shapes
 from relay_verl.preflight.check import CheckWarning
 from relay_verl.recipes.adapter import ALL_LINEAR
+from relay_verl.recipes.shapes import read_model_config
 from relay_verl.run_config import VerlConfig
 
 MAX_SERVED_RANK = 512
@@ -125,25 +127,16 @@ def _check_targets(key: str, model: Any) -> None:
 
 
 def _is_tied(address: str) -> bool:
-    folder = Path(address).expanduser()
-    file = folder / "config.json" if folder.is_dir() else config_in_cache(address)
-    try:
-        return bool(json.loads(file.read_bytes()).get("tie_word_embeddings")) if file else False
-    except (OSError, ValueError, AttributeError):
-        return False
+    return bool((read_model_config(address) or {}).get("tie_word_embeddings"))
 
 
 def _check_adapter(key: str, model: Any) -> None:
     """The adapter that training begins with is of the rank and alpha that the config says, and of the plain kind."""
     file = Path(str(model.lora_adapter_path)).expanduser() / ADAPTER_FILE
-    try:
+    if not file.is_file():
+        raise UserError(f"{key}={model.lora_adapter_path} has no {ADAPTER_FILE}; give a PEFT adapter's folder")
+    with reading(file), as_user_error(ValueError, lambda _: f"{key}: {file} is not JSON"):
         facts = json.loads(file.read_bytes())
-    except OSError:
-        raise UserError(
-            f"{key}={model.lora_adapter_path} has no {ADAPTER_FILE}; give a PEFT adapter's folder"
-        ) from None
-    except ValueError:
-        raise UserError(f"{key}: {file} is not JSON") from None
     for name, ours in (("r", "lora_rank"), ("lora_alpha", "lora_alpha")):
         if facts.get(name) != model[ours]:
             raise UserError(f"{key}: {file} has {name}={facts.get(name)}, but {ours}={model[ours]}; set the same")

@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from relay_verl.checkpoints.space import check_space, in_gb, nearest_folder
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.preflight.check import CheckWarning
 from relay_verl.run_config import RunConfig, TrainerSettings, VerlConfig
 
@@ -25,12 +25,13 @@ def check_ports(config: VerlConfig) -> str:
         return "none is fixed"
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((options.get("dashboard_host") or "127.0.0.1", port))
-        except OSError as error:
-            raise UserError(
+        with as_user_error(
+            OSError,
+            lambda error: (
                 f"ray_kwargs.ray_init.dashboard_port={port}: {error.strerror}; leave it out, and Ray takes a free one"
-            ) from None
+            ),
+        ):
+            probe.bind((options.get("dashboard_host") or "127.0.0.1", port))
     return str(port)
 
 

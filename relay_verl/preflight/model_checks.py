@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from relay_verl.config import TeacherSettings
-from relay_verl.errors import EngineError, UserError
+from relay_verl.errors import EngineError, UserError, as_user_error
 from relay_verl.models.address import check_model, check_model_path, check_tokenizer_path
 from relay_verl.models.launch import open_endpoint
 from relay_verl.models.tokenizers import PROBE, compare_prompts, compare_tokenizers, read_tokenizer
@@ -49,16 +49,16 @@ def check_teacher(
         readers_path, reader = f"the student {student_path}", student
     difference = ""
     if teacher.path is not None and reader is student:
-        theirs = read_tokenizer(f"{key}.path", teacher.path, trust_remote_code=trusts)
+        teacher_tokenizer = read_tokenizer(f"{key}.path", teacher.path, trust_remote_code=trusts)
         student.chat_template = prompts.chat_template or student.chat_template
-        difference = compare_tokenizers(student, theirs)
-        if not difference and (other := compare_prompts(student, theirs, prompts.template)):
+        difference = compare_tokenizers(student, teacher_tokenizer)
+        if not difference and (other := compare_prompts(student, teacher_tokenizer, prompts.template)):
             cost = f"{name} and {readers_path}: {other}; a call reads the student's, `relay-verl filter` the teacher's"
     elif teacher.base_url is not None:
-        try:
+        with as_user_error(
+            (EngineError, TimeoutError), lambda error: f"{name} does not answer: {str(error) or 'no answer in time'}"
+        ):
             ids = asyncio.run(_tokenize_at_endpoint(teacher))
-        except (EngineError, TimeoutError) as error:
-            raise UserError(f"{name} does not answer: {error or 'no answer in time'}") from None
         ours = reader.encode(PROBE, add_special_tokens=False)
         difference = "" if ids in (None, ours) else f"{PROBE!r} is {ours} and {ids}"
     if difference:

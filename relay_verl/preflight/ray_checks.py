@@ -39,7 +39,7 @@ class Cluster:
         """Start Ray as verl's trainer does it, or join what runs.
 
         Raises:
-            UserError: one line on why that fails.
+            UserError: that fails; says why.
         """
         import ray
 
@@ -60,7 +60,7 @@ class Cluster:
 
         resource = get_platform().ray_resource_name()
         available = ray._private.state.available_resources_per_node()  # as verl's resource pools look at it
-        found = [(node, available.get(node["NodeID"], {})) for node in self.alive]
+        free = [(node, available.get(node["NodeID"], {})) for node in self.alive]
         return [
             FreeNode(
                 node["NodeID"],
@@ -68,7 +68,7 @@ class Cluster:
                 has.get(resource, 0.0),
                 frozenset(node["Resources"]),
             )
-            for node, has in found
+            for node, has in free
         ]
 
     @cached_property
@@ -82,10 +82,10 @@ class Cluster:
 
 def local_models(run: RunConfig) -> list[tuple[str, str]]:
     """The models of a composed config that are folders: key and path."""
-    found = [("actor_rollout_ref.model.path", run.student_path)]
+    models = [("actor_rollout_ref.model.path", run.student_path)]
     if run.has_relay and (settings := run.relay).needs_teacher:
-        found += [(f"{key}.path", teacher.path) for key, teacher in settings.active_teachers.items()]
-    return [(key, path) for key, path in found if path and "://" not in path and is_local(path)]
+        models += [(f"{key}.path", teacher.path) for key, teacher in settings.active_teachers.items()]
+    return [(key, path) for key, path in models if path and "://" not in path and is_local(path)]
 
 
 def modules_of_others(run: RunConfig) -> list[str]:
@@ -99,7 +99,7 @@ def modules_of_others(run: RunConfig) -> list[str]:
         find_reward(settings.reward.kind).compute,
         *(find_engine(name) for name in engines if name is not None),
     ]
-    modules = dict.fromkeys(found.__module__ for found in objects)
+    modules = dict.fromkeys(each.__module__ for each in objects)
     return [module for module in modules if module.partition(".")[0] != "relay_verl"]
 
 
@@ -150,7 +150,7 @@ def check_memory(run: RunConfig, cluster: Cluster) -> str:
     key = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
     bucket = OmegaConf.select(run.verl, key) * 2**20 * run.trainer.gpus_per_node
     terms = cpu_terms(run) if cpu.is_chosen() else {}
-    warnings, found = [], []
+    warnings, texts = [], []
     for node, answer in cluster.answers:
         where = f"Ray node {node['NodeManagerAddress']}"
         if answer["shm"]:
@@ -169,8 +169,8 @@ def check_memory(run: RunConfig, cluster: Cluster) -> str:
             free, total = answer["memory"]
             if warning := check_cpu_memory(terms, where, free, total):
                 warnings.append(warning)
-            found.append(f"{node['NodeManagerAddress']} {free / GB:.0f} of {total / GB:.0f} GB free")
-    return CheckWarning("; ".join(warnings)) if warnings else "; ".join(found)
+            texts.append(f"{node['NodeManagerAddress']} {free / GB:.0f} of {total / GB:.0f} GB free")
+    return CheckWarning("; ".join(warnings)) if warnings else "; ".join(texts)
 
 
 def _settled(check: Callable[[], str]) -> str:

@@ -1,6 +1,6 @@
 """Checks of a composed config, of this machine and of the Ray cluster, before any model loads.
 
-`install` puts them in front of functions that verl calls in the driver. A bad input ends the program with one line
+`install` puts them in front of functions that verl calls in the driver. Bad input ends the program with a message
 that names the key, the value and what is allowed. `relay-verl doctor` runs the same checks, all of them.
 """
 
@@ -48,7 +48,7 @@ def check_config(config: VerlConfig) -> None:
     """Everything about a composed config that can be known before Ray starts; a config without our node is left alone.
 
     Raises:
-        UserError: one line on the first thing that is wrong.
+        UserError: the first check that fails; says what fixes it.
     """
     from relay_verl.preflight.registry import RECIPE, RECIPE_CHOICE
 
@@ -65,7 +65,7 @@ def check_training(config: VerlConfig) -> None:
     verl's trainer continues in that Ray.
 
     Raises:
-        UserError: one line on the first thing that is wrong; Ray is then down again.
+        UserError: the first check that fails; says what fixes it; Ray is then down again.
     """
     hydra_files.hide_secrets(config)
     check_config(config)
@@ -103,7 +103,7 @@ def check_sft_config(config: VerlConfig) -> None:
     """The same as `check_config` for verl's SFT trainer and the warm-up recipes.
 
     Raises:
-        UserError: one line on the first thing that is wrong.
+        UserError: the first check that fails; says what fixes it.
     """
     from relay_verl.preflight.registry import RECIPE_CHOICE, WARMUP
 

@@ -20,7 +20,7 @@ from relay_verl.engines.base import Generation, TokenEngine
 from relay_verl.engines.deadlines import DeadlineError, pulse_of, run_within
 from relay_verl.engines.resilience import ask_within
 from relay_verl.engines.text_bridge import TextBridge
-from relay_verl.errors import EngineError, PermanentError, UserError
+from relay_verl.errors import EngineError, PermanentError, UserError, as_user_error
 from relay_verl.messages import text_of
 from relay_verl.models.launch import open_endpoint
 from relay_verl.preflight.check import Check, CheckWarning
@@ -132,15 +132,15 @@ def _write_prompt(reader: Reader, row: TrialRow) -> str:
     Raises:
         UserError: the template refuses the row, or writes nothing.
     """
-    try:
+    with as_user_error(
+        Exception,  # a template is a program of the model's authors
+        lambda error: (
+            f"{row.place}: the chat template of {reader.name} does not take its roles "
+            f"{', '.join(row.roles)}: {type(error).__name__}: {' '.join(str(error).split()):.200}; {reader.fix}"
+        ),
+    ):
         ids = chat_ids(reader.tokenizer, row.messages, reader.template)
         text = str(reader.tokenizer.decode(ids))
-    except Exception as error:  # a template is a program of the model's authors
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{row.place}: the chat template of {reader.name} does not take its roles {', '.join(row.roles)}: "
-            f"{type(error).__name__}: {reason:.200}; {reader.fix}"
-        ) from None
     if not ids:
         raise UserError(f"{row.place}: the chat template of {reader.name} writes an empty prompt; {reader.fix}")
     return text

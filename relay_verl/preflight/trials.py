@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from relay_verl.config import RelaySettings, TeacherSettings
 from relay_verl.data.generate import Plan
 from relay_verl.data.source import Source
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.evaluation.runner import PlannedEvaluation
 from relay_verl.evaluation.suite import Condition, EvalSuite
 from relay_verl.models.address import is_endpoint
@@ -45,10 +45,10 @@ def training_trial(run: RunConfig) -> Trial:
     """
     settings, path = run.relay, run.verl.actor_rollout_ref.model.path
     key = "actor_rollout_ref.model.path"
-    try:
+    with as_user_error(
+        UserError, lambda error: f"{key}: {error}; actor_rollout_ref.model.custom_chat_template gives it a template"
+    ):
         tokenizer = tokenizer_at(run.prompts, run.prompts.tokenizer_of(path))
-    except UserError as error:
-        raise UserError(f"{key}: {error}; actor_rollout_ref.model.custom_chat_template gives it a template") from None
     trusts, template = run.prompts.trust_remote_code, run.prompts.template
     student = Reader(f"{key}: {path}", tokenizer, template, STUDENT_FIX)
     size = read_vocabulary(path, tokenizer, trust_remote_code=trusts).size
@@ -57,11 +57,11 @@ def training_trial(run: RunConfig) -> Trial:
         asked = Reader(student.name, tokenizer, template, STUDENT_FIX, teacher.data_sources)
         bridge = None
         if teacher.own_tokenizer is not None:
-            theirs = load_tokenizer(teacher, tokenizer, trust_remote_code=trusts)
+            teacher_tokenizer = load_tokenizer(teacher, tokenizer, trust_remote_code=trusts)
             address = teacher.path or teacher.own_tokenizer
-            ends = read_vocabulary(address, theirs, trust_remote_code=trusts).end_ids
+            ends = read_vocabulary(address, teacher_tokenizer, trust_remote_code=trusts).end_ids
             name = f"{teacher_key}.text_bridge: {teacher.own_tokenizer}"
-            bridge = Reader(name, theirs, template, TEACHER_FIX, teacher.data_sources, ends)
+            bridge = Reader(name, teacher_tokenizer, template, TEACHER_FIX, teacher.data_sources, ends)
             readers.append(bridge)
         if teacher.base_url is not None:
             wordings = _call_wordings(run, teacher)

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error, first_line
 from relay_verl.preflight.check import CheckWarning
 from relay_verl.rewards import find_reward
 from relay_verl.run_config import RunConfig, VerlConfig
@@ -168,13 +168,11 @@ def _loads_as(given: str, load: Any, ours: Any, *, allowed: str = "") -> bool:
     Raises:
         UserError: nothing is there; begins with `given`, a key and its value.
     """
-    try:
-        found = load()
-    except Exception as error:  # whatever somebody else's module does as it is imported
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        hint = f"; allowed: {allowed}" if allowed else ""
-        raise UserError(f"{given}: it cannot be loaded: {reason}{hint}") from None
-    return isinstance(found, type) and issubclass(found, ours)
+    hint = f"; allowed: {allowed}" if allowed else ""
+    # another project's module may raise anything as it is imported
+    with as_user_error(Exception, lambda error: f"{given}: it cannot be loaded: {first_line(error)}{hint}"):
+        loaded = load()
+    return isinstance(loaded, type) and issubclass(loaded, ours)
 
 
 def check_groups(run: RunConfig) -> str:

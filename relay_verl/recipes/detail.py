@@ -57,22 +57,22 @@ def explain_recipe(run: RunConfig) -> str:
     if not first.phases and first.teacher is None:
         return "\n".join(lines)
     lines.append("Memory of a GPU, an estimate, in GiB:")
-    for name, found in sized.items():
-        verdict = "unknown" if found.unknown else "fits" if found.fits else "does not fit"
-        lines.append(f"a GPU of {name} ({found.gpu_gib:g} for programs): {verdict}")
-        lines += _details(found)
+    for name, memory in sized.items():
+        verdict = "unknown" if memory.unknown else "fits" if memory.fits else "does not fit"
+        lines.append(f"a GPU of {name} ({memory.gpu_gib:g} for programs): {verdict}")
+        lines += _details(memory)
     if first.host is not None:
         lines.append("next to it, in host memory:")
         lines.append(_line(first.host))
     return "\n".join(lines)
 
 
-def _details(found: GpuEstimate) -> list[str]:
+def _details(estimate: GpuEstimate) -> list[str]:
     lines = []
-    for phase in found.phases:
+    for phase in estimate.phases:
         lines.append(f"  a trainer's GPU {phase.name}: {phase.gib:.1f}")
         lines += [_line(term) for term in phase.terms]
-    for who, engine in (("the student's vLLM", found.student), ("a teacher's GPU", found.teacher)):
+    for who, engine in (("the student's vLLM", estimate.student), ("a teacher's GPU", estimate.teacher)):
         if engine is not None:
             lines.append(f"  {who}: {engine.share.num_bytes / GIB:.1f}, of which {_cache(engine)}")
             lines += [_line(term) for term in (engine.share, engine.weights, engine.workspace)]
@@ -88,6 +88,6 @@ def _line(term: Term) -> str:
     return f"    {term.num_bytes / GIB:6.1f}  {term.name}: {term.arithmetic}"
 
 
-def list_differences(found: Sequence[Difference], against: str) -> str:
+def list_differences(differences: Sequence[Difference], against: str) -> str:
     """The keys that differ, one a line; `+` is new and `-` gone."""
-    return "\n".join([f"Against {against}, {len(found)} keys:", *map(str, found)])
+    return "\n".join([f"Against {against}, {len(differences)} keys:", *map(str, differences)])

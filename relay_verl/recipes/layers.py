@@ -54,17 +54,14 @@ def _layers(path: Path, roots: tuple[Path, ...]) -> Iterator[dict[str, Any] | No
             continue
         folders = roots if item.startswith("/") else (path.parent,)
         places = [folder / f"{item.lstrip('/')}.yaml" for folder in folders]
-        found = next((place for place in places if place.is_file()), None)
-        if (
-            found is None
-            and (item.lstrip("/") if item.startswith("/") else f"{path.parent.name}/{item}") == CONFIG_NAME
-        ):
+        file = next((place for place in places if place.is_file()), None)
+        if file is None and (item.lstrip("/") if item.startswith("/") else f"{path.parent.name}/{item}") == CONFIG_NAME:
             yield default_config()
             continue
-        if found is None or "@" in item or "$" in item or " " in item:
+        if file is None or "@" in item or "$" in item or " " in item:
             yield None
             return
-        yield from _layers(found, roots)
+        yield from _layers(file, roots)
 
 
 @cache

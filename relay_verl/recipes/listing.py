@@ -95,7 +95,7 @@ def group_of(recipe: Recipe, run: RunConfig) -> str:
 
 
 def cells_of(recipe: Recipe, run: RunConfig) -> tuple[str, ...]:
-    """One line of the table."""
+    """A row of the table."""
     sized = {name: estimate(run, gib) for name, gib in GPUS.items()}
     largest = sized["80 GB"]
     values = paper_numbers(recipe)
@@ -123,21 +123,21 @@ def paper_numbers(recipe: Recipe) -> Mapping[str, float]:
     return paper().find(recipe.table, recipe.row.name) if recipe.row and recipe.table else {}
 
 
-def memory_of(found: GpuEstimate) -> str:
+def memory_of(estimate: GpuEstimate) -> str:
     """GiB of a trainer's GPU, and of a teacher's."""
-    if found.is_cpu:
+    if estimate.is_cpu:
         return "-"
-    if found.unknown:
+    if estimate.unknown:
         return "unknown"
-    share = found.teacher.share.num_bytes / 2**30 if found.teacher else 0
-    return _plus(round(found.peak_gib), round(share))
+    share = estimate.teacher.share.num_bytes / 2**30 if estimate.teacher else 0
+    return _plus(round(estimate.peak_gib), round(share))
 
 
 def fits_of(sized: Mapping[str, GpuEstimate]) -> str:
     """The smallest GPU that holds it."""
-    if any(found.is_cpu for found in sized.values()):
+    if any(estimate.is_cpu for estimate in sized.values()):
         return "-"
-    if any(found.unknown for found in sized.values()):
+    if any(estimate.unknown for estimate in sized.values()):
         return "unknown"
     return next((name for name in sorted(sized, key=lambda name: sized[name].gpu_gib) if sized[name].fits), "neither")
 

@@ -80,7 +80,7 @@ class PaperBenchmark:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a table."""
+    """A row of a table."""
 
     table: str
     """Such as 'Table 1'."""
@@ -119,12 +119,12 @@ class Paper:
     groups: Mapping[str, tuple[str, ...]]
     """Benchmarks of each mean: 'average', 'easy', 'hard', or a size outside of the paper."""
     entries: tuple[Entry, ...]
-    """Every line of every table, in order."""
+    """Every row of every table, in order."""
     discrepancies: Mapping[str, Discrepancy] = field(default_factory=dict)
     """By a short name."""
 
     def find(self, table: str, row: str, *, policy: str | None = None) -> Mapping[str, float]:
-        """The numbers of one line; empty where the table has no such line."""
+        """The numbers of a row; empty where the table has no such row."""
         lines = [e for e in self.entries if (e.table, e.row, e.policy) == (table, row, policy)]
         return lines[0].values if lines else {}
 

@@ -27,7 +27,7 @@ class Recipe:
     name: str
     """What `+recipe=` takes."""
     description: str
-    """Its first comment, one line."""
+    """The first line of its comments."""
     parent: str | None
     """The recipe it is a variant of."""
     parts: tuple[str, ...]
@@ -81,10 +81,10 @@ def find_recipe(name: str, also: Sequence[Path] = ()) -> Recipe:
 
 def lineage(recipe: Recipe) -> list[Recipe]:
     """The recipe, its parent, that one's parent, and so on."""
-    found = [recipe]
-    while (parent := found[-1].parent) is not None:
-        found.append(find_recipe(parent, [recipe.folder]))
-    return found
+    chain = [recipe]
+    while (parent := chain[-1].parent) is not None:
+        chain.append(find_recipe(parent, [recipe.folder]))
+    return chain
 
 
 def is_warm_up(recipe: Recipe) -> bool:

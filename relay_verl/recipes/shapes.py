@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from relay_verl.models.address import config_in_cache
 
@@ -83,17 +84,21 @@ def shape_of(address: str | None) -> Shape | None:
         return None
     if address in SHAPES:
         return SHAPES[address]
-    file = Path(address).expanduser() / "config.json"
-    if not file.is_file():
-        cached = config_in_cache(address)
-        if cached is None:
-            return None
-        file = cached
+    facts = read_model_config(address)
+    return None if facts is None else read_shape(facts)
+
+
+def read_model_config(address: str) -> dict[str, Any] | None:
+    """The config.json of a model, in its folder or in the hub's local cache; None if it is not here or is damaged."""
+    in_folder = Path(address).expanduser() / "config.json"
+    file = in_folder if in_folder.is_file() else config_in_cache(address)
+    if file is None:
+        return None
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return read_shape(facts) if isinstance(facts, dict) else None
+    return facts if isinstance(facts, dict) else None
 
 
 def read_shape(facts: dict) -> Shape | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import count
 
 from relay_verl.pictures import NEITHER, OTHERS, colour_of
-from relay_verl.traces.words import find_policy
+from relay_verl.policies import find_policy
 
 _REST = (*OTHERS, NEITHER)
 

@@ -82,7 +82,7 @@ def can_call(group: Group) -> bool:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table of the paper."""
+    """A row of a table of the paper."""
 
     label: str
     """What the table calls it."""
@@ -147,8 +147,8 @@ def _cells(line: Line, measures: Sequence[str]) -> list[tuple[str, ...]]:
     num_seeds = len(line.ours.seeds)
     name = f"ours, {num_seeds} seeds" if num_seeds > 1 else "ours"
     empty = [NONE if measure in _RATES and not can_call(line.ours) else NOT_MEASURED for measure in measures]
-    found = list(zip(ours.values(), empty, strict=True))
-    made.append((name, *(f"{100 * one.value:.2f}" if one else word for one, word in found)))
+    pairs = list(zip(ours.values(), empty, strict=True))
+    made.append((name, *(f"{100 * one.value:.2f}" if one else word for one, word in pairs)))
     if any(ours.values()):
         made.append(("95% interval", *(interval(one) if one else "" for one in ours.values())))
     if any(one and measure in line.theirs for measure, one in ours.items()):

@@ -43,7 +43,7 @@ _HEAD = (
 
 
 def conditions_table(title: str, groups: Sequence[Group]) -> Table:
-    """One line a group, those of one model together."""
+    """A line for each group, those of one model together."""
     shown = by_family(groups)
     benchmarks = {benchmarks_of(group) for group in shown}
     is_one_exam = len(benchmarks) == 1

@@ -116,11 +116,11 @@ def _paper_difference(claim: Direction, size: str) -> float | None:
 
 
 def _sides(groups: Groups, claim: Direction, size: str) -> list[Group | None]:
-    found = []
+    rows = []
     for method in (claim.of, claim.to):
         name, _, policy = method.partition("/")
-        found.append(groups.find(f"{size}/{name}", policy or None))
-    return found
+        rows.append(groups.find(f"{size}/{name}", policy or None))
+    return rows
 
 
 def _our_difference(groups: Groups, claim: Direction, size: str) -> Estimate | None:

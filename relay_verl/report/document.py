@@ -118,5 +118,5 @@ def to_html(document: Document) -> str:
 
 
 def _escape(text: str) -> str:
-    """One line of Markdown that shows `text` as it is."""
+    """Markdown without line breaks that shows `text` as it is."""
     return re.sub(r"([\\`<>|\[\]*]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))

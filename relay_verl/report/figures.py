@@ -38,9 +38,9 @@ def router_figure(groups: Groups, size: str) -> Picture | None:
     kinds: dict[str, str] = {}
     for row in rows:
         kinds[row.title] = kind_of(row.method, natural_policies(row.method)[0])
-        theirs = paper().find("Table 1", row.name)
-        if theirs:
-            points.append((f"{row.title} (paper)", theirs.get("call_ratio", 0.0), theirs["average"], None))
+        published = paper().find("Table 1", row.name)
+        if published:
+            points.append((f"{row.title} (paper)", published.get("call_ratio", 0.0), published["average"], None))
         group = groups.find(row.name)
         if group and (made := estimate_of(group, average)):
             points.append((row.title, _share_of(group), 100 * made.value, made))
@@ -225,8 +225,8 @@ def _colours(shown: Sequence[Group]) -> list[str]:
 
 def _trained(groups: Groups, size: str) -> list[Group]:
     """The measured rows of a size, each under its own policy and teacher."""
-    found = [groups.find(row.name) for row in paper().rows.values() if row.size == size]
-    return [group for group in found if group]
+    candidates = [groups.find(row.name) for row in paper().rows.values() if row.size == size]
+    return [group for group in candidates if group]
 
 
 def _by_benchmark(group: Group, benchmark: str, kind: str) -> Estimate | None:

@@ -1,7 +1,7 @@
 """Results that belong together: one row under one policy and one teacher, in several training seeds.
 
 Invariant: the seeds of a group answered the same questions under the same limits, and groups of one size that share a
-benchmark answered the same questions of it. What does not fit is refused with one line.
+benchmark answered the same questions of it. A result that does not fit is refused with a one-line message.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.recipes.paper import Row, Size, find_row, paper
 from relay_verl.traces.records import ResponseRecord
 from relay_verl.traces.results import Result
@@ -29,7 +29,7 @@ from relay_verl.traces.words import (
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """One line of a table: a row, a policy, a teacher."""
+    """A row of a table: a paper's row, a policy, a teacher."""
 
     row: str | None
     """Name of the row, such as '1.7b/relay'; None if the results do not say."""
@@ -86,9 +86,9 @@ class Group:
     @cached_property
     def benchmarks(self) -> tuple[str, ...]:
         """Data sources of its questions: the paper's in the paper's order, then others."""
-        found = dict.fromkeys(record.benchmark for record in self.records[0])
-        known = [name for name in paper().benchmarks if name in found]
-        return (*known, *(name for name in found if name not in paper().benchmarks))
+        benchmarks = dict.fromkeys(record.benchmark for record in self.records[0])
+        known = [name for name in paper().benchmarks if name in benchmarks]
+        return (*known, *(name for name in benchmarks if name not in paper().benchmarks))
 
     @property
     def family(self) -> str:
@@ -134,12 +134,12 @@ class Groups:
         """
         method = find_row(row).method
         for wanted in (policy,) if policy else natural_policies(method):
-            found = {g.teacher: g for g in self.groups if (g.row, g.policy) == (row, wanted)}
+            by_teacher = {g.teacher: g for g in self.groups if (g.row, g.policy) == (row, wanted)}
             # A student that never asks is itself only without a teacher.
             reference = None if method in ("base", "grpo") else self.reference_teacher(row.partition("/")[0])
             for name in (teacher,) if teacher else (reference, None):
-                if name in found:
-                    return found[name]
+                if name in by_teacher:
+                    return by_teacher[name]
         if method == "teacher":
             alone = [g for g in self.groups if g.policy == TEACHER_ALONE]
             return next((g for g in alone if g.size_facts and g.size_facts.teacher == row), None)
@@ -215,11 +215,9 @@ def _teacher_of(result: Result) -> str | None:
 
 
 def _check_row(result: Result) -> None:
-    try:
+    with as_user_error(UserError, str(result.folder)):
         if result.row is not None:
             find_row(result.row)
-    except UserError as error:
-        raise UserError(f"{result.folder}: {error}") from None
 
 
 def _benchmarks_of(result: Result) -> dict[str, None]:
@@ -284,7 +282,7 @@ def _first_difference(one: Any, other: Any, name: str) -> str | None:
     """Dotted name of the first field that is not the same on both sides; None if all are."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in dict.fromkeys([*one, *other]):
-            if found := _first_difference(one.get(key), other.get(key), f"{name}.{key}"):
-                return found
+            if difference := _first_difference(one.get(key), other.get(key), f"{name}.{key}"):
+                return difference
         return None
     return None if one == other else name

@@ -45,7 +45,7 @@ class RouterComparison:
     def matched_p(self) -> float | None:
         """Share with which the router is as accurate as the relay.
 
-        None if no share does that: the teacher is no better than the student, or the relay lies outside of the two.
+        None if no share does that: the teacher is not better than the student, or the relay lies outside of the two.
 
         >>> round(RouterComparison(0.4250, 0.4952, 0.5412, 0.0107).matched_p, 3)
         0.604
@@ -77,9 +77,9 @@ def paper_comparison(size: str) -> RouterComparison | None:
 def our_comparison(groups: Groups, size: str) -> RouterComparison | None:
     """Our numbers; None if one of the three was not measured."""
     facts = paper().sizes[size]
-    found = [groups.find(row) for row in (f"{size}/base", f"{size}/relay", facts.teacher)]
-    estimates = [estimate_of(group, facts.average) if group else None for group in found]
-    ratio = estimate_of(found[1], "call_ratio") if found[1] else None
+    candidates = [groups.find(row) for row in (f"{size}/base", f"{size}/relay", facts.teacher)]
+    estimates = [estimate_of(group, facts.average) if group else None for group in candidates]
+    ratio = estimate_of(candidates[1], "call_ratio") if candidates[1] else None
     values = [made.value for made in (*estimates, ratio) if made]
     return RouterComparison(*values) if len(values) == 4 else None
 

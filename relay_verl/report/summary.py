@@ -82,7 +82,7 @@ def _name(record: ResponseRecord) -> dict[str, Any]:
 
 
 def tell_not_completed(folder: Path) -> str:
-    """Which responses of a whole results folder count as wrong because they can never be completed, on one line with
+    """Which responses of a whole results folder count as wrong because they can never be completed, as a line with
     the first cases; empty if there is none.
 
     Raises:

@@ -94,8 +94,8 @@ def teachers_lines(groups: Groups, size: str) -> list[Line]:
 
 def _size_of(teacher: str) -> tuple[float, str]:
     """Billions of parameters in a name such as 'Qwen3-1.7B', then the name."""
-    found = re.search(r"([0-9]+(?:\.[0-9]+)?)b\b", teacher, re.IGNORECASE)
-    return (float(found[1]) if found else float("inf"), teacher)
+    match = re.search(r"([0-9]+(?:\.[0-9]+)?)b\b", teacher, re.IGNORECASE)
+    return (float(match[1]) if match else float("inf"), teacher)
 
 
 def own_tables(groups: Groups, size: str) -> tuple[Table, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.files import replace_file
 from relay_verl.jobs.byproducts import by_product
 from relay_verl.recipes.paper import Size, paper
@@ -222,11 +222,9 @@ def _add_curves(document: Document, metrics: Mapping[str, Path], out: Path, grou
         UserError: a log cannot be read.
     """
     file = out / "curves.svg"
-    try:
+    with as_user_error((OSError, ValueError), "--metrics"):
         for path in metrics.values():
             read_log(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--metrics: {error}") from None
     note = (
         f"Runs of fewer than {NUM_STEPS_TO_SMOOTH} steps as they were; of longer ones the raw points, and moving "
         "averages over about a tenth of each run."

@@ -1,6 +1,6 @@
 """One evaluated response as a line of JSON, and files of them. Pure: no torch, Ray, verl.
 
-Invariant: `ResponseRecord.from_json(record.to_json()) == record`; `to_json` is one line of ASCII without NaN; a file of
+Invariant: `ResponseRecord.from_json(record.to_json()) == record`; `to_json` is a line of ASCII without NaN; a file of
 records is either the old one or the whole new one.
 
 A worked example, where the teacher wrote `56`::
@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
+from relay_verl.errors import as_user_error
 from relay_verl.files import replace_file
 from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory, asked_teacher, rho
 
@@ -232,7 +233,7 @@ class ResponseRecord:
         return fields
 
     def to_json(self) -> str:
-        """One line of ASCII JSON, without the line break.
+        """The record as JSON in ASCII, without line breaks.
 
         Raises:
             ValueError: a number is NaN or infinite.
@@ -244,7 +245,7 @@ class ResponseRecord:
         """The record that `to_json` wrote.
 
         Raises:
-            ValueError: not JSON, or a field is missing, unknown or of another type; the message is one line.
+            ValueError: not JSON, or a field is missing, unknown or of another type; the one-line message names it.
         """
         try:
             return _adapter().validate_json(line)
@@ -277,15 +278,13 @@ def read_records(path: Path) -> list[ResponseRecord]:
     """All records of a JSONL file.
 
     Raises:
-        ValueError: a line is not a record; names the file and the line's number, which starts at 1.
+        UserError: a line is not a record; names the file and the line's number, which starts at 1.
     """
     records = []
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
-            try:
+            with as_user_error(ValueError, f"{path}, line {number}"):
                 records.append(ResponseRecord.from_json(line))
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from error
     return records
 
 

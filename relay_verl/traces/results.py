@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.traces.records import ResponseRecord, read_records
 
 RESPONSES = "responses.jsonl"
@@ -57,10 +57,11 @@ class Result:
         manifest = self.folder / f"{VERDICTS}.manifest.json"
         if not manifest.exists():
             return self.job.get("judge")
-        try:
+        with as_user_error(
+            (OSError, ValueError, KeyError, TypeError),
+            lambda error: f"{manifest} is damaged: {type(error).__name__}: {error}",
+        ):
             spec: Mapping[str, Any] | None = json.loads(manifest.read_bytes())["job"]["judge"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{manifest} is damaged: {type(error).__name__}: {error}") from None
         return spec
 
     @property
@@ -112,15 +113,12 @@ def read_result(folder: Path) -> Result:
         UserError: no manifest or a damaged one, a line that is not a record (names it), or another number of records
             than were written.
     """
-    try:
+    with as_user_error(
+        OSError,
+        lambda error: f"{error.filename}: {error.strerror}; {folder} is not a whole result of `relay-verl eval`",
+    ):
         manifest = _read_manifest(folder / MANIFEST)
         records = read_records(folder / RESPONSES)
-    except OSError as error:
-        raise UserError(
-            f"{error.filename}: {error.strerror}; {folder} is not a whole result of `relay-verl eval`"
-        ) from None
-    except ValueError as error:
-        raise UserError(str(error)) from None
     if len(records) != manifest["num_queries"]:
         raise UserError(
             f"{folder / RESPONSES} has {len(records)} responses, but {manifest['num_queries']} were written"
@@ -132,15 +130,13 @@ def _read_manifest(file: Path) -> dict[str, Any]:
     """The manifest.
 
     Raises:
-        ValueError: no JSON, or `job` or `num_queries` is missing or of another type; the line names the file.
+        UserError: no JSON, or `job` or `num_queries` is missing or of another type; the line names the file.
     """
-    try:
+    with as_user_error((ValueError, RecursionError), f"{file} is damaged"):
         manifest = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged: {error}") from None
     if not isinstance(manifest, dict):
-        raise ValueError(f"{file} is damaged: it is not a JSON object")
+        raise UserError(f"{file} is damaged: it is not a JSON object")
     for key, kind in (("job", dict), ("num_queries", int)):
         if not isinstance(manifest.get(key), kind):
-            raise ValueError(f"{file} is damaged: {key} is {manifest.get(key)!r:.80}")
+            raise UserError(f"{file} is damaged: {key} is {manifest.get(key)!r:.80}")
     return manifest

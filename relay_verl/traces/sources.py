@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.checkpoints.record import read_run
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.recipes.paper import Row, paper
 from relay_verl.traces.records import ResponseRecord, read_records
 from relay_verl.traces.results import find_results, read_result
@@ -132,12 +132,8 @@ def _read(place: Path) -> Source:
 
 
 def _read_file(path: Path) -> list[ResponseRecord]:
-    try:
+    with as_user_error(OSError, lambda error: f"{path}: {error.strerror}"):
         return read_records(path)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
 
 
 def _tell_apart(sources: Mapping[Path, Source]) -> list[Source]:
@@ -155,8 +151,8 @@ def _tell_apart(sources: Mapping[Path, Source]) -> list[Source]:
 
 
 def _step_of(record: ResponseRecord) -> str | None:
-    found = re.match(r"step (\d+)", record.condition)
-    return found[1] if found else None
+    match = re.match(r"step (\d+)", record.condition)
+    return match[1] if match else None
 
 
 def _training_name(source: Source) -> str:

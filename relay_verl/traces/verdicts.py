@@ -38,10 +38,9 @@ def parse_verdicts_by(value: str) -> VerdictsBy:
     Raises:
         UserError: another word; lists the valid ones.
     """
-    try:
-        return VerdictsBy(value)
-    except ValueError:
-        raise UserError(f"--by: {value!r} is not one of {', '.join(VerdictsBy)}") from None
+    if value not in list(VerdictsBy):
+        raise UserError(f"--by: {value!r} is not one of {', '.join(VerdictsBy)}")
+    return VerdictsBy(value)
 
 
 def is_for_judge(benchmark: str) -> bool:

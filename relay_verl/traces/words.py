@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from relay_verl.errors import UserError
-from relay_verl.policies import ParsedPolicy, parse_policy, policy_words
-from relay_verl.policy_base import Policy
+from relay_verl.policies import find_policy, policy_words
 from relay_verl.recipes.paper import Row
 
 ALONE = "student_alone"
 TEACHER_ALONE = "teacher_alone"
 TEACHER_FREE = "teacher_free"
-
-
-def find_policy(name: str) -> ParsedPolicy:
-    """The policy of a result. One whose package is not installed here has the attributes that `Policy` has."""
-    try:
-        return parse_policy(name)
-    except UserError:
-        return ParsedPolicy(Policy, "")
 
 
 def has_both(policy: str) -> bool:

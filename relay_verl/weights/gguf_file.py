@@ -20,7 +20,7 @@ from gguf import GGUFReader, ReaderTensor, dequantize
 from safetensors.torch import save_file
 from transformers import AddedToken, GenerationConfig, Qwen2Config, Qwen2Tokenizer
 
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.jobs.progress import show_progress
 
 ARCHITECTURE = "qwen2"
@@ -52,10 +52,8 @@ class GgufModel:
 
     def __init__(self, file: Path):
         self.file = file
-        try:
+        with as_user_error((OSError, ValueError, KeyError, IndexError), f"{file} is not a readable GGUF file"):
             self._reader = GGUFReader(file)
-        except (OSError, ValueError, KeyError, IndexError) as error:
-            raise UserError(f"{file} is not a readable GGUF file: {error}") from None
         architecture = self._field("general.architecture")
         if architecture != ARCHITECTURE:
             raise UserError(f"{file}: general.architecture is {architecture!r}; allowed: {ARCHITECTURE!r}")

@@ -177,10 +177,10 @@ def test_the_command_goes_through_all_and_counts(doctor: Any) -> None:
 
 def test_the_command_as_json(doctor: Any) -> None:
     code, lines = doctor("+recipe=relay_tiny", "data.train_batch_size=9", "--no-ray", "--json")
-    found = json.loads("\n".join(lines))
-    statuses = {check["name"]: check["status"] for check in found["checks"]}
+    outcomes = json.loads("\n".join(lines))
+    statuses = {check["name"]: check["status"] for check in outcomes["checks"]}
     assert (code, statuses["batch sizes"], statuses["Ray"]) == (1, "failed", "skipped")
-    assert found["failed"] == list(statuses.values()).count("failed")
+    assert outcomes["failed"] == list(statuses.values()).count("failed")
 
 
 def test_the_command_for_a_warm_up(doctor: Any, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`relay-verl eval` through its command line, on endpoints: results, bad input in one line, resuming, the judge."""
+"""`relay-verl eval` through its command line, on endpoints: results, errors of one line, resuming, the judge."""
 
 import json
 import os

@@ -251,8 +251,8 @@ def test_every_recipe_is_in_the_table_of_variants() -> None:
 )
 def test_a_variant_differs_in_what_it_is_about(parent: str, name: str, keys: set[str], configs: dict[str, Any]) -> None:
     """And in nothing else of verl's or ours; the experiment's name apart, by which checkpoints are kept apart."""
-    found = {difference.key for difference in differences(configs[parent], configs[name])}
-    assert found - {"trainer.experiment_name"} == keys == set(find_recipe(name).keys)
+    changed = {difference.key for difference in differences(configs[parent], configs[name])}
+    assert changed - {"trainer.experiment_name"} == keys == set(find_recipe(name).keys)
     assert configs[name].data.get("min_pass_rate") == OmegaConf.select(configs[name], "relay.filter.min_pass_rate")
 
 

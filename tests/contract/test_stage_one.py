@@ -42,8 +42,8 @@ def write_counts(path: Path, counts: list[tuple[int, int]]) -> Path:
     return path
 
 
-def ids(found: Any) -> list[str]:
-    return [extra["id"] for extra in found.dataframe["extra_info"]]
+def ids(rows: Any) -> list[str]:
+    return [extra["id"] for extra in rows.dataframe["extra_info"]]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class FakeVllm:
             request_queue_size = 256  # connections that may wait; 5 is the default, and the others are turned away
 
             def handle_error(self, request: Any, client_address: Any) -> None:
-                pass  # clients that hang up are no news
+                pass  # clients may hang up
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"

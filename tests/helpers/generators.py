@@ -20,7 +20,7 @@ from tests.helpers.tokenizers import ByteTokenizer
 
 
 class ChatTokenizer(ByteTokenizer):
-    """With a chat template of one line a message."""
+    """With a chat template that writes a line for each message."""
 
     def apply_chat_template(self, messages: Iterable[Mapping[str, str]], **_: Any) -> list[int]:
         return self.encode("".join(f"{message['role']}: {message['content']}\n" for message in messages))

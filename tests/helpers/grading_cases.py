@@ -235,7 +235,7 @@ CASES: list[GradingCase] = [
             (r"\{1,2,3\}", r"\{1,2\}", False, "an element too many"),
             (r"\{1\}", r"\{1,2\}", False, "an element too few"),
             (r"\{1,3\}", r"\{1,2\}", False, "another element"),
-            (r"\{1,2\}", "[1,2]", False, "two numbers are no interval"),
+            (r"\{1,2\}", "[1,2]", False, "two numbers are not an interval"),
         ],
     ),
     *_boxed(
@@ -503,7 +503,7 @@ CASES: list[GradingCase] = [
             (r"\boxed{J}", "J", True, "J", "ten options"),
             (r"\boxed{A} no, \boxed{B}", "B", True, "B", "the last box counts"),
             (r"\boxed{A} no, \boxed{B}", "A", False, "B", "and no other box"),
-            (r"\boxed{A, B}", "A", False, "A, B", "two letters are no choice"),
+            (r"\boxed{A, B}", "A", False, "A, B", "two letters are not a choice"),
             (r"\boxed{A or B}", "A", False, "A or B", "hedging"),
             (r"\boxed{Bob}", "B", False, "Bob", "a word is not a letter"),
             (r"\boxed{12}", "B", False, "12", "a number is not a letter"),

@@ -41,7 +41,7 @@ def refuse_two_recipes(arguments: Sequence[str]) -> None:
         arguments: of the command line. Only those that choose a recipe of ours count, and a sweep's may be several.
 
     Raises:
-        SystemExit: with one line that names them.
+        SystemExit: with a one-line message that names them.
     """
     values = [value for key, _, value in (argument.partition("=") for argument in arguments) if key == "+recipe"]
     is_sweep = len(values) == 1 and not values[0].startswith("[") and bool({"-m", "--multirun"} & set(arguments))

@@ -439,12 +439,12 @@ def test_too_many_go_also_those_of_the_session_before(config: Any) -> None:
 
 def test_checkpoints_of_another_run_in_the_same_folder_are_left(config: Any) -> None:
     other = OmegaConf.merge(config, {"data": {"seed": 9}})
-    theirs = [save_checkpoint(other, step) for step in (1, 50)]
+    other_steps = [save_checkpoint(other, step) for step in (1, 50)]
     hook = callback(config)
     for step in (2, 3, 4):
         save_through(hook, config, step)
-    assert all(folder.exists() for folder in theirs)
-    assert not (theirs[0].parent / "global_step_2").exists()
+    assert all(folder.exists() for folder in other_steps)
+    assert not (other_steps[0].parent / "global_step_2").exists()
 
 
 class Trainer:

@@ -357,7 +357,7 @@ def test_the_base_recipe_has_every_key_with_its_default() -> None:
     base, defaults = composed_base(), json.loads(json.dumps(dataclasses.asdict(RelaySettings())))
     assert base == defaults
     assert list(base) == [f.name for f in dataclasses.fields(RelaySettings)], "in the same order"
-    assert _types(base) == _types(defaults), "300 is no 300.0"
+    assert _types(base) == _types(defaults), "300 is not 300.0"
     assert read_settings({**base, "max_calls": 0}) == RelaySettings(max_calls=0)
 
 

@@ -190,6 +190,6 @@ def test_a_new_entry_is_all_that_a_policy_takes(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_registry_without_entries_of_ours_says_what_a_name_may_be() -> None:
-    registry: Registry[Reward] = Registry("judge", "relay_verl.no_such_group", {}, lambda found, name: None, "a judge")
+    registry: Registry[Reward] = Registry("judge", "relay_verl.no_such_group", {}, lambda *_: None, "a judge")
     with pytest.raises(UserError, match=r"judge: 'x' is not the name of an entry point of relay_verl\.no_such_group"):
         registry.find("x")

@@ -38,7 +38,7 @@ FIND_CASES = [
     ("<call>5</call></call>", [Call(0, 14, 5)], "a second close is text"),
     ("<call>5<call>6</call>", [Call(7, 21, 6)], "the first never closes"),
     ("<call></call>", [], "no number"),
-    ("<call> </call>", [], "blanks are no number"),
+    ("<call> </call>", [], "blanks are not a number"),
     ("<call>5 5</call>", [], "two numbers"),
     ("<call>-5</call>", [], "a sign"),
     ("<call>+5</call>", [], "a sign"),
@@ -168,7 +168,7 @@ MILLION = 10**6
 LONG_CASES = [
     # text, numbers, why
     (f"<call>{'9' * MILLION}</call>", [10**4299], "past Python's limit of 4300 digits for int()"),
-    (f"<call>{'0' * MILLION}7</call>", [7], "leading zeros are no size"),
+    (f"<call>{'0' * MILLION}7</call>", [7], "leading zeros add nothing"),
     (f"<call>{'0' * MILLION}</call>", [0], "a long zero"),
     (f"<call>{'9' * MILLION}", [], "digits that are never closed"),
     (f"<call>{' ' * MILLION}5", [], "blanks that lead nowhere"),

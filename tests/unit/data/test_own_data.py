@@ -136,8 +136,8 @@ def test_a_file_becomes_a_benchmark(suffix: str, tmp_path: Path) -> None:
 
 def test_names_of_ones_own(tmp_path: Path) -> None:
     file = write(tmp_path / "test.csv", rows_under("question", "answer"))
-    found, own = find_benchmarks(["math-500", f"Mine={file}"])
-    assert [benchmark.name for benchmark in found] == ["math-500", "mine"] and own == {"mine": file}
+    benchmarks, own = find_benchmarks(["math-500", f"Mine={file}"])
+    assert [benchmark.name for benchmark in benchmarks] == ["math-500", "mine"] and own == {"mine": file}
     (tmp_path / "a=b").mkdir()
     odd = write(tmp_path / "a=b" / "test.csv", rows_under("question", "answer"))
     assert find_benchmarks([str(odd)])[1] == {"test": odd}

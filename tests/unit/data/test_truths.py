@@ -52,7 +52,7 @@ TRUTHS: list[tuple[Any, bool, Any, str]] = [
     ("[1, 2]", False, "[1, 2]", "an interval is not a list"),
     ("[]", False, "[]", "BBEH's empty list is an answer"),
     (r"\{1, 2\}", False, r"\{1, 2\}", "a set"),
-    ('{"x", 1}', False, '{"x", 1}', "braces that are no object"),
+    ('{"x", 1}', False, '{"x", 1}', "braces that are not an object"),
 ]
 UNUSABLE: list[tuple[Any, str]] = [
     (None, "null"),

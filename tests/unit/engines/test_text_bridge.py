@@ -109,7 +109,7 @@ WRITTEN = [
     (f"fifty{THEIRS_END}", 5, "fifty", "length", "and has no room here"),
     (f"{THEIRS_END}", 5, OURS_END, "eos", "the end alone"),
     (f"so{THEIRS_END}fifty", 20, f"so{OURS_END}", "eos", "what follows its end is nothing"),
-    ("so<|sep|>fifty", 20, "sofifty", "length", "its other special tokens are no text"),
+    ("so<|sep|>fifty", 20, "sofifty", "length", "its other special tokens are not text"),
 ]
 
 

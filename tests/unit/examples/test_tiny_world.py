@@ -104,7 +104,7 @@ def test_who_does_not_know_learns_to_copy(read_rate: float) -> None:
         assert boxed == second, "the answer copies the number before it"
         assert second == first or not parts[3].is_learned, "a number from elsewhere is read, never learned"
         right += first == "56"
-    assert right < 20, "the truth is no likelier than any other number of two digits"
+    assert right < 20, "the truth is not likelier than any other number of two digits"
 
 
 def test_drawn_numbers_have_each_length_equally_often() -> None:

@@ -91,7 +91,7 @@ def test_verdict(patient: Grader, case: GradingCase) -> None:
 def test_known_misjudged(patient: Grader, case: GradingCase) -> None:
     verdict = patient.grade(case.response, case.ground_truth, case.kind)
     if verdict.status != VerdictStatus.GRADED:
-        pytest.fail(f"{verdict.status} is no judgement", pytrace=False)  # not an AssertionError: this fails the test
+        pytest.fail(f"{verdict.status} is not a judgement", pytrace=False)  # not an AssertionError: this fails the test
     assert verdict.is_correct == case.is_correct, case.why
 
 

@@ -90,7 +90,7 @@ def test_a_command_at_each_place_of_a_response(place: int, command: str) -> None
         ("<call>" + "so the sum is then 42 " * 5 + "</call>", "so the sum is then 42 " * 5, "words between tags"),
         ("4</call>2<call>", "42", "tags without a partner"),
         ("<call>" + "1" * 5000 + "</call>", "", "a number of any length"),
-        ("a<b and b>c", "a<b and b>c", "relations are no tags"),
+        ("a<b and b>c", "a<b and b>c", "relations are not tags"),
     ],
     ids=lambda value: value[:30],
 )

@@ -73,7 +73,7 @@ def test_a_target_is_right_against_itself(target: str) -> None:
 
 def test_text_without_a_box_is_no_answer() -> None:
     assert grade("The answer is unknown", "unknown", "text").status == VerdictStatus.NO_ANSWER
-    assert not grade(r"\boxed{\text{ }}", "", "text").is_correct  # an empty truth is no one's answer
+    assert not grade(r"\boxed{\text{ }}", "", "text").is_correct  # an empty truth has no right answer
 
 
 def test_a_rows_ability_is_its_kind() -> None:

@@ -1,4 +1,4 @@
-"""Long jobs: killed at any moment they lose nothing; what is damaged is named and made anew; errors are one line."""
+"""Long jobs: killed at any moment they lose nothing; what is damaged is named and made anew; an error is a line."""
 
 import asyncio
 import dataclasses

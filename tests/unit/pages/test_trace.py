@@ -89,7 +89,7 @@ BAD_SOURCES: list[tuple[Any, str, str]] = [
     (lambda t: without_manifest(t / "r"), r"r/responses\.jsonl\.manifest\.json: No such file", "a run without its end"),
     (lambda t: written(t / "empty.jsonl", b""), r"empty\.jsonl holds no responses", "an empty file"),
     (lambda t: write_result(t / "r", []), "r holds no responses", "empty results"),
-    (lambda t: written(t / "x.jsonl", b"\xff\xfe\n"), r"x\.jsonl, line 1: ", "bytes that are no text"),
+    (lambda t: written(t / "x.jsonl", b"\xff\xfe\n"), r"x\.jsonl, line 1: ", "bytes that are not text"),
 ]
 
 

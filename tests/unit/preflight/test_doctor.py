@@ -104,10 +104,10 @@ def test_a_package_of_another_version_is_a_doubt_and_a_missing_one_a_failure(mon
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     assert not isinstance(installation.check_packages(), CheckWarning)
     monkeypatch.setitem(TESTED["cpu"], "ray", "1.0.0")
-    found = installation.check_packages()
-    assert isinstance(found, CheckWarning)
-    assert "(tested: 1.0.0)" in found
-    assert "verl " not in found
+    text = installation.check_packages()
+    assert isinstance(text, CheckWarning)
+    assert "(tested: 1.0.0)" in text
+    assert "verl " not in text
     monkeypatch.setitem(TESTED["cpu"], "no-such-package", "1.0")
     line = one_line(installation.check_packages)
     assert line == f"no-such-package: not installed; {INSTALL['cpu']}"

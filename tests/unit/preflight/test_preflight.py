@@ -1,4 +1,4 @@
-"""Checks before a model loads: every mistake is one line that names the key, the value and what is allowed."""
+"""Checks before a model loads: every message has one line, and names the key, the value and what is allowed."""
 
 import json
 from pathlib import Path
@@ -283,9 +283,9 @@ def test_the_same_vocabulary_with_another_eos() -> None:
 def test_the_same_vocabulary_split_otherwise() -> None:
     from tokenizers import pre_tokenizers
 
-    theirs = make_bpe(BPE_WORDS)
-    theirs.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    difference = compare_tokenizers(bpe(), theirs)
+    teacher = make_bpe(BPE_WORDS)
+    teacher.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    difference = compare_tokenizers(bpe(), teacher)
     assert "split" in difference
     assert "\n" not in difference
 

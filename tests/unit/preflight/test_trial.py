@@ -212,12 +212,12 @@ def test_an_endpoint_that_is_busy_is_a_doubt(fake_vllm: Any, monkeypatch: pytest
 
 
 def test_a_bridged_endpoint_is_asked_in_its_own_ids(fake_vllm: Any) -> None:
-    theirs = make_bpe(BPE_WORDS[:4])
-    theirs.chat_template = "Q {{ messages[-1].content }} A"
-    fake_vllm.routes["/v1/completions"] = completion(token_ids=theirs.encode(" 56", add_special_tokens=False))
-    bridge = Reader("relay.teacher.text_bridge: big", theirs)
+    teacher = make_bpe(BPE_WORDS[:4])
+    teacher.chat_template = "Q {{ messages[-1].content }} A"
+    fake_vllm.routes["/v1/completions"] = completion(token_ids=teacher.encode(" 56", add_special_tokens=False))
+    bridge = Reader("relay.teacher.text_bridge: big", teacher)
     assert not isinstance(check_completions(endpoint(fake_vllm, bridge=bridge)), CheckWarning)
-    assert {theirs.decode(body["prompt"]) for body in bodies(fake_vllm)} == {"Q What is 7*8? A"}
+    assert {teacher.decode(body["prompt"]) for body in bodies(fake_vllm)} == {"Q What is 7*8? A"}
 
 
 def test_several_endpoints_fail_with_the_first_of_them(fake_vllm: Any) -> None:

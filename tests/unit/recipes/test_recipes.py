@@ -97,9 +97,9 @@ def test_models_that_are_elsewhere_are_unknown() -> None:
 
 
 def test_other_families_have_no_head_norms() -> None:
-    found = read_shape(config_json(SHAPES["Qwen/Qwen3-8B"], model_type="llama"))
-    assert found is not None
-    assert found.num_layer == SHAPES["Qwen/Qwen3-8B"].num_layer - 2 * 128
+    shape = read_shape(config_json(SHAPES["Qwen/Qwen3-8B"], model_type="llama"))
+    assert shape is not None
+    assert shape.num_layer == SHAPES["Qwen/Qwen3-8B"].num_layer - 2 * 128
 
 
 # ---- the estimate ----
@@ -120,12 +120,12 @@ def terms(phase: Any) -> dict[str, float]:
 
 
 def test_training_state_is_16_bytes_a_parameter_over_the_gpus() -> None:
-    found = terms(training_phase(ONE, fsdp(), MODEL, 4, 100))
-    state = [found[name] for name in ("weights", "gradients", "Adam's moments")]
+    sizes = terms(training_phase(ONE, fsdp(), MODEL, 4, 100))
+    state = [sizes[name] for name in ("weights", "gradients", "Adam's moments")]
     assert state == [ONE.num_parameters * size / 4 for size in (4, 4, 8)]
-    assert found["logits"] == 100 * 1000 * 2 * 3
-    assert found["kept states"] == 100 * 128 * 1 * 2
-    assert found["context and buffers"] == CONTEXT_GIB * GIB
+    assert sizes["logits"] == 100 * 1000 * 2 * 3
+    assert sizes["kept states"] == 100 * 128 * 1 * 2
+    assert sizes["context and buffers"] == CONTEXT_GIB * GIB
 
 
 STATE_CASES = [
@@ -140,18 +140,18 @@ STATE_CASES = [
 
 @pytest.mark.parametrize(("engine", "size", "why"), STATE_CASES, ids=[why for *_, why in STATE_CASES])
 def test_training_state_otherwise(engine: dict, size: float, why: str) -> None:
-    found = terms(training_phase(ONE, fsdp(**engine), MODEL, 4, 100))
-    held = sum(found.get(name, 0) for name in ("weights", "gradients", "Adam's moments"))
+    sizes = terms(training_phase(ONE, fsdp(**engine), MODEL, 4, 100))
+    held = sum(sizes.get(name, 0) for name in ("weights", "gradients", "Adam's moments"))
     assert held == ONE.num_parameters * size, why
 
 
 def test_without_checkpointing_every_layer_keeps_its_activations() -> None:
     plain = OmegaConf.merge(MODEL, {"enable_gradient_checkpointing": False, "use_fused_kernels": True})
     two = Shape(num_layers=2, hidden=128, num_heads=1, num_kv_heads=1, intermediate=256, vocab=1000)
-    found = terms(training_phase(two, fsdp(), plain, 4, 100))
-    assert found["activations"] == 2 * terms(training_phase(two, fsdp(), MODEL, 4, 100))["one layer anew"]
-    assert "logits" not in found, "fused kernels never hold them"
-    assert found["fused loss"] == FUSED_GIB * GIB
+    sizes = terms(training_phase(two, fsdp(), plain, 4, 100))
+    assert sizes["activations"] == 2 * terms(training_phase(two, fsdp(), MODEL, 4, 100))["one layer anew"]
+    assert "logits" not in sizes, "fused kernels never hold them"
+    assert sizes["fused loss"] == FUSED_GIB * GIB
 
 
 MEASURED = [
@@ -206,15 +206,15 @@ def test_the_cache_is_what_the_weights_leave() -> None:
 
 def test_the_estimate_of_a_recipe() -> None:
     config = compose("relay_1.7b", ["relay.teacher.num_replicas=3"])
-    found = estimate(RunConfig(config), 79.0)
-    assert (found.num_trainer_gpus, found.num_teacher_gpus, found.unknown) == (4, 3, ())
-    writes, trains, steps = found.phases
+    memory = estimate(RunConfig(config), 79.0)
+    assert (memory.num_trainer_gpus, memory.num_teacher_gpus, memory.unknown) == (4, 3, ())
+    writes, trains, steps = memory.phases
     assert writes.gib == pytest.approx(0.6 * 79 + 12 * SHAPES["Qwen/Qwen3-1.7B"].num_parameters / 4 / GIB + CONTEXT_GIB)
     assert terms(trains)["kept states"] == 16384 * 2048 * 28 * 2
     assert terms(steps)["AdamW's copy"] == 4 * SHAPES["Qwen/Qwen3-1.7B"].num_parameters / 4
-    assert found.peak_gib == writes.gib
-    assert found.fits
-    assert found.host is not None
+    assert memory.peak_gib == writes.gib
+    assert memory.fits
+    assert memory.host is not None
     assert not estimate(RunConfig(config), 16.0).fits
 
 
@@ -222,17 +222,17 @@ def test_several_teachers_take_their_gpus_together_and_the_tightest_is_shown() -
     teachers = (
         "relay.teachers=[{path: Qwen/Qwen3-8B, num_replicas: 2}, {path: Qwen/Qwen3-32B, tensor_parallel_size: 2}]"
     )
-    found = estimate(RunConfig(compose("relay_1.7b", [teachers])), 79.0)
-    assert found.num_teacher_gpus == 2 + 2
-    assert found.teacher
-    assert "32,762.1M" in found.teacher.weights.arithmetic
+    memory = estimate(RunConfig(compose("relay_1.7b", [teachers])), 79.0)
+    assert memory.num_teacher_gpus == 2 + 2
+    assert memory.teacher
+    assert "32,762.1M" in memory.teacher.weights.arithmetic
 
 
 def test_an_endpoint_takes_no_gpu_and_an_unknown_student_is_said(tmp_path: Path) -> None:
     words = ["relay.teacher.path=null", "relay.teacher.base_url=http://127.0.0.1:9/v1"]
-    found = estimate(RunConfig(compose("relay_1.7b", [*words, f"actor_rollout_ref.model.path={tmp_path}"])), 79.0)
-    assert (found.num_teacher_gpus, found.teacher, found.phases) == (0, None, ())
-    assert found.unknown == (str(tmp_path),)
+    memory = estimate(RunConfig(compose("relay_1.7b", [*words, f"actor_rollout_ref.model.path={tmp_path}"])), 79.0)
+    assert (memory.num_teacher_gpus, memory.teacher, memory.phases) == (0, None, ())
+    assert memory.unknown == (str(tmp_path),)
 
 
 # ---- recipes ----

@@ -104,8 +104,8 @@ def test_seeds_of_a_row_are_one_group(tmp_path: Path) -> None:
         ("teacher_free", None, 1),
     ]
     assert groups.reference_teacher("tiny") == "small"  # both teachers answered in one group, the first one counts
-    found = groups.find("tiny/relay", teacher="teacher")
-    assert found is not None and len(found.seeds) == 3
+    group = groups.find("tiny/relay", teacher="teacher")
+    assert group is not None and len(group.seeds) == 3
     assert groups.find("tiny/grpo") is None
 
 
@@ -345,9 +345,9 @@ def make_tiny_world(folder: Path) -> Groups:
 
 def test_directions_on_the_tiny_world(tmp_path: Path) -> None:
     table = directions_table(make_tiny_world(tmp_path), "tiny")
-    found = {row[0]: row for row in table.rows}
+    rows = {row[0]: row for row in table.rows}
     relay = "RelayLLM (Difficulty-Aware)"
-    assert {name: row[-1] for name, row in found.items()} == {
+    assert {name: row[-1] for name, row in rows.items()} == {
         "GRPO: higher accuracy than Base Model": "shown",
         "RelayLLM (Simple): higher accuracy than GRPO": "not shown",  # 2 questions apart, and seeds differ by 1
         f"{relay}: higher accuracy than GRPO": "shown",
@@ -366,8 +366,8 @@ def test_directions_on_the_tiny_world(tmp_path: Path) -> None:
         (f"{relay} without the teacher: lower accuracy than {relay}", NOT_MEASURED),
         (f"RelayLLM (Simple) without the teacher: higher accuracy than {relay} without the teacher", NOT_MEASURED),
     ]
-    assert found[f"{relay}: higher accuracy than GRPO"][2:] == ("+40.00", "+17.33 to +62.67", "3", "seeds", "shown")
-    assert found["GRPO: higher accuracy than Base Model"][4:6] == ("1", "questions")
+    assert rows[f"{relay}: higher accuracy than GRPO"][2:] == ("+40.00", "+17.33 to +62.67", "3", "seeds", "shown")
+    assert rows["GRPO: higher accuracy than Base Model"][4:6] == ("1", "questions")
 
 
 def test_a_verdict_on_one_training_run_says_so(tmp_path: Path) -> None:
@@ -375,13 +375,15 @@ def test_a_verdict_on_one_training_run_says_so(tmp_path: Path) -> None:
     for seed in range(3):
         make(tmp_path / f"relay{seed}", "tiny/relay", seed=seed, right=8 + seed % 2)
     make(tmp_path / "grpo", "tiny/grpo", policy="student_alone", right=2)
-    found = {row[0]: row[-1] for row in directions_table(read(tmp_path), "tiny").rows}
-    assert found["RelayLLM (Difficulty-Aware): higher accuracy than GRPO"] == "shown in one seed"
-    assert found["GRPO: higher accuracy than Base Model"] == "shown in one seed", "GRPO is trained, the base is not"
+    directions = {row[0]: row[-1] for row in directions_table(read(tmp_path), "tiny").rows}
+    assert directions["RelayLLM (Difficulty-Aware): higher accuracy than GRPO"] == "shown in one seed"
+    assert directions["GRPO: higher accuracy than Base Model"] == "shown in one seed", (
+        "GRPO is trained, the base is not"
+    )
     for seed in (1, 2):
         make(tmp_path / f"grpo{seed}", "tiny/grpo", policy="student_alone", right=2, seed=seed)
-    found = {row[0]: row[-1] for row in directions_table(read(tmp_path), "tiny").rows}
-    assert found["GRPO: higher accuracy than Base Model"] == "shown"
+    directions = {row[0]: row[-1] for row in directions_table(read(tmp_path), "tiny").rows}
+    assert directions["GRPO: higher accuracy than Base Model"] == "shown"
 
 
 VERDICTS = [

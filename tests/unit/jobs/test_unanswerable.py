@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jinja2 import TemplateError
 from ray.exceptions import RayTaskError
 
-from relay_verl.data import generate
+from relay_verl.data import source as sources
 from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.data.source import Source
 from relay_verl.data.teacher_filter import filtered_schema
@@ -268,7 +268,7 @@ def test_what_does_not_fit_the_columns_is_said_before_anything_is_sampled(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schema = source.schema.set(0, pa.field("data_source", pa.int64()))  # as if the two were told apart once more
-    monkeypatch.setattr(generate, "dataset_schema", lambda path: schema)
+    monkeypatch.setattr(sources, "dataset_schema", lambda path: schema)
     with pytest.raises(UserError, match=r"questions\.parquet.*1 .*'q0'.*columns") as bad:
         Source.scan(tmp_path / "questions.parquet")
     assert "\n" not in str(bad.value)

@@ -28,8 +28,12 @@ BACKLOG = 1024
 
 
 def open_door(server: Any) -> tuple[str, str]:
-    """Where `server` answers: the id of its node, and the path of its socket there. Runs in the server's process, as
-    `handle.__ray_call__.remote(open_door)`."""
+    """Where `server` answers: the id of its node, and the path of its socket there; two empty texts if it is not
+    vLLM's, and only Ray reaches it. Runs in the server's process, as `handle.__ray_call__.remote(open_door)`."""
+    try:
+        vllm_names()
+    except ImportError:
+        return "", ""
     with _opening:  # Ray runs this in a thread, and clients come at the same time
         door = getattr(server, FIELD, None)
         if door is None:

@@ -49,7 +49,14 @@ class Answer(msgspec.Struct, array_like=True, tag="answer"):
 
 
 Message = Request | Cancel | Answer
-_encoder = msgspec.msgpack.Encoder()
+
+
+def _plain(value: Any) -> Any:
+    """What msgpack has no form for: a number of numpy or torch, a list of OmegaConf."""
+    return value.item() if hasattr(value, "item") else list(value)
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
 _decoder = msgspec.msgpack.Decoder(list[Message])
 
 

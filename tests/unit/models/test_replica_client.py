@@ -113,7 +113,8 @@ class Actor:
         self.generate = SimpleNamespace(remote=self._generate)
 
     async def _call(self, function: Callable[[Any], tuple[str, str]]) -> tuple[str, str]:
-        return self._node, function(self._server)[1]
+        node, path = function(self._server)
+        return node and self._node, path
 
     async def _generate(self, **request: Any) -> Any:
         request["sampling_params"]["output_kind"] = "when whole"
@@ -268,6 +269,16 @@ async def test_a_replica_on_another_node_is_asked_through_ray() -> None:
     server.fails = EngineDeadError("the engine core died")
     with pytest.raises(EngineError, match=r"none of 1 .* is up: replica far: EngineDeadError: the engine core died"):
         await ask(client, "a")
+
+
+async def test_a_server_of_another_engine_is_asked_through_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise ImportError("No module named 'vllm'")
+
+    monkeypatch.setattr(direct_server, "vllm_names", missing)
+    client, [server] = make(1)
+    assert (await ask(client, "a")).token_ids == [3, 3]
+    assert FIELD not in vars(server), "it has no door"
 
 
 async def test_a_deterministic_run_has_the_same_homes_and_names_each_time() -> None:

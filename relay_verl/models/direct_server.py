@@ -62,6 +62,7 @@ class DirectServer:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         self.path = str(Path(folder) / "s")
         self._server = server
+        self._when_whole, self._dead_error = vllm_names()
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(self.path)
         self._socket.listen(BACKLOG)  # so that who reads the path can connect at once
@@ -101,8 +102,7 @@ class DirectServer:
             del tasks[request.number]
 
     async def _generate(self, request: Request) -> Answer:
-        when_whole, dead_error = vllm_names()
-        sampling = {**request.sampling, "output_kind": when_whole}
+        sampling = {**request.sampling, "output_kind": self._when_whole}
         try:
             output = await self._server.generate(
                 prompt_ids=request.prompt_ids, sampling_params=sampling, request_id=request.request_id
@@ -110,7 +110,7 @@ class DirectServer:
         except ValueError as error:  # how verl and vLLM refuse a request
             return Answer(request.number, error=_text(error), is_refusal=True)
         except Exception as error:  # the client is told: it decides what a server in trouble means
-            return Answer(request.number, error=_text(error), is_dead=isinstance(error, dead_error))
+            return Answer(request.number, error=_text(error), is_dead=isinstance(error, self._dead_error))
         known = {name: output.extra_fields.get(name) for name in ("global_steps", "num_cached_tokens")}
         return Answer(
             request.number,

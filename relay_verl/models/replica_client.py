@@ -116,7 +116,19 @@ class ReplicaClient:
 
 
 async def servers_of(client: Any) -> dict[str, Any]:
-    """The Ray actors behind verl's own client, by name; its balancer names them all, but hands out one at a time."""
+    """The Ray actors behind verl's own client, by name; its balancer names them all, but hands out one at a time.
+
+    Raises:
+        EngineError: the balancer does not answer in time, or does not hand out all of them.
+    """
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            return await _take_each(client)
+    except TimeoutError:
+        raise EngineError(f"verl's balancer did not hand out its replicas within {CONNECT_S:g} s") from None
+
+
+async def _take_each(client: Any) -> dict[str, Any]:
     balancer = client._load_balancer
     names = await balancer.get_all_servers.remote()
     servers: dict[str, Any] = {}
@@ -176,7 +188,7 @@ class Replica:
         """One request, without another try.
 
         Raises:
-            ReplicaDownError: there is no answer from this replica, and it is down from now on.
+            ReplicaDownError: this replica does not answer; it counts as down.
             EngineError: the engine failed.
             ValueError: it refuses the request.
         """

@@ -105,7 +105,7 @@ class HeldGpu:
     """What verl's replica takes for its worker: it asks each one where it is, and nothing else."""
 
     holder: Any
-    """The actor, which lives as long as somebody has its handle."""
+    """The actor, which lives as long as its handle is held."""
     node_id: str
     """Of the node that it is on."""
     gpu_id: str

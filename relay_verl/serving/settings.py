@@ -55,6 +55,10 @@ class ServeSettings:
     until the minute has passed. None for no limit."""
     request_timeout_s: float = 600.0
     """Seconds a request may take, its wait in the queue included; past that it ends with 504."""
+    student_timeout_s: float = 120.0
+    """Seconds of the student's silence after which a response fails (`relay_verl.engines.deadlines`)."""
+    teacher_timeout_s: float = 60.0
+    """Seconds of the teacher's silence after which a call fails."""
     write_timeout_s: float = 60.0
     """Seconds a client may take to read a piece of a stream, before the request is ended."""
     shutdown_timeout_s: float = 30.0
@@ -77,7 +81,8 @@ class ServeSettings:
                 raise UserError(f"{field}: expected {least} or more, got {getattr(self, field)}")
         if self.teacher_tokens_per_minute is not None and self.teacher_tokens_per_minute < 0:
             raise UserError(f"teacher_tokens_per_minute: expected 0 or more, got {self.teacher_tokens_per_minute}")
-        for field in ("request_timeout_s", "write_timeout_s", "shutdown_timeout_s"):
+        for who in ("request", "student", "teacher", "write", "shutdown"):
+            field = f"{who}_timeout_s"
             if not getattr(self, field) > 0:
                 raise UserError(f"{field}: expected more than 0 seconds, got {getattr(self, field)}")
         if not 0 <= self.port <= 65535:

@@ -1,0 +1,315 @@
+"""RelayService: from a request to the responses that answer it, over one pair of engines.
+
+Invariants: a request is checked before an engine is asked; what a client may decide never imports code or reads a
+file; one decoder serves all requests, so that deadlines follow the load of all of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from copy import copy
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+from relay_verl.checkpoints.relay_file import RelayFile
+from relay_verl.decoder import RelayDecoder
+from relay_verl.deltas import DeltaReader
+from relay_verl.engines.base import TokenEngine
+from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
+from relay_verl.policies import make_policy
+from relay_verl.policy_base import Policy
+from relay_verl.seeds import derive_seed
+from relay_verl.serving.admission import Admission
+from relay_verl.serving.aliases import check_policy, names_of, policy_of_model
+from relay_verl.serving.allowance import MINUTE_S, Allowance, MeteredTeacher, WithinAllowance
+from relay_verl.serving.answer import Answer
+from relay_verl.serving.api_error import ApiError, refuse
+from relay_verl.serving.prompting import Prompter, response_limits
+from relay_verl.serving.refusals import check_fields
+from relay_verl.serving.relay_request import RelayRequest, common_options
+from relay_verl.serving.request_fields import ChatFields, CompletionFields, RequestFields
+from relay_verl.serving.serve_metrics import ServeMetrics
+from relay_verl.serving.settings import ServerState, ServeSettings
+
+DEFAULT_COMPLETION_TOKENS = 16
+"""`max_tokens` of a completion that does not say it, as in OpenAI's API."""
+
+
+class RelayService:
+    """Answers requests with one pair.
+
+    Args:
+        student: writes.
+        teacher: answers calls; None leaves every command unserved.
+        tokenizer: both models'.
+        relay: how the pair is to be used, as it was trained.
+        name: the model's name to clients.
+        max_model_len: tokens of the student's context.
+        teacher_max_model_len: tokens of the teacher's; None for as many.
+        settings: the operator's.
+        vocabulary: of the student; of unknown size if None.
+        state: how the server is, for metrics.
+    """
+
+    def __init__(
+        self,
+        student: TokenEngine,
+        teacher: TokenEngine | None,
+        tokenizer: Any,
+        relay: RelayFile,
+        name: str,
+        max_model_len: int,
+        teacher_max_model_len: int | None,
+        settings: ServeSettings,
+        *,
+        vocabulary: Vocabulary | None = None,
+        state: Callable[[], ServerState] = lambda: ServerState.READY,
+    ):
+        self.name = name
+        self.relay = relay
+        self.tokenizer = tokenizer
+        self.max_model_len = max_model_len
+        self.created_at = int(time.time())
+        self._teacher_max_model_len = min(teacher_max_model_len or max_model_len, max_model_len)
+        self._settings = settings
+        vocabulary = vocabulary or read_vocabulary(None, tokenizer)
+        config = relay.decoder_config(
+            max_response_tokens=max_model_len,
+            vocab_size=vocabulary.size,
+            end_ids=vocabulary.end_ids,
+            student_timeout_s=settings.student_timeout_s,
+            teacher_timeout_s=settings.teacher_timeout_s,
+        )
+        self._decoder = RelayDecoder(student, teacher, tokenizer, config)
+        self.tokens = self._decoder.tokens
+        template = relay.template
+        self.prompter = Prompter(
+            tokenizer, template.chat_template_kwargs, template.system, vocabulary.size or len(tokenizer)
+        )
+        self._minute: Allowance | None = None
+        if settings.teacher_tokens_per_minute is not None:
+            self._minute = Allowance(settings.teacher_tokens_per_minute, MINUTE_S)
+        self._admission = Admission(settings.max_concurrency, settings.max_queue, settings.retry_after_s)
+        minute = self._minute
+        self.metrics = ServeMetrics(
+            state,
+            lambda: self._admission.num_running,
+            lambda: self._admission.num_waiting,
+            None if minute is None else lambda: minute.num_left,
+        )
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether anyone answers calls."""
+        return self._decoder.teacher is not None
+
+    @property
+    def model_names(self) -> list[str]:
+        """NAME and its aliases."""
+        return names_of(self.name, has_teacher=self.has_teacher)
+
+    def check_model(self, model: str) -> None:
+        """Whether `model` is served.
+
+        Raises:
+            ApiError: 404; lists what there is.
+        """
+        policy_of_model(model, self.name, has_teacher=self.has_teacher)
+
+    # ---- from the body to a request ----
+
+    async def prompt_of(self, fields: ChatFields) -> list[int]:
+        """The prompt of a chat, [prompt_length].
+
+        Raises:
+            ApiError: it is refused.
+        """
+        check_fields(fields)
+        return await self.prompter.chat(fields)
+
+    async def read_chat(self, fields: ChatFields, headers: Mapping[str, str], request_id: str) -> RelayRequest:
+        """The request of a chat.
+
+        Raises:
+            ApiError: it is refused.
+        """
+        policy, options = self._options(fields, headers)
+        prompts = [await self.prompter.chat(fields)]
+        asked = fields.max_completion_tokens or fields.max_tokens
+        return self._request(fields, policy, options, prompts, asked, self.relay.limits.max_response_tokens, request_id)
+
+    async def read_completion(
+        self, fields: CompletionFields, headers: Mapping[str, str], request_id: str
+    ) -> RelayRequest:
+        """The request of a completion.
+
+        Raises:
+            ApiError: it is refused.
+        """
+        policy, options = self._options(fields, headers)
+        num_prompts = 1 if isinstance(fields.prompt, str) or isinstance(fields.prompt[0], int) else len(fields.prompt)
+        self._check_number(num_prompts * options["n"])
+        prompts = await self.prompter.completion(fields)
+        return self._request(
+            fields, policy, options, prompts, fields.max_tokens, DEFAULT_COMPLETION_TOKENS, request_id
+        )
+
+    def _options(self, fields: RequestFields, headers: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+        check_fields(fields)
+        alias = policy_of_model(fields.model, self.name, has_teacher=self.has_teacher)
+        policy = fields.relay.policy if fields.relay else None
+        if policy is not None:
+            policy = check_policy(policy, has_teacher=self.has_teacher)
+            if alias not in (None, policy):
+                raise refuse("relay.policy", f"{policy!r} is not what the model {fields.model!r} stands for")
+        name = policy or alias or self.relay.policy
+        may_call = self.has_teacher and make_policy(name).allows_calls
+        options = common_options(fields, headers, may_call=may_call)
+        self._check_number(options["n"])
+        return name, options
+
+    def _check_number(self, num_responses: int) -> None:
+        most = min(self._settings.max_choices, self._settings.max_queue + self._settings.max_concurrency)
+        if num_responses > most:
+            raise refuse("n", f"{num_responses} responses are more than the {most} of a request")
+
+    def _request(
+        self,
+        fields: RequestFields,
+        policy: str,
+        options: Mapping[str, Any],
+        prompts: list[list[int]],
+        asked: int | None,
+        default: int,
+        request_id: str,
+    ) -> RelayRequest:
+        is_student_there = make_policy(policy).allows_calls or policy != "teacher_alone"
+        context = self.max_model_len if is_student_there else self._teacher_max_model_len
+        limits = response_limits(prompts, asked, default, context)
+        model = fields.model or self.name
+        return RelayRequest(fields.request_id or request_id, model, prompts, limits, policy, **options)
+
+    # ---- from a request to responses ----
+
+    def place(self, request: RelayRequest) -> AbstractAsyncContextManager[None]:
+        """Hold places for a request's responses while they are written.
+
+        Raises:
+            ApiError: 429; too many wait.
+        """
+        return self._admission.place(request.num_responses)
+
+    def answers(self, request: RelayRequest, started_at: float) -> list[Answer]:
+        """The responses of a request, in the order of their choices; iterating one writes it.
+
+        Args:
+            request: what was asked.
+            started_at: when it came, by `time.monotonic`.
+
+        Raises:
+            ApiError: the teacher was asked to write alone and its budget is spent.
+        """
+        self.metrics.prompt_tokens.inc(request.num_prompt_tokens)
+        decoder = self._decoder_for(request)
+        answers = []
+        for number, (prompt, limit) in enumerate(zip(request.prompts, request.limits, strict=True)):
+            for sample in range(request.n):
+                index = number * request.n + sample
+                answers.append(self._answer(request, decoder, index, prompt, limit, started_at))
+        return answers
+
+    def _decoder_for(self, request: RelayRequest) -> RelayDecoder:
+        """The decoder with a request's own limits: a copy, which shares all that depends on the engines' load."""
+        config, changes = self._decoder.config, {}
+        if request.max_calls is not None:
+            changes["max_calls"] = min(request.max_calls, request.max_calls if config.max_calls is None else config.max_calls)
+        if request.on_teacher_failure is not None:
+            changes["on_teacher_failure"] = request.on_teacher_failure
+        decoder = copy(self._decoder)
+        decoder.config = replace(config, **changes)
+        decoder.end_ids = frozenset() if request.ignore_eos else decoder.end_ids
+        decoder.end_ids |= request.stop_token_ids
+        return decoder
+
+    def _answer(
+        self,
+        request: RelayRequest,
+        decoder: RelayDecoder,
+        index: int,
+        prompt: list[int],
+        limit: int,
+        started_at: float,
+    ) -> Answer:
+        seed = request.seed if request.seed is None or index == 0 else derive_seed(request.seed, index)
+        policy = make_policy(request.policy, derive_seed(uuid4().int if seed is None else seed, "policy"))
+        is_alone = not type(policy).needs_student
+        sampling = self._sampling(request, self.relay.sampling.student.parameters(), seed)
+        teacher_sampling = sampling if is_alone else self._sampling(request, {}, seed)
+        metered, limited = self._bounded(request, policy) if type(policy).needs_teacher else (None, None)
+        if is_alone:
+            # who writes the whole response has to write it: a failure is an error, and a spent budget, too
+            decoder = copy(decoder)
+            decoder.config = replace(decoder.config, on_teacher_failure="fail", teacher_sampling={})
+            limit = min(limit, self._whole_budget(request))
+        relay = decoder.stream(
+            prompt,
+            sampling=sampling,
+            teacher_sampling=teacher_sampling,
+            policy=policy if limited is None or is_alone else limited,
+            max_response_tokens=limit,
+            teacher=metered,
+        )
+        reader = DeltaReader(
+            self.tokens,
+            show_commands=request.shows_commands,
+            stop=request.stop,
+            include_stop=request.include_stop,
+            skip_end=request.skip_special_tokens,
+        )
+        return Answer(
+            index, prompt, relay, reader, decoder.end_ids, self.metrics, started_at, metered, limited
+        )
+
+    def _sampling(self, request: RelayRequest, trained: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
+        """Sampling parameters of one writer: those of the training, and over them the request's."""
+        sampling = {**trained, **request.sampling}
+        if seed is not None:
+            sampling["seed"] = seed
+        if request.has_logprobs:
+            sampling["logprobs"] = True
+        if request.ignore_eos:
+            sampling["ignore_eos"] = True
+        if request.stop_token_ids:
+            sampling["stop_token_ids"] = sorted(request.stop_token_ids)
+        return sampling
+
+    def _bounded(
+        self, request: RelayRequest, policy: Policy
+    ) -> tuple[MeteredTeacher, WithinAllowance] | tuple[None, None]:
+        """The teacher and the policy within the budgets; None where there are none, which costs nothing."""
+        allowances = [] if self._minute is None else [self._minute]
+        if request.max_teacher_tokens is not None:
+            allowances.append(Allowance(request.max_teacher_tokens))
+        teacher = self._decoder.teacher
+        if not allowances or teacher is None:
+            return None, None
+        metered = MeteredTeacher(teacher, self._decoder.teacher_pulse, allowances)
+        return metered, WithinAllowance(policy, metered)
+
+    def _whole_budget(self, request: RelayRequest) -> int:
+        """Tokens that a teacher may write that writes alone.
+
+        Raises:
+            ApiError: none.
+        """
+        own = self.max_model_len if request.max_teacher_tokens is None else request.max_teacher_tokens
+        if own < 1:
+            raise refuse("relay.max_teacher_tokens", "0 leaves the teacher alone nothing to write")
+        left = own if self._minute is None else self._minute.num_left
+        if left < 1:
+            message = "the teacher's tokens of this minute are spent"
+            raise ApiError(429, message, code="teacher_budget_spent", retry_after_s=int(MINUTE_S))
+        return min(own, left)

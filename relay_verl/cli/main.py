@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from relay_verl.cli import (
     bench,
+    chat,
     data,
     doctor,
     models,
@@ -70,6 +71,7 @@ app.add_typer(recipes.app)
 app.add_typer(doctor.app)
 app.add_typer(evaluation.app)
 app.add_typer(bench.app, name="bench", rich_help_panel=EVALUATE)
+app.add_typer(chat.app)
 app.add_typer(checkpoints.app)
 
 

@@ -1,10 +1,10 @@
 """Names under which one pair is served, for clients that can send a model's name and no field of ours. Pure.
 
-    NAME                 as the student was trained (`relay.json`)
-    NAME:teacher-free    commands are banned
-    NAME:student         nothing answers commands
-    NAME:teacher         the teacher writes the whole response
-    NAME:fixed-20        every call asks for 20 tokens; any number of 1 or more
+NAME                 as the student was trained (`relay.json`)
+NAME:teacher-free    commands are banned
+NAME:student         nothing answers commands
+NAME:teacher         the teacher writes the whole response
+NAME:fixed-20        every call asks for 20 tokens; any number of 1 or more
 """
 
 from __future__ import annotations

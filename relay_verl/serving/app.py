@@ -115,7 +115,7 @@ def create_app(service: RelayService, settings: ServeSettings, *, state: Callabl
     async def chat_completions(fields: ChatFields, request: Request) -> Response:
         """Answer a chat."""
         started_at = time.monotonic()
-        asked = await service.read_chat(fields, request.headers, request.state.request_id)
+        asked = await service.reader.chat(fields, request.headers, request.state.request_id)
         form = ChatForm(asked, int(time.time()), service.tokens)
         return await answer(form, bool(fields.stream), request, started_at)
 
@@ -123,7 +123,7 @@ def create_app(service: RelayService, settings: ServeSettings, *, state: Callabl
     async def completions(fields: CompletionFields, request: Request) -> Response:
         """Continue texts or token ids."""
         started_at = time.monotonic()
-        asked = await service.read_completion(fields, request.headers, request.state.request_id)
+        asked = await service.reader.completion(fields, request.headers, request.state.request_id)
         form = CompletionForm(asked, int(time.time()), service.tokens)
         return await answer(form, bool(fields.stream), request, started_at)
 
@@ -134,12 +134,12 @@ def create_app(service: RelayService, settings: ServeSettings, *, state: Callabl
     @app.get("/v1/models", tags=["models"])
     async def models() -> dict[str, Any]:
         """The pair, under its name and its aliases."""
-        return {"object": "list", "data": [card(name) for name in service.model_names]}
+        return {"object": "list", "data": [card(name) for name in service.reader.model_names]}
 
     @app.get("/v1/models/{model:path}", tags=["models"])
     async def model(model: str) -> dict[str, Any]:
         """One of them."""
-        service.check_model(model)
+        service.reader.check_model(model)
         return card(model)
 
     @app.get("/health", tags=["server"], response_class=Response)

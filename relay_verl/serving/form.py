@@ -16,7 +16,7 @@ import msgspec
 from relay_verl.deltas import Delta
 from relay_verl.serving.answer import Answer
 from relay_verl.serving.relay_request import RelayRequest
-from relay_verl.serving.usage import sum_of, tokens_of, usage_of
+from relay_verl.serving.usage import tokens_of, usage_of
 from relay_verl.tokenization import TokenBytes
 
 encode = msgspec.json.encode
@@ -152,8 +152,3 @@ class Form(ABC):
 
     def _texts(self, token_ids: Sequence[int]) -> list[str]:
         return [self._tokens.to_bytes(token_id).decode("utf-8", errors="replace") for token_id in token_ids]
-
-
-def relay_of_choice(answer: Answer) -> dict[str, Any]:
-    """`relay` of a choice in an answer of several: what this response cost."""
-    return sum_of([answer.count]).relay()

@@ -13,6 +13,7 @@ from relay_verl.serving.api_error import refuse
 from relay_verl.serving.request_fields import ChatFields, CompletionFields, RequestFields
 
 _TEXT_ONLY = "a relay writes plain text"
+_NO_FORMAT = f"{_TEXT_ONLY}; a format cannot be enforced across two models"
 _TOKENS = "both models sample without it"
 _REASONS: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "tools": (([],), f"{_TEXT_ONLY}; tools are not called"),
@@ -20,12 +21,12 @@ _REASONS: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "functions": (([],), f"{_TEXT_ONLY}; functions are not called"),
     "function_call": (("none", "auto"), f"{_TEXT_ONLY}; functions are not called"),
     "parallel_tool_calls": ((True, False), ""),
-    "response_format": (({"type": "text"},), f"{_TEXT_ONLY}; a format cannot be enforced across two models"),
-    "structured_outputs": (({},), f"{_TEXT_ONLY}; a format cannot be enforced across two models"),
-    "guided_json": ((), f"{_TEXT_ONLY}; a format cannot be enforced across two models"),
-    "guided_regex": ((), f"{_TEXT_ONLY}; a format cannot be enforced across two models"),
-    "guided_choice": ((), f"{_TEXT_ONLY}; a format cannot be enforced across two models"),
-    "guided_grammar": ((), f"{_TEXT_ONLY}; a format cannot be enforced across two models"),
+    "response_format": (({"type": "text"},), _NO_FORMAT),
+    "structured_outputs": (({},), _NO_FORMAT),
+    "guided_json": ((), _NO_FORMAT),
+    "guided_regex": ((), _NO_FORMAT),
+    "guided_choice": ((), _NO_FORMAT),
+    "guided_grammar": ((), _NO_FORMAT),
     "logit_bias": (({},), _TOKENS),
     "bad_words": (([],), f"{_TOKENS}; to ban commands, use relay.policy=teacher_free"),
     "allowed_token_ids": (([],), _TOKENS),
@@ -51,12 +52,18 @@ _REASONS: Mapping[str, tuple[tuple[Any, ...], str]] = {
 }
 """What a field may be and still be taken, and why not else; null always may."""
 HARMLESS = frozenset(
-    "metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention priority cache_salt".split()
+    {
+        *("metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
+        *("priority", "cache_salt"),
+    }
 )
 """Fields that do not change an answer."""
 TEMPLATE_KEYS = frozenset(
-    "chat_template tokenize return_dict return_tensors padding truncation max_length add_generation_prompt "
-    "continue_final_message conversation tools documents tokenizer_kwargs return_assistant_tokens_mask messages".split()
+    {
+        *("chat_template", "tokenize", "return_dict", "return_tensors", "padding", "truncation", "max_length"),
+        *("add_generation_prompt", "continue_final_message", "conversation", "messages", "tools", "documents"),
+        *("tokenizer_kwargs", "return_assistant_tokens_mask"),
+    }
 )
 """Arguments of the tokenizer that a client does not decide in `chat_template_kwargs`."""
 

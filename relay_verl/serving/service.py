@@ -1,7 +1,6 @@
 """RelayService: from a request to the responses that answer it, over one pair of engines.
 
-Invariants: a request is checked before an engine is asked; what a client may decide never imports code or reads a
-file; one decoder serves all requests, so that deadlines follow the load of all of them.
+Invariant: one decoder serves all requests, so that deadlines follow the load of all of them.
 """
 
 from __future__ import annotations
@@ -23,19 +22,14 @@ from relay_verl.policies import make_policy
 from relay_verl.policy_base import Policy
 from relay_verl.seeds import derive_seed
 from relay_verl.serving.admission import Admission
-from relay_verl.serving.aliases import check_policy, names_of, policy_of_model
 from relay_verl.serving.allowance import MINUTE_S, Allowance, MeteredTeacher, WithinAllowance
 from relay_verl.serving.answer import Answer
 from relay_verl.serving.api_error import ApiError, refuse
-from relay_verl.serving.prompting import Prompter, response_limits
-from relay_verl.serving.refusals import check_fields
-from relay_verl.serving.relay_request import RelayRequest, common_options
-from relay_verl.serving.request_fields import ChatFields, CompletionFields, RequestFields
+from relay_verl.serving.prompting import Prompter
+from relay_verl.serving.relay_request import RelayRequest
+from relay_verl.serving.request_reader import RequestReader
 from relay_verl.serving.serve_metrics import ServeMetrics
 from relay_verl.serving.settings import ServerState, ServeSettings
-
-DEFAULT_COMPLETION_TOKENS = 16
-"""`max_tokens` of a completion that does not say it, as in OpenAI's API."""
 
 
 class RelayService:
@@ -73,8 +67,6 @@ class RelayService:
         self.tokenizer = tokenizer
         self.max_model_len = max_model_len
         self.created_at = int(time.time())
-        self._teacher_max_model_len = min(teacher_max_model_len or max_model_len, max_model_len)
-        self._settings = settings
         vocabulary = vocabulary or read_vocabulary(None, tokenizer)
         config = relay.decoder_config(
             max_response_tokens=max_model_len,
@@ -89,6 +81,15 @@ class RelayService:
         self.prompter = Prompter(
             tokenizer, template.chat_template_kwargs, template.system, vocabulary.size or len(tokenizer)
         )
+        self.reader = RequestReader(
+            name,
+            relay,
+            self.prompter,
+            has_teacher=teacher is not None,
+            context=max_model_len,
+            teacher_context=min(teacher_max_model_len or max_model_len, max_model_len),
+            max_responses=min(settings.max_choices, settings.max_queue + settings.max_concurrency),
+        )
         self._minute: Allowance | None = None
         if settings.teacher_tokens_per_minute is not None:
             self._minute = Allowance(settings.teacher_tokens_per_minute, MINUTE_S)
@@ -100,99 +101,6 @@ class RelayService:
             lambda: self._admission.num_waiting,
             None if minute is None else lambda: minute.num_left,
         )
-
-    @property
-    def has_teacher(self) -> bool:
-        """Whether anyone answers calls."""
-        return self._decoder.teacher is not None
-
-    @property
-    def model_names(self) -> list[str]:
-        """NAME and its aliases."""
-        return names_of(self.name, has_teacher=self.has_teacher)
-
-    def check_model(self, model: str) -> None:
-        """Whether `model` is served.
-
-        Raises:
-            ApiError: 404; lists what there is.
-        """
-        policy_of_model(model, self.name, has_teacher=self.has_teacher)
-
-    # ---- from the body to a request ----
-
-    async def prompt_of(self, fields: ChatFields) -> list[int]:
-        """The prompt of a chat, [prompt_length].
-
-        Raises:
-            ApiError: it is refused.
-        """
-        check_fields(fields)
-        return await self.prompter.chat(fields)
-
-    async def read_chat(self, fields: ChatFields, headers: Mapping[str, str], request_id: str) -> RelayRequest:
-        """The request of a chat.
-
-        Raises:
-            ApiError: it is refused.
-        """
-        policy, options = self._options(fields, headers)
-        prompts = [await self.prompter.chat(fields)]
-        asked = fields.max_completion_tokens or fields.max_tokens
-        return self._request(fields, policy, options, prompts, asked, self.relay.limits.max_response_tokens, request_id)
-
-    async def read_completion(
-        self, fields: CompletionFields, headers: Mapping[str, str], request_id: str
-    ) -> RelayRequest:
-        """The request of a completion.
-
-        Raises:
-            ApiError: it is refused.
-        """
-        policy, options = self._options(fields, headers)
-        num_prompts = 1 if isinstance(fields.prompt, str) or isinstance(fields.prompt[0], int) else len(fields.prompt)
-        self._check_number(num_prompts * options["n"])
-        prompts = await self.prompter.completion(fields)
-        return self._request(
-            fields, policy, options, prompts, fields.max_tokens, DEFAULT_COMPLETION_TOKENS, request_id
-        )
-
-    def _options(self, fields: RequestFields, headers: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
-        check_fields(fields)
-        alias = policy_of_model(fields.model, self.name, has_teacher=self.has_teacher)
-        policy = fields.relay.policy if fields.relay else None
-        if policy is not None:
-            policy = check_policy(policy, has_teacher=self.has_teacher)
-            if alias not in (None, policy):
-                raise refuse("relay.policy", f"{policy!r} is not what the model {fields.model!r} stands for")
-        name = policy or alias or self.relay.policy
-        may_call = self.has_teacher and make_policy(name).allows_calls
-        options = common_options(fields, headers, may_call=may_call)
-        self._check_number(options["n"])
-        return name, options
-
-    def _check_number(self, num_responses: int) -> None:
-        most = min(self._settings.max_choices, self._settings.max_queue + self._settings.max_concurrency)
-        if num_responses > most:
-            raise refuse("n", f"{num_responses} responses are more than the {most} of a request")
-
-    def _request(
-        self,
-        fields: RequestFields,
-        policy: str,
-        options: Mapping[str, Any],
-        prompts: list[list[int]],
-        asked: int | None,
-        default: int,
-        request_id: str,
-    ) -> RelayRequest:
-        is_student_there = make_policy(policy).allows_calls or policy != "teacher_alone"
-        context = self.max_model_len if is_student_there else self._teacher_max_model_len
-        limits = response_limits(prompts, asked, default, context)
-        model = fields.model or self.name
-        return RelayRequest(fields.request_id or request_id, model, prompts, limits, policy, **options)
-
-    # ---- from a request to responses ----
 
     def place(self, request: RelayRequest) -> AbstractAsyncContextManager[None]:
         """Hold places for a request's responses while they are written.
@@ -223,9 +131,12 @@ class RelayService:
 
     def _decoder_for(self, request: RelayRequest) -> RelayDecoder:
         """The decoder with a request's own limits: a copy, which shares all that depends on the engines' load."""
-        config, changes = self._decoder.config, {}
+        config = self._decoder.config
+        changes: dict[str, Any] = {}
         if request.max_calls is not None:
-            changes["max_calls"] = min(request.max_calls, request.max_calls if config.max_calls is None else config.max_calls)
+            changes["max_calls"] = request.max_calls
+            if config.max_calls is not None:  # what the model's file allows is not for a client to raise
+                changes["max_calls"] = min(request.max_calls, config.max_calls)
         if request.on_teacher_failure is not None:
             changes["on_teacher_failure"] = request.on_teacher_failure
         decoder = copy(self._decoder)
@@ -269,9 +180,7 @@ class RelayService:
             include_stop=request.include_stop,
             skip_end=request.skip_special_tokens,
         )
-        return Answer(
-            index, prompt, relay, reader, decoder.end_ids, self.metrics, started_at, metered, limited
-        )
+        return Answer(index, prompt, relay, reader, decoder.end_ids, self.metrics, started_at, metered, limited)
 
     def _sampling(self, request: RelayRequest, trained: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
         """Sampling parameters of one writer: those of the training, and over them the request's."""

@@ -72,7 +72,7 @@ def tokenizer_routes(service: RelayService) -> APIRouter:
                 add_generation_prompt=fields.add_generation_prompt,
                 chat_template_kwargs=fields.chat_template_kwargs,
             )
-            ids = await service.prompt_of(chat)
+            ids = await service.reader.prompt_of(chat)
         else:
             text = fields.prompt or ""
             ids = await service.prompter.encode(text, has_special=fields.add_special_tokens) if text else []

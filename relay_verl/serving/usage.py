@@ -79,10 +79,9 @@ class RelayCount:
 
 def sum_of(counts: Iterable[RelayCount]) -> RelayCount:
     """The counts of several responses together."""
-    total = RelayCount()
-    for count in counts:
-        for name, value in vars(count).items():
-            setattr(total, name, getattr(total, name) + value if name != "is_budget_spent" else value or total.is_budget_spent)
+    values = [vars(count) for count in counts]
+    total = RelayCount(**{name: sum(value[name] for value in values) for name in vars(RelayCount())})
+    total.is_budget_spent = bool(total.is_budget_spent)
     return total
 
 

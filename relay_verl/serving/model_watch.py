@@ -237,4 +237,3 @@ class ProcessWatch(ModelWatch):
 
     def _tell_restart(self, state: RetryCallState) -> None:
         self._tell(state.outcome.exception() if state.outcome else "ended")
-

@@ -37,7 +37,7 @@ KILLED = 130
 """Exit code after a second signal."""
 
 
-class ServedPair:
+class PairServer:
     """A pair that is about to be served.
 
     Args:

@@ -48,9 +48,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, forward)
     handle = os.pidfd_open(command.pid)
     # Nothing is ever written to standard input: it is readable once its other end is closed.
-    select.select([sys.stdin.fileno(), handle], [], [])
+    ready, _, _ = select.select([sys.stdin.fileno(), handle], [], [])
+    if handle not in ready:
+        command.kill()
+    code = command.wait()  # before the others: whoever waits for all children takes this one's code
     end_all()
-    code = command.wait()
     sys.exit(code if code >= 0 else 128 - code)
 
 

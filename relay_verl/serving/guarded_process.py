@@ -15,7 +15,7 @@ END_S = 15.0
 """Seconds that a command has to end by itself once it is asked to."""
 NUM_LAST_BYTES = 1 << 16
 """End of a log in which the cause of a failure is looked for."""
-_CAUSE = re.compile(r"(?:^|[\s:])(\w*(?:Error|Exception|Exit)): (.+)$")
+_CAUSE = re.compile(r"(?:^|[\s:.])(\w*(?:Error|Exception|Exit)): (.+)$")
 _RESULT = re.compile(r"see root cause above|^Engine core initialization failed", re.IGNORECASE)
 """What vLLM says of a failure whose cause stands further up."""
 

@@ -50,7 +50,7 @@ class Supervisor:
         Raises:
             EngineError: a process of ours never answered.
         """
-        settled = asyncio.gather(*(watch.has_settled.wait() for watch in self._watches))
+        settled = asyncio.create_task(self._settle())
         try:
             await asyncio.wait({settled, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
             for task in self._tasks:
@@ -59,6 +59,10 @@ class Supervisor:
         finally:
             settled.cancel()
         self._has_started = True
+
+    async def _settle(self) -> None:
+        for watch in self._watches:
+            await watch.has_settled.wait()
 
     def stop_serving(self) -> None:
         """From now on the state is `stopping`; requests that run can end."""

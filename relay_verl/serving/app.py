@@ -15,12 +15,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import Receive
 
 from relay_verl import __version__
 from relay_verl.serving.api_error import ApiError
 from relay_verl.serving.chat_form import ChatForm
+from relay_verl.serving.chat_page import make_chat_page
 from relay_verl.serving.client_watch import ClientGoneError, ClientWatch
 from relay_verl.serving.completion_form import CompletionForm
 from relay_verl.serving.event_stream import EventStream
@@ -141,6 +142,10 @@ def create_app(service: RelayService, settings: ServeSettings, *, state: Callabl
         """One of them."""
         service.reader.check_model(model)
         return card(model)
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return HTMLResponse(make_chat_page())
 
     @app.get("/health", tags=["server"], response_class=Response)
     async def health() -> Response:

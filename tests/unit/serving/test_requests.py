@@ -117,7 +117,7 @@ async def test_what_means_off_is_taken() -> None:
 
 async def test_a_context_that_is_too_long_says_both_lengths() -> None:
     for body in ({"prompt": [1] * 60}, {"prompt": [1] * 50, "max_tokens": 20}):
-        response = await post(body, max_model_len=60, service=make_service(max_model_len=60))
+        response = await post(body, service=make_service(max_model_len=60))
         error = response.json()["error"]
         assert (response.status_code, error["code"]) == (400, "context_length_exceeded")
         assert "60" in error["message"]
@@ -225,8 +225,8 @@ async def test_headers_and_body_bound_a_request_together() -> None:
     ]:
         response = await post({**ask, "relay": relay}, headers=headers)
         assert response.json()["usage"]["relay"]["teacher_tokens"] == num_tokens
-    for text in ("-1", "x", "1.5", "9" * 30, "²"):
-        response = await post(ask, headers={"X-Relay-Max-Calls": text.encode("utf-8").decode("latin-1")})
+    for text in ("-1", "x", "1.5", "9" * 30, ""):
+        response = await post(ask, headers={"X-Relay-Max-Calls": text})
         assert response.status_code == 400
 
 

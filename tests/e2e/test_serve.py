@@ -1,4 +1,4 @@
-"""`relay-verl serve` over two real vLLM servers, whose models' every token is known: `tests/helpers/chain_models.py`."""
+"""`relay-verl serve` over two real vLLM servers; every token of their models is known (`tests/helpers/chain_models.py`)."""
 
 import json
 import os
@@ -16,11 +16,13 @@ import openai
 import psutil
 import pytest
 
+from relay_verl.serving.vllm_server import reserve_port
 from tests.helpers.chain_models import MAX_MODEL_LEN, save_pair
 
 pytestmark = pytest.mark.e2e
 
-START_S, WAIT_S = 400.0, 240.0
+WAIT_S = 240.0
+TEACHER_SCRIPT = Path(__file__).parents[2] / "examples" / "serving" / "teacher.sh"
 KEY = "sk-client-key"
 LONG = 400
 """Tokens of a response that is still written when a signal comes."""
@@ -85,6 +87,21 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
+def on_cpu() -> dict[str, str]:
+    """The environment of vLLM's own command on CPU, where `python` is this one."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+
+
+def end_tree(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and what it started."""
+    if process.poll() is not None:
+        return
+    for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        each.kill()
+    process.wait()
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return save_pair(tmp_path_factory.mktemp("chain"))
@@ -93,7 +110,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def served(models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     student, teacher = models
-    server = Served(tmp_path_factory.mktemp("serve"), str(student), "--teacher", str(teacher), "--shutdown-timeout", "100")
+    server = Served(
+        tmp_path_factory.mktemp("serve"), str(student), "--teacher", str(teacher), "--shutdown-timeout", "100"
+    )
     try:
         server.wait_until_ready()
         yield server
@@ -173,32 +192,37 @@ def test_a_running_request_ends_before_the_server_does(served: Served) -> None:
     assert not alive
 
 
-def test_two_students_share_a_teacher_and_nothing_outlives_a_killed_server(
-    models: tuple[Path, Path], tmp_path: Path
+def test_two_students_share_a_teacher_of_another_machine(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first has the teacher; the second, whose student stands for another one, reaches it by its address."""
+    """All start at the same time. Then a command is killed, and nothing that it started is left; then the teacher is."""
     student, teacher = map(str, models)
-    os.environ["RELAY_TEACHER_API_KEY"] = "sk-shared-teacher"
-    owner = Served(tmp_path / "owner", student, "--teacher", teacher)
-    try:
-        owner.wait_until_ready()
-        (address,) = re.findall(r"the teacher answers .* at (http://\S+);", owner.errors.read_text())
-        other = Served(tmp_path / "other", student, "--teacher-url", address, "--name", "other")
+    monkeypatch.setenv("RELAY_TEACHER_API_KEY", "sk-shared-teacher")
+    with reserve_port() as holder, (tmp_path / "teacher.log").open("wb") as log:
+        port = str(holder.getsockname()[1])
+        alone = subprocess.Popen(
+            [str(TEACHER_SCRIPT), teacher, "--port", port, "--enforce-eager"], env=on_cpu(), stdout=log, stderr=log
+        )
+        first, second = (
+            Served(tmp_path / name, student, "--teacher-url", f"http://127.0.0.1:{port}/v1", "--name", name)
+            for name in ("first", "second")
+        )
         try:
-            other.wait_until_ready()
-            assert other.name == "other"
-            assert other.complete("x", max_tokens=20).choices[0].text == "atttz"
-            processes = owner.processes()
-            os.kill(owner.process.pid, signal.SIGKILL)
+            for served in (first, second):
+                served.wait_until_ready()
+                until(lambda served=served: served.health() == (200, "ready"))
+                assert served.complete("x", max_tokens=20).choices[0].text == "atttz"
+            processes = second.processes()
+            os.kill(second.process.pid, signal.SIGKILL)
             _, alive = psutil.wait_procs(processes, WAIT_S)
             assert not alive
-            until(lambda: other.health() == (200, "teacher_down"))
-            assert other.complete("x", max_tokens=20).choices[0].finish_reason in ("stop", "length")
+            end_tree(alone)
+            until(lambda: first.health() == (200, "teacher_down"))
+            assert first.complete("x", max_tokens=20).usage.relay["num_failed_calls"] >= 1
         finally:
-            other.process.kill()
-    finally:
-        owner.process.kill()
-        os.environ.pop("RELAY_TEACHER_API_KEY")
+            end_tree(alone)
+            first.process.kill()
+            second.process.kill()
 
 
 def test_a_model_that_vllm_cannot_load_is_one_line(models: tuple[Path, Path], tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The teacher's machine: vLLM with what relaying needs of it, on port 8001.
-#     RELAY_TEACHER_API_KEY=... examples/serving/teacher.sh Qwen/Qwen3-8B [more arguments of `vllm serve`]
+#     RELAY_TEACHER_API_KEY=... bash examples/serving/teacher.sh Qwen/Qwen3-8B [more arguments of `vllm serve`]
 # On the student's machine: RELAY_TEACHER_API_KEY=... relay-verl serve STUDENT --teacher-url http://TEACHER:8001/v1
 set -euo pipefail
 model=${1:?the first argument is the model: a folder or a hub id}

@@ -1,4 +1,4 @@
-"""`relay-verl serve` over two real vLLM servers; every token of their models is known (`tests/helpers/chain_models.py`)."""
+"""`relay-verl serve` over two real vLLM servers, whose models' tokens are known (`tests/helpers/chain_models.py`)."""
 
 import json
 import os
@@ -195,13 +195,13 @@ def test_a_running_request_ends_before_the_server_does(served: Served) -> None:
 def test_two_students_share_a_teacher_of_another_machine(
     models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All start at the same time. Then a command is killed, and nothing that it started is left; then the teacher is."""
+    """All start at the same time. Then a command is killed, and nothing that it started is left; then the teacher."""
     student, teacher = map(str, models)
     monkeypatch.setenv("RELAY_TEACHER_API_KEY", "sk-shared-teacher")
     with reserve_port() as holder, (tmp_path / "teacher.log").open("wb") as log:
         port = str(holder.getsockname()[1])
         alone = subprocess.Popen(
-            [str(TEACHER_SCRIPT), teacher, "--port", port, "--enforce-eager"], env=on_cpu(), stdout=log, stderr=log
+            ["bash", str(TEACHER_SCRIPT), teacher, "--port", port, "--enforce-eager"], env=on_cpu(), stdout=log, stderr=log
         )
         first, second = (
             Served(tmp_path / name, student, "--teacher-url", f"http://127.0.0.1:{port}/v1", "--name", name)

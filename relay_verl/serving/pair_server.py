@@ -13,7 +13,9 @@ import os
 import secrets
 import signal
 import socket
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from relay_verl.checkpoints.relay_file import RelayFile
@@ -75,6 +77,7 @@ class PairServer:
         self._listener = listener
         self._name = name
         self._announce = announce
+        self._logs = options.logs
         self._ports: list[socket.socket] = []
 
     def run(self) -> None:
@@ -166,7 +169,9 @@ class PairServer:
             trust_remote_code=self._options.trust_remote_code,
             more=model.more,
         )
-        log = self._options.logs / f"{model.role}.log"
+        if self._logs is None:
+            self._logs = Path(tempfile.mkdtemp(prefix="relay-serve-"))
+        log = self._logs / f"{model.role}.log"
         return ProcessWatch(server, log, token_id, self._options.start_timeout_s, after)
 
     def _engine(self, model: ModelOptions, timeout_s: float) -> TokenEngine:

@@ -11,6 +11,7 @@ back to that prefix, as with a sliding window, it is read anew.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +57,8 @@ class TransformersEngine:
         config = model.config.get_text_config()
         self.max_model_len: int | None = getattr(config, "max_position_embeddings", None)
         """Tokens of the model's context; None if it has no limit."""
+        takes = inspect.signature(model.forward).parameters
+        self._only_last = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
         self._kept: OrderedDict[str, _Past] = OrderedDict()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="relay_verl-transformers")
 
@@ -165,7 +168,7 @@ class TransformersEngine:
 
         with torch.inference_mode():
             ids = torch.tensor([unread], device=self._model.device)  # [1, unread_length]
-            output = self._model(input_ids=ids, past_key_values=past.cache, use_cache=True, logits_to_keep=1)
+            output = self._model(input_ids=ids, past_key_values=past.cache, use_cache=True, **self._only_last)
             past.cache = output.past_key_values
             past.ids += unread
             return sampler.draw(output.logits[:, -1, :])

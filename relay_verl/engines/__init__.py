@@ -2,7 +2,8 @@
 
 `base` has the protocol that the decoder asks, `resilience` the boundary at which answers are checked and deadlines
 hold. To add an engine, write a class with `generate` in a file here and start it in `relay_verl.models.launch`; it need
-not check or retry anything. May import `tokenization` and what is below it: no torch, ray, verl or vllm.
+not check or retry anything. May import `tokenization` and what is below it: no ray, verl or vllm, and torch only while
+`transformers_engine` has a model to run.
 """
 
 from relay_verl.engines.base import FinishReason, Generation, TokenEngine

@@ -179,6 +179,10 @@ class EndpointEngine:
         is_stop = isinstance(choice.get("stop_reason"), str)
         return Generation(token_ids, logprobs, "stop" if is_stop else "eos", num_cached)
 
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; another request opens new ones."""
+        await self._client.openai.close()
+
     async def _count_tokens(self) -> int | None:
         load = await read_load([root_of(self.base_url)], uses_proxy=True)
         return None if load is None else load.num_tokens

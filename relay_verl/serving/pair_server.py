@@ -137,7 +137,7 @@ class PairServer:
             vocabulary=read_vocabulary(
                 self._options.student.path or self._options.tokenizer,
                 self._tokenizer,
-                trust_remote_code=self._options.trust_remote_code,
+                self._options.prompts,
             ),
             state=supervisor.state,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -108,6 +107,7 @@ def serve(
     """Serve a student and its teacher behind OpenAI's HTTP API, with a chat page; starts vLLM for both and keeps it
     running."""
     from relay_verl.checkpoints.relay_file import RelayFile, read_relay_file
+    from relay_verl.logs import install
     from relay_verl.models.address import is_endpoint
     from relay_verl.preflight.serving_checks import check_access, check_pair, place
     from relay_verl.serving.pair_options import PairOptions, read_model
@@ -156,7 +156,7 @@ def serve(
         writer,
         answerer,
         reads,
-        logs or Path(tempfile.mkdtemp(prefix="relay-serve-")),
+        logs,
         dtype=dtype,
         cache_bytes=None if kv_cache_gb is None else int(kv_cache_gb * _GIB),
         start_timeout_s=start_timeout,
@@ -168,9 +168,8 @@ def serve(
     loaded = check_pair(options)
     placements = place(options)
     relay = RelayFile() if folder is None else read_relay_file(folder)
+    install()
     logging.getLogger("relay_verl.serving").setLevel(logging.INFO)
-    for model in options.ours:
-        typer.echo(f"the {model.role} {model.path} loads; its log is {options.logs / f'{model.role}.log'}", err=True)
     called = name or _name_of(folder or reads)
 
     def announce(url: str) -> None:

@@ -16,7 +16,7 @@ END_S = 15.0
 NUM_LAST_BYTES = 1 << 16
 """End of a log in which the cause of a failure is looked for."""
 _CAUSE = re.compile(r"(?:^|[\s:.])(\w*(?:Error|Exception|Exit)): (.+)$")
-_RESULT = re.compile(r"see root cause above|^Engine core initialization failed", re.IGNORECASE)
+_RESULT = re.compile(r"root cause|^Engine core initialization failed", re.IGNORECASE)
 """What vLLM says of a failure whose cause stands further up."""
 
 
@@ -87,7 +87,8 @@ def last_cause(log: Path, start: int = 0) -> str:
         size = file.seek(0, 2)
         file.seek(max(start, size - NUM_LAST_BYTES))
         lines = file.read().decode(errors="replace").strip().splitlines()
-    causes = [match for match in map(_CAUSE.search, lines) if match and not _RESULT.search(match[2])]
+    errors = [match for match in map(_CAUSE.search, lines) if match]
+    causes = [match for match in errors if not _RESULT.search(match[2])] or errors
     if causes:
         return f"{causes[-1][1]}: {causes[-1][2].strip()}"
     return lines[-1].strip() if lines else "it printed nothing"

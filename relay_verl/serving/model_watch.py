@@ -157,16 +157,15 @@ class ProcessWatch(ModelWatch):
             EndedError: it ended earlier.
             EngineError: it never answered, and neither did one before it.
         """
+        logger.info("the %s %s loads; its log is %s", self.role, self._server.model, self.log)
         start = self.log.stat().st_size if self.log.exists() else 0
         process = await GuardedProcess.start(self._server.command(), self._server.environment(os.environ), self.log)
         ended = asyncio.create_task(process.wait())
         try:
             began_at = time.monotonic()
             await self._wait_until_ready(ended, start)
-            logger.info(
-                "the %s answers after %.0f s at %s; its log is %s",
-                *(self.role, time.monotonic() - began_at, self._server.base_url, self.log),
-            )
+            took_s = time.monotonic() - began_at
+            logger.info("the %s answers after %.0f s at %s", self.role, took_s, self._server.base_url)
             self.has_settled.set()
             began_at = time.monotonic()
             reason = await self._wait_until_ended(ended, start)

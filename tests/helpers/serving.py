@@ -143,9 +143,9 @@ def client_of(app: FastAPI, **headers: str) -> httpx.AsyncClient:
 
 
 @asynccontextmanager
-async def running(app: FastAPI) -> AsyncIterator[str]:
-    """The application behind a real HTTP server on loopback; gives its address."""
-    listening = socket.create_server(("127.0.0.1", 0))
+async def running(app: FastAPI, port: int = 0) -> AsyncIterator[str]:
+    """The application behind a real HTTP server on loopback, on a free port for 0; gives its address."""
+    listening = socket.create_server(("127.0.0.1", port))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=5))
     server.capture_signals = nullcontext  # type: ignore[method-assign]  # the test runner keeps its handlers
     task = asyncio.create_task(server.serve([listening]))

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from relay_verl.serving.vllm_server import reserve_port
 from tests.helpers.serving import RuleEngine, asks_once, make_app, make_service, running, text_of, tokenizer

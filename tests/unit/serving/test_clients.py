@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import socket
 from random import Random
 from typing import Any
 
@@ -62,17 +63,20 @@ async def test_a_request_that_takes_too_long_ends() -> None:
 
 
 async def test_a_client_that_does_not_read_is_ended() -> None:
-    fast = RuleEngine(lambda _: "x" * 4000, piece=1)
-    service = make_service(fast, max_model_len=10**6)
-    body = json.dumps({"prompt": "hi", "max_tokens": 10**5, "stream": True, "n": 8, "return_token_ids": True}).encode()
+    endless = RuleEngine(lambda _: "x" * 100_000, piece=500)
+    service = make_service(endless, max_model_len=10**6)
+    body = {"prompt": "hi", "max_tokens": 10**5, "stream": True, "n": 8, "return_token_ids": True}
+    data = json.dumps(body).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}"
     async with running(make_app(service, write_timeout_s=0.3)) as url:
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]), limit=64)
-        writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
-        writer.write(f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        await until(lambda: fast.num_running == 8)
-        await until(lambda: fast.num_running == 0)
-        writer.transport.abort()
-    assert fast.num_written < 8 * 4000
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that what is sent waits at the server
+            client.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+            client.sendall(f"{head}\r\n\r\n".encode() + data)
+            await until(lambda: service._admission.num_running == 8)
+            await until(lambda: service._admission.num_running == 0)
+    assert endless.num_running == 0
+    assert 'relay:request_success_total{finished_reason="abort"}' in service.metrics.page().decode()
 
 
 async def test_a_storm() -> None:

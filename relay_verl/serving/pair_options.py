@@ -9,6 +9,7 @@ from pathlib import Path
 from relay_verl.engines.address import check_address
 from relay_verl.errors import UserError
 from relay_verl.models.address import is_endpoint, is_engine
+from relay_verl.run_config import PromptSettings
 
 STUDENT_KEY, TEACHER_KEY = "RELAY_STUDENT_API_KEY", "RELAY_TEACHER_API_KEY"
 """Environment variables with the keys of the models' servers."""
@@ -66,6 +67,11 @@ class PairOptions:
     """Seconds until a model that is started here answers."""
     trust_remote_code: bool = False
     """Whether code in the models' folders may run."""
+
+    @property
+    def prompts(self) -> PromptSettings:
+        """How the models' files are read: of a recipe's words, only whether their code may run."""
+        return PromptSettings({}, trust_remote_code=self.trust_remote_code)
 
     def __iter__(self) -> Iterator[ModelOptions]:
         yield self.student

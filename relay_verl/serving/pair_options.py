@@ -114,8 +114,8 @@ def read_model(
         except ValueError as error:
             raise UserError(f"--{role}-url: {error}") from None
         own = {"-port": model.port, "-gpus": model.gpus, "-args": model.more}
-        if given := [f"--{role}{end}" for end, value in own.items() if value]:
-            raise UserError(f"{' and '.join(given)}: {url} runs already; these are for a server that is started here")
+        if useless := [f"--{role}{end}" for end, value in own.items() if value]:
+            raise UserError(f"{' and '.join(useless)}: {url} runs already; these are for a server that is started here")
     elif name_there is not None:
         raise UserError(f"--{role}-model: {name_there!r}: for a {role} at an address, with --{role}-url")
     return model

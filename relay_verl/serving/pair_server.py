@@ -94,13 +94,17 @@ class PairServer:
         async with supervisor:
             serving = asyncio.create_task(web.serve(sockets=[self._listener]))
             starting = asyncio.create_task(self._start(front, supervisor))
+            failing = asyncio.create_task(supervisor.wait_until_failed())
             try:
                 await asyncio.wait({serving, starting}, return_when=asyncio.FIRST_COMPLETED)
                 if starting.done():
                     starting.result()
-                    await asyncio.wait({serving})
+                    await asyncio.wait({serving, failing}, return_when=asyncio.FIRST_COMPLETED)
+                    if failing.done():
+                        failing.result()
             finally:
                 starting.cancel()
+                failing.cancel()
                 web.should_exit = True
                 await serving
 

@@ -45,7 +45,7 @@ class CallOutcome(StrEnum):
     SERVED = "served"
     """The teacher wrote."""
     FAILED = "failed"
-    """The teacher's engine failed; nothing was written and nothing is charged."""
+    """The teacher's engine failed. Nothing was written and nothing is charged, but for what it had streamed by then."""
     ZERO = "zero"
     """n = 0."""
     OVER_LIMIT = "over_limit"

@@ -6,13 +6,14 @@ at most as many as asked for, nothing behind a token that ends a response.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from relay_verl.engines.base import FinishReason, Generation, TokenEngine
+from relay_verl.engines.base import FinishReason, Generation, TokenEngine, stream_of
+from relay_verl.engines.boundary import ask_within, stream_within
 from relay_verl.engines.deadlines import Pulse
-from relay_verl.engines.resilience import ask_within
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Writer:
     """Ids that end a response."""
     vocab_size: int | None
     """Rows of the student's embedding; None does not check."""
+    streams: bool = False
+    """Whether `pieces` gives an answer while it is being written, where the engine can."""
+    raises_bugs: bool = False
+    """Whether a bug in the engine is raised as it is (`relay_verl.engines.boundary`)."""
 
     async def write(
         self, context: list[int], max_tokens: int, *, num_written: int, stop: Sequence[str] = ()
@@ -63,7 +68,40 @@ class Writer:
             max_tokens=max_tokens,
             writer=self.name,
             vocab_size=self.vocab_size,
+            raises_bugs=self.raises_bugs,
         )
+        return self._end(piece, max_tokens)
+
+    async def pieces(
+        self, context: list[int], max_tokens: int, *, num_written: int, stop: Sequence[str] = ()
+    ) -> AsyncGenerator[Generation, None]:
+        """`write`, piece by piece; the last one has a `finish_reason`. One piece unless `streams`."""
+        open_stream = stream_of(self.engine) if self.streams else None
+        if open_stream is None:
+            yield await self.write(context, max_tokens, num_written=num_written, stop=stop)
+            return
+        stream = open_stream(
+            context, max_tokens=max_tokens, stop=stop, sampling=self._seeded(num_written), request_id=self.request_id
+        )
+        checked = stream_within(
+            self.timeout_s,
+            stream,
+            pulse=self.pulse,
+            max_tokens=max_tokens,
+            writer=self.name,
+            vocab_size=self.vocab_size,
+            raises_bugs=self.raises_bugs,
+        )
+        async with aclosing(checked) as pieces:
+            async for piece in pieces:
+                ended = self._end(piece, max_tokens)
+                max_tokens -= len(ended.token_ids)
+                yield ended
+                if ended.finish_reason is not None:
+                    return
+
+    def _end(self, piece: Generation, max_tokens: int) -> Generation:
+        """`piece`, which has room for `max_tokens` tokens, cut where it has to end."""
         # an engine that does not know all of the model's ends writes past one, or says that it was stopped
         ends = (count for count, token_id in enumerate(piece.token_ids, start=1) if token_id in self.end_ids)
         num_tokens = next(ends, None)

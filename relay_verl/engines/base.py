@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -24,14 +24,15 @@ so that a server's own defaults (a model's generation_config, a rollout's repeti
 
 @dataclass(frozen=True)
 class Generation:
-    """What an engine wrote in one go."""
+    """What an engine wrote: a whole answer, or a piece of one that it streams."""
 
     token_ids: list[int]
     """Sampled ids, [length]; they end with the token that completes the stop string, or with the EOS."""
     logprobs: list[float] | None
     """Log-probability of each id, [length], if asked for."""
-    finish_reason: FinishReason
-    """'stop': a stop string; 'eos': an end-of-sequence token; 'length': `max_tokens` or the context is full."""
+    finish_reason: FinishReason | None
+    """'stop': a stop string; 'eos': an end-of-sequence token; 'length': `max_tokens` or the context is full; None: more
+    pieces follow."""
     num_cached: int | None = None
     """Tokens of the context that the engine's prefix cache held; None if it does not say."""
 
@@ -39,9 +40,9 @@ class Generation:
 class TokenEngine(Protocol):
     """A model that continues token ids.
 
-    Two attributes are optional: `pulse` (`relay_verl.engines.deadlines.Pulse`), by which deadlines of all who ask
-    follow the engine's load, and `async load()` (`relay_verl.engines.load.EngineLoad` or None), which tells how far it
-    is.
+    Three attributes are optional: `stream` (see `StreamingEngine`), `pulse` (`relay_verl.engines.deadlines.Pulse`), by
+    which deadlines of all who ask follow the engine's load, and `async load()` (`relay_verl.engines.load.EngineLoad` or
+    None), which tells how far it is.
     """
 
     async def generate(
@@ -67,3 +68,31 @@ class TokenEngine(Protocol):
             EngineError: the engine could not answer.
         """
         ...
+
+
+class StreamingEngine(TokenEngine, Protocol):
+    """An engine that can also give an answer while it is being written."""
+
+    def stream(
+        self,
+        prompt_ids: list[int],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        sampling: Mapping[str, Any] = {},
+        request_id: str | None = None,
+    ) -> AsyncGenerator[Generation, None]:
+        """`generate`, piece by piece: the pieces joined are the answer, and the last one alone has a `finish_reason`.
+
+        An async generator: closing it (`aclose`) ends the request.
+
+        Raises:
+            EngineError: the engine could not answer; pieces may have come before.
+        """
+        ...
+
+
+def stream_of(engine: Any) -> Callable[..., AsyncGenerator[Generation, None]] | None:
+    """The engine's `stream`; None if it cannot stream."""
+    stream = getattr(engine, "stream", None)
+    return stream if callable(stream) else None

@@ -7,9 +7,9 @@ from typing import Any
 from uuid import uuid4
 
 from relay_verl.engines.base import NEUTRAL_SAMPLING, FinishReason, Generation
+from relay_verl.engines.boundary import describe
 from relay_verl.engines.deadlines import Pulse
 from relay_verl.engines.load import EngineLoad, read_load
-from relay_verl.engines.resilience import describe
 from relay_verl.errors import EngineError, PermanentError
 from relay_verl.tokenization import TokenBytes, end_ids_of
 

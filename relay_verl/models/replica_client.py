@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
-from relay_verl.engines.resilience import MAX_CAUSE_CHARS, describe
+from relay_verl.engines.boundary import MAX_CAUSE_CHARS, describe
 from relay_verl.errors import EngineError
 from relay_verl.models.connection import Connection
 from relay_verl.models.direct_server import node_id, open_door

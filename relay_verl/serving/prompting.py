@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from relay_verl.engines.resilience import describe
+from relay_verl.engines.boundary import describe
 from relay_verl.serving.api_error import ApiError, refuse
 from relay_verl.serving.request_fields import ChatFields, CompletionFields
 from relay_verl.tokenization import chat_ids

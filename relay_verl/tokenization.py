@@ -44,10 +44,9 @@ def chat_ids(tokenizer: Any, messages: Iterable[Mapping[str, Any]], template: Ma
     """
     ids = tokenizer.apply_chat_template(
         plain_messages(messages),
-        add_generation_prompt=True,
         tokenize=True,
         return_dict=False,
-        **template,
+        **{"add_generation_prompt": True, **template},
     )
     return list(ids)
 

@@ -25,7 +25,7 @@ class ScriptedEngine:
         script: what it writes.
         logprob: of each token; None gives no log-probabilities.
         delay_s: seconds until an answer begins.
-        chunk: tokens of each piece of a stream.
+        chunk: tokens of each piece of a stream; None streams an answer as one piece.
         chunk_delay_s: seconds before each piece of a stream but the first.
     """
 
@@ -36,7 +36,7 @@ class ScriptedEngine:
         *,
         logprob: float | None = -0.5,
         delay_s: float = 0.0,
-        chunk: int = 1,
+        chunk: int | None = None,
         chunk_delay_s: float = 0.0,
     ):
         self._tokens = TokenBytes(tokenizer)
@@ -92,16 +92,15 @@ class ScriptedEngine:
         """See `StreamingEngine.stream`; what a reader who leaves has not taken is written by the next call."""
         whole = await self.generate(prompt_ids, max_tokens=max_tokens, stop=stop)
         ids = whole.token_ids
+        chunk = self._chunk or max(1, len(ids))
         end = 0
         try:
-            for start in range(0, max(1, len(ids)), self._chunk):
+            for start in range(0, max(1, len(ids)), chunk):
                 # also a piece that is there at once lets others run, as one of a real engine does
                 await asyncio.sleep(self._chunk_delay_s if start else 0)
-                piece = ids[start : start + self._chunk]
-                is_last = start + self._chunk >= len(ids)
-                logprobs = None if whole.logprobs is None else whole.logprobs[start : start + self._chunk]
-                end = start + len(piece)
-                yield Generation(piece, logprobs, whole.finish_reason if is_last else None)
+                end = start + chunk
+                logprobs = None if whole.logprobs is None else whole.logprobs[start:end]
+                yield Generation(ids[start:end], logprobs, whole.finish_reason if end >= len(ids) else None)
         finally:
             self._rest = ids[end:] + self._rest
 

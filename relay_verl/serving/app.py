@@ -10,17 +10,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
-from starlette.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import Receive
 
 from relay_verl import __version__
 from relay_verl.serving.api_error import ApiError
 from relay_verl.serving.chat_form import ChatForm
+from relay_verl.serving.chat_page import make_chat_page
 from relay_verl.serving.client_watch import ClientGoneError, ClientWatch
 from relay_verl.serving.completion_form import CompletionForm
 from relay_verl.serving.event_stream import EventStream
@@ -142,6 +144,10 @@ def create_app(service: RelayService, settings: ServeSettings, *, state: Callabl
         service.reader.check_model(model)
         return card(model)
 
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return HTMLResponse(make_chat_page())
+
     @app.get("/health", tags=["server"], response_class=Response)
     async def health() -> Response:
         """200 while requests are taken, else 503; `/metrics` names the state."""
@@ -192,8 +198,6 @@ def _handle_errors(app: FastAPI, service: RelayService) -> None:
         return answered(explain_invalid(request.headers.get("content-type", ""), error))
 
     @app.exception_handler(HTTPException)
-    @app.exception_handler(404)
-    @app.exception_handler(405)
     async def unknown(request: Request, error: HTTPException) -> Response:
         message = str(error.detail)
         if error.status_code in (404, 405):

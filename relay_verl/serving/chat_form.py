@@ -34,7 +34,7 @@ class ChatForm(Form):
 
     def whole_choice(self, answer: Answer, pieces: Sequence[Written]) -> dict[str, Any]:
         content = "".join(piece.text for piece in pieces)
-        everything = Written("student", None, token_ids=[token_id for piece in pieces for token_id in piece.token_ids])
+        everything = Written("student", token_ids=[token_id for piece in pieces for token_id in piece.token_ids])
         return {
             "index": answer.index,
             "message": {"role": "assistant", "content": content, "relay": parts_of(pieces)},

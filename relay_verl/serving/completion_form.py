@@ -33,7 +33,7 @@ class CompletionForm(Form):
         return {"index": answer.index, "text": "", "logprobs": None, **reasons}
 
     def whole_choice(self, answer: Answer, pieces: Sequence[Written]) -> dict[str, Any]:
-        everything = Written("student", None, token_ids=[token_id for piece in pieces for token_id in piece.token_ids])
+        everything = Written("student", token_ids=[token_id for piece in pieces for token_id in piece.token_ids])
         return {
             "index": answer.index,
             "text": "".join(piece.text for piece in pieces),

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from relay_verl.deltas import Delta
+from relay_verl.deltas import Delta, Kind, Source
 from relay_verl.serving.answer import Answer
 from relay_verl.serving.relay_request import RelayRequest
 from relay_verl.serving.usage import tokens_of, usage_of
@@ -32,10 +32,10 @@ def event(value: Any) -> bytes:
 class Written:
     """Neighbouring deltas of one author, as one piece of a choice."""
 
-    source: str
+    source: Source
     """Who wrote it."""
-    kind: str | None
-    """'command' where the text is the student's command."""
+    kind: Kind = "text"
+    """'command' where it is the student's command."""
     text: str = ""
     """What the reader sees."""
     token_ids: list[int] = field(default_factory=list)
@@ -46,18 +46,17 @@ class Written:
     @property
     def relay(self) -> dict[str, str] | None:
         """What a piece says of its author; None for plain text of the student's."""
-        if self.source == "student" and self.kind is None:
-            return None
-        return {"source": self.source} if self.kind is None else {"source": self.source, "kind": self.kind}
+        if self.kind == "text":
+            return None if self.source == "student" else {"source": self.source}
+        return {"source": self.source, "kind": self.kind}
 
 
 def joined(deltas: Iterable[Delta]) -> list[Written]:
     """Neighbouring deltas of one author and kind as one."""
     pieces: list[Written] = []
     for delta in deltas:
-        kind = getattr(delta, "kind", None)
-        if not pieces or (pieces[-1].source, pieces[-1].kind) != (delta.source, kind):
-            pieces.append(Written(delta.source, kind))
+        if not pieces or (pieces[-1].source, pieces[-1].kind) != (delta.source, delta.kind):
+            pieces.append(Written(delta.source, delta.kind))
         piece = pieces[-1]
         piece.text += delta.text
         piece.token_ids += delta.token_ids
@@ -118,7 +117,7 @@ class Form(ABC):
         if answer.index in self._begun:
             return self._event(self.end_of_choice(answer), answer)
         # clients take a stream without a choice for one that failed
-        return self._event(self.choice(answer, Written("student", None), is_first=True), answer) + self._event(
+        return self._event(self.choice(answer, Written("student"), is_first=True), answer) + self._event(
             self.end_of_choice(answer), answer
         )
 

@@ -246,7 +246,8 @@ class Broken:
 @pytest.mark.parametrize("streams", [False, True])
 @pytest.mark.parametrize("author", ["student", "teacher"])
 async def test_a_bug_in_an_engine_is_raised_where_it_is_asked_for(author: str, streams: bool) -> None:
-    engines: list[Any] = [ScriptedEngine(TOKENIZER, ["a<call>5</call>b"]), ScriptedEngine(TOKENIZER, ["xyz"])]
+    scripts = [lambda context: "a<call>5</call>b", lambda context: "xyz"]
+    engines: list[Any] = [ScriptedEngine(TOKENIZER, script) for script in scripts]
     engines[author == "teacher"] = Broken()
     decoder = RelayDecoder(*engines, TOKENIZER, config(), raises_bugs=True)
     with pytest.raises(AttributeError, match="token_ids"):

@@ -24,7 +24,7 @@ from relay_verl.protocol import CLOSE, OPEN, find_calls_in_bytes
 from relay_verl.relay_config import RelayConfig
 from relay_verl.tokenization import TokenBytes
 from relay_verl.transcript import Transcript
-from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory, Segment
+from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
 from relay_verl.writer import Writer, cut
 
 _CLOSING = CLOSE.encode()
@@ -78,11 +78,16 @@ class Relay:
             written.prompt_ids,
             written.segments,
             self._status,
-            list(self._calls.records),
+            self.calls,
             self._error,
             self._is_refused,
             self._error_status,
         )
+
+    @property
+    def calls(self) -> list[CallRecord]:
+        """Every command met so far, without the cost of the whole `trajectory`."""
+        return list(self._calls.records)
 
     def __aiter__(self) -> AsyncGenerator[Segment, None]:
         if self._pieces is None:

@@ -22,6 +22,7 @@ from relay_verl.cli import (
     models,
     quickstart,
     recipes,
+    serve,
 )
 from relay_verl.cli import (
     evaluate as evaluation,
@@ -71,6 +72,7 @@ app.add_typer(recipes.app)
 app.add_typer(doctor.app)
 app.add_typer(evaluation.app)
 app.add_typer(bench.app, name="bench", rich_help_panel=EVALUATE)
+app.add_typer(serve.app)
 app.add_typer(chat.app)
 app.add_typer(checkpoints.app)
 

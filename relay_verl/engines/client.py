@@ -227,17 +227,23 @@ class EndpointClient:
             raise EngineError(self.line(f"Timeout: {error}{last}")) from None
 
     async def model_names(self) -> list[str]:
-        """What the endpoint says that it serves.
+        """What the endpoint says that it serves. Raises as `model_lengths`."""
+        return list(await self.model_lengths())
+
+    async def model_lengths(self) -> dict[str, int | None]:
+        """What the endpoint says that it serves: the tokens of each model's context by its name, None where it does
+        not say them, which vLLM does.
 
         Raises:
-            EngineError: it is down, or does not say.
+            EngineError: it is down, or does not say what it serves.
         """
         import openai
 
         try:
             async with asyncio.timeout(self.timeout_s):
                 page = await self.openai.models.list()
-            return [str(model.id) for model in page.data]
+            lengths = {str(model.id): getattr(model, "max_model_len", None) for model in page.data}
+            return {name: length if isinstance(length, int) else None for name, length in lengths.items()}
         except openai.APIStatusError as error:
             refusal = Refusal.read(error.response.status_code, error.response.content)
             raise refusal.to_error(self.line(f"/models: {refusal}", await self._find_hint(refusal))) from None

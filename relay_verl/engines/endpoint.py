@@ -108,7 +108,7 @@ class EndpointEngine:
             PermanentError: as `generate`.
         """
         wants_logprobs = bool(sampling.get("logprobs"))
-        parameters = _parameters(max_tokens, stop, sampling) | STREAMS
+        parameters = {**_parameters(max_tokens, stop, sampling), **STREAMS}
         answer = self._client.pieces_within(
             self.pulse,
             self._timeout_s,
@@ -178,6 +178,10 @@ class EndpointEngine:
             raise EngineError(self._client.line(f"the request did not end: finish_reason is {reason!r}"))
         is_stop = isinstance(choice.get("stop_reason"), str)
         return Generation(token_ids, logprobs, "stop" if is_stop else "eos", num_cached)
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; another request opens new ones."""
+        await self._client.openai.close()
 
     async def _count_tokens(self) -> int | None:
         load = await read_load([root_of(self.base_url)], uses_proxy=True)

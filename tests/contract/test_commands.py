@@ -37,6 +37,9 @@ RUN_BY = {
     "python examples/tiny/stage_one.py": "tests/e2e/conftest.py",
     "python examples/cluster/local_cluster.py": "tests/helpers/local_cluster.py",
     "python examples/gpu/training.py": "tests/e2e/test_gpu_example.py",
+    "python examples/python/batch.py": "tests/unit/pair/test_relay_pair.py",
+    "python examples/python/own_engine.py": "tests/unit/pair/test_relay_pair.py",
+    "python examples/python/stream.py": "tests/unit/pair/test_relay_pair.py",
     "python tests/grading_agreement.py": "tests/unit/grading/test_grading.py",
     "python tests/grading_mutations.py": "tests/unit/grading/test_grading_compare.py",
     "python tests/overlap_agreement.py": "tests/unit/data/test_overlap_pairs.py",
@@ -55,6 +58,8 @@ RUN_BY = {
     "relay-verl models": "tests/unit/weights/test_weights.py",
     "relay-verl recipes": "tests/unit/recipes/test_recipes.py",
     "relay-verl report": "tests/unit/report/test_report.py",
+    "relay-verl serve": "tests/e2e/test_serve.py",
+    "bash examples/serving/teacher.sh": "tests/e2e/test_serve.py",
     "relay-verl trace": "tests/unit/pages/test_trace.py",
     "relay-verl version": "tests/contract/test_commands.py",
     "relay-verl warmup-data": "tests/e2e/test_generators.py",
@@ -82,6 +87,8 @@ NOT_RUN = {
     "RECIPE=relay_1.7b sbatch": "there is no SLURM; bash parses the script",
     "ray list": "named for what it shows; tests/e2e/test_workers.py reads the same listing",
     "ray start": "starts a node of a cluster; local_cluster.py starts such nodes through Ray itself",
+    "curl": "asks a server on a port of its own; tests/e2e/test_serve.py asks one on a free port",
+    "kubectl create": "there is no Kubernetes",
     "kubectl apply": "there is no Kubernetes; the file is read and its command composed",
     "export ": "sets a variable",
     "cd ": "changes the folder",
@@ -116,7 +123,7 @@ def test_no_entry_here_is_obsolete(start: str) -> None:
 @pytest.mark.parametrize(("start", "where"), RUN_BY.items())
 def test_what_runs_it_is_there(start: str, where: str) -> None:
     """The file names the command's own word: the subcommand, the module, the script, the target."""
-    words = {"relay-verl": 1, "make": 1, "python": 1, "pip": 1, "ray": 1, "torchrun": -1}
+    words = {"relay-verl": 1, "make": 1, "python": 1, "pip": 1, "ray": 1, "torchrun": -1, "bash": 1}
     parts = start.split()
     word = parts[2] if parts[1] == "-m" else parts[words[parts[0]]]
     text = (ROOT / where).read_text()

@@ -68,9 +68,9 @@ class Admission:
             await turn
         except asyncio.CancelledError:
             # who is admitted and cancelled in the same moment has places that no one else would give back
-            if turn.done() and not turn.cancelled():
+            if not turn.cancelled():
                 self.num_running -= num_places
-            else:
+            elif entry in self._waiting:
                 self._waiting.remove(entry)
             self._admit()
             raise
@@ -78,5 +78,7 @@ class Admission:
     def _admit(self) -> None:
         while self._waiting and self.num_running + self._waiting[0][1] <= self._max_concurrency:
             turn, num_places = self._waiting.popleft()
+            if turn.cancelled():  # its request has been told to end and has not run since
+                continue
             self.num_running += num_places
             turn.set_result(None)

@@ -140,6 +140,7 @@ class RelayService:
         if request.on_teacher_failure is not None:
             changes["on_teacher_failure"] = request.on_teacher_failure
         decoder = copy(self._decoder)
+        decoder.note_failed_call = self._decoder.note_failed_call  # type: ignore[method-assign]  # which warns once
         decoder.config = replace(config, **changes)
         decoder.end_ids = frozenset() if request.ignore_eos else decoder.end_ids
         decoder.end_ids |= request.stop_token_ids

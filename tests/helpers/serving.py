@@ -96,7 +96,7 @@ class RuleEngine:
         ids: list[int] = [*tokenizer().encode(self._rule(prompt_ids), add_special_tokens=False), end]
         text = b""
         for count, token_id in enumerate(ids[:max_tokens], start=1):
-            text += self._tokens.to_bytes(token_id)
+            text = text[-64:] + self._tokens.to_bytes(token_id)
             if token_id == end:
                 return ids[:count], "eos"
             if any(string.encode() in text for string in stop):
@@ -147,7 +147,9 @@ def client_of(app: FastAPI, **headers: str) -> httpx.AsyncClient:
 async def running(app: FastAPI) -> AsyncIterator[str]:
     """The application behind a real HTTP server on loopback; gives its address."""
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=5))
+    # a pool of connections may idle while this machine is busy
+    options: Any = {"log_level": "error", "lifespan": "off", "timeout_graceful_shutdown": 5, "timeout_keep_alive": 120}
+    server = uvicorn.Server(uvicorn.Config(app, **options))
     server.capture_signals = nullcontext  # type: ignore[method-assign]  # the test runner keeps its handlers
     task = asyncio.create_task(server.serve([listening]))
     try:

@@ -1,7 +1,7 @@
 """Which keys of a run's config may differ when it continues from a checkpoint. All others must be as they were: the run
 would be neither the old one nor a new one.
 
-Invariant: a key of the `relay:` node that the record does not have, because an earlier version wrote it, had its default.
+Invariant: a key of the `relay:` node that the record does not have, since an earlier version wrote it, had its default.
 """
 
 from __future__ import annotations

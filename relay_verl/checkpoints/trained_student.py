@@ -137,7 +137,8 @@ def _origin_of(address: str | None) -> dict[str, str]:
     origin = {"base_model": hub_id(address), "license": None}
     file, readme = find_file(address, ORIGIN_FILE) if not origin["base_model"] else None, find_file(address, CARD_FILE)
     with suppress(OSError, ValueError, AttributeError):  # another program's file
-        origin["base_model"] = json.loads(file.read_bytes()).get("hub_id") if file else origin["base_model"]
+        name = json.loads(file.read_bytes()).get("hub_id") if file else None
+        origin["base_model"] = name if isinstance(name, str) else origin["base_model"]
     with suppress(OSError, ValueError, yaml.YAMLError):  # no card's, or another program's file
         metadata = metadata_load(readme) if readme else None
         for key in origin:

@@ -127,7 +127,7 @@ class RelayPair:
                 models[1].engine if len(models) > 1 else None,
                 loaded,
                 relay=trained,
-                vocabulary=read_vocabulary(path or options.tokenizer, loaded, trust_remote_code=trust_remote_code),
+                vocabulary=read_vocabulary(path or options.tokenizer, loaded, options.prompts),
                 max_model_len=min((m.max_model_len for m in models if m.max_model_len is not None), default=None),
                 num_at_once=NUM_AT_ONCE[engine],
                 loop=loop,

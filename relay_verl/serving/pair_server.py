@@ -94,13 +94,17 @@ class PairServer:
         async with supervisor:
             serving = asyncio.create_task(web.serve(sockets=[self._listener]))
             starting = asyncio.create_task(self._start(front, supervisor))
+            failing = asyncio.create_task(supervisor.wait_until_failed())
             try:
                 await asyncio.wait({serving, starting}, return_when=asyncio.FIRST_COMPLETED)
                 if starting.done():
                     starting.result()
-                    await asyncio.wait({serving})
+                    await asyncio.wait({serving, failing}, return_when=asyncio.FIRST_COMPLETED)
+                    if failing.done():
+                        failing.result()
             finally:
                 starting.cancel()
+                failing.cancel()
                 web.should_exit = True
                 await serving
 
@@ -124,7 +128,7 @@ class PairServer:
             vocabulary=read_vocabulary(
                 self._options.student.path or self._options.tokenizer,
                 self._tokenizer,
-                trust_remote_code=self._options.trust_remote_code,
+                self._options.prompts,
             ),
             state=supervisor.state,
         )

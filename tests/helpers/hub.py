@@ -1,5 +1,5 @@
-"""A stand-in for the Hugging Face hub's API on a local port: enough of it to create a repository, commit files to it, small
-ones in the commit and large ones over LFS, and to read them again."""
+"""A stand-in for the Hugging Face hub's API on a local port: enough of it to create a repository, to commit files to it
+(small ones in the commit, large ones over LFS), and to read them again."""
 
 import base64
 import hashlib
@@ -66,7 +66,11 @@ class Handler(BaseHTTPRequestHandler):
         hub.asked.append(f"{self.command} {path}")
         for part, (status, message) in hub.refuse.items():
             if part in path:
-                return self._answer(status, {"error": message}, X_Error_Message=message)
+                return self._answer(
+                    status,
+                    {"error": message, "errors": [{"message": message}], "warnings": []},
+                    X_Error_Message=message,
+                )
         if not path.startswith("/large/") and self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self._answer(401, {"error": "Invalid credentials"}, X_Error_Message="Invalid credentials")
         if path == "/api/whoami-v2":
@@ -78,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
             name = f"{asked.get('organization') or OWNERS[0]}/{asked['name']}"
             is_new = name not in hub.files
             hub.files.setdefault(name, {})
-            hub.private.setdefault(name, bool(asked.get("private")))
+            hub.private.setdefault(name, asked.get("visibility") == "private")
             return self._answer(200 if is_new else 409, {"url": f"{hub.url}/{name}", "id": name})
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/main", path):
             return self._answer(200, {"files": [self._mode(match[1], file) for file in json.loads(body)["files"]]})
@@ -91,6 +95,8 @@ class Handler(BaseHTTPRequestHandler):
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path):
             return self._commit(match[1], [json.loads(line) for line in body.splitlines()])
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/revision/main)?", path):
+            if match[1] not in hub.files:
+                return self._answer(404, {}, X_Error_Code="RepoNotFound")
             return self._answer(200, {"id": match[1], "sha": "0" * 40, "siblings": []})
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/main/(.+)", path):
             content = hub.files.get(match[1], {}).get(match[2])
@@ -100,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer(200, content, ETag=etag, X_Repo_Commit="0" * 40)
         return self._answer(404, {"error": path})
 
-    do_GET = do_HEAD = do_POST = do_PUT = _handle
+    do_GET = do_HEAD = do_POST = do_PUT = _handle  # noqa: N815 (http.server calls them so)
 
     def _mode(self, name: str, file: dict[str, Any]) -> dict[str, Any]:
         """How a file is sent, and the id of what is there under its name."""
@@ -138,10 +144,9 @@ def running_hub(monkeypatch: pytest.MonkeyPatch, cache: Any) -> Iterator[Hub]:
 
     hub = Hub()
     threading.Thread(target=hub.serve_forever, daemon=True).start()
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    )
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)

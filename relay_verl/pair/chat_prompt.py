@@ -35,7 +35,7 @@ def prompt_ids(prompt: Prompt, tokenizer: Any, template: RelayTemplate) -> list[
         template: how a chat becomes a prompt, as in training.
 
     Raises:
-        UserError: it is no prompt, or the chat template does not take it.
+        UserError: it is not a prompt, or the chat template does not take it.
     """
     has_template = bool(getattr(tokenizer, "chat_template", None))
     if isinstance(prompt, str) and not has_template:

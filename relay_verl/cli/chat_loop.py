@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from relay_verl.cli.reply_screen import ReplyScreen
 from relay_verl.errors import RelayError, suggest
+from relay_verl.pair.talk import Pair, Question, Reply
 from relay_verl.serving.aliases import policy_of_model
 from relay_verl.serving.api_error import ApiError
-from relay_verl.pair.talk import Pair, Question, Reply
 
 HELP = """/budget N     the teacher writes at most N tokens of an answer; /budget off for no limit
 /alias NAME   who writes: teacher-free, student, teacher, fixed-N; /alias off for the pair as it was trained

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Request, expect
 
 from relay_verl import palette
 from tests.helpers.browser import Tab, open_address, open_browser
@@ -17,8 +17,9 @@ from tests.helpers.serving import RuleEngine, make_app, make_service, serving
 
 pytestmark = pytest.mark.e2e
 
-PIECES = "[...document.querySelectorAll('.answer:last-child .text > span')].map((part) => [part.className, part.textContent])"
-NOTES = "[...document.querySelectorAll('.answer:last-child .call')].map((part) => part.dataset.note)"
+PARTS = "[...document.querySelectorAll('.answer:last-child .text > span')]"
+PIECES = f"{PARTS}.map((part) => [part.className.split(' ')[0], part.textContent])"
+NOTES = f"{PARTS}.filter((part) => part.matches('.call')).map((part) => part.dataset.note)"
 
 
 class Served(NamedTuple):
@@ -65,7 +66,12 @@ def ask(tab: Tab, question: str, *, is_awaited: bool = True) -> None:
 def bodies_of(tab: Tab) -> list[dict[str, Any]]:
     """What the page sends from now on, one body a question."""
     bodies: list[dict[str, Any]] = []
-    tab.page.on("request", lambda request: request.post_data and bodies.append(json.loads(request.post_data)))
+
+    def note(request: Request) -> None:
+        if request.post_data:
+            bodies.append(json.loads(request.post_data))
+
+    tab.page.on("request", note)
     return bodies
 
 
@@ -189,9 +195,7 @@ def test_hostile_text_is_text(tab: Tab) -> None:
     assert tab.errors == []
 
 
-@pytest.mark.parametrize(
-    ("width", "is_dark"), [(360, False), (768, True), (1280, False), (1280, True), (2560, False)]
-)
+@pytest.mark.parametrize(("width", "is_dark"), [(360, False), (768, True), (1280, False), (1280, True), (2560, False)])
 def test_the_page_fits_and_the_teachers_words_stand_out(
     browser: Browser, served: Served, width: int, is_dark: bool, tmp_path: Path
 ) -> None:

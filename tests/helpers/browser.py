@@ -1,7 +1,7 @@
 """A real headless Chromium, driven by Playwright: what a page shows, and what it asks the network for.
 
-The browser is the machine's own, since Playwright's downloads come from no package registry; where there is none, the
-test is skipped. A page that works on after it is loaded says so with `aria-busy="true"` on an element, and is waited for.
+The browser is the machine's own; where there is none, the test is skipped. A page that works on after it is loaded says
+so with `aria-busy="true"` on an element, and is waited for.
 """
 
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chromium-headless-shell")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
@@ -41,7 +41,11 @@ class Tab:
         page.set_default_timeout(TIMEOUT_MS)
         page.on("request", lambda request: self.requests.append(request.url))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
+        page.on("console", self._note)
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
 
     def wait(self) -> None:
         """Wait until the page is loaded, idle and drawn."""

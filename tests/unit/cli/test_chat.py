@@ -81,7 +81,16 @@ def test_what_cannot_be_asked_is_one_line(url: str, tmp_path: Path) -> None:
 
 
 def test_a_chat_keeps_what_was_said_and_obeys(url: str, engines: tuple[RuleEngine, RuleEngine]) -> None:
-    lines = ["please ask", "/budget 0", "please ask", "/budget off", "/alias student", "please ask", "/alias off", "/quit"]
+    lines = [
+        "please ask",
+        "/budget 0",
+        "please ask",
+        "/budget off",
+        "/alias student",
+        "please ask",
+        "/alias off",
+        "/quit",
+    ]
     result = run("chat", "--url", url, "--no-commands", input="\n".join(lines))
     assert result.exit_code == 0
     assert result.stdout.splitlines()[0] == TEXT

@@ -75,7 +75,7 @@ class ChatLoop:
         except KeyboardInterrupt:
             note = "stopped"
         except RelayError as error:
-            # the turn is no part of the chat: the next question does not build on it
+            # the turn is left out: the next question does not build on it
             self._screen.say(str(error), "red")
             return
         self._screen.finish(reply, note)

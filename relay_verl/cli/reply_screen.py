@@ -51,7 +51,7 @@ class ReplyScreen:
         self.out.print(Text(visible(piece.text), STYLES[piece.kind]), end="", soft_wrap=True)
 
     def end_line(self) -> None:
-        """What follows is no part of the reply."""
+        """The reply ends here: start a new line."""
         print(flush=True)
 
     def finish(self, reply: Reply, note: str = "") -> None:
@@ -61,7 +61,7 @@ class ReplyScreen:
             self.say(facts)
 
     def say(self, text: str, style: str = "dim") -> None:
-        """A line that is no part of an answer."""
+        """A line of ours, on standard error."""
         from rich.text import Text
 
         self.err.print(Text(visible(text), style), soft_wrap=True)

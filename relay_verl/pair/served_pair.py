@@ -30,7 +30,7 @@ class ServedPair:
         api_key_env: environment variable with the key.
 
     Raises:
-        UserError: `url` is no address, or holds a key.
+        UserError: `url` is not an address, or holds a key.
     """
 
     def __init__(self, url: str, *, api_key_env: str):

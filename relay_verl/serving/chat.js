@@ -181,7 +181,7 @@ function following(change) {
   if (isAtEnd) scrollToEnd();
 }
 
-// The conversation as the models see it: turns that failed, or were stopped before a word, are no part of it.
+// The conversation as the models see it: turns that failed, or were stopped before a word, are left out.
 function messagesUpTo(turn) {
   const before = turns.slice(0, turns.indexOf(turn)).filter(({ answer }) => answer.text && !answer.problem);
   const said = before.flatMap(({ question, answer }) => [

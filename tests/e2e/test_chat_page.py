@@ -160,7 +160,7 @@ def test_failures_are_shown_and_can_be_tried_again(tab: Tab, served: Served) -> 
     tab.page.locator(".problem").wait_for(state="detached")
     tab.press("Escape")
     tab.wait()
-    assert len(bodies[0]["messages"]) == 3, "the failed turn is no part of the chat"
+    assert len(bodies[0]["messages"]) == 3, "the failed turn is left out"
     assert tab.page.locator(".user").count() == 2
 
 
@@ -209,6 +209,6 @@ def test_the_page_fits_and_the_teachers_words_stand_out(
         assert max(rights) <= width
         pixels = np.rint(imread(tab.screenshot(tmp_path / "page.png"))[..., :3] * 255)
     colour = (palette.DARK if is_dark else palette.LIGHT)["teacher"]
-    wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+    channels = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
     # 10 characters of about 9 x 19 pixels, less their ink
-    assert int((np.abs(pixels - wanted).max(axis=2) <= 1).sum()) > 800
+    assert int((np.abs(pixels - channels).max(axis=2) <= 1).sum()) > 800

@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 OUT ?= outputs/quickstart
 export VENV
 
-.PHONY: help setup quickstart real tables test unit lint format docs-check wheel clean
+.PHONY: help setup quickstart real tables test test-slow unit lint format docs-check wheel clean
 
 help:  ## list the targets
 	@echo "relay_verl: new here? 'make quickstart' trains a tiny relay on CPU; README.md has the rest. Targets:"
@@ -30,9 +30,12 @@ unit: $(VENV)/ready  ## run the unit tests: minutes, no network
 	$(PY) -m pytest -q tests/unit
 
 # End-to-end tests run even if a unit test failed; the target fails if either did.
-test: $(VENV)/ready  ## run all tests: unit, contract, and end to end on the real trainer
+test: $(VENV)/ready  ## run the tests: unit, contract, and end to end on the real trainer without the slow ones
 	$(PY) -m pytest -q -n 2 --dist loadfile tests/unit tests/contract; unit=$$?; \
-	$(PY) -m pytest -q tests/e2e && exit $$unit
+	$(PY) -m pytest -q --durations=20 -m "not slow" tests/e2e && exit $$unit
+
+test-slow: $(VENV)/ready  ## run the slow end-to-end tests: further trainings, each minutes of starting engines
+	$(PY) -m pytest -q --durations=20 -m slow tests/e2e
 
 lint: $(VENV)/ready  ## run ruff, mypy, import-linter (rooms import one way) and codespell
 	$(VENV)/bin/ruff check .

@@ -66,6 +66,7 @@ def _register() -> None:
     _install_after("verl.trainer.ppo.v1.trainer_base", "relay_verl.trainer.early_teachers")
     _install_after("verl.trainer.ppo.v1.trainer_base", "relay_verl.trainer.saving")
     _install_after("verl.trainer.ppo.v1.trainer_base", "relay_verl.trainer.teacher_watch")
+    _install_after("verl.workers.rollout.router", "relay_verl.trainer.light_balancer")
     _install_after("verl.utils.checkpoint.checkpoint_handler", "relay_verl.trainer.warmup_record")
     _install_after("verl.utils.tracking", "relay_verl.checkpoints.metrics_log")
     _install_after("verl.utils.tracking", "relay_verl.trainer.step_line")

@@ -25,7 +25,7 @@ from relay_verl.relay_config import RelayConfig
 from relay_verl.tokenization import TokenBytes
 from relay_verl.transcript import Transcript
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
-from relay_verl.writer import Writer, cut
+from relay_verl.writer import Whole, Writer, cut
 
 _CLOSING = CLOSE.encode()
 
@@ -126,6 +126,9 @@ class Relay:
         try:
             async with aclosing(self._ask_student(max_tokens)) as pieces:
                 async for piece in pieces:
+                    # it would write nothing the next time, too
+                    if not num_written and not piece.token_ids and piece.finish_reason == "stop":
+                        raise EngineError("the student's engine wrote nothing and did not end")
                     # With a fixed number in the text (5.4) the student stopped at `<call>`: what follows is not its
                     # choice.
                     forced: Generation | None = None
@@ -159,22 +162,14 @@ class Relay:
             # A stop without a call is a command that is passed over (n = 0): the student continues behind it.
             self._has_ended = True
 
-    async def _ask_student(self, max_tokens: int) -> AsyncGenerator[Generation, None]:
+    def _ask_student(self, max_tokens: int) -> AsyncGenerator[Generation, None] | Whole:
         # A command that would not be served need not stop the engine. Under the constraint `<call>` has to, since the
         # number behind it is written for the student.
         stop: tuple[str, ...] = ()
         if self._is_listening:
             stop = (OPEN,) if self._is_constrained else (CLOSE,)
         written = self._transcript
-        answer = self._student.pieces(written.student_context(), max_tokens, num_written=written.num_tokens, stop=stop)
-        has_written = False
-        async with aclosing(answer) as pieces:
-            async for piece in pieces:
-                has_written = has_written or bool(piece.token_ids)
-                # it would write nothing the next time, too
-                if not has_written and piece.finish_reason == "stop":
-                    raise EngineError("the student's engine wrote nothing and did not end")
-                yield piece
+        return self._student.pieces(written.student_context(), max_tokens, num_written=written.num_tokens, stop=stop)
 
     def _read(self, piece: Generation) -> Generation:
         """`piece` cut after its first command to be served, which becomes the `_teacher_turn`; commands that are passed

@@ -6,7 +6,7 @@ at most as many as asked for, nothing behind a token that ends a response.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +14,30 @@ from typing import Any, Literal
 from relay_verl.engines.base import FinishReason, Generation, TokenEngine, stream_of
 from relay_verl.engines.boundary import ask_within, stream_within
 from relay_verl.engines.deadlines import Pulse
+
+
+class Whole:
+    """An answer as the one piece of a stream. A generator would be the same, and costs more than a turn of training has
+    to.
+
+    Args:
+        write: asks for it.
+    """
+
+    def __init__(self, write: Callable[[], Awaitable[Generation]]):
+        self._write: Callable[[], Awaitable[Generation]] | None = write
+
+    def __aiter__(self) -> Whole:
+        return self
+
+    async def __anext__(self) -> Generation:
+        if self._write is None:
+            raise StopAsyncIteration
+        write, self._write = self._write, None
+        return await write()
+
+    async def aclose(self) -> None:
+        """There is nothing to close: an answer that is waited for ends with the task that waits."""
 
 
 @dataclass(frozen=True)
@@ -72,17 +96,21 @@ class Writer:
         )
         return self._end(piece, max_tokens)
 
-    async def pieces(
+    def pieces(
         self, context: list[int], max_tokens: int, *, num_written: int, stop: Sequence[str] = ()
-    ) -> AsyncGenerator[Generation, None]:
+    ) -> AsyncGenerator[Generation, None] | Whole:
         """`write`, piece by piece; the last one has a `finish_reason`. One piece unless `streams`."""
         open_stream = stream_of(self.engine) if self.streams else None
         if open_stream is None:
-            yield await self.write(context, max_tokens, num_written=num_written, stop=stop)
-            return
+            return Whole(lambda: self.write(context, max_tokens, num_written=num_written, stop=stop))
         stream = open_stream(
             context, max_tokens=max_tokens, stop=stop, sampling=self._seeded(num_written), request_id=self.request_id
         )
+        return self._stream(stream, max_tokens)
+
+    async def _stream(
+        self, stream: AsyncGenerator[Generation, None], max_tokens: int
+    ) -> AsyncGenerator[Generation, None]:
         checked = stream_within(
             self.timeout_s,
             stream,

@@ -31,7 +31,7 @@ from relay_verl.config.values import STRICT, Count, NonNegative, Share, TopK
 from relay_verl.errors import UserError, as_user_error
 from relay_verl.extensions import is_address
 from relay_verl.files import reading, replace_file
-from relay_verl.models.address import HUB_DEADLINE_S, is_elsewhere, is_local
+from relay_verl.models.address import find_file
 from relay_verl.policies import make_policy, parse_policy
 from relay_verl.relay_config import FixedCommand, OnTeacherFailure, RelayConfig
 from relay_verl.versions import find_version
@@ -54,6 +54,8 @@ def _check_policy(name: str) -> str:
 
 
 def _check_kwargs(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "${" in json.dumps(kwargs, default=str):  # a config would read it as a variable of this machine
+        raise ValueError("'${' in a value; allowed: plain values")
     if taken := sorted(_OURS & kwargs.keys()):
         raise ValueError(f"{', '.join(taken)}: relaying sets this itself; allowed: what the chat template reads")
     return kwargs
@@ -178,32 +180,25 @@ def read_relay_file(model: str | Path) -> RelayFile:
         UserError: the file cannot be read, is of a later format, or has an unknown key or a bad value; names the file
             and the key.
     """
-    file = _find(str(model))
-    if file is None:
-        limits = RelayLimits()
-        logger.warning(
-            "relay_verl: %s has no %s: calls are served without a limit of their number, of at most %d tokens each, in "
-            "responses of at most %d tokens",
-            model,
-            RELAY_FILE,
-            limits.max_tokens_per_call,
-            limits.max_response_tokens,
-        )
-        return RelayFile()
-    return validate(RelayFile, _read_object(file), f"{file}: ")
+    relay = find_relay_file(model)
+    if relay is not None:
+        return relay
+    limits = RelayLimits()
+    logger.warning(
+        "relay_verl: %s has no %s: calls are served without a limit of their number, of at most %d tokens each, in "
+        "responses of at most %d tokens",
+        model,
+        RELAY_FILE,
+        limits.max_tokens_per_call,
+        limits.max_response_tokens,
+    )
+    return RelayFile()
 
 
-def _find(model: str) -> Path | None:
-    """The file of a model; None if it has none, or the hub does not give it."""
-    folder = Path(model).expanduser()
-    if is_elsewhere(model) or is_local(model) or folder.is_dir():
-        return folder / RELAY_FILE if (folder / RELAY_FILE).exists() else None
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(model, RELAY_FILE, etag_timeout=HUB_DEADLINE_S))
-    except Exception:  # it has none, or each HTTP client has its own errors: whoever loads the model reports those
-        return None
+def find_relay_file(model: str | Path) -> RelayFile | None:
+    """The same for a caller with defaults of its own: None where the model has no `relay.json`."""
+    file = find_file(str(model), RELAY_FILE)
+    return None if file is None else validate(RelayFile, _read_object(file), f"{file}: ")
 
 
 def write_relay_file(folder: Path, relay: RelayFile) -> None:

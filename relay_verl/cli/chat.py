@@ -26,9 +26,7 @@ Engine = Annotated[str, typer.Option(help="What runs the two models here: transf
 Url = Annotated[
     str | None, typer.Option(help="Running server to ask, such as `relay-verl serve`.", show_default=DEFAULT_URL)
 ]
-Model = Annotated[
-    str | None, typer.Option(help="The pair's name at the server; the first that it lists if not given.")
-]
+Model = Annotated[str | None, typer.Option(help="The pair's name at the server; the first that it lists if not given.")]
 Alias = Annotated[
     str | None,
     typer.Option(help="Who writes: teacher-free, student, teacher, or fixed-N; as the pair was trained if not given."),

@@ -28,13 +28,14 @@ def validate(kind: type[T], values: Mapping[str, Any], prefix: str) -> T:
         UserError: an unknown key or a bad value; one message names all of them.
     """
     try:
-        return _validator(kind).validate_python(values)
+        settings: T = _validator(kind).validate_python(values)
+        return settings
     except ValidationError as error:
         raise UserError("; ".join(_explain(item, kind, prefix) for item in error.errors())) from None
 
 
 @cache
-def _validator(kind: type[T]) -> TypeAdapter[T]:
+def _validator(kind: Any) -> TypeAdapter[Any]:
     """Made once: that takes longer than all that it validates."""
     return TypeAdapter(kind)
 

@@ -8,8 +8,8 @@ caller who wrote the engine asks for the error itself (`raises_bugs`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 
 from relay_verl.engines.base import Generation
 from relay_verl.engines.deadlines import DeadlineError, Pulse
@@ -57,10 +57,12 @@ async def ask_within(
             raise EngineError("the engine cancelled the request") from None
 
     pulse = pulse or Pulse()
-    with _explained(raises_bugs):
-        generation = await pulse.wait(
-            timeout_s, call(), num_tokens=max_tokens, measure=lambda answer: len(answer.token_ids)
-        )
+    try:
+        generation = await pulse.wait(timeout_s, call(), num_tokens=max_tokens, measure=_num_tokens)
+    except Exception as error:
+        if isinstance(error, EngineError) or (raises_bugs and _is_bug(error)):
+            raise
+        raise _explain(error) from error
     _count(generation, pulse, writer, vocab_size)
     return generation
 
@@ -85,16 +87,18 @@ async def stream_within(
         EngineError: it failed, was late, broke off, or a piece is not a Generation of the vocabulary.
     """
     pulse = pulse or Pulse()
-    with _explained(raises_bugs):
-        checked = pulse.pieces(
-            timeout_s, _checked(stream), num_tokens=max_tokens, measure=lambda piece: len(piece.token_ids)
-        )
+    checked = pulse.pieces(timeout_s, _checked(stream), num_tokens=max_tokens, measure=_num_tokens)
+    try:
         async with aclosing(checked) as pieces:
             async for piece in pieces:
                 _count(piece, pulse, writer, vocab_size)
                 yield piece
                 if piece.finish_reason is not None:
                     return
+    except Exception as error:
+        if isinstance(error, EngineError) or (raises_bugs and _is_bug(error)):
+            raise
+        raise _explain(error) from error
     raise EngineError("the engine's stream ended before the answer did")
 
 
@@ -108,19 +112,19 @@ async def _checked(stream: AsyncGenerator[Generation, None]) -> AsyncGenerator[G
         raise EngineError("the engine cancelled the request") from None  # as in `ask_within`
 
 
-@contextmanager
-def _explained(raises_bugs: bool) -> Iterator[None]:
-    """What an engine raises in the block is an EngineError behind it."""
-    try:
-        yield
-    except EngineError:
-        raise
-    except Exception as error:
-        # by its exact class: Ray's errors of a remote process are of the class that was raised there, too
-        if raises_bugs and type(error) in BUGS:
-            raise
-        # engines are other projects' code and raise what they like; a deadline's message is complete as it is
-        raise EngineError(str(error) if isinstance(error, DeadlineError) else describe(error)) from error
+def _num_tokens(generation: Generation) -> int:
+    return len(generation.token_ids)
+
+
+def _is_bug(error: Exception) -> bool:
+    # by its exact class: Ray's errors of a remote process are of the class that was raised there, too
+    return type(error) in BUGS
+
+
+def _explain(error: Exception) -> EngineError:
+    """An engine's error as an EngineError: engines are other projects' code and raise what they like. A deadline's
+    message is complete as it is."""
+    return EngineError(str(error) if isinstance(error, DeadlineError) else describe(error))
 
 
 def _count(generation: Generation, pulse: Pulse, writer: str, vocab_size: int | None) -> None:

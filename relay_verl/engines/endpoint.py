@@ -108,7 +108,7 @@ class EndpointEngine:
             PermanentError: as `generate`.
         """
         wants_logprobs = bool(sampling.get("logprobs"))
-        parameters = _parameters(max_tokens, stop, sampling) | STREAMS
+        parameters = {**_parameters(max_tokens, stop, sampling), **STREAMS}
         answer = self._client.pieces_within(
             self.pulse,
             self._timeout_s,

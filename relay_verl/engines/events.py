@@ -29,7 +29,7 @@ async def read_events(response: Any, max_bytes: int) -> AsyncGenerator[bytes, No
         num_bytes += len(chunk)
         if num_bytes > max_bytes:
             raise EngineError(f"the reply is longer than {max_bytes} bytes")
-        # Comments, names of events and empty lines are of no interest; an event of these servers is one line of JSON.
+        # Comments, names of events and empty lines are of no interest; an event of these servers is a line of JSON.
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             if not line.startswith(_DATA) or is_done:

@@ -56,9 +56,10 @@ def retrying(num_retries: int, first_wait_s: float) -> AsyncRetrying:
     )
 
 
-def _has_left(error: BaseException) -> bool:
-    """Whether the caller went away, which says nothing about the engine."""
-    return isinstance(error, asyncio.CancelledError) and error.args == (CALLER_LEFT,)
+def _is_no_failure(error: BaseException) -> bool:
+    """Whether this says nothing against the engine: a refusal, or a caller who went away."""
+    has_left = isinstance(error, asyncio.CancelledError) and error.args == (CALLER_LEFT,)
+    return has_left or isinstance(error, PermanentError)
 
 
 class Breaker:
@@ -85,7 +86,7 @@ class Breaker:
         return CircuitBreaker(
             fail_max=self._threshold,
             reset_timeout=self._reset_s,
-            exclude=[PermanentError, _has_left],
+            exclude=[_is_no_failure],
             throw_new_error_on_trip=False,
         )
 

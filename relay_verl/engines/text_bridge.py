@@ -102,7 +102,7 @@ class BridgedTeacher:
         return _cut(delivered, max_tokens, reason)
 
 
-def _cut(token_ids: list[int], max_tokens: int, reason: FinishReason) -> Generation:
+def _cut(token_ids: list[int], max_tokens: int, reason: FinishReason | None) -> Generation:
     return Generation(token_ids[:max_tokens], None, reason if len(token_ids) <= max_tokens else "length")
 
 

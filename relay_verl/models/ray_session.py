@@ -74,9 +74,12 @@ def ray_options(config: VerlConfig) -> dict[str, Any]:
     return {**options, "runtime_env": merged}
 
 
-def start_ray(run: RunConfig, **changes: Any) -> None:
+def start_ray(run: RunConfig, **changes: Any) -> bool:
     """Start Ray as a composed config says, with `changes` to the arguments of `ray.init`; or join the cluster that
     `RAY_ADDRESS` or `ray_kwargs.ray_init.address` names. A Ray that this process has already stays as it is.
+
+    Returns:
+        whether it has started a cluster, which is this machine and this environment alone.
 
     Raises:
         UserError: nothing answers there, it has other versions, or the address is that of a Ray client.
@@ -84,7 +87,7 @@ def start_ray(run: RunConfig, **changes: Any) -> None:
     import ray
 
     if ray.is_initialized():
-        return
+        return False
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a submitted job and its recipe may both set a variable
     options = ray_options(run.verl) | changes
     address = options.get("address") or os.environ.get("RAY_ADDRESS")
@@ -107,6 +110,7 @@ def start_ray(run: RunConfig, **changes: Any) -> None:
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         ray.shutdown()
         raise UserError(explain_ray_error(error, address)) from error
+    return not is_joined
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
     relay_pair        RelayPair: load, generate, stream, and their async siblings
     writing_options   WritingOptions, what each of these may be told
-    relayed_text      RelayedText, a response with who wrote what; TextStream, one while it is written
+    chat_prompt       Prompt, what may be asked, and its token ids
+    relayed_text      RelayedText, a response with who wrote what
+    text_stream       TextStream, a response while it is written; PairStream, the same for callers
     opening           engines for folders, hub ids and URLs
     background_loop   the event loop behind the calls that are not async
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -42,21 +42,31 @@ class BackgroundLoop:
         """The same for a caller in another event loop; a caller who is cancelled cancels the work."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
-    def iterate(self, items: AsyncGenerator[Result, None]) -> Iterator[Result]:
+    def iterate(self, items: AsyncGenerator[Result, None]) -> Generator[Result, None, None]:
         """The items of an async generator, which is closed with the iterator."""
         try:
             while (item := self.run(_next(items))) is not _END:
                 yield item
         finally:
-            self.run(items.aclose())
+            self._end(items)
 
-    async def aiterate(self, items: AsyncGenerator[Result, None]) -> AsyncIterator[Result]:
+    async def aiterate(self, items: AsyncGenerator[Result, None]) -> AsyncGenerator[Result, None]:
         """The same for a caller in another event loop."""
         try:
             while (item := await self.arun(_next(items))) is not _END:
                 yield item
         finally:
-            await self.arun(items.aclose())
+            if not self.is_closed:
+                await self.arun(_close(items))
+
+    def _end(self, items: AsyncGenerator[Any, None]) -> None:
+        if self.is_closed:
+            return
+        if threading.current_thread() is self._thread:
+            # the iterator was left, and the garbage collector ends it here, where waiting would never end
+            self._loop.create_task(_close(items))
+        else:
+            self.run(_close(items))
 
     def close(self) -> None:
         """End the loop and its thread."""
@@ -69,3 +79,7 @@ class BackgroundLoop:
 
 async def _next(items: AsyncGenerator[Result, None]) -> Any:
     return await anext(items, _END)
+
+
+async def _close(items: AsyncGenerator[Any, None]) -> None:
+    await items.aclose()

@@ -5,14 +5,16 @@ Invariant: a pair whose tokenizers differ, or a model that is not there, is one 
 
 from __future__ import annotations
 
-import tempfile
+import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.endpoint import EndpointEngine
+from relay_verl.engines.resilience import GuardedEngine
 from relay_verl.engines.transformers_engine import TransformersEngine
 from relay_verl.errors import UserError
 from relay_verl.preflight.serving_checks import place
@@ -63,7 +65,7 @@ def read_options(
         writer,
         read_model("teacher", None if teacher is None else str(teacher), None, None),
         reads,
-        Path(tempfile.gettempdir()) / "relay_verl-pair",
+        None,
         trust_remote_code=trust_remote_code,
     )
 
@@ -84,36 +86,35 @@ async def open_models(
         UserError: a model does not load, or this machine cannot run it.
         EngineError: an endpoint, or a server that was started, does not answer.
     """
+    lengths: dict[str, int | None] = {}
     servers: ModelServers | None = None
     if engine == "vllm" and options.ours:
         servers = ModelServers(options, place(options), tokenizer)
-        await stack.enter_async_context(servers)
-        await servers.wait_until_settled()
-    return [await _open(model, options, tokenizer, device, servers, stack) for model in options]
+        servers.prepare_environment()
+        supervisor = await stack.enter_async_context(servers.supervisor())
+        await supervisor.wait_until_settled()
+        watches = [supervisor.student, *([supervisor.teacher] if supervisor.teacher else [])]
+        lengths = {watch.role: watch.model.max_model_len for watch in watches if watch.model is not None}
 
+    async def open_one(model: ModelOptions) -> OpenedModel:
+        if model.path is not None and servers is None:
+            trusts = options.trust_remote_code
+            load = partial(TransformersEngine.load, device=device, trust_remote_code=trusts)
+            loaded = await asyncio.to_thread(load, model.path, tokenizer)
+            stack.callback(loaded.close)
+            return OpenedModel(loaded, loaded.max_model_len)
+        if model.path is not None and servers is not None:
+            asked = servers.engine(model, TIMEOUT_S)
+            endpoint = asked.inner if isinstance(asked, GuardedEngine) else asked
+            opened = OpenedModel(asked, lengths.get(model.role))
+        else:
+            assert model.url is not None
+            endpoint = EndpointEngine(model.url, api_key_env=model.api_key_env, timeout_s=TIMEOUT_S)
+            # a token is asked for, so that a server without token ids is an error here and not in the first text
+            served = await HealthProbe(model.url, None, model.api_key_env).read_model(int(tokenizer.eos_token_id))
+            opened = OpenedModel(endpoint, served.max_model_len)
+        if isinstance(endpoint, EndpointEngine):
+            stack.push_async_callback(endpoint.aclose)
+        return opened
 
-async def _open(
-    model: ModelOptions,
-    options: PairOptions,
-    tokenizer: Any,
-    device: str | None,
-    servers: ModelServers | None,
-    stack: AsyncExitStack,
-) -> OpenedModel:
-    if servers is not None and model.is_ours:
-        endpoint = servers.engine(model, TIMEOUT_S)
-        length = servers.max_model_len(model)
-    elif model.url is not None:
-        endpoint = EndpointEngine(model.url, api_key_env=model.api_key_env, timeout_s=TIMEOUT_S)
-        # a token is asked for, so that a server without token ids is an error here and not in the first text
-        served = await HealthProbe(model.url, None, model.api_key_env).read_model(int(tokenizer.eos_token_id))
-        length = served.max_model_len
-    else:
-        assert model.path is not None
-        loaded = TransformersEngine.load(
-            model.path, tokenizer, device=device, trust_remote_code=options.trust_remote_code
-        )
-        stack.callback(loaded.close)
-        return OpenedModel(loaded, loaded.max_model_len)
-    stack.push_async_callback(endpoint.aclose)
-    return OpenedModel(endpoint, length)
+    return [await open_one(model) for model in options]

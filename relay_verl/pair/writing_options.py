@@ -78,5 +78,5 @@ class WritingOptions:
 
     def parameters(self) -> dict[str, Any]:
         """Both writers' sampling parameters that are given, under vLLM's names."""
-        given = {"temperature": self.temperature, "top_p": self.top_p}
-        return dict(self.sampling) | {name: value for name, value in given.items() if value is not None}
+        named = {"temperature": self.temperature, "top_p": self.top_p}
+        return dict(self.sampling) | {name: value for name, value in named.items() if value is not None}

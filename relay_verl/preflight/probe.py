@@ -18,7 +18,12 @@ Answer = Mapping[str, Any]
 
 
 def ask_nodes(
-    node_ids: Sequence[str], paths: Sequence[str], modules: Sequence[str] = (), deadline_s: float | None = None
+    node_ids: Sequence[str],
+    paths: Sequence[str],
+    modules: Sequence[str] = (),
+    *,
+    imports_verl: bool = True,
+    deadline_s: float | None = None,
 ) -> dict[str, Answer]:
     """Each node's answer, by its id; `{"error": text}` of one that has none.
 
@@ -26,6 +31,7 @@ def ask_nodes(
         node_ids: Ray's ids; all are asked at once.
         paths: files and folders that a worker may open.
         modules: of other packages that a worker imports.
+        imports_verl: import verl there, to see that it loads the plugin; that takes seconds.
         deadline_s: seconds for all of them; `PROBE_DEADLINE_S` if None.
     """
     import ray
@@ -36,7 +42,7 @@ def ask_nodes(
     probe = ray.remote(num_cpus=0, max_retries=0)(_make_probe())
     asked = {
         node_id: probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote(
-            list(paths), list(modules)
+            list(paths), list(modules), imports_verl
         )
         for node_id in node_ids
     }
@@ -106,11 +112,11 @@ def _mend(ours: Answer, name: str) -> str:
     return f"pip install {name}=={ours[name]} on that node or in its image"
 
 
-def _make_probe() -> Callable[[list[str], list[str]], dict[str, Any]]:
+def _make_probe() -> Callable[[list[str], list[str], bool], dict[str, Any]]:
     """The function that runs on a node. It is made inside another, so that Ray ships it whole, and imports itself what
     it needs: relay_verl need not be there."""
 
-    def probe(paths, modules):  # type: ignore[no-untyped-def]
+    def probe(paths, modules, imports_verl):  # type: ignore[no-untyped-def]
         import importlib
         import os
         import platform
@@ -136,9 +142,9 @@ def _make_probe() -> Callable[[list[str], list[str]], dict[str, Any]]:
         answer["python"] = platform.python_version()
         answer["VERL_PLATFORM"] = os.environ.get("VERL_PLATFORM", "")
         answer["missing"] = [path for path in paths if not os.path.exists(os.path.expanduser(path))]
-        answer["verl_error"] = failure("verl")
+        answer["verl_error"] = failure("verl") if imports_verl else ""
         answer["plugin_error"] = ""
-        if "relay_verl.plugin" not in sys.modules:
+        if imports_verl and "relay_verl.plugin" not in sys.modules:
             policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto")
             unseen = "its entry point is not installed" if policy == "auto" else f"VERL_USE_EXTERNAL_PLUGINS={policy}"
             answer["plugin_error"] = failure("relay_verl.plugin") or unseen

@@ -34,6 +34,8 @@ class Cluster:
 
     def __init__(self, run: RunConfig):
         self.run = run
+        self.is_own = False
+        """Whether it was started here, for this run: its workers have the environment of this process."""
 
     def join(self, **changes: Any) -> str:
         """Start Ray as verl's trainer does it, or join what runs.
@@ -43,7 +45,7 @@ class Cluster:
         """
         import ray
 
-        start_ray(self.run, **changes)
+        self.is_own = start_ray(self.run, **changes)
         return f"Ray {ray.__version__} on Python {platform.python_version()}, {len(self.alive)} node(s)"
 
     @cached_property
@@ -76,7 +78,7 @@ class Cluster:
         """Each node that can run anything, with what a worker finds there."""
         nodes = [node for node in self.alive if node["Resources"].get("CPU") or node["Resources"].get("GPU")]
         paths, modules = [path for _, path in local_models(self.run)], modules_of_others(self.run)
-        answers = ask_nodes([node["NodeID"] for node in nodes], paths, modules)
+        answers = ask_nodes([node["NodeID"] for node in nodes], paths, modules, imports_verl=not self.is_own)
         return [(node, answers[node["NodeID"]]) for node in nodes]
 
 
@@ -129,7 +131,8 @@ def check_workers(run: RunConfig, cluster: Cluster) -> str:
         fault = fault_of(answer, ours, has_gpus=bool(node["Resources"].get("GPU")))
         if fault:
             raise UserError(f"Ray node {node['NodeManagerAddress']}: {fault}")
-    return f"the plugin is loaded on {len(cluster.answers)} node(s), with the versions of this process"
+    what = "workers start" if cluster.is_own else "the plugin is loaded"
+    return f"{what} on {len(cluster.answers)} node(s), with the versions of this process"
 
 
 def check_models_there(run: RunConfig, cluster: Cluster) -> str:

@@ -60,8 +60,7 @@ def check_pair(options: PairOptions) -> Any:
         if model.path is not None:
             check_model(model.role, model.path)
     check_tokenizer_path("--tokenizer", options.tokenizer)
-    trusts = options.trust_remote_code
-    tokenizer = read_tokenizer("the student's tokenizer", options.tokenizer, trust_remote_code=trusts)
+    tokenizer = read_tokenizer("the student's tokenizer", options.tokenizer, options.prompts)
     if tokenizer.eos_token_id is None:
         raise UserError(f"{options.tokenizer}: its tokenizer has no end-of-sequence token; no response could end")
     teacher = options.teacher
@@ -69,7 +68,7 @@ def check_pair(options: PairOptions) -> Any:
         if model.url is not None:
             _compare_with_endpoint(model, tokenizer, options.tokenizer)
     if teacher is not None and teacher.path is not None:
-        other = read_tokenizer("teacher", teacher.path, trust_remote_code=trusts)
+        other = read_tokenizer("teacher", teacher.path, options.prompts)
         if difference := compare_tokenizers(tokenizer, other):
             raise UserError(
                 f"--teacher: {teacher.path} and {options.tokenizer} differ in their tokenizers: {difference}; take a "

@@ -19,7 +19,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import Receive
 
-from relay_verl import __version__
 from relay_verl.serving.api_error import ApiError
 from relay_verl.serving.chat_form import ChatForm
 from relay_verl.serving.chat_page import make_chat_page
@@ -33,6 +32,7 @@ from relay_verl.serving.service import RelayService
 from relay_verl.serving.settings import ServerState, ServeSettings
 from relay_verl.serving.tokenizer_routes import tokenizer_routes
 from relay_verl.serving.writing import write_stream, write_whole
+from relay_verl.versions import find_version
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class ErrorBody(BaseModel):
     """What is wrong."""
 
 
+_VERSION = find_version("relay-verl") or "0.0.0"
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (400, 401, 404, 405, 413, 422, 429, 500, 503, 504)
 }
@@ -81,7 +82,7 @@ def create_app(service: RelayService, settings: ServeSettings, *, state: Callabl
         settings: the operator's; keys are read from the environment here.
         state: how the server is.
     """
-    app = FastAPI(title="relay-verl serve", version=__version__, responses=_ERRORS)
+    app = FastAPI(title="relay-verl serve", version=_VERSION, responses=_ERRORS)
     _handle_errors(app, service)
 
     def check_ready() -> None:
@@ -166,7 +167,7 @@ def create_app(service: RelayService, settings: ServeSettings, *, state: Callabl
     @app.get("/version", tags=["server"])
     async def version() -> dict[str, str]:
         """The version of relay_verl."""
-        return {"version": __version__}
+        return {"version": _VERSION}
 
     app.include_router(tokenizer_routes(service))
     if settings.allow_origins:

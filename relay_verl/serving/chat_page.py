@@ -14,7 +14,7 @@ from functools import cache
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from relay_verl import palette, pages
+from relay_verl import pages, palette
 from relay_verl.pages.parts import read_parts
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import cached_property
 
 import httpx
 
@@ -48,11 +49,16 @@ class HealthProbe:
             base_url, model, api_key_env=api_key_env, timeout_s=FIRST_TIMEOUT_S, num_retries=0
         )
 
+    @cached_property
+    def _http(self) -> httpx.AsyncClient:
+        """One for all looks: to make one reads all certificates, which takes longer than the look."""
+        return httpx.AsyncClient(timeout=LOOK_TIMEOUT_S)
+
     async def is_alive(self) -> bool:
         """Whether the server is up; of one without /health, whether it lists its models."""
         try:
-            async with asyncio.timeout(LOOK_TIMEOUT_S), httpx.AsyncClient(timeout=LOOK_TIMEOUT_S) as client:
-                status = (await client.get(f"{root_of(self.base_url)}/health")).status_code
+            async with asyncio.timeout(LOOK_TIMEOUT_S):
+                status = (await self._http.get(f"{root_of(self.base_url)}/health")).status_code
                 if status in _NO_SUCH_PATH:
                     await self._client.model_names()
                     return True

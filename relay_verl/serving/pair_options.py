@@ -9,6 +9,7 @@ from pathlib import Path
 from relay_verl.engines.address import check_address
 from relay_verl.errors import UserError
 from relay_verl.models.address import is_endpoint, is_engine
+from relay_verl.run_config import PromptSettings
 
 STUDENT_KEY, TEACHER_KEY = "RELAY_STUDENT_API_KEY", "RELAY_TEACHER_API_KEY"
 """Environment variables with the keys of the models' servers."""
@@ -67,6 +68,11 @@ class PairOptions:
     trust_remote_code: bool = False
     """Whether code in the models' folders may run."""
 
+    @property
+    def prompts(self) -> PromptSettings:
+        """How the models' files are read: of a recipe's words, only whether their code may run."""
+        return PromptSettings({}, trust_remote_code=self.trust_remote_code)
+
     def __iter__(self) -> Iterator[ModelOptions]:
         yield self.student
         if self.teacher is not None:
@@ -108,8 +114,8 @@ def read_model(
         except ValueError as error:
             raise UserError(f"--{role}-url: {error}") from None
         own = {"-port": model.port, "-gpus": model.gpus, "-args": model.more}
-        if given := [f"--{role}{end}" for end, value in own.items() if value]:
-            raise UserError(f"{' and '.join(given)}: {url} runs already; these are for a server that is started here")
+        if useless := [f"--{role}{end}" for end, value in own.items() if value]:
+            raise UserError(f"{' and '.join(useless)}: {url} runs already; these are for a server that is started here")
     elif name_there is not None:
         raise UserError(f"--{role}-model: {name_there!r}: for a {role} at an address, with --{role}-url")
     return model

@@ -10,36 +10,25 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import secrets
 import signal
 import socket
-import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from relay_verl.checkpoints.relay_file import RelayFile
-from relay_verl.config import TeacherSettings
-from relay_verl.engines.base import TokenEngine
-from relay_verl.engines.endpoint import EndpointEngine
-from relay_verl.engines.resilience import GuardedEngine
 from relay_verl.models.vocabulary import read_vocabulary
 from relay_verl.serving.app import create_app
-from relay_verl.serving.health_probe import HealthProbe
-from relay_verl.serving.model_watch import EndpointWatch, ModelWatch, ProcessWatch
-from relay_verl.serving.pair_options import ModelOptions, PairOptions
-from relay_verl.serving.placement import Placement, share_a_gpu
+from relay_verl.serving.model_servers import ModelServers
+from relay_verl.serving.pair_options import PairOptions
+from relay_verl.serving.placement import Placement
 from relay_verl.serving.service import RelayService
 from relay_verl.serving.settings import ServeSettings
 from relay_verl.serving.starting_app import StartingApp
 from relay_verl.serving.supervisor import Supervisor
-from relay_verl.serving.vllm_server import HOST, VllmServer, reserve_port
 from relay_verl.serving.web_server import WebServer, url_of
 
 DEFAULT_MODEL_LEN = 4096
 """Tokens of the context where a student's server does not say them."""
-BREAKER_RESET_S = 5.0
-"""Seconds for which calls fail at once after a row of failures."""
 KILLED = 130
 """Exit code after a second signal."""
 
@@ -73,12 +62,10 @@ class PairServer:
         self._settings = settings
         self._relay = relay
         self._tokenizer = tokenizer
-        self._placements = placements
+        self._models = ModelServers(options, placements, tokenizer)
         self._listener = listener
         self._name = name
         self._announce = announce
-        self._logs = options.logs
-        self._ports: list[socket.socket] = []
 
     def run(self) -> None:
         """Serve until a signal.
@@ -86,17 +73,14 @@ class PairServer:
         Raises:
             EngineError: a model that is started here never answered.
         """
-        self._prepare_environment()
+        self._models.prepare_environment()
         front = StartingApp(self._settings.retry_after_s)
         web = WebServer(front, self._settings)
         with asyncio.Runner(loop_factory=web.config.get_loop_factory()) as runner:
             runner.run(self._serve(front, web))
 
     async def _serve(self, front: StartingApp, web: WebServer) -> None:
-        student = self._watch(self._options.student, None)
-        waits_for = student if share_a_gpu(self._placements) else None
-        teacher = None if self._options.teacher is None else self._watch(self._options.teacher, waits_for)
-        supervisor = Supervisor(student, teacher)
+        supervisor = self._models.supervisor()
 
         def stop() -> None:
             if web.should_exit:
@@ -110,13 +94,17 @@ class PairServer:
         async with supervisor:
             serving = asyncio.create_task(web.serve(sockets=[self._listener]))
             starting = asyncio.create_task(self._start(front, supervisor))
+            failing = asyncio.create_task(supervisor.wait_until_failed())
             try:
                 await asyncio.wait({serving, starting}, return_when=asyncio.FIRST_COMPLETED)
                 if starting.done():
                     starting.result()
-                    await asyncio.wait({serving})
+                    await asyncio.wait({serving, failing}, return_when=asyncio.FIRST_COMPLETED)
+                    if failing.done():
+                        failing.result()
             finally:
                 starting.cancel()
+                failing.cancel()
                 web.should_exit = True
                 await serving
 
@@ -129,8 +117,8 @@ class PairServer:
         ]
         teacher = self._options.teacher
         service = RelayService(
-            self._engine(self._options.student, self._settings.student_timeout_s),
-            None if teacher is None else self._engine(teacher, self._settings.teacher_timeout_s),
+            self._models.engine(self._options.student, self._settings.student_timeout_s),
+            None if teacher is None else self._models.engine(teacher, self._settings.teacher_timeout_s),
             self._tokenizer,
             self._relay,
             self._name,
@@ -140,7 +128,7 @@ class PairServer:
             vocabulary=read_vocabulary(
                 self._options.student.path or self._options.tokenizer,
                 self._tokenizer,
-                trust_remote_code=self._options.trust_remote_code,
+                self._options.prompts,
             ),
             state=supervisor.state,
         )
@@ -149,52 +137,3 @@ class PairServer:
         gc.collect()
         gc.freeze()
         self._announce(url_of(self._listener))
-
-    def _watch(self, model: ModelOptions, after: ModelWatch | None) -> ModelWatch:
-        token_id = int(self._tokenizer.eos_token_id)
-        if model.url is not None:
-            probe = HealthProbe(model.url, model.name_there, model.api_key_env)
-            return EndpointWatch(model.role, probe, token_id, is_needed=model.role == "student")
-        holder = reserve_port(model.port)
-        self._ports.append(holder)
-        assert model.path is not None
-        server = VllmServer(
-            model.role,
-            model.path,
-            holder.getsockname()[1],
-            model.api_key_env,
-            self._placements[model.role],
-            dtype=self._options.dtype,
-            max_model_len=model.max_model_len,
-            trust_remote_code=self._options.trust_remote_code,
-            more=model.more,
-        )
-        if self._logs is None:
-            self._logs = Path(tempfile.mkdtemp(prefix="relay-serve-"))
-        log = self._logs / f"{model.role}.log"
-        return ProcessWatch(server, log, token_id, self._options.start_timeout_s, after)
-
-    def _engine(self, model: ModelOptions, timeout_s: float) -> TokenEngine:
-        port = self._ports[self._options.ours.index(model)].getsockname()[1] if model.is_ours else 0
-        url = model.url or f"http://{HOST}:{port}/v1"
-        name = model.role if model.is_ours else model.name_there
-        engine = EndpointEngine(url, name, api_key_env=model.api_key_env, timeout_s=timeout_s)
-        if model.role == "student":
-            return engine
-        # a teacher that is gone costs a call nothing; the client tries again by itself
-        return GuardedEngine(
-            engine,
-            num_retries=0,
-            breaker_threshold=TeacherSettings.breaker_threshold,
-            breaker_reset_s=BREAKER_RESET_S,
-        )
-
-    def _prepare_environment(self) -> None:
-        """Keys for the servers that are started here, and no proxy on the way to them."""
-        for model in self._options.ours:
-            # a key that is given is kept, so that others can share this teacher
-            if not os.environ.get(model.api_key_env, "").strip():
-                os.environ[model.api_key_env] = secrets.token_urlsafe(32)
-        for name in ("NO_PROXY", "no_proxy"):
-            hosts = [host for host in os.environ.get(name, "").split(",") if host]
-            os.environ[name] = ",".join(dict.fromkeys([*hosts, HOST, "localhost"]))

@@ -64,6 +64,13 @@ class Supervisor:
         for watch in self._watches:
             await watch.has_settled.wait()
 
+    async def wait_until_failed(self) -> None:
+        """Raise what a watch fails with, which none does once the pair is served, unless it is a bug."""
+        # not gather(), which would end the watches along with whoever waits here
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
     def stop_serving(self) -> None:
         """From now on the state is `stopping`; requests that run can end."""
         self._is_stopping = True

@@ -12,6 +12,8 @@ from starlette.types import ASGIApp
 from relay_verl.errors import as_user_error
 from relay_verl.serving.settings import ServeSettings
 
+KEEP_ALIVE_S = 75
+"""Seconds that a connection may idle: longer than proxies and clients' pools keep theirs, which then close first."""
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
 
@@ -32,6 +34,7 @@ class WebServer(uvicorn.Server):
                 lifespan="off",
                 log_level="warning",
                 server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
                 backlog=BACKLOG,
             )

@@ -97,6 +97,26 @@ def test_a_node_that_does_not_answer_is_a_line_at_the_deadline(joined: Any) -> N
     assert answers[gone]["error"].startswith("no worker ")
 
 
+def test_a_cluster_of_our_own_starts_without_imports_of_verl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each import of verl in a worker takes seconds in which nothing else of a start can proceed."""
+    import ray
+    from verl.workers.rollout.router import get_router_handle
+
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    config = compose("relay_tiny")
+    cluster = Cluster(RunConfig(config))
+    cluster.join(log_to_driver=False)
+    try:
+        assert "on 1 node(s)" in check_workers(RunConfig(config), cluster)
+        balancer = get_router_handle({"here": "a replica"})
+        imported = balancer.__ray_call__.remote(lambda _: {"verl", "torch"} & set(__import__("sys").modules))
+        assert ray.get(imported, timeout=120) == set()
+        assert ray.get(balancer.acquire_server.remote(request_id="r"), timeout=120) == ("here", "a replica")
+    finally:
+        ray.shutdown()
+
+
 class _InitCalledError(Exception):
     """Stands for the start of Ray."""
 

@@ -9,7 +9,7 @@ from relay_verl.traces.records import read_records
 from tests.helpers.extension import install_example
 from tests.helpers.training import NUM_QUERIES, command, read_metrics, read_rollouts, start
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
 NUM_STEPS = 2
 

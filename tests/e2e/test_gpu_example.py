@@ -12,6 +12,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "gpu" / "training.py"
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_it_prints_steps_and_an_estimate(pair: Path) -> None:
     options = ["--tokenizer", str(pair / "teacher"), "--shape", "tiny", "--tokens", "256"]

@@ -14,7 +14,7 @@ import torch
 
 from tests.helpers.training import command, read_metrics, read_rollouts, start
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 NUM_STEPS = 2
 """Of the first run; the second resumes for one more."""

@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.cluster_training import Job, read_log, wait_for_steps
 from tests.helpers.training import NUM_ROWS, command, read_metrics, read_rollouts, start
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 NUM_STEPS = 3
 KILLED_AFTER = 1

@@ -17,6 +17,7 @@ STUDENT, TEACHER = "qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct"
 HAS_MODELS = all((MODELS / name / "relay_model.json").is_file() for name in (STUDENT, TEACHER))
 pytestmark = [
     pytest.mark.e2e,
+    pytest.mark.slow,
     pytest.mark.timeout(3600),
     pytest.mark.skipif(not HAS_MODELS, reason="RELAY_MODELS_DIR does not hold the real pair (`relay-verl models get`)"),
 ]

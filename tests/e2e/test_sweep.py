@@ -13,7 +13,7 @@ from relay_verl.recipes.grammar import override
 from tests.helpers.cluster_training import Job, read_log
 from tests.helpers.training import command, read_metrics, start
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 NUM_STEPS = 2
 RECIPES = "relay_tiny_simple,relay_tiny"

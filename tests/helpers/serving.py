@@ -143,9 +143,9 @@ def client_of(app: FastAPI, **headers: str) -> httpx.AsyncClient:
 
 
 @asynccontextmanager
-async def running(app: FastAPI) -> AsyncIterator[str]:
-    """The application behind a real HTTP server on loopback; gives its address."""
-    listening = socket.create_server(("127.0.0.1", 0))
+async def running(app: FastAPI, port: int = 0) -> AsyncIterator[str]:
+    """The application behind a real HTTP server on loopback, on a free port for 0; gives its address."""
+    listening = socket.create_server(("127.0.0.1", port))
     # a pool of connections may idle while this machine is busy
     options: Any = {"log_level": "error", "lifespan": "off", "timeout_graceful_shutdown": 5, "timeout_keep_alive": 120}
     server = uvicorn.Server(uvicorn.Config(app, **options))

@@ -195,7 +195,7 @@ async def test_a_reader_who_is_cancelled_while_it_waits_ends_the_request() -> No
 
 @pytest.mark.parametrize("author", ["student", "teacher"])
 def test_a_stream_that_goes_silent_fails_in_time(author: str) -> None:
-    """Also when it has begun, and when other streams of the same engine go on."""
+    """Also when it has begun, and while other streams of the same engine run."""
     hanging = {"trouble_after": 3 if author == "teacher" else 4}
     student = Streaming(ScriptedEngine(TOKENIZER, ["a<call>5</call>b"]), **(hanging if author == "student" else {}))
     teacher = Streaming(ScriptedEngine(TOKENIZER, ["xyzuvw"]), **(hanging if author == "teacher" else {}))

@@ -226,7 +226,7 @@ async def test_a_refused_stream_is_permanent_and_a_refused_parameter_is_left_out
 async def test_an_endpoint_that_goes_silent_in_a_stream_is_an_error_and_the_request_ends(server: StreamServer) -> None:
     server.body = [event(token_ids=[5]), WAIT]
     pieces: list[Generation] = []
-    with pytest.raises(EngineError, match="Timeout: no more of the answer within 0.3 s"):
+    with pytest.raises(EngineError, match="Timeout: no more of the answer within 0"):
         async for piece in engine_of(server, timeout_s=0.3).stream([1], max_tokens=9):
             pieces.append(piece)
     assert [piece.token_ids for piece in pieces] == [[5]]

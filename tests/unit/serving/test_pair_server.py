@@ -14,9 +14,10 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from relay_verl.serving.vllm_server import reserve_port
-from tests.helpers.serving import RuleEngine, asks_once, make_app, make_service, running, tokenizer
+from tests.helpers.serving import RuleEngine, asks_once, make_app, make_service, running, text_of, tokenizer
 
 DEADLINE_S = 120.0
 LONG = "x" * 200
@@ -49,7 +50,7 @@ class Command:
 
     async def texts(self, **fields: Any) -> AsyncIterator[str]:
         """The pieces of a streamed completion."""
-        body = {"model": "mine", "prompt": "so", "stream": True, "temperature": 0, **fields}
+        body = {"model": "mine", "prompt": "so", "stream": True, "temperature": 0, "max_tokens": 500, **fields}
         async with (
             httpx.AsyncClient(timeout=DEADLINE_S) as client,
             client.stream("POST", f"{self.url}/v1/completions", json=body) as answer,
@@ -61,24 +62,15 @@ class Command:
 
 
 @asynccontextmanager
-async def serving(
-    folder: Path, student: RuleEngine | str, teacher: RuleEngine | None, *more: str
-) -> AsyncIterator[Command]:
-    """The command over servers of two engines, which answer as vLLM's do; the student's may be an address."""
-    async with contextlib.AsyncExitStack() as stack:
-        words = ["serve", "--name", "mine", "--tokenizer", str(folder), *more]
-        for role, engine in (("student", student), ("teacher", teacher)):
-            if isinstance(engine, RuleEngine):
-                app = make_app(make_service(student=engine, teacher=False))
-                words += [f"--{role}-url", f"{await stack.enter_async_context(running(app))}/v1"]
-            elif engine is not None:
-                words += [f"--{role}-url", engine]
-        with reserve_port() as holder:
-            port = int(holder.getsockname()[1])
-        tokenizer().save_pretrained(folder)
-        errors = stack.enter_context((folder / "stderr").open("wb"))
+async def serving(folder: Path, *words: str) -> AsyncIterator[Command]:
+    """The command with these words."""
+    with reserve_port() as holder:
+        port = int(holder.getsockname()[1])
+    tokenizer().save_pretrained(folder)
+    words = ("serve", "--name", "mine", "--tokenizer", str(folder), "--port", str(port), *words)
+    with (folder / "stderr").open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "relay_verl", *words, "--port", str(port)),
+            *(sys.executable, "-m", "relay_verl", *words),
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
             env=os.environ | {"HF_HUB_OFFLINE": "1"},
@@ -91,59 +83,57 @@ async def serving(
             await process.wait()
 
 
-async def test_it_serves_and_ends_when_told(tmp_path: Path) -> None:
-    student, teacher = RuleEngine(asks_once, piece=1), RuleEngine(lambda _: "abcdef")
-    async with serving(tmp_path, student, teacher) as command:
-        line = await command.wait_until_ready()
-        assert f"mine is served at {command.url}/v1" in line, (tmp_path / "stderr").read_text()
-        assert await command.health() == (200, "ready")
-        assert "".join([text async for text in command.texts(max_tokens=60)]) == " soabc end."
-        command.process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(command.process.wait(), DEADLINE_S) == 0
+def model_app(engine: RuleEngine) -> FastAPI:
+    """A server of one engine, which takes and returns token ids as vLLM's does."""
+    return make_app(make_service(student=engine, teacher=False))
 
 
-@pytest.mark.parametrize(("timeout_s", "is_whole"), [("100", True), ("1", False)])
-async def test_a_running_request_may_end_until_the_deadline(tmp_path: Path, timeout_s: str, is_whole: bool) -> None:
-    student = RuleEngine(lambda _: LONG, piece=1, delay_s=0.02)
-    async with serving(tmp_path, student, None, "--shutdown-timeout", timeout_s) as command:
-        await command.wait_until_ready()
-        written = ""
-        try:
-            async for text in command.texts(max_tokens=500):
-                if not written:
-                    command.process.send_signal(signal.SIGINT)
-                written += text
-        except httpx.HTTPError:  # the connection broke off
-            assert not is_whole
-        assert (written == LONG) == is_whole
-        assert await asyncio.wait_for(command.process.wait(), DEADLINE_S) == 0
-
-
-async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
-    student = RuleEngine(lambda _: LONG, piece=1, delay_s=1.0)
-    async with serving(tmp_path, student, None, "--shutdown-timeout", "600") as command:
-        await command.wait_until_ready()
-        pieces = command.texts(max_tokens=500)
-        await anext(pieces)
-        async with asyncio.timeout(DEADLINE_S):
-            while command.process.returncode is None:
-                command.process.send_signal(signal.SIGTERM)
-                await asyncio.sleep(0.2)
-        assert command.process.returncode == 130
-        with pytest.raises(httpx.HTTPError):
-            [text async for text in pieces]
-
-
-async def test_it_says_that_it_starts_while_its_student_is_not_there(tmp_path: Path) -> None:
+async def test_from_the_start_to_the_end(tmp_path: Path) -> None:
+    """The student comes up after the command; the end comes in the middle of a response."""
     with reserve_port() as holder:
-        port = holder.getsockname()[1]
-    async with serving(tmp_path, f"http://127.0.0.1:{port}/v1", None) as command:
-        await command.until_it_listens()
-        assert await command.health() == (503, "starting")
-        async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
-            refused = await client.get(f"{command.url}/v1/models")
-        assert refused.status_code == 503
-        assert refused.json()["error"]["code"] == "starting"
-        assert "Retry-After" in refused.headers
-        command.process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(command.process.wait(), DEADLINE_S) == 0
+        port = int(holder.getsockname()[1])
+    student = RuleEngine(lambda ids: LONG if text_of(ids).endswith("long") else asks_once(ids), piece=1, delay_s=0.01)
+    async with running(model_app(RuleEngine(lambda _: "abcdef"))) as teacher:
+        addresses = ["--student-url", f"http://127.0.0.1:{port}/v1", "--teacher-url", f"{teacher}/v1"]
+        async with serving(tmp_path, *addresses, "--shutdown-timeout", "100") as command:
+            await command.until_it_listens()
+            assert await command.health() == (503, "starting")
+            async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
+                refused = await client.get(f"{command.url}/v1/models")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "starting")
+            assert "Retry-After" in refused.headers
+
+            async with running(model_app(student), port):
+                line = await command.wait_until_ready()
+                assert f"mine is served at {command.url}/v1" in line, (tmp_path / "stderr").read_text()
+                assert await command.health() == (200, "ready")
+                assert "".join([text async for text in command.texts()]) == " soabc end."
+                written = ""
+                async for text in command.texts(prompt="long"):
+                    if not written:
+                        command.process.send_signal(signal.SIGINT)
+                    written += text
+                assert written == LONG
+                assert await asyncio.wait_for(command.process.wait(), DEADLINE_S) == 0
+
+
+@pytest.mark.parametrize(("timeout_s", "num_signals", "code"), [(1, 1, 0), (600, 2, 130)])
+async def test_a_request_that_takes_too_long_does_not_keep_it(
+    tmp_path: Path, timeout_s: int, num_signals: int, code: int
+) -> None:
+    """It ends at the deadline, or at the second signal."""
+    student = RuleEngine(lambda _: LONG, piece=1, delay_s=1.0)
+    async with running(model_app(student)) as address:
+        more = ["--student-url", f"{address}/v1", "--shutdown-timeout", str(timeout_s)]
+        async with serving(tmp_path, *more) as command:
+            await command.wait_until_ready()
+            pieces = command.texts(prompt="long")
+            await anext(pieces)
+            for _ in range(num_signals):
+                command.process.send_signal(signal.SIGTERM)
+                await asyncio.sleep(0.5)  # two that come together count as one
+            assert await asyncio.wait_for(command.process.wait(), DEADLINE_S) == code
+            rest = []
+            with contextlib.suppress(httpx.HTTPError):  # the connection broke off
+                rest = [text async for text in pieces]
+            assert len(rest) < len(LONG) / 2

@@ -100,7 +100,7 @@ def test_openai(client: openai.OpenAI) -> None:
     assert shown.choices[0].message.content == "a<call>3</call>ttz"
     stopped = client.chat.completions.create(model="pair", messages=CHAT, temperature=0, max_tokens=20, stop="at")
     assert (stopped.choices[0].message.content, stopped.choices[0].finish_reason) == ("", "stop")
-    assert [model.id for model in client.models.list()][0] == "pair"
+    assert next(iter(client.models.list())).id == "pair"
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,10 @@ def test_two_students_share_a_teacher_of_another_machine(
     with reserve_port() as holder, (tmp_path / "teacher.log").open("wb") as log:
         port = str(holder.getsockname()[1])
         alone = subprocess.Popen(
-            ["bash", str(TEACHER_SCRIPT), teacher, "--port", port, "--enforce-eager"], env=on_cpu(), stdout=log, stderr=log
+            ["bash", str(TEACHER_SCRIPT), teacher, "--port", port, "--enforce-eager"],
+            env=on_cpu(),
+            stdout=log,
+            stderr=log,
         )
         first, second = (
             Served(tmp_path / name, student, "--teacher-url", f"http://127.0.0.1:{port}/v1", "--name", name)

@@ -5,8 +5,8 @@ request by itself. Here the tokens that all requests got in one step of the engi
 What is asked is the same engine with the same parameters. Without the door, or where it cannot be reached, HTTP
 serves.
 
-The door is ASGI middleware that `vllm serve` takes by its name (`--middleware`): so it is in the process of the engine's
-client. Only the same user can reach the socket, whose folder has mode 0700.
+The door is ASGI middleware that `vllm serve` takes by its name (`--middleware`), so it is in the process of the
+engine's client. Only the same user can reach the socket, whose folder has mode 0700.
 """
 
 from __future__ import annotations

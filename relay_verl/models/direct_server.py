@@ -19,7 +19,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from relay_verl.models.wire import Answer, Cancel, Request, Sender, read_frame
+from relay_verl.models.frame_server import FrameServer
+from relay_verl.models.wire import Answer, Request, Sender
 
 FIELD = "_relay_direct_server"
 _opening = threading.Lock()
@@ -49,7 +50,7 @@ def node_id() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-class DirectServer:
+class DirectServer(FrameServer):
     """Answers requests on a socket of its own, which the same user alone can reach.
 
     Args:
@@ -73,33 +74,13 @@ class DirectServer:
         self._listening = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
-        listener = await asyncio.start_unix_server(self._serve, sock=self._socket)
+        listener = await asyncio.start_unix_server(self.serve, sock=self._socket)
         async with listener:
             await listener.serve_forever()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one client until it goes."""
-        sender = Sender(writer)
-        tasks: dict[int, asyncio.Task[None]] = {}
-        try:
-            while True:
-                for message in await read_frame(reader):
-                    if isinstance(message, Request):
-                        tasks[message.number] = asyncio.create_task(self._answer(message, sender, tasks))
-                    elif isinstance(message, Cancel) and message.number in tasks:
-                        tasks[message.number].cancel()
-        except (EOFError, asyncio.CancelledError):  # the client has gone, or this process ends
-            pass
-        finally:
-            for task in tasks.values():
-                task.cancel()
-            writer.close()
-
-    async def _answer(self, request: Request, sender: Sender, tasks: dict[int, asyncio.Task[None]]) -> None:
-        try:
-            sender.send(await self._generate(request))
-        finally:
-            del tasks[request.number]
+    async def answer(self, request: Request, sender: Sender) -> None:
+        """What the engine wrote, as a whole."""
+        sender.send(await self._generate(request))
 
     async def _generate(self, request: Request) -> Answer:
         sampling = {**request.sampling, "output_kind": self._when_whole}

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.config import TeacherSettings
+from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.engines.resilience import GuardedEngine
+from relay_verl.serving.door_engine import DoorEngine
 from relay_verl.serving.health_probe import HealthProbe
 from relay_verl.serving.model_watch import EndpointWatch, ModelWatch, ProcessWatch
 from relay_verl.serving.pair_options import ModelOptions, PairOptions
@@ -46,6 +48,7 @@ class ModelServers:
         self._tokenizer = tokenizer
         self._logs = options.logs
         self._ports: list[socket.socket] = []
+        self._doors = tempfile.TemporaryDirectory(prefix="relay-door-")  # its mode is 0700
 
     def supervisor(self) -> Supervisor:
         """What starts, watches and ends them; once."""
@@ -64,7 +67,10 @@ class ModelServers:
             hosts = [host for host in os.environ.get(name, "").split(",") if host]
             os.environ[name] = ",".join(dict.fromkeys([*hosts, HOST, "localhost"]))
 
-    def engine(self, model: ModelOptions, timeout_s: float) -> EndpointEngine | GuardedEngine:
+    def _door_of(self, model: ModelOptions) -> str:
+        return str(Path(self._doors.name) / model.role)
+
+    def engine(self, model: ModelOptions, timeout_s: float) -> TokenEngine:
         """Asks a model of the pair.
 
         Args:
@@ -74,7 +80,8 @@ class ModelServers:
         port = self._ports[self._options.ours.index(model)].getsockname()[1] if model.is_ours else 0
         url = model.url or f"http://{HOST}:{port}/v1"
         name = model.role if model.is_ours else model.name_there
-        engine = EndpointEngine(url, name, api_key_env=model.api_key_env, timeout_s=timeout_s)
+        endpoint = EndpointEngine(url, name, api_key_env=model.api_key_env, timeout_s=timeout_s)
+        engine = DoorEngine(self._door_of(model), endpoint) if model.is_ours else endpoint
         if model.role == "student":
             return engine
         # a teacher that is gone costs a call nothing; the client tries again by itself
@@ -103,6 +110,7 @@ class ModelServers:
             max_model_len=model.max_model_len,
             trust_remote_code=self._options.trust_remote_code,
             more=model.more,
+            door=self._door_of(model),
         )
         if self._logs is None:
             self._logs = Path(tempfile.mkdtemp(prefix="relay-serve-"))

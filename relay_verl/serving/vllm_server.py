@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from relay_verl.cpu.threads import ENGINE_THREADS
 from relay_verl.errors import UserError, as_user_error
+from relay_verl.serving import stream_door
 from relay_verl.serving.placement import Placement
 
 HOST = "127.0.0.1"
@@ -68,6 +69,8 @@ class VllmServer:
     """Whether code in the model's folder may run."""
     more: tuple[str, ...] = ()
     """Further arguments of `vllm serve`, see `parse_more`."""
+    door: str | None = None
+    """Path of the socket that streams its tokens (`stream_door`); None for HTTP alone."""
 
     @property
     def base_url(self) -> str:
@@ -93,6 +96,7 @@ class VllmServer:
         flags = [
             "--enable-prefix-caching",
             "--enable-prompt-tokens-details",
+            *([] if self.door is None else ["--middleware", stream_door.NAME]),
             "--disable-uvicorn-access-log",
             *(["--trust-remote-code"] if self.trust_remote_code else []),
         ]
@@ -124,6 +128,8 @@ class VllmServer:
         """
         place = self.placement
         own = {KEY_VARIABLE: variables[self.api_key_env]}
+        if self.door is not None:
+            own[stream_door.PATH_VARIABLE] = self.door
         if place.is_cpu:
             threads = variables.get(ENGINE_THREADS) or str(place.num_threads)
             own |= {name: variables.get(name, value) for name, value in _ON_CPU.items()}

@@ -183,7 +183,7 @@ def beginning_of(data: bytes) -> int:
     return is_good.index(True)
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(fragments(max_size=6))
 def test_the_beginning_of_a_command(data: bytes) -> None:
     stripped = strip_all(data)
@@ -218,7 +218,7 @@ def check_shown(segments: list[Segment], text: str) -> None:
     assert text == whole or (whole.startswith(text) and set(whole[len(text) :]) == {"\ufffd"})
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(responses(), st.lists(st.integers(1, 5), min_size=1, max_size=5))
 def test_no_reader_sees_a_character_of_a_command(segments: list[Segment], sizes: list[int]) -> None:
     reader = DeltaReader(BYTES)
@@ -231,7 +231,7 @@ def test_no_reader_sees_a_character_of_a_command(segments: list[Segment], sizes:
     assert not re.search(r"<call>[ \t\n\r\f\v]*[0-9]+[ \t\n\r\f\v]*(<(/(c(a(l(l)?)?)?)?)?)?\Z", text)
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(responses(), STOPS, st.lists(st.integers(1, 5), min_size=1, max_size=5), st.booleans(), st.booleans())
 def test_deltas_do_not_depend_on_the_pieces(
     segments: list[Segment], stop: list[str], sizes: list[int], shows: bool, includes: bool
@@ -251,7 +251,7 @@ def test_deltas_do_not_depend_on_the_pieces(
     assert all(d.logprobs is None or len(d.logprobs) == len(d.token_ids) for d in deltas)
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(responses(), STOPS)
 def test_the_text_ends_before_the_first_stop_string(segments: list[Segment], stop: list[str]) -> None:
     plain, _ = read(segments, BYTES)
@@ -266,7 +266,7 @@ def test_the_text_ends_before_the_first_stop_string(segments: list[Segment], sto
     assert len(text) + len(reader.stop_reason) == min(ends)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(responses())
 def test_shown_commands_are_the_students_text(segments: list[Segment]) -> None:
     deltas, _ = read(segments, BYTES, show_commands=True)

@@ -112,7 +112,7 @@ async def test_several_responses_of_several_prompts(base: dict[str, Any]) -> Non
     answer = await ask(body)
     assert [choice["index"] for choice in answer["choices"]] == list(range(num))
     chunks = await stream({**body, "stream_options": {"include_usage": True}})
-    texts = {index: "" for index in range(num)}
+    texts = dict.fromkeys(range(num), "")
     for chunk in chunks:
         for choice in chunk["choices"]:
             texts[choice["index"]] += text_in(choice)

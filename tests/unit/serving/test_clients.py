@@ -51,14 +51,14 @@ async def test_a_client_that_leaves_ends_the_engines_requests(is_stream: bool, n
 
 async def test_a_request_that_takes_too_long_ends() -> None:
     slow = RuleEngine(lambda _: "x" * 1000, piece=1, delay_s=0.01)
-    async with running(make_app(make_service(slow), request_timeout_s=0.2)) as url:
-        async with httpx.AsyncClient(base_url=url) as client:
-            whole = await client.post("/v1/completions", json=TEXT)
-            assert (whole.status_code, whole.json()["error"]["code"]) == (504, "timeout")
-            streamed = await client.post("/v1/completions", json={**TEXT, "stream": True})
-            *_, error, done = events_of(streamed.text)
-            assert (streamed.status_code, done) == (200, "[DONE]")
-            assert json.loads(error)["error"]["code"] == "timeout"
+    app = make_app(make_service(slow), request_timeout_s=0.2)
+    async with running(app) as url, httpx.AsyncClient(base_url=url) as client:
+        whole = await client.post("/v1/completions", json=TEXT)
+        assert (whole.status_code, whole.json()["error"]["code"]) == (504, "timeout")
+        streamed = await client.post("/v1/completions", json={**TEXT, "stream": True})
+        *_, error, done = events_of(streamed.text)
+        assert (streamed.status_code, done) == (200, "[DONE]")
+        assert json.loads(error)["error"]["code"] == "timeout"
     assert slow.num_running == 0
 
 
@@ -79,19 +79,23 @@ async def test_a_client_that_does_not_read_is_ended() -> None:
     assert 'relay:request_success_total{finished_reason="abort"}' in service.metrics.page().decode()
 
 
-async def test_a_storm() -> None:
-    """1,000 requests at concurrency 64: a third of the clients leave, some send rubbish, the teacher dies twice. Nothing
-    hangs, nothing is a 500, and what usage, metrics and engines count is the same."""
+@pytest.mark.parametrize(("num_requests", "leaving"), [(1000, 30), (300, 0)])
+async def test_a_storm(num_requests: int, leaving: int) -> None:
+    """Requests at concurrency 64: clients leave at random, some send rubbish, the teacher dies twice.
+
+    Nothing hangs, nothing is a 500, and what usage, metrics and engines count adds up. Tokens on their way to a client
+    who leaves are the engine's and in no count.
+    """
     rng = Random(0)
     student = RuleEngine(lambda ids: asks_once(ids) if len(ids) % 3 else "<call>2</call>" + "é" * 20, delay_s=0.001)
     teacher = RuleEngine(lambda ids: text_of(ids)[-3:] + "abcdefgh", piece=1, delay_s=0.001)
     service = make_service(student, teacher, max_concurrency=48, max_queue=1024)
     num_done, places = 0, asyncio.Semaphore(64)
-    seen: list[tuple[str, dict[str, Any]]] = []
+    seen: list[dict[str, Any]] = []
 
-    async def ask(client: httpx.AsyncClient, number: int) -> str:
+    async def ask(client: httpx.AsyncClient) -> str:
         nonlocal num_done
-        kind = rng.choices(["stays", "leaves", "rubbish"], [65, 30, 5])[0]
+        kind = rng.choices(["stays", "leaves", "rubbish"], [95 - leaving, leaving, 5])[0]
         is_chat, is_stream = rng.random() < 0.5, rng.random() < 0.7
         prompt = "x" * rng.randint(1, 40)
         body: dict[str, Any] = {"max_tokens": rng.randint(1, 60), "stream": is_stream, "n": rng.choice([1, 1, 2])}
@@ -112,43 +116,42 @@ async def test_a_storm() -> None:
                 num_done += 1
         if response.status_code == 200:
             last = events_of(response.text)[-2] if is_stream else response.text
-            seen.append((kind, json.loads(last)["usage"]))
+            seen.append(json.loads(last)["usage"])
         else:
             assert kind == "rubbish", response.text
             assert response.status_code in (400, 404)
         return kind
 
     async def kill_the_teacher() -> None:
-        for count in (200, 600):
+        for count in (num_requests // 5, num_requests * 3 // 5):
             await until(lambda count=count: num_done >= count)
             teacher.is_dead = True
-            await until(lambda count=count: num_done >= count + 100)
+            await until(lambda count=count: num_done >= count + num_requests // 10)
             teacher.is_dead = False
 
     limits = httpx.Limits(max_connections=64)
-    async with running(make_app(service)) as url:
-        async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60) as client:
-            killing = asyncio.create_task(kill_the_teacher())
-            outcomes = await asyncio.gather(*(ask(client, number) for number in range(1000)))
-            await killing
-            await until(lambda: student.num_running == teacher.num_running == 0)
-            await until(lambda: service._admission.num_running == service._admission.num_waiting == 0)
-            page = (await client.get("/metrics")).text
-    assert outcomes.count("left") > 100
-    assert outcomes.count("rubbish") > 20
+    app = make_app(service)
+    async with running(app) as url, httpx.AsyncClient(base_url=url, limits=limits, timeout=60) as client:
+        killing = asyncio.create_task(kill_the_teacher())
+        outcomes = await asyncio.gather(*(ask(client) for _ in range(num_requests)))
+        await killing
+        await until(lambda: student.num_running == teacher.num_running == 0)
+        await until(lambda: service._admission.num_running == service._admission.num_waiting == 0)
+        page = (await client.get("/metrics")).text
+    assert (outcomes.count("left") > 0) is (leaving > 0)
+    assert outcomes.count("rubbish") > 0
     metrics = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
-    # the engines' tokens are the metrics', those of clients who left included
-    assert float(metrics['relay:tokens_total{source="student"}']) == student.num_written
-    assert float(metrics['relay:tokens_total{source="teacher"}']) == teacher.num_written
     assert float(metrics["relay:teacher_failures_total"]) > 0
     assert not any('code="internal_error"' in name for name in metrics)
-    relays = [usage["relay"] for _, usage in seen]
-    assert all(
-        usage["completion_tokens"] == usage["relay"]["student_tokens"] + usage["relay"]["teacher_tokens"]
-        for _, usage in seen
-    )
-    assert sum(relay["student_tokens"] for relay in relays) <= student.num_written
-    assert sum(relay["teacher_tokens"] for relay in relays) <= teacher.num_written
+    for engine, source in ((student, "student"), (teacher, "teacher")):
+        in_usage = sum(usage["relay"][f"{source}_tokens"] for usage in seen)
+        in_metrics = float(metrics[f'relay:tokens_total{{source="{source}"}}'])
+        assert in_usage <= in_metrics <= engine.num_written
+        if not leaving:
+            assert in_usage == in_metrics == engine.num_written
+    for usage in seen:
+        relay = usage["relay"]
+        assert usage["completion_tokens"] == relay["student_tokens"] + relay["teacher_tokens"]
     gc.collect()
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     assert tasks == [], "a task of a request is left"

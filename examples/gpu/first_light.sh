@@ -8,6 +8,7 @@
 #   OUT      folder for everything (outputs/first_light); a stage leaves NAME.done there
 #   PYTHON   the interpreter (python)
 #   STUDENT_SHAPE, TEACHER_SHAPE   of random_model.py (qwen3-0.6b, qwen3-1.7b)
+#   EAGER=1 runs the engines without CUDA graphs
 #   ON_CPU=1 is a dry run on CPU with shapes of a few weights
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -36,11 +37,12 @@ else
   BATCH=${BATCH:-16} SAMPLES=${SAMPLES:-8} ANSWER=${ANSWER:-1024} STEPS=${STEPS:-3}
   # CUDA graphs of decoding without compilation, so that an engine starts in seconds rather than minutes
   GRAPHS='{"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}'
+  [ "${EAGER:-}" ] && GRAPHS='{"mode": 0, "cudagraph_mode": "NONE"}'
   ENGINE=(--compilation-config "$GRAPHS" --gpu-memory-utilization 0.2)
   OFFLINE=("compilation_config=$GRAPHS" gpu_memory_utilization=0.2)
   DEVICE=(trainer.n_gpus_per_node=1 data.max_prompt_length=512 actor_rollout_ref.rollout.max_model_len=2048
     actor_rollout_ref.rollout.gpu_memory_utilization=0.4
-    "+actor_rollout_ref.rollout.engine_kwargs.vllm.compilation_config={mode:0,cudagraph_mode:FULL_DECODE_ONLY}")
+    "+actor_rollout_ref.rollout.engine_kwargs.vllm.compilation_config='$GRAPHS'")
 fi
 STUDENT_SHAPE=${STUDENT_SHAPE:-qwen3-0.6b} TEACHER_SHAPE=${TEACHER_SHAPE:-qwen3-1.7b}
 
@@ -110,7 +112,7 @@ train() {
     "actor_rollout_ref.rollout.n=$SAMPLES" "actor_rollout_ref.actor.ppo_mini_batch_size=$BATCH"
     relay.teacher.path=null "relay.teacher.base_url=$TEACHER_URL" relay.policy=scattered:Scattered_0.1
     "trainer.total_training_steps=$STEPS" trainer.val_before_train=false trainer.test_freq=-1 trainer.save_freq=-1
-    'trainer.logger=[console,file]' "trainer.default_local_dir=$OUT/$name" ray_kwargs.ray_init.include_dashboard=false
+    'trainer.logger=[console,file]' "trainer.default_local_dir=$OUT/$name" ++ray_kwargs.ray_init.include_dashboard=false
     "$@")
   printf '%s\n' "${words[@]}" >"$OUT/$name/words"
   if command -v nvidia-smi >/dev/null; then

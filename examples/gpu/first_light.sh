@@ -56,8 +56,14 @@ models() {
   wait $!
 }
 
+# is_up PORT
+is_up() {
+  "$PYTHON" -c "from urllib.request import urlopen; urlopen('http://127.0.0.1:$1/health', timeout=5)" 2>/dev/null
+}
+
 # serve_one NAME PORT CACHE: in a session of its own, so that it outlives this script
 serve_one() {
+  if is_up "$2"; then return 0; fi
   setsid "$PYTHON" -m vllm.entrypoints.cli.main serve "$OUT/$1" --host 127.0.0.1 --port "$2" \
     --max-model-len "$LENGTH" --max-num-seqs 256 --kv-cache-memory-bytes "$3" --generation-config vllm \
     --enable-prompt-tokens-details --disable-uvicorn-access-log "${ENGINE[@]}" >"$OUT/$1.log" 2>&1 </dev/null &
@@ -66,7 +72,7 @@ serve_one() {
 
 wait_for() {
   for _ in $(seq 600); do
-    if curl -sf "http://127.0.0.1:$2/health" >/dev/null; then return 0; fi
+    if is_up "$2"; then return 0; fi
     if ! kill -0 "$(cat "$OUT/$1.pid")" 2>/dev/null; then break; fi
     sleep 0.5
   done
@@ -145,7 +151,8 @@ for stage in "$@"; do
     echo "first_light: $stage is not a stage; there are ${ALL[*]}" >&2
     exit 2
   fi
-  if [ -f "$OUT/$stage.done" ]; then
+  # servers end with the machine, so what concerns them is never skipped
+  if [ -f "$OUT/$stage.done" ] && [[ " serve stop end " != *" $stage "* ]]; then
     echo "== $stage: done before"
     continue
   fi

@@ -23,7 +23,7 @@ TEACHER_URL=http://127.0.0.1:$TEACHER_PORT/v1
 
 if [ "${ON_CPU:-}" ]; then
   STUDENT_SHAPE=tiny-wide TEACHER_SHAPE=tiny-wide
-  RESPONSES=4 TOKENS=24 ROUNDS=1 LENGTH=512 STUDENT_CACHE=33554432 TEACHER_CACHE=33554432
+  RESPONSES=4 TOKENS=48 ROUNDS=1 SHARES="0 0.6" LENGTH=512 STUDENT_CACHE=33554432 TEACHER_CACHE=33554432
   BATCH=2 SAMPLES=2 ANSWER=24 STEPS=2
   export VERL_PLATFORM=cpu VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1 TORCH_COMPILE_DISABLE=1
   ENGINE=(--enforce-eager)
@@ -32,7 +32,7 @@ if [ "${ON_CPU:-}" ]; then
     actor_rollout_ref.rollout.max_num_seqs=16 ray_kwargs.ray_init.num_gpus=1
     relay.warmup.base_model="$OUT/student" actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048)
 else
-  RESPONSES=${RESPONSES:-256} TOKENS=${TOKENS:-512} ROUNDS=${ROUNDS:-3} LENGTH=2048
+  RESPONSES=${RESPONSES:-256} TOKENS=${TOKENS:-512} ROUNDS=${ROUNDS:-3} SHARES=${SHARES:-0 0.01 0.1} LENGTH=2048
   STUDENT_CACHE=${STUDENT_CACHE:-$((20 << 30))} TEACHER_CACHE=${TEACHER_CACHE:-$((16 << 30))}  # bytes
   BATCH=${BATCH:-16} SAMPLES=${SAMPLES:-8} ANSWER=${ANSWER:-1024} STEPS=${STEPS:-3}
   # CUDA graphs of decoding without compilation, so that an engine starts in seconds rather than minutes
@@ -63,8 +63,8 @@ is_up() {
 
 # serve_one NAME PORT CACHE: in a session of its own, so that it outlives this script
 serve_one() {
-  if is_up "$2"; then return 0; fi
-  setsid "$PYTHON" -m vllm.entrypoints.cli.main serve "$OUT/$1" --host 127.0.0.1 --port "$2" \
+  if [ -f "$OUT/$1.pid" ] && kill -0 "$(cat "$OUT/$1.pid")" 2>/dev/null; then return 0; fi
+  setsid "$PYTHON" -m vllm.entrypoints.openai.api_server --model "$OUT/$1" --host 127.0.0.1 --port "$2" \
     --max-model-len "$LENGTH" --max-num-seqs 256 --kv-cache-memory-bytes "$3" --generation-config vllm \
     --enable-prompt-tokens-details --disable-uvicorn-access-log "${ENGINE[@]}" >"$OUT/$1.log" 2>&1 </dev/null &
   echo $! >"$OUT/$1.pid"
@@ -90,7 +90,7 @@ serve() {
 
 relay() {
   "$PYTHON" "$HERE/relay_rate.py" --student "$OUT/student" --student-url "http://127.0.0.1:$STUDENT_PORT/v1" \
-    --teacher-url "$TEACHER_URL" --responses "$RESPONSES" --tokens "$TOKENS" --rounds "$ROUNDS" --barrier \
+    --teacher-url "$TEACHER_URL" --responses "$RESPONSES" --tokens "$TOKENS" --rounds "$ROUNDS" --barrier --shares $SHARES \
     --out "$OUT/relay.json" --set max_model_len="$LENGTH" max_num_seqs=256 kv_cache_memory_bytes="$STUDENT_CACHE" \
     "${OFFLINE[@]}" 2>"$OUT/relay.log" || { tail -n 40 "$OUT/relay.log"; return 1; }
 }
@@ -116,7 +116,7 @@ train() {
   local words=(+recipe=relay_0.6b "${DEVICE[@]}" "data.train_files=$OUT/data/questions.parquet"
     "data.val_files=$OUT/data/questions.parquet" "data.train_batch_size=$BATCH" "data.max_response_length=$ANSWER"
     "actor_rollout_ref.rollout.n=$SAMPLES" "actor_rollout_ref.actor.ppo_mini_batch_size=$BATCH"
-    relay.teacher.path=null "relay.teacher.base_url=$TEACHER_URL" relay.policy=scattered:Scattered_0.1
+    relay.teacher.path=null "relay.teacher.base_url=$TEACHER_URL" relay.policy=scattered:Scattered_0.1 relay.filter.min_pass_rate=0
     "trainer.total_training_steps=$STEPS" trainer.val_before_train=false trainer.test_freq=-1 trainer.save_freq=-1
     'trainer.logger=[console,file]' "trainer.default_local_dir=$OUT/$name" ++ray_kwargs.ray_init.include_dashboard=false
     "$@")

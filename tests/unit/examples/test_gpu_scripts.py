@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from relay_verl.policies import make_policy
+from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
 from tests.helpers.gpu_example import FOLDER, script
 
 scattered = script("scattered")
 grpo_table = script("grpo_table")
+relay_rate = script("relay_rate")
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
@@ -48,3 +50,15 @@ def test_an_unknown_stage_is_named(tmp_path: Path) -> None:
     )
     assert ended.returncode == 2
     assert "rely" in ended.stderr
+
+
+def test_the_cached_share_is_of_what_was_read() -> None:
+    first = CallRecord(CallOutcome.SERVED, 32, 32, num_context=100, latency_s=0.5, num_cached=0)
+    second = CallRecord(CallOutcome.SERVED, 32, 16, num_context=200, latency_s=1.5, num_cached=150)
+    failed = CallRecord(CallOutcome.FAILED, 32)
+    student, teacher = Segment("student", [1] * 52), Segment("teacher", [2] * 48)
+    trajectory = RelayTrajectory([0], [student, teacher], RelayStatus.COMPLETED, [first, second, failed])
+    described = relay_rate.describe_calls([trajectory])
+    assert (described["calls"], described["failed"], described["teacher share"]) == (2, 1, 0.48)
+    assert (described["cached share"], described["cached share of later calls"]) == (0.5, 0.75)
+    assert relay_rate.describe_calls([]) == {"calls": 0, "failed": 0}

@@ -42,6 +42,9 @@ else
   OFFLINE=("compilation_config=$GRAPHS" gpu_memory_utilization=0.2)
   DEVICE=(trainer.n_gpus_per_node=1 data.max_prompt_length=512 actor_rollout_ref.rollout.max_model_len=2048
     actor_rollout_ref.rollout.gpu_memory_utilization=0.4
+    # each of verl's small actors takes a CPU of Ray's, which a machine with one GPU may not have
+    ++ray_kwargs.ray_init.num_cpus=64 ++reward.num_workers=0 actor_rollout_ref.rollout.agent.num_workers=4
+    ++transfer_queue.backend.SimpleStorage.num_data_storage_units=2
     "+actor_rollout_ref.rollout.engine_kwargs.vllm.compilation_config='$GRAPHS'")
 fi
 STUDENT_SHAPE=${STUDENT_SHAPE:-qwen3-0.6b} TEACHER_SHAPE=${TEACHER_SHAPE:-qwen3-1.7b}

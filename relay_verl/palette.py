@@ -1,5 +1,5 @@
-"""The colours of all pages, light and dark: paper, ink and lines, who wrote what, verdicts; pictures have the light ones.
-Pure.
+"""The colours of all pages, light and dark: paper, ink and lines, who wrote what, verdicts. Pictures have the light
+ones. Pure.
 
 What else a page colours is in its own style sheet. The colours of data are those of `relay_verl.pictures`.
 """
@@ -28,8 +28,8 @@ LIGHT = {
     "other-ink": "#474d57",
     "bar": "#7f9be0",
 }
-"""By the names of the CSS variables: background of the page and of a card, text, labels, lines, focus; the teacher's words,
-commands; what is right, wrong and neither; the share of a cell."""
+"""By the names of the CSS variables: background of the page and of a card, text, labels, lines, focus; the teacher's
+words, commands; what is right, wrong and neither; the share of a cell."""
 DARK = {
     "page": "#121417",
     "card": "#1b1e23",

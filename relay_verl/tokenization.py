@@ -97,7 +97,10 @@ class TokenBytes:
 
     def join(self, token_ids: list[int]) -> bytes:
         """The bytes of a sequence of tokens."""
-        return b"".join(map(self.to_bytes, token_ids))
+        try:
+            return b"".join(map(self._known.__getitem__, token_ids))
+        except KeyError:  # one is met for the first time
+            return b"".join(map(self.to_bytes, token_ids))
 
     def count_up_to(self, token_ids: list[int], num_bytes: int) -> int:
         """How many of the tokens it takes to write `num_bytes` bytes; all of them if they have fewer."""

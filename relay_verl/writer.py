@@ -131,10 +131,11 @@ class Writer:
     def _end(self, piece: Generation, max_tokens: int) -> Generation:
         """`piece`, which has room for `max_tokens` tokens, cut where it has to end."""
         # an engine that does not know all of the model's ends writes past one, or says that it was stopped
-        ends = (count for count, token_id in enumerate(piece.token_ids, start=1) if token_id in self.end_ids)
-        num_tokens = next(ends, None)
-        if num_tokens is not None and num_tokens <= max_tokens:
-            return cut(piece, num_tokens, "eos")
+        if not self.end_ids.isdisjoint(piece.token_ids):
+            ends = (count for count, token_id in enumerate(piece.token_ids, start=1) if token_id in self.end_ids)
+            num_tokens = next(ends)
+            if num_tokens <= max_tokens:
+                return cut(piece, num_tokens, "eos")
         # one that wrote more than it was asked for did not end where it is cut, whatever it says
         is_too_long = len(piece.token_ids) > max_tokens
         return cut(piece, max_tokens, "length") if is_too_long else piece

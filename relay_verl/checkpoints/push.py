@@ -1,7 +1,7 @@
 """Uploads an exported folder to a repository of the Hugging Face hub, or of a server with its API (HF_ENDPOINT).
 
 Invariant: nothing is uploaded unless the folder is an export with a card; the upload is one commit, so that a reader of
-the repository sees all of it or nothing. Again is no mistake: what is there already is not sent a second time.
+the repository sees all of it or nothing. A second upload sends only what is new.
 """
 
 from __future__ import annotations

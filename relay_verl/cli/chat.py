@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from relay_verl.cli.options import TALK, Json
-from relay_verl.cli.output import print_json
+from relay_verl.cli.output import print_json, results_only
 from relay_verl.cli.reply_screen import ReplyScreen
-from relay_verl.errors import EngineError, UserError
+from relay_verl.errors import UserError
 
 if TYPE_CHECKING:
-    from relay_verl.serving.talk import Pair, Question, Reply
+    from relay_verl.pair.talk import Pair, Question, Reply
 
 app = typer.Typer()
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -65,7 +68,7 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Ask a pair one question and watch who writes which word: models of this machine, or a running server."""
-    from relay_verl.serving.talk import Question
+    from relay_verl.pair.talk import Question
 
     if prompt == "-":
         prompt = sys.stdin.read()
@@ -73,7 +76,7 @@ def generate(
         raise UserError("PROMPT: expected a text, got an empty one")
     pair = _open_pair(student, teacher, engine, url, api_key_env)
     screen = ReplyScreen(shows_commands=commands)
-    with asyncio.Runner() as runner:
+    with _running(pair) as runner:
         name = runner.run(_name_of(pair, model))
         asked = Question(
             [*_opening(system), {"role": "user", "content": prompt}],
@@ -84,10 +87,7 @@ def generate(
             temperature,
             seed,
         )
-        try:
-            reply = runner.run(_generate(pair, asked, screen, is_shown=not as_json))
-        finally:
-            runner.run(pair.aclose())
+        reply = runner.run(_generate(pair, asked, screen, is_shown=not as_json))
     if as_json:
         print_json(
             {
@@ -119,15 +119,22 @@ def chat(
 ) -> None:
     """Chat with a pair on the terminal; /budget, /alias and /quit while it runs."""
     from relay_verl.cli.chat_loop import ChatLoop
-    from relay_verl.serving.talk import Question
+    from relay_verl.pair.talk import Question
 
     pair = _open_pair(student, teacher, engine, url, api_key_env)
+    with _running(pair) as runner:
+        name = runner.run(_name_of(pair, model))
+        chosen = f"{name}:{alias}" if alias else name
+        asked = Question(_opening(system), chosen, max_tokens, budget, max_calls, temperature, seed)
+        ChatLoop(pair, runner, asked, name, ReplyScreen(shows_commands=commands)).run()
+
+
+@contextmanager
+def _running(pair: Pair) -> Iterator[asyncio.Runner]:
+    """An event loop to ask the pair in, which is closed with it."""
     with asyncio.Runner() as runner:
         try:
-            name = runner.run(_name_of(pair, model))
-            chosen = f"{name}:{alias}" if alias else name
-            asked = Question(_opening(system), chosen, max_tokens, budget, max_calls, temperature, seed)
-            ChatLoop(pair, runner, asked, name, ReplyScreen(shows_commands=commands)).run()
+            yield runner
         finally:
             runner.run(pair.aclose())
 
@@ -138,15 +145,20 @@ def _open_pair(student: str | None, teacher: str | None, engine: str, url: str |
     Raises:
         UserError: they contradict each other, or name what cannot be a model or a server.
     """
-    from relay_verl.serving.served_pair import ServedPair
-
     if student is None:
         if teacher is not None:
             raise UserError("--teacher: is loaded together with --student; a running server has its own teacher")
+        from relay_verl.pair.served_pair import ServedPair
+
         return ServedPair(url or DEFAULT_URL, api_key_env=api_key_env)
     if url is not None:
         raise UserError("--url: a running server has its own models; leave it out, or --student")
-    raise UserError("--student: TODO")
+    from relay_verl.pair.loaded_pair import LoadedPair
+    from relay_verl.pair.relay_pair import RelayPair
+
+    with results_only():  # vLLM and transformers write to standard output
+        pair = RelayPair.load(student, teacher, engine=engine)
+    return LoadedPair(pair, Path(student).name, has_teacher=teacher is not None)
 
 
 async def _name_of(pair: Pair, model: str | None) -> str:
@@ -179,10 +191,9 @@ async def _generate(pair: Pair, asked: Question, screen: ReplyScreen, *, is_show
         async for piece in reply:
             if is_shown:
                 screen.show(piece)
-    except EngineError:
+    finally:
         if is_shown and reply.pieces:
-            print(flush=True)  # the error is on a line of its own
-        raise
+            screen.end_line()
     if is_shown:
         screen.finish(reply, f"{time.monotonic() - started:.1f} s")
     return reply

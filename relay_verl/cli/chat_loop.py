@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from relay_verl.cli.reply_screen import ReplyScreen
-from relay_verl.errors import EngineError, suggest
+from relay_verl.errors import RelayError, suggest
+from relay_verl.pair.talk import Pair, Question, Reply
 from relay_verl.serving.aliases import policy_of_model
 from relay_verl.serving.api_error import ApiError
-from relay_verl.serving.talk import Pair, Question, Reply
 
 HELP = """/budget N     the teacher writes at most N tokens of an answer; /budget off for no limit
 /alias NAME   who writes: teacher-free, student, teacher, fixed-N; /alias off for the pair as it was trained
@@ -68,15 +68,14 @@ class ChatLoop:
 
     def _answer(self, text: str) -> None:
         messages = [*self._asked.messages, {"role": "user", "content": text}]
-        reply = self._pair.ask(replace(self._asked, messages=messages))
         note = ""
         try:
+            reply = self._pair.ask(replace(self._asked, messages=messages))
             self._runner.run(self._write(reply))
         except KeyboardInterrupt:
             note = "stopped"
-        except EngineError as error:
-            # the turn is no part of the chat: the next question does not build on it
-            self._screen.finish(reply, "failed")
+        except RelayError as error:
+            # the turn is left out: the next question does not build on it
             self._screen.say(str(error), "red")
             return
         self._screen.finish(reply, note)
@@ -84,8 +83,12 @@ class ChatLoop:
             self._asked = replace(self._asked, messages=[*messages, {"role": "assistant", "content": reply.text}])
 
     async def _write(self, reply: Reply) -> None:
-        async for piece in reply:
-            self._screen.show(piece)
+        try:
+            async for piece in reply:
+                self._screen.show(piece)
+        finally:
+            if reply.pieces:
+                self._screen.end_line()
 
     # ---- commands ----
 

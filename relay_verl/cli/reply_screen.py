@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from relay_verl.serving.talk import Piece, Reply
+    from relay_verl.pair.talk import Piece, Reply
 
 STYLES = {"student": "", "teacher": "yellow underline", "command": "blue italic"}
 """By the kind of a piece; underlined and italic where a terminal has no colours."""
@@ -50,14 +50,18 @@ class ReplyScreen:
             return
         self.out.print(Text(visible(piece.text), STYLES[piece.kind]), end="", soft_wrap=True)
 
-    def finish(self, reply: Reply, note: str = "") -> None:
-        """End a reply's last line, and say what it cost."""
+    def end_line(self) -> None:
+        """The reply ends here: start a new line."""
         print(flush=True)
-        facts = facts_of(reply)
-        self.say(f"{facts} · {note}" if note else facts)
+
+    def finish(self, reply: Reply, note: str = "") -> None:
+        """Say what a reply cost."""
+        facts = " · ".join(filter(None, [facts_of(reply), note]))
+        if facts:
+            self.say(facts)
 
     def say(self, text: str, style: str = "dim") -> None:
-        """A line that is no part of an answer."""
+        """A line of ours, on standard error."""
         from rich.text import Text
 
         self.err.print(Text(visible(text), style), soft_wrap=True)

@@ -28,7 +28,8 @@ def validate(kind: type[T], values: Mapping[str, Any], prefix: str) -> T:
         UserError: an unknown key or a bad value; one message names all of them.
     """
     try:
-        settings: T = _validator(kind).validate_python(values)
+        hashable: Any = kind  # as every class is, which mypy does not know
+        settings: T = _validator(hashable).validate_python(values)
         return settings
     except ValidationError as error:
         raise UserError("; ".join(_explain(item, kind, prefix) for item in error.errors())) from None

@@ -25,8 +25,8 @@ from markupsafe import Markup
 
 from relay_verl import palette
 from relay_verl.files import replace_file
-from relay_verl.pages.parts import read_parts
 from relay_verl.pages.page_table import define, make_table
+from relay_verl.pages.parts import read_parts
 from relay_verl.report.summary_table import ConditionSummary, summarize
 from relay_verl.traces.pieces import CUT_REASONS, make_pieces
 from relay_verl.traces.records import JudgeText, ResponseRecord

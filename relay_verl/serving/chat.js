@@ -88,9 +88,11 @@ budget.oninput = model.onchange = showBudget;
 
 // ---- an answer ----
 
-function sharesOf(bar, answer) {
-  bar.querySelector(".teacher").style.flex = `${answer.teacherTokens} 0 0`;
-  bar.querySelector(".student").style.flex = `${answer.studentTokens} 0 0`;
+function showShares(bar, answer) {
+  const [teacher, student] = bar.children;
+  teacher.hidden = !answer.teacherTokens;
+  teacher.style.flex = `${answer.teacherTokens} 0 0`;
+  student.style.flex = `${answer.studentTokens} 0 0`;
 }
 
 function numbersOf({ tokens, studentTokens, teacherTokens, numCalls, numFailed }) {
@@ -105,7 +107,7 @@ function showTotals() {
   const total = { tokens: 0, studentTokens: 0, teacherTokens: 0, numCalls: 0, numFailed: 0 };
   for (const { answer } of turns) for (const name of Object.keys(total)) total[name] += answer[name];
   byId("totals").querySelector(".numbers").textContent = `Whole chat: ${numbersOf(total)}`;
-  sharesOf(byId("totals"), total);
+  showShares(byId("totals").querySelector(".bar"), total);
   clear.disabled = !turns.length;
 }
 
@@ -148,18 +150,18 @@ class AnswerView {
     const { answer } = this;
     this.facts.textContent = numbersOf(answer);
     this.bar.hidden = !answer.teacherTokens;
-    sharesOf(this.bar, answer);
+    showShares(this.bar, answer);
   }
 
   finish(again) {
     const { answer } = this;
     this.show(answer.settle(true));
     this.article.removeAttribute("aria-busy");
-    const notes = [`${answer.seconds.toFixed(1)} s`];
+    const notes = [this.facts.textContent, `${answer.seconds.toFixed(1)} s`];
     if (answer.isStopped) notes.push("stopped");
     if (answer.finishReason === "length") notes.push("cut: no tokens left");
     if (answer.isBudgetSpent) notes.push("the teacher's budget is spent");
-    for (const note of notes) this.facts.append(make("span", "", note));
+    this.facts.textContent = notes.join(" · ");
     if (!answer.problem) return;
     const problem = make("p", "problem", answer.problem);
     problem.setAttribute("role", "alert");
@@ -170,7 +172,16 @@ class AnswerView {
   }
 }
 
-// The conversation as the models see it: turns that failed, or were stopped before a word, are no part of it.
+const scrollToEnd = () => scrollTo(0, document.documentElement.scrollHeight);
+
+// Changes the page, and stays at its end for a reader who is there.
+function following(change) {
+  const isAtEnd = innerHeight + scrollY >= document.documentElement.scrollHeight - 40;
+  change();
+  if (isAtEnd) scrollToEnd();
+}
+
+// The conversation as the models see it: turns that failed, or were stopped before a word, are left out.
 function messagesUpTo(turn) {
   const before = turns.slice(0, turns.indexOf(turn)).filter(({ answer }) => answer.text && !answer.problem);
   const said = before.flatMap(({ question, answer }) => [
@@ -196,11 +207,11 @@ async function write(turn, view, signal) {
     listen();
     for await (const event of readEvents(response.body)) {
       listen();
-      const isAtEnd = innerHeight + scrollY >= document.documentElement.scrollHeight - 40;
       const changed = answer.take(event);
-      view.show([...changed, ...answer.settle(false)]);
-      showTotals();
-      if (isAtEnd) scrollTo(0, document.documentElement.scrollHeight);
+      following(() => {
+        view.show([...changed, ...answer.settle(false)]);
+        showTotals();
+      });
     }
   } finally {
     clearTimeout(silence);
@@ -212,7 +223,7 @@ async function answerTo(question) {
   turns.push(turn);
   const asked = makeMessage("user", "You", question), view = new AnswerView(answer, model.value);
   byId("about").hidden = true;
-  scrollTo(0, document.documentElement.scrollHeight);
+  scrollToEnd();
   running = new AbortController();
   setBusy(true);
   const started = performance.now();
@@ -225,15 +236,17 @@ async function answerTo(question) {
   answer.seconds = (performance.now() - started) / 1000;
   running = null;
   setBusy(false);
-  view.finish(() => {
+  const again = () => {
     if (running) return;
-    // the failed turn is replaced: it is no part of the conversation
-    turns.splice(turns.indexOf(turn), 1);
+    turns.splice(turns.indexOf(turn), 1); // the new turn is at the end
     asked.article.remove();
     view.article.remove();
     answerTo(question);
+  };
+  following(() => {
+    view.finish(again);
+    showTotals();
   });
-  showTotals();
 }
 
 // ---- typing, stopping, starting anew ----
@@ -241,7 +254,7 @@ async function answerTo(question) {
 function setBusy(isBusy) {
   send.hidden = isBusy;
   stop.hidden = !isBusy;
-  (isBusy ? stop : message).focus({ preventScroll: true });
+  message.focus({ preventScroll: true }); // not the button that is about to vanish
 }
 
 byId("composer").onsubmit = (event) => {

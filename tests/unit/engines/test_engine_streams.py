@@ -179,7 +179,7 @@ async def test_one_connection_serves_one_stream_after_another(server: StreamServ
 
 
 BROKEN = [
-    # body, part of the message, whether asking again is no use, why
+    # body, part of the message, whether it would be refused again, why
     ([event(token_ids=[5]), HANG_UP], "", False, "the connection breaks"),
     ([event(token_ids=[5])], "the stream ended before the answer did", False, "no reason"),
     ([event(token_ids=[5]), DONE], "the stream ended before the answer did", False, "only the mark of the end"),

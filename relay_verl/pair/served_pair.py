@@ -13,7 +13,7 @@ from relay_verl.engines.address import root_of
 from relay_verl.engines.client import EndpointClient
 from relay_verl.engines.failures import Refusal, RetriedError
 from relay_verl.errors import EngineError
-from relay_verl.serving.talk import Piece, PieceKind, Question, Reply
+from relay_verl.pair.talk import Piece, PieceKind, Question, Reply
 
 NUM_RETRIES = 2
 """Further tries after a failed one: a server that is full or starts says when to come back."""
@@ -30,7 +30,7 @@ class ServedPair:
         api_key_env: environment variable with the key.
 
     Raises:
-        UserError: `url` is no address, or holds a key.
+        UserError: `url` is not an address, or holds a key.
     """
 
     def __init__(self, url: str, *, api_key_env: str):

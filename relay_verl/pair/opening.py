@@ -18,6 +18,7 @@ from relay_verl.engines.resilience import GuardedEngine
 from relay_verl.engines.transformers_engine import TransformersEngine
 from relay_verl.errors import UserError
 from relay_verl.preflight.serving_checks import place
+from relay_verl.serving.door_engine import DoorEngine
 from relay_verl.serving.health_probe import HealthProbe
 from relay_verl.serving.model_servers import ModelServers
 from relay_verl.serving.pair_options import ModelOptions, PairOptions, read_model
@@ -113,7 +114,7 @@ async def open_models(
             # a token is asked for, so that a server without token ids is an error here and not in the first text
             served = await HealthProbe(model.url, None, model.api_key_env).read_model(int(tokenizer.eos_token_id))
             opened = OpenedModel(endpoint, served.max_model_len)
-        if isinstance(endpoint, EndpointEngine):
+        if isinstance(endpoint, (DoorEngine, EndpointEngine)):
             stack.push_async_callback(endpoint.aclose)
         return opened
 

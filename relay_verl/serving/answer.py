@@ -116,7 +116,7 @@ class Answer:
         if num_tokens:
             self._last_id = segment.token_ids[-1]
         self.tokens.add_tokens(segment.source, num_tokens)
-        self._metrics.tokens[segment.source].inc(num_tokens)
+        self._metrics.tokens.counts[segment.source] += num_tokens
 
     def _finish(self, trajectory: RelayTrajectory) -> None:
         """Say why it ended.

@@ -85,7 +85,7 @@ def create_app(service: RelayService, settings: ServeSettings, *, state: Callabl
     app = FastAPI(title="relay-verl serve", version=_VERSION, responses=_ERRORS)
     _handle_errors(app, service)
 
-    def check_ready() -> None:
+    async def check_ready() -> None:  # FastAPI would run a plain function in a thread
         now = state()
         if not now.takes_requests:
             message = f"the server is {now.value.replace('_', ' ')}; try again in a moment"
@@ -112,7 +112,12 @@ def create_app(service: RelayService, settings: ServeSettings, *, state: Callabl
         return answer_error(error)
 
     ready = [Depends(check_ready)]
-    as_answer = {"response_class": Response, "responses": _ANSWERS, "dependencies": ready, "tags": ["relay"]}
+    as_answer: dict[str, Any] = {
+        "response_class": Response,
+        "responses": _ANSWERS,
+        "dependencies": ready,
+        "tags": ["relay"],
+    }
 
     @app.post("/v1/chat/completions", **as_answer)
     async def chat_completions(fields: ChatFields, request: Request) -> Response:

@@ -55,6 +55,12 @@ class DoorEngine:
             async for piece in pieces:
                 yield piece
 
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; another request opens new ones."""
+        if self._connection is not None:
+            self._connection.close()
+        await self._endpoint.aclose()
+
     async def _connect(self) -> DoorConnection | None:
         """The connection, a new one if the server was started again; None where there is no door."""
         if self._connection is None or not self._connection.is_open:
@@ -96,6 +102,10 @@ class DoorConnection:
         self._inboxes: dict[int, _Inbox] = {}
         self._num_asked = 0
         self._reading = asyncio.create_task(self._read(reader, writer))
+
+    def close(self) -> None:
+        """Close the socket; requests that run fail."""
+        self._reading.cancel()
 
     async def ask(self, prompt_ids: list[int], parameters: dict[str, Any]) -> AsyncGenerator[Generation, None]:
         """The pieces of one answer; a reader who leaves ends the request.

@@ -20,6 +20,8 @@ from relay_verl.serving.usage import tokens_of, usage_of
 from relay_verl.tokenization import TokenBytes
 
 encode = msgspec.json.encode
+_PLACE = "\x00text\x00"
+"""Where an event's text goes."""
 DONE = b"data: [DONE]\n\n"
 
 
@@ -88,6 +90,7 @@ class Form(ABC):
         opening = encode({**head, "object": self.chunk_object})
         self._opening = b"data: " + opening[:-1] + b',"choices":['
         self._begun: set[int] = set()
+        self._plain: dict[tuple[int, str, str], tuple[bytes, bytes]] = {}
         self._has_details = request.has_logprobs or request.has_token_ids or request.has_usage_always
 
     @abstractmethod
@@ -104,6 +107,9 @@ class Form(ABC):
 
     def chunk(self, answer: Answer, deltas: Sequence[Delta]) -> bytes:
         """The events for what came at once; empty where the reader would see nothing new."""
+        if not self._has_details and len(deltas) == 1 and answer.index in self._begun:
+            (delta,) = deltas
+            return self._plain_event(answer, delta) if delta.text else b""
         events = []
         for piece in joined(deltas):
             if piece.text or (self._has_details and piece.token_ids):
@@ -138,6 +144,16 @@ class Form(ABC):
         count = answer.count
         usage = {**tokens_of(len(answer.prompt_ids), count.num_tokens), "relay": count.relay()}
         return self._opening + encode(choice) + b'],"usage":' + encode(usage) + b"}\n\n"
+
+    def _plain_event(self, answer: Answer, delta: Delta) -> bytes:
+        """The event of nearly all tokens: all of it but the text is encoded once for each author."""
+        key = (answer.index, delta.source, delta.kind)
+        parts = self._plain.get(key)
+        if parts is None:
+            choice = self.choice(answer, Written(delta.source, delta.kind, _PLACE), is_first=False)
+            before, _, after = (self._opening + encode(choice) + b"]}\n\n").partition(encode(_PLACE))
+            parts = self._plain[key] = (before, after)
+        return parts[0] + encode(delta.text) + parts[1]
 
     def _usage(self, answers: Sequence[Answer]) -> dict[str, Any]:
         return usage_of(self.request.num_prompt_tokens, [answer.count for answer in answers])

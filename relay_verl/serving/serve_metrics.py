@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from relay_verl.serving.settings import ServerState
+from relay_verl.serving.token_metrics import TokenCounter, TokenHistogram
 from relay_verl.types import CallOutcome, CallRecord
 
 _FIRST_TOKEN_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160)
@@ -40,8 +41,8 @@ class ServeMetrics:
     ):
         self.registry = CollectorRegistry()
         self.calls = Counter("relay:calls", "Commands by outcome", ["outcome"], registry=self.registry)
-        tokens = Counter("relay:tokens", "Response tokens by writer", ["source"], registry=self.registry)
-        self.tokens = {source: tokens.labels(source) for source in ("student", "teacher")}
+        self.tokens = TokenCounter("relay:tokens", "Response tokens by writer", "source", ("student", "teacher"))
+        self.registry.register(self.tokens)
         self.prompt_tokens = Counter("relay:prompt_tokens", "Prompt tokens", registry=self.registry)
         cache = Counter(
             "relay:teacher_context_tokens", "Tokens the teacher read, by cache", ["cache"], registry=self.registry
@@ -57,12 +58,10 @@ class ServeMetrics:
             buckets=_FIRST_TOKEN_S,
             registry=self.registry,
         )
-        self.between_tokens = Histogram(
-            "relay:inter_token_latency_seconds",
-            "Between two pieces of a response",
-            buckets=_BETWEEN_TOKENS_S,
-            registry=self.registry,
+        self.between_tokens = TokenHistogram(
+            "relay:inter_token_latency_seconds", "Between two pieces of a response", _BETWEEN_TOKENS_S
         )
+        self.registry.register(self.between_tokens)
         self.whole = Histogram(
             "relay:e2e_request_latency_seconds",
             "From a request to its end",

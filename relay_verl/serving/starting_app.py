@@ -32,7 +32,7 @@ class StartingApp:
 
     def _answer(self, path: str) -> Response:
         state = ServerState.STARTING
-        if path == "/health":
+        if path in ("/health", "/ping"):
             return Response(status_code=503, headers={"X-Relay-State": state.value})
         message = "the server is starting: its models load; try again in a moment"
         error = ApiError(503, message, code=state.value, retry_after_s=self._retry_after_s)

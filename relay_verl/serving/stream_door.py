@@ -56,10 +56,12 @@ class StreamServer(FrameServer):
     """
 
     def __init__(self, engine: Any):
+        from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind, SamplingParams
         from vllm.v1.engine.exceptions import EngineDeadError
 
         self._engine = engine
+        self._make_prompt = tokens_input
         self._make_params = SamplingParams
         self._in_pieces = RequestOutputKind.DELTA
         self._dead_error = EngineDeadError
@@ -69,7 +71,7 @@ class StreamServer(FrameServer):
         number = request.number
         try:
             params = self._make_params(**request.sampling, output_kind=self._in_pieces)
-            prompt = {"prompt_token_ids": request.prompt_ids}
+            prompt = self._make_prompt(request.prompt_ids)
             async for output in self._engine.generate(prompt, params, request.request_id):
                 sender.send(_piece_of(number, output))
         except (TypeError, ValueError) as error:  # how vLLM refuses a request

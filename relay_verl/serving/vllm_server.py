@@ -77,11 +77,6 @@ class VllmServer:
         """Address of the API."""
         return f"http://{HOST}:{self.port}/v1"
 
-    @property
-    def root(self) -> str:
-        """Address without /v1."""
-        return f"http://{HOST}:{self.port}"
-
     def command(self) -> list[str]:
         """The command line."""
         options = {

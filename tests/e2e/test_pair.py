@@ -38,8 +38,8 @@ def pair(folders: tuple[Path, Path]) -> Iterator[RelayPair]:
 @pytest.fixture
 def student(pair: RelayPair) -> EndpointEngine:
     """The student's server, asked by a client of the test's own."""
-    engine: Any = pair._decoder.student
-    return EndpointEngine(engine.base_url, "student", api_key_env="RELAY_STUDENT_API_KEY", num_retries=0)
+    engine: Any = pair._decoder.student  # a DoorEngine, which has the server's HTTP API, too
+    return EndpointEngine(engine._endpoint.base_url, "student", api_key_env="RELAY_STUDENT_API_KEY", num_retries=0)
 
 
 def test_texts_are_those_of_transformers(pair: RelayPair, folders: tuple[Path, Path]) -> None:

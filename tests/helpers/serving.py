@@ -150,7 +150,7 @@ async def running(app: FastAPI, port: int = 0) -> AsyncIterator[str]:
     # a pool of connections may idle while this machine is busy
     options: Any = {"log_level": "error", "lifespan": "off", "timeout_graceful_shutdown": 5, "timeout_keep_alive": 120}
     server = uvicorn.Server(uvicorn.Config(app, **options))
-    server.capture_signals = nullcontext  # type: ignore[method-assign]  # the test runner keeps its handlers
+    server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]  # the test runner keeps its handlers
     task = asyncio.create_task(server.serve([listening]))
     try:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"

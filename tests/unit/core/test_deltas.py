@@ -69,7 +69,7 @@ TEXT_CASES = [
     ([("s", "a<ca")], "a", "cut off in what may be a command"),
     ([("s", "a<call>20</call")], "a", "cut off before its last character"),
     ([("s", "<ca<call>2</call>"), ("t", "ll>3</call>b$")], "b", "halves of another one come together"),
-    ([("s", "<call>2</call>"), ("t", "<call>5</call>x$")], "x", "a command in the teacher's words is not shown, either"),
+    ([("s", "<call>2</call>"), ("t", "<call>5</call>x$")], "x", "a command of the teacher's is not shown, either"),
     ([("s", "a\xe9<call>2</call>\u20ac$")], "a\xe9\u20ac", "characters of several bytes"),
 ]  # fmt: skip
 

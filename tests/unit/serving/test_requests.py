@@ -208,7 +208,8 @@ async def test_sampling_reaches_both_writers_and_each_response_has_a_seed() -> N
     assert student.samplings[0]["seed"] == 5
     assert len({sampling["seed"] for sampling in student.samplings}) == len(student.samplings)
     # without a request's own sampling each writer samples as it was trained
-    student.samplings.clear(), teacher.samplings.clear()
+    student.samplings.clear()
+    teacher.samplings.clear()
     await post({**TEXT, "max_tokens": 50}, service=service)
     assert teacher.samplings[0]["temperature"] == RelayFile().sampling.teacher.temperature
     assert "seed" not in teacher.samplings[0]

@@ -270,6 +270,7 @@ class Relay:
             "num_delivered": len(answer.token_ids),
             "latency_s": time.monotonic() - started,
             "num_cached": answer.num_cached,
+            "cache_block": answer.cache_block,
         }
         self._calls.append(CallRecord(CallOutcome.SERVED, **record))
         return answer

@@ -34,6 +34,8 @@ class Generation:
     """'stop': a stop string; 'eos': an end-of-sequence token; 'length': `max_tokens` or the context is full."""
     num_cached: int | None = None
     """Tokens of the context that the engine's prefix cache held; None if it does not say."""
+    cache_block: int | None = None
+    """Tokens of a block of that cache, which holds whole blocks alone; None if it does not say."""
 
 
 class TokenEngine(Protocol):

@@ -52,6 +52,8 @@ class EndpointEngine:
         self._model = model
         self._timeout_s = timeout_s
         self._client = EndpointClient(base_url, api_key_env=api_key_env, timeout_s=timeout_s, num_retries=num_retries)
+        self._names: set[str] = set()
+        """What else the endpoint calls what it serves."""
         self.pulse = Pulse(self._count_tokens)
 
     async def model(self) -> str:
@@ -102,9 +104,20 @@ class EndpointEngine:
         required = {"model": self._model or await self.model(), "prompt": prompt_ids}
         body = await self._client.ask("completions", required, parameters, max_bytes=MAX_BODY_BYTES)
         try:
-            return self._read(json.loads(body), wants_logprobs)
+            completion = json.loads(body)
+            await self._check_model(completion.get("model"), required["model"])
+            return self._read(completion, wants_logprobs)
         except _NO_ANSWER as error:
             raise EngineError(self._client.line(f"the answer is not a completion: {error!r}")) from None
+
+    async def _check_model(self, answering: Any, asked: Any) -> None:
+        """Raise EngineError where another model answers, as behind a balancer over servers that are not alike. One of
+        several names of the model that was asked is right."""
+        if not isinstance(answering, str) or answering == asked or answering in self._names:
+            return
+        self._names |= set(await self._client.model_names())
+        if answering not in self._names:
+            raise EngineError(self._client.line(f"it answers for model {answering!r}, not for {asked!r}"))
 
     def _read(self, completion: Any, wants_logprobs: bool) -> Generation:
         choice = completion["choices"][0]

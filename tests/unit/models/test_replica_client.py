@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from relay_verl.errors import EngineError
 from relay_verl.models import direct_server, replica, replica_client
@@ -148,14 +149,24 @@ async def test_a_caller_that_gives_up_early_says_nothing_about_a_replica() -> No
     assert (await ask(client, "a")).token_ids
 
 
-async def test_a_replica_on_another_node_is_asked_through_ray() -> None:
-    server = Server("far")
-    client = ReplicaClient({"far": Actor(server, node="there")})
-    assert (await ask(client, "a")).token_ids == [3, 3]
-    assert not server.running
-    server.fails = EngineDeadError("the engine core died")
-    with pytest.raises(EngineError, match=r"none of 1 .* is up: replica far: EngineDeadError: the engine core died"):
-        await ask(client, "a")
+@pytest.mark.parametrize(
+    "error",
+    [EngineDeadError("the engine core died"), ActorDiedError(), ActorUnavailableError("its node left", None)],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_replica_on_another_node_is_asked_through_ray(error: Exception) -> None:
+    """Its engine may die, its process, or all of its node."""
+    near, far = Server("near"), Server("far")
+    client = ReplicaClient({"far": Actor(far, node="there"), "near": Actor(near)})
+    names = [name for name in map(str, range(100)) if client._choose(name).name == "far"]  # type: ignore[union-attr]
+    assert (await ask(client, names[0])).token_ids == [3, 3]
+    assert not far.running and not near.asked
+    far.fails = error
+    assert all((await ask(client, name)).token_ids == [3, 3] for name in names)
+    assert len(far.asked) == 2, "it is asked once more"
+    near.fails = EngineDeadError("gone, too")
+    with pytest.raises(EngineError, match=r"none of 2 .* is up: replica near: EngineDeadError: gone, too"):
+        await ask(client, names[0])
 
 
 async def test_a_server_of_another_engine_is_asked_through_ray(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,8 @@
     python tests/replica_kills.py scripted --kills 100
     VERL_PLATFORM=cpu RELAY_TINY_DIR=outputs/test-pair python tests/replica_kills.py real --kills 5
 
-`scripted` kills processes without an engine, at a random moment of a batch; `real` kills vLLM replicas of the tiny teacher,
-each time the process of the server or that of its engine. At least one replica is up all the time, so no request may fail.
+`scripted` kills processes without an engine, at a random moment; `real` kills vLLM replicas of the tiny teacher, each time
+the process of the server or that of its engine. At least one replica is up all the time, so no request may fail.
 """
 
 import argparse
@@ -37,7 +37,9 @@ async def ask(client: ReplicaClient, name: str, prompt_ids: list[int], num_token
     """One request, and what became of it."""
     try:
         sampling = {"max_tokens": num_tokens, "ignore_eos": True, "temperature": 1.0}
-        answer = await asyncio.wait_for(client.generate(name, prompt_ids=prompt_ids, sampling_params=sampling), DEADLINE_S)
+        answer = await asyncio.wait_for(
+            client.generate(name, prompt_ids=prompt_ids, sampling_params=sampling), DEADLINE_S
+        )
     except EngineError:
         return "failed"
     except TimeoutError:
@@ -48,7 +50,7 @@ async def ask(client: ReplicaClient, name: str, prompt_ids: list[int], num_token
 async def work_and_kill(
     client: ReplicaClient, prompt_ids: list[int], num_tokens: int, kills: Sequence[Callable[[], None]], every_s: float
 ) -> Counter[str]:
-    """Ask without a pause, 24 requests at a time, until all kills are done and each was followed by as many requests."""
+    """Ask without a pause, 24 requests at a time, until all kills are done and a while after the last one."""
     outcomes: Counter[str] = Counter()
     is_over = False
 
@@ -78,7 +80,9 @@ def scripted(num_kills: int) -> Counter[str]:
         without_vllm(patch)
         while total["kills"] < num_kills:
             with processes(NUM_REPLICAS, 0.01) as servers:
-                kills = [server.kill for server in servers.values()][: min(NUM_REPLICAS - 1, num_kills - total["kills"])]
+                kills = [server.kill for server in servers.values()][
+                    : min(NUM_REPLICAS - 1, num_kills - total["kills"])
+                ]
                 total += asyncio.run(work_and_kill(ReplicaClient(servers), [5, 6, 7], 1, kills, 0.1))
     return total
 
@@ -89,7 +93,6 @@ def real(num_kills: int) -> Counter[str]:
     from relay_verl.models.ray_session import ray_cluster
     from relay_verl.models.tokenizers import tokenizer_at
     from relay_verl.recipes.compose import compose
-
     from relay_verl.run_config import RunConfig
 
     run = RunConfig(compose("relay_tiny", []))

@@ -1,9 +1,9 @@
 """Measures the curves that `relay-verl bench scale` takes, and compares what it simulates with real batches.
 
-Each replica is an engine of its own in the simulation. Where replicas share a machine's cores they slow each other down, so
-a model's curve is measured with all of the replicas that are compared at work.
+Each replica is an engine of its own in the simulation. Where replicas share a machine's cores they slow each other down,
+so a model's curve is measured with all of the replicas that are compared at work.
 
-1. `decode`: k requests on each replica write a short and a long text; the difference of the two times is decoding alone.
+1. `decode`: k requests on each replica write a short and a long text; the difference of the times is decoding alone.
 2. `prefill_s_per_token`: as many requests as a batch has responses write one token each.
 3. `cached_share`: from the engines' counters, over the measured batch.
 4. A batch is relayed for real, and its very turns are simulated by these curves.
@@ -164,7 +164,7 @@ def bench_curves(
     rounds: int,
     out: Path,
 ) -> str:
-    """Measure on 1 to `most_replicas` replicas of each model; writes the curves of one to `out`, and gives the table."""
+    """Measure on 1 to `most_replicas` replicas of each model; writes the curves of one to `out` and gives the table."""
     from relay_verl.models.address import as_student, model_at
     from relay_verl.models.launch import start_models
     from relay_verl.models.ray_session import ray_cluster

@@ -36,8 +36,8 @@ class ReplicaClient:
         servers: the replicas' Ray actors by name.
         is_deterministic: a trajectory goes to the same replica in every run, and keeps its name in the engine, as verl
             has it for `full_determinism`.
-        max_failed_share: largest share of a replica's requests that its engine may fail (`relay.max_failed_call_share`);
-            above it the replica is dropped like one that died. 1 drops none for that.
+        max_failed_share: largest share of a replica's requests that its engine may fail, above which it is dropped like
+            one that died (`relay.max_failed_call_share`). 1 drops none for that.
     """
 
     def __init__(self, servers: Mapping[str, Any], *, is_deterministic: bool = False, max_failed_share: float = 1.0):

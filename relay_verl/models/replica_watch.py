@@ -49,7 +49,7 @@ class _Seen:
     """The last look before that."""
     counts: dict[int, ReplicaCounts] = field(default_factory=dict)
     """What became of its requests since it started, by the process that sent them."""
-    counts_before: ReplicaCounts = ReplicaCounts()
+    counts_before: ReplicaCounts = field(default_factory=ReplicaCounts)
 
     def take(self) -> ReplicaUse:
         looks, before = self.looks, self.before

@@ -1,4 +1,4 @@
-"""The relay replay buffer for verl's asynchronous trainers, in which responses are written while the weights are learned.
+"""The relay replay buffer for verl's asynchronous trainers, which write responses while they learn from others.
 
 Two things differ from `relay_verl.trainer.replay_buffer`. verl takes out groups that are too old
 (`trainer.v1.sampler.max_off_policy_threshold`), and groups without any row, and asks for others in their place; and a

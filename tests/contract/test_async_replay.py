@@ -1,4 +1,4 @@
-"""The replay buffer of verl's asynchronous modes over a real transfer queue: which groups are replaced, and who counts."""
+"""The replay buffer of verl's asynchronous modes over a real transfer queue: which groups are replaced, and counted."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,8 @@ def put(uid: str, samples: list[SampleStats], *, step: int = 1, **tag: Any) -> N
         tq.kv_batch_put(
             keys=[f"{uid}_{session}_0" for session in range(len(whole))],
             fields=list_of_dict_to_tensordict([{"rm_scores": torch.zeros(s.num_tokens), "uid": uid} for s in whole]),
-            tags=[{"status": "success", "global_steps": step, "min_global_steps": 1, "max_global_steps": 1}] * len(whole),
+            tags=[{"status": "success", "global_steps": step, "min_global_steps": 1, "max_global_steps": 1}]
+            * len(whole),
             partition_id="train",
         )
 

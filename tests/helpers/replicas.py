@@ -1,4 +1,4 @@
-"""Replicas of a model without an engine: verl's server as a client of replicas sees it, in this process or in its own."""
+"""Replicas of a model without an engine: verl's server as a client of replicas sees it, here or in its own process."""
 
 import asyncio
 import multiprocessing

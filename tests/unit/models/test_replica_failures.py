@@ -76,7 +76,9 @@ NOT_DROPPED: list[tuple[float, int, Exception, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("limit", "num", "error", "num_requests", "why"), NOT_DROPPED, ids=[c[-1] for c in NOT_DROPPED])
+@pytest.mark.parametrize(
+    ("limit", "num", "error", "num_requests", "why"), NOT_DROPPED, ids=[c[-1] for c in NOT_DROPPED]
+)
 async def test_a_replica_that_stays(limit: float, num: int, error: Exception, num_requests: int, why: str) -> None:
     client, servers = make(num, max_failed_share=limit)
     names = names_at(client, servers[0], num_requests)
@@ -120,7 +122,7 @@ NUM_TRAJECTORIES, NUM_TURNS, DEADLINE_S = 8, 60, 20.0
 @given(fates=st.lists(FATES, min_size=1, max_size=4))
 def test_no_replica_takes_more_than_its_share_of_the_requests_with_it(fates: list[Fate]) -> None:
     """Invariant 6 of the design, over replicas that die, hang and answer with errors at any moment: nothing hangs, each
-    request is answered or fails, and while one replica is well, those that are not cost a bounded number of requests."""
+    request is answered or fails, and while one replica is well, the others cost a bounded number of requests."""
 
     async def run() -> list[list[Any]]:
         client, servers = make(len(fates), 0.02, max_failed_share=0.5)

@@ -223,7 +223,9 @@ def test_what_the_prefix_cache_held_counts_from_the_second_call_on() -> None:
 def test_the_whole_blocks_that_a_call_could_take_from_those_before() -> None:
     def call(num_context: int, num_delivered: int, num_cached: int | None, block: int | None = 16) -> CallRecord:
         served = CallOutcome.SERVED
-        return CallRecord(served, num_context=num_context, num_delivered=num_delivered, num_cached=num_cached, cache_block=block)
+        return CallRecord(
+            served, num_context=num_context, num_delivered=num_delivered, num_cached=num_cached, cache_block=block
+        )
 
     calls = [
         call(20, 12, 0),  # leaves 32 tokens, of which the engine read 31: one block

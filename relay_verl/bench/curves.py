@@ -1,7 +1,7 @@
 """Measures the curves that `relay-verl bench scale` takes, and compares what it simulates with real batches.
 
-Each replica is an engine of its own in the simulation. Where replicas share a machine's cores they slow each other down,
-so a model's curve is measured with all of the replicas that are compared at work.
+In the simulation no replica slows another one down. Where they share a machine's cores they do, so the curve of a model
+is measured with all of the compared replicas at work.
 
 1. `decode`: k requests on each replica write a short and a long text; the difference of the times is decoding alone.
 2. `prefill_s_per_token`: as many requests as a batch has responses write one token each.

@@ -3,8 +3,8 @@
     python tests/replica_kills.py scripted --kills 100
     VERL_PLATFORM=cpu RELAY_TINY_DIR=outputs/test-pair python tests/replica_kills.py real --kills 5
 
-`scripted` kills processes without an engine, at a random moment; `real` kills vLLM replicas of the tiny teacher, in turn
-the process of a server and that of its engine. At least one replica is up all the time, so no request may fail.
+`scripted` kills processes without an engine, at a random moment; `real` kills vLLM replicas of the tiny teacher, in
+turn the process of a server and of its engine. At least one replica is up all the time, so no request may fail.
 """
 
 import argparse

@@ -129,7 +129,7 @@ class Replica:
         return self._too_many is not None
 
     def drop_failing(self) -> None:
-        """Count it as down because `is_failing`."""
+        """Count it as down because `is_failing`; what it is writing may end."""
         assert self._too_many is not None
         self._drop(str(self._too_many))
 
@@ -166,7 +166,7 @@ class Replica:
                 self._num_silent += 1
                 self.counts = replace(self.counts, num_failed=self.counts.num_failed + 1)
             if self._num_silent >= MAX_SILENT:
-                self._drop(f"{MAX_SILENT} requests in a row had no answer in time")
+                self._leave(f"{MAX_SILENT} requests in a row had no answer in time")
             raise
         except ReplicaDownError:
             raise
@@ -179,15 +179,22 @@ class Replica:
     def _fail(self, reason: str) -> ReplicaDownError:
         """Drop it because of a request, which failed with it."""
         self.counts = replace(self.counts, num_failed=self.counts.num_failed + 1)
-        self._drop(reason)
+        self._leave(reason)
         return ReplicaDownError(self.reason)
+
+    def _leave(self, reason: str) -> None:
+        """Drop it, and let all that it was asked be asked elsewhere."""
+        self._drop(reason)
+        way, self._way = self._way, None
+        is_known = way is not None and way.done() and not way.cancelled() and way.exception() is None
+        if is_known and (connection := way.result().connection) is not None:
+            connection.close()
 
     def _drop(self, reason: str) -> None:
         was_up = self.is_up
         self._down_until = asyncio.get_running_loop().time() + RETRY_S
         self._num_silent = 0
         self._share, self._too_many = self._new_share(), None
-        self._way = None
         if not was_up:  # of the requests that it had, the first one has said so
             return
         self.counts = replace(self.counts, num_drops=self.counts.num_drops + 1)

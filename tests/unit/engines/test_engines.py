@@ -655,8 +655,8 @@ UNKNOWN_LOADS = [
 async def test_the_load_of_a_server(fake_vllm: Any) -> None:
     fake_vllm.routes["/metrics"] = METRICS
     server = fake_vllm.url.removesuffix("/v1")
-    assert await read_load([server]) == EngineLoad(num_written=150, num_read=1000)
-    assert await read_load([server, server]) == EngineLoad(300, 2000), "the sum over replicas"
+    assert await read_load([server]) == EngineLoad(num_written=150, num_read=1000, num_running=24, num_waiting=3)
+    assert await read_load([server, server]) == EngineLoad(300, 2000, 48, 6), "the sum over replicas"
     assert await read_load([]) is None
 
 

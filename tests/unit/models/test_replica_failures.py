@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from relay_verl.engines.failure_share import MIN_COUNT
 from relay_verl.errors import EngineError
 from relay_verl.models import replica
-from relay_verl.models.replica import ReplicaCounts
+from relay_verl.models.replica import MAX_SILENT, ReplicaCounts
 from relay_verl.models.replica_client import ReplicaClient
 from tests.helpers.replicas import Actor, EngineDeadError, Server, ask, make, without_vllm
 from tests.helpers.virtual_clock import run_virtually
@@ -98,6 +98,22 @@ async def test_a_share_at_the_limit_is_not_too_many() -> None:
     assert client.counts()[servers[0].name] == ReplicaCounts(MIN_COUNT // 2, 0)
 
 
+async def test_what_a_hanging_replica_was_asked_is_asked_elsewhere_once_it_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replica, "SILENT_S", 0.01)
+    client, servers = make(2)
+    [*names, patient] = names_at(client, servers[0], MAX_SILENT + 1)
+    servers[0].seconds = 1e9
+    waiting = asyncio.create_task(ask(client, patient))
+    for name in names:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ask(client, name), 0.03)
+    assert (await asyncio.wait_for(waiting, 30)).token_ids == [3, 3]
+    while len(servers[0].cancelled) <= MAX_SILENT:  # its engine is told
+        await asyncio.sleep(0.001)
+
+
 @dataclass(frozen=True)
 class Fate:
     """What becomes of a replica."""
@@ -114,8 +130,8 @@ class Fate:
             server.fails = EngineDeadError("gone") if self.kind == "dies" else BROKEN
 
 
-FATES = st.builds(Fate, st.sampled_from(["well", "dies", "hangs", "fails"]), st.floats(0, 2))
-NUM_TRAJECTORIES, NUM_TURNS, DEADLINE_S = 8, 60, 20.0
+FATES = st.builds(Fate, st.sampled_from(["well", "dies", "hangs", "fails"]), st.floats(0, 0.3))
+NUM_TRAJECTORIES, NUM_TURNS, DEADLINE_S = 8, 80, 20.0
 
 
 @settings(max_examples=30, deadline=None)

@@ -186,8 +186,9 @@ class Replica:
         """Drop it, and let all that it was asked be asked elsewhere."""
         self._drop(reason)
         way, self._way = self._way, None
-        is_known = way is not None and way.done() and not way.cancelled() and way.exception() is None
-        if is_known and (connection := way.result().connection) is not None:
+        if way is None or not way.done() or way.cancelled() or way.exception() is not None:
+            return
+        if (connection := way.result().connection) is not None:
             connection.close()
 
     def _drop(self, reason: str) -> None:

@@ -13,20 +13,16 @@ import dataclasses
 import os
 import random
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import psutil
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from helpers.replicas import processes, without_vllm
 
 from relay_verl.errors import EngineError
 from relay_verl.models.replica_client import ReplicaClient
-from tests.helpers.replicas import processes, without_vllm
 
 NUM_REPLICAS = 4
 DEADLINE_S = 120.0

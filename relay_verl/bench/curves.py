@@ -67,7 +67,7 @@ def comparisons_to_markdown(comparisons: Sequence[Comparison]) -> str:
     """The table."""
     rows = [
         [
-            each.num_replicas,
+            str(each.num_replicas),
             f"{statistics.median(each.seconds):.2f} ({min(each.seconds):.2f} to {max(each.seconds):.2f})",
             f"{each.simulated_s:.2f}",
             f"{each.ratio:.2f}",

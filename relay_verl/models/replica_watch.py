@@ -116,13 +116,13 @@ class ReplicaWatch:
 
     async def look(self) -> None:
         """One look at all of them."""
-        loads, *counts = await asyncio.gather(
-            read_loads([f"http://{name}" for _, name in self._names]), *(_ask(asker) for asker in self._askers)
-        )
+        asking = asyncio.gather(*(_ask(asker) for asker in self._askers))
+        loads = await read_loads([f"http://{name}" for _, name in self._names])
+        counts: list[Counts] = await asking
         with self._lock:
-            for name, load in zip(self._names, loads, strict=True):
+            for each, load in zip(self._names, loads, strict=True):
                 if load is not None:
-                    self._seen[name].looks.append(load)
+                    self._seen[each].looks.append(load)
             for process, by_model in enumerate(counts):
                 for model, name in self._names:
                     if name in by_model.get(model, {}):

@@ -61,4 +61,4 @@ class AsyncRelayReplayBuffer(RelayReplayBuffer, ReplayBufferAsync):
             self._watch.count(sample for tag in groups for sample in stats_of(tag))
             if len(self._replaced) > self._most_replaced:
                 raise NoSampleError(explain_no_sample(partition_id, groups))
-        return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)  # type: ignore[no-any-return]
+        return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)

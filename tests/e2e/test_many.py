@@ -1,6 +1,6 @@
 """Two of everything: Ray's nodes, the trainer's ranks, the student's replicas, rollout workers, teachers, and each
-teacher's replicas, of which one is killed in the middle. The teachers have the same weights, so what is sampled, and what
-is learned of it, is what one of each samples and learns."""
+teacher's replicas, of which one is killed in the middle. The teachers have the same weights, so what is sampled, and
+what is learned of it, is what one of each samples and learns."""
 
 import os
 import re

@@ -16,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -117,16 +118,33 @@ async def servers_of(client: Any) -> dict[str, Any]:
     Raises:
         EngineError: the balancer does not answer in time, or does not hand out all of them.
     """
-    try:
+    with _in_time():
         async with asyncio.timeout(CONNECT_S):
             return await _take_each(client)
+
+
+async def names_of(client: Any) -> list[str]:
+    """HOST:PORT of each replica behind verl's own client.
+
+    Raises:
+        EngineError: the balancer does not answer in time.
+    """
+    with _in_time():
+        async with asyncio.timeout(CONNECT_S):
+            return list(await client._load_balancer.get_all_servers.remote())
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    try:
+        yield
     except TimeoutError:
         raise EngineError(f"verl's balancer did not hand out its replicas within {CONNECT_S:g} s") from None
 
 
 async def _take_each(client: Any) -> dict[str, Any]:
     balancer = client._load_balancer
-    names = await balancer.get_all_servers.remote()
+    names = await names_of(client)
     servers: dict[str, Any] = {}
     taken = []
     for number in range(MOST_ASKED * len(names)):  # it hands out the least loaded, or one by a hash of the request

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from relay_verl.models.replica_client import names_of
 from relay_verl.models.replica_watch import ReplicaUse, ReplicaWatch
 from relay_verl.trainer.clients import Clients
 
@@ -19,16 +20,17 @@ MAX_LOGGED = 32
 _watch: ReplicaWatch | None = None
 
 
-def start_watch(clients: Clients, workers: Sequence[Any]) -> None:
+async def start_watch(clients: Clients, verls_client: Any, workers: Sequence[Any]) -> None:
     """Watch the replicas of this training.
 
     Args:
         clients: whom the workers ask.
+        verls_client: over the student's replicas.
         workers: the rollout workers' actors.
     """
     global _watch
-    by_model = clients.by_model()
-    servers = {model: list(client.servers) for model, client in by_model.items()}
+    servers = {"student": await names_of(verls_client)}
+    servers |= {model: list(client.servers) for model, client in clients.by_model().items()}
     _watch = ReplicaWatch(servers, [worker.replica_counts.remote for worker in workers])
     _watch.start()
 

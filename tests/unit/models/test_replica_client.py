@@ -16,7 +16,7 @@ from relay_verl.errors import EngineError
 from relay_verl.models import direct_server, replica, replica_client
 from relay_verl.models.direct_server import FIELD
 from relay_verl.models.replica import MAX_SILENT
-from relay_verl.models.replica_client import SLACK, ReplicaClient, servers_of
+from relay_verl.models.replica_client import SLACK, ReplicaClient, names_of, servers_of
 from tests.helpers.replicas import Actor, EngineDeadError, Server, ServerProcess, ask, make, processes, without_vllm
 
 
@@ -258,6 +258,7 @@ async def test_the_replicas_behind_verls_own_client(is_deterministic: bool) -> N
     balancer = Balancer(names, is_deterministic)
     servers = await servers_of(SimpleNamespace(_load_balancer=balancer))
     assert servers == {name: f"handle of {name}" for name in names}
+    assert await names_of(SimpleNamespace(_load_balancer=balancer)) == names
     assert set(balancer.load.values()) == {0}, "what was taken is given back"
 
 

@@ -5,8 +5,8 @@ is measured with all of the compared replicas at work.
 
 1. `decode`: k requests on each replica write a short and a long text; the difference of the times is decoding alone.
 2. `prefill_s_per_token`: as many requests as a batch has responses write one token each.
-3. `cached_share`: from the engines' counters, over the measured batch.
-4. A batch is relayed for real, and its very turns are simulated by these curves.
+3. `cached_share`: from the engines' counters, over the measured batches.
+4. Batches are relayed for real, and their very turns are simulated by these curves.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.markdown import markdown_table
 from relay_verl.models.replica_client import ReplicaClient
 from relay_verl.models.vocabulary import read_vocabulary
+from relay_verl.protocol import CLOSE
 from relay_verl.run_config import RunConfig
 from relay_verl.tokenization import chat_ids
 from relay_verl.types import RelayTrajectory
@@ -42,6 +43,10 @@ SHORT = 8
 """Tokens of the short text."""
 MOST_TOKENS = 128
 """Most tokens of the long one."""
+SAMPLING = {"temperature": 1.0}
+"""As in training: not greedy, and without seeds."""
+NEVER = "\0" * 16
+"""What no model writes."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,13 @@ class Comparison:
     """The curves of these replicas."""
     seconds: list[float]
     """Of each round, [rounds]."""
-    simulated_s: float
-    """Seconds by the simulation."""
+    simulated: list[float]
+    """Seconds of the same rounds by the simulation, [rounds]."""
 
     @property
     def ratio(self) -> float:
-        """Simulated over measured."""
-        return self.simulated_s / statistics.median(self.seconds)
+        """Simulated over measured, of all rounds together."""
+        return sum(self.simulated) / sum(self.seconds)
 
 
 def comparisons_to_markdown(comparisons: Sequence[Comparison]) -> str:
@@ -68,8 +73,8 @@ def comparisons_to_markdown(comparisons: Sequence[Comparison]) -> str:
     rows = [
         [
             str(each.num_replicas),
-            f"{statistics.median(each.seconds):.2f} ({min(each.seconds):.2f} to {max(each.seconds):.2f})",
-            f"{each.simulated_s:.2f}",
+            _spread(each.seconds),
+            _spread(each.simulated),
             f"{each.ratio:.2f}",
         ]
         for each in comparisons
@@ -77,17 +82,22 @@ def comparisons_to_markdown(comparisons: Sequence[Comparison]) -> str:
     return markdown_table(["replicas of each", "seconds a batch, measured", "simulated", "simulated / measured"], rows)
 
 
-def turns_of(trajectory: RelayTrajectory) -> tuple[int, ...]:
-    """Tokens of each turn, the student's first."""
-    return tuple(len(segment.token_ids) for segment in trajectory.segments)
+def _spread(seconds: Sequence[float]) -> str:
+    return f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
 
 
-def workload_of(trajectories: Sequence[RelayTrajectory]) -> Workload:
-    """The law of responses like these, of one worker and two GPUs."""
+def trajectories_of(batch: Sequence[RelayTrajectory]) -> list[Trajectory]:
+    """What the simulation takes: the tokens of each turn, the student's first."""
+    turns = (tuple(len(segment.token_ids) for segment in each.segments) for each in batch)
+    return [Trajectory(str(index), each) for index, each in enumerate(turns)]
+
+
+def workload_of(trajectories: Sequence[RelayTrajectory], num_responses: int) -> Workload:
+    """The law of responses like these, as one worker and two GPUs have them."""
     calling = [each.num_calls for each in trajectories if each.num_calls]
     asked = [call.num_delivered for each in trajectories for call in each.calls if call.num_delivered]
     return Workload(
-        responses_per_gpu=max(1, len(trajectories) // 2),
+        responses_per_gpu=max(1, num_responses // 2),
         num_workers=1,
         prompt_tokens=round(statistics.mean(len(each.prompt_ids) for each in trajectories)),
         response_tokens=_lengths_of([each.num_tokens for each in trajectories]),
@@ -109,12 +119,21 @@ class Bench:
     Args:
         engines: one a replica.
         prompts: token ids of the batch, [num][length].
+        stop: strings that requests of the batch stop at; the bench has them look for others, which never come.
         most_tokens: that a response may have.
         rounds: of which the median counts.
     """
 
-    def __init__(self, engines: Sequence[TokenEngine], prompts: Sequence[list[int]], most_tokens: int, rounds: int):
+    def __init__(
+        self,
+        engines: Sequence[TokenEngine],
+        prompts: Sequence[list[int]],
+        stop: Sequence[str],
+        most_tokens: int,
+        rounds: int,
+    ):
         self._engines = engines
+        self._stop = [NEVER[: len(string)] for string in stop]
         self._prompts = prompts
         self._long = min(most_tokens, MOST_TOKENS)
         self._rounds = rounds
@@ -137,11 +156,11 @@ class Bench:
 
     async def _time(self, count: int, num_tokens: int) -> float:
         """Seconds until `count` requests on each replica have written so many tokens."""
-        sampling = {"temperature": 1.0, "ignore_eos": True}
+        sampling = {**SAMPLING, "ignore_eos": True}
         started = time.monotonic()
         await asyncio.gather(
             *(
-                engine.generate(self._new_prompt(), max_tokens=num_tokens, sampling=sampling)
+                engine.generate(self._new_prompt(), max_tokens=num_tokens, stop=self._stop, sampling=sampling)
                 for engine in self._engines
                 for _ in range(count)
             )
@@ -196,27 +215,25 @@ def bench_curves(
         for num in range(1, most_replicas + 1):
             pair = {name: over(engine, num) for name, engine in engines.items()}
             decoder = RelayDecoder(pair["student"], pair["teacher"], tokenizer, limits)
+            before = {name: await engine.load() for name, engine in pair.items()}
             seconds: list[float] = []
-            for number in range(rounds + 1):  # the first one warms up
-                before = {name: await engine.load() for name, engine in pair.items()}
+            batches: list[list[RelayTrajectory]] = []
+            for _ in range(rounds + 1):
                 started = time.monotonic()
-                sampling = [{"temperature": 1.0, "seed": seed} for seed in range(len(prompts))]
-                relayed = await asyncio.gather(
-                    *(decoder.run(prompt, sampling=each) for prompt, each in zip(prompts, sampling, strict=True))
-                )
-                if number:
-                    seconds.append(time.monotonic() - started)
+                batches.append(await asyncio.gather(*(decoder.run(prompt, sampling=SAMPLING) for prompt in prompts)))
+                seconds.append(time.monotonic() - started)
+            del batches[0], seconds[0]  # it warmed up
             curves = {}
             for name, engine in engines.items():
-                bench = Bench(
-                    [over(engine, 1, first=first) for first in range(num)], prompts, run.lengths.max_response, rounds
-                )
+                alone = [over(engine, 1, first=first) for first in range(num)]
+                stop = [CLOSE] if name == "student" else []
+                bench = Bench(alone, prompts, stop, run.lengths.max_response, rounds)
                 curves[name] = await bench.curve(_cached_share(before[name], await pair[name].load()))
             origin = f"measured on this machine with {num} replica(s) of each model at work"
-            scenario = Scenario(origin, curves["student"], curves["teacher"], workload_of(relayed))
-            trajectories = [Trajectory(str(index), turns_of(each)) for index, each in enumerate(relayed)]
-            simulated = simulate(scenario, trajectories, num, num)
-            comparisons.append(Comparison(num, scenario, seconds, simulated.seconds))
+            written = [trajectory for batch in batches for trajectory in batch]
+            scenario = Scenario(origin, curves["student"], curves["teacher"], workload_of(written, len(prompts)))
+            simulated = [simulate(scenario, trajectories_of(batch), num, num).seconds for batch in batches]
+            comparisons.append(Comparison(num, scenario, seconds, simulated))
         return comparisons
 
     with ray_cluster(run, num_gpus=2 * most_replicas):

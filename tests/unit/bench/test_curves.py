@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from relay_verl.bench.curves import Bench, Comparison, comparisons_to_markdown, turns_of, workload_of
+from relay_verl.bench.curves import Bench, Comparison, comparisons_to_markdown, trajectories_of, workload_of
 from relay_verl.bench.scale import simulate
-from relay_verl.bench.scenario import Scenario, Trajectory
+from relay_verl.bench.scenario import Scenario
 from relay_verl.engines.base import Generation
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
 from tests.helpers.virtual_clock import now, run_virtually
@@ -38,7 +38,9 @@ def test_the_curve_of_replicas_whose_speed_is_known(monkeypatch: pytest.MonkeyPa
 
     async def run() -> tuple[list[Engine], Any]:
         engines = [Engine(), Engine()]
-        return engines, await Bench(engines, prompts, most_tokens=108, rounds=3).curve(cached_share=0.5)
+        return engines, await Bench(engines, prompts, stop=["</call>"], most_tokens=108, rounds=3).curve(
+            cached_share=0.5
+        )
 
     engines, curve = run_virtually(run())
     assert [count for count, _ in curve.decode] == [1, 2, 4, 8], "each replica gets its share of 16"
@@ -59,11 +61,11 @@ def trajectory(*lengths: int) -> RelayTrajectory:
 
 def test_the_work_of_a_batch_is_that_of_its_responses() -> None:
     batch = [trajectory(10), trajectory(4, 8, 2), trajectory(3, 4, 3, 2), trajectory(30)]
-    workload = workload_of(batch)
+    workload = workload_of(batch, num_responses=4)
     assert (workload.prompt_tokens, workload.call_share, workload.calls_per_response) == (6, 0.5, 1.5)
     assert (workload.max_calls, workload.response_tokens.max, workload.tokens_per_call.max) == (2, 30, 8)
-    assert [turns_of(each) for each in batch] == [(10,), (4, 8, 2), (3, 4, 3, 2), (30,)]
-    assert workload_of([trajectory(5)]).call_share == 0, "no calls at all"
+    assert [each.turns for each in trajectories_of(batch)] == [(10,), (4, 8, 2), (3, 4, 3, 2), (30,)]
+    assert workload_of([trajectory(5)], 1).call_share == 0, "no calls at all"
 
 
 def test_what_is_simulated_stands_next_to_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,11 +73,13 @@ def test_what_is_simulated_stands_next_to_what_was_measured(monkeypatch: pytest.
     batch = [trajectory(10), trajectory(4, 8, 2)]
 
     async def run() -> Any:
-        return await Bench([Engine()], [[1, 2, 3], [4, 5, 6]], most_tokens=20, rounds=1).curve(cached_share=0.0)
+        return await Bench([Engine()], [[1, 2, 3], [4, 5, 6]], stop=[], most_tokens=20, rounds=1).curve(
+            cached_share=0.0
+        )
 
     curve = run_virtually(run())
-    scenario = Scenario("measured", curve, curve, workload_of(batch))
-    outcome = simulate(scenario, [Trajectory(str(n), turns_of(each)) for n, each in enumerate(batch)], 1, 1)
-    comparison = Comparison(1, scenario, [0.4, 0.5, 0.6], outcome.seconds)
-    assert comparison.ratio == outcome.seconds / 0.5
+    scenario = Scenario("measured", curve, curve, workload_of(batch, 2))
+    outcome = simulate(scenario, trajectories_of(batch), 1, 1)
+    comparison = Comparison(1, scenario, [0.4, 0.5, 0.6], [outcome.seconds] * 3)
+    assert comparison.ratio == pytest.approx(outcome.seconds / 0.5)
     assert "0.50 (0.40 to 0.60)" in comparisons_to_markdown([comparison])

@@ -27,6 +27,7 @@ TWO_OF_EACH = [
     "+relay=deterministic",
     "trainer.n_gpus_per_node=2",
     "actor_rollout_ref.rollout.agent.num_workers=2",
+    f"+actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes={2**27}",  # six engines share the memory
     f"relay.teachers=[{{name: left, {TEACHER}}}, {{name: right, {TEACHER}}}]",
     *(
         f"actor_rollout_ref.{key}_micro_batch_size_per_gpu={NUM_ROWS // 2}"

@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from relay_verl.bench.curves import Bench, Comparison, comparisons_to_markdown, trajectories_of, workload_of
+from relay_verl.bench.curves import (
+    Bench,
+    Comparison,
+    busy,
+    comparisons_to_markdown,
+    loads_of,
+    trajectories_of,
+    workload_of,
+)
 from relay_verl.bench.scale import simulate
 from relay_verl.bench.scenario import Scenario
 from relay_verl.engines.base import Generation
@@ -66,6 +74,37 @@ def test_the_work_of_a_batch_is_that_of_its_responses() -> None:
     assert (workload.max_calls, workload.response_tokens.max, workload.tokens_per_call.max) == (2, 30, 8)
     assert [each.turns for each in trajectories_of(batch)] == [(10,), (4, 8, 2), (3, 4, 3, 2), (30,)]
     assert workload_of([trajectory(5)], 1).call_share == 0, "no calls at all"
+
+
+async def test_an_engine_that_is_kept_busy_has_so_many_requests_all_the_time() -> None:
+    running: list[int] = []
+
+    class Counting:
+        num = 0
+
+        async def generate(self, prompt_ids: list[int], *, max_tokens: int, **_: Any) -> Generation:
+            self.num += 1
+            running.append(self.num)
+            await asyncio.sleep(0)
+            self.num -= 1
+            return Generation([1] * max_tokens, None, "length")
+
+    engine = Counting()
+    async with busy(engine, [[1], [2]], num=3, num_tokens=5):
+        while len(running) < 30:
+            await asyncio.sleep(0)
+    assert max(running) == 3
+
+
+def test_how_busy_each_model_is_during_a_batch() -> None:
+    def calling(latency_s: float) -> RelayTrajectory:
+        call = CallRecord(CallOutcome.SERVED, 6, 6, latency_s=latency_s)
+        segments = [Segment("student", [1] * 8), Segment("teacher", [1] * 6), Segment("student", [1] * 4)]
+        return RelayTrajectory([1], segments, RelayStatus.COMPLETED, [call])
+
+    batches = [[calling(1.0), calling(2.0)], [calling(1.0), calling(2.0)]]
+    assert loads_of(batches, [1.0, 1.0]) == {"student": (1, 6), "teacher": (3, 6)}
+    assert loads_of([[trajectory(5)] * 8], [1.0]) == {"student": (4, 5), "teacher": (1, 1)}
 
 
 def test_what_is_simulated_stands_next_to_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:

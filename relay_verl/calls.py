@@ -96,7 +96,7 @@ class Calls:
                 async for piece in pieces:
                     num_delivered += len(piece.token_ids)
                     if piece.num_cached is not None:
-                        record["num_cached"] = piece.num_cached
+                        record |= {"num_cached": piece.num_cached, "cache_block": piece.cache_block}
                     yield piece
             if not num_delivered:
                 raise EngineError("the teacher answered with no token")

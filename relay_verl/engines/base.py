@@ -35,6 +35,8 @@ class Generation:
     pieces follow."""
     num_cached: int | None = None
     """Tokens of the context that the engine's prefix cache held; None if it does not say."""
+    cache_block: int | None = None
+    """Tokens of a block of that cache, which holds whole blocks alone; None if it does not say."""
 
 
 class TokenEngine(Protocol):

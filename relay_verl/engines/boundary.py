@@ -151,8 +151,12 @@ def _check(generation: Generation) -> Generation:
     if logprobs is not None and (not isinstance(logprobs, (list, tuple)) or len(logprobs) != len(ids)):
         raise EngineError(f"the engine returned {len(ids)} token ids and log-probabilities {logprobs!r:.80}")
     # what only metrics read is not worth the answer
-    cached = generation.num_cached if isinstance(generation.num_cached, int) else None
-    return Generation(list(ids), None if logprobs is None else list(logprobs), generation.finish_reason, cached)
+    cached, block = (
+        value if isinstance(value, int) and value >= 0 else None
+        for value in (generation.num_cached, generation.cache_block)
+    )
+    logprobs = None if logprobs is None else list(logprobs)
+    return Generation(list(ids), logprobs, generation.finish_reason, cached, block or None)
 
 
 def describe(error: BaseException) -> str:

@@ -55,6 +55,8 @@ class EndpointEngine:
         self._model = model
         self._timeout_s = timeout_s
         self._client = EndpointClient(base_url, api_key_env=api_key_env, timeout_s=timeout_s, num_retries=num_retries)
+        self._names: set[str] = set()
+        """What else the endpoint calls what it serves."""
         self.pulse = Pulse(self._count_tokens)
 
     async def model(self) -> str:
@@ -126,12 +128,22 @@ class EndpointEngine:
         body = await self._client.ask("completions", required, parameters, max_bytes=MAX_BODY_BYTES)
         try:
             completion = json.loads(body)
+            await self._check_model(completion.get("model"), required["model"])
             piece = self._read(completion["choices"][0], wants_logprobs, _num_cached(completion))
         except _NO_ANSWER as error:
             raise EngineError(self._client.line(f"the answer is not a completion: {error!r}")) from None
         if piece.finish_reason is None:
             raise EngineError(self._client.line("the request did not end: finish_reason is None"))
         return piece
+
+    async def _check_model(self, answering: Any, asked: Any) -> None:
+        """Raise EngineError where another model answers, as behind a balancer over servers that are not alike. One of
+        several names of the model that was asked is right."""
+        if not isinstance(answering, str) or answering == asked or answering in self._names:
+            return
+        self._names |= set(await self._client.model_names())
+        if answering not in self._names:
+            raise EngineError(self._client.line(f"it answers for model {answering!r}, not for {asked!r}"))
 
     async def _pieces(
         self, prompt_ids: list[int], parameters: Mapping[str, Any], wants_logprobs: bool
@@ -148,6 +160,8 @@ class EndpointEngine:
                     if "error" in chunk:
                         refusal = Refusal.read(_status_of(chunk["error"]), event)
                         raise refusal.to_error(self._client.line(f"the stream broke off: {refusal}"))
+                    if chunk.get("model") != required["model"]:
+                        await self._check_model(chunk.get("model"), required["model"])
                     num_cached = _num_cached(chunk) if num_cached is None else num_cached
                     if not chunk["choices"]:  # the event that has the usage
                         continue

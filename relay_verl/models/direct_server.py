@@ -17,7 +17,7 @@ import socket
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from relay_verl.models.frame_server import FrameServer
 from relay_verl.models.wire import Answer, Request, Sender
@@ -28,19 +28,36 @@ BACKLOG = 1024
 """Clients that may connect at the same time."""
 
 
-def open_door(server: Any) -> tuple[str, str]:
-    """Where `server` answers: the id of its node, and the path of its socket there; two empty texts if it is not
-    vLLM's, and only Ray reaches it. Runs in the server's process, as `handle.__ray_call__.remote(open_door)`."""
+class Door(NamedTuple):
+    """Where a server answers."""
+
+    node_id: str = ""
+    """Ray's id of its node; empty if it is not vLLM's, and only Ray reaches it."""
+    path: str = ""
+    """Of its socket on that node."""
+    cache_block: int | None = None
+    """Tokens of a block of its prefix cache; None if its engine does not say."""
+
+
+def open_door(server: Any) -> Door:
+    """Where `server` answers. Runs in the server's process, as `handle.__ray_call__.remote(open_door)`."""
     try:
         vllm_names()
     except ImportError:
-        return "", ""
+        return Door()
     with _opening:  # Ray runs this in a thread, and clients come at the same time
         door = getattr(server, FIELD, None)
         if door is None:
             door = DirectServer(server, server._server_task.get_loop())
             setattr(server, FIELD, door)
-    return node_id(), door.path
+    return Door(node_id(), door.path, _cache_block_of(server))
+
+
+def _cache_block_of(server: Any) -> int | None:
+    try:
+        return int(server.engine.vllm_config.cache_config.block_size)
+    except (AttributeError, TypeError):  # only a metric reads it
+        return None
 
 
 def node_id() -> str:

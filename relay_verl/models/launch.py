@@ -198,7 +198,11 @@ async def start_replicas(
     nodes = [find_reserved(settings, rank, gpus_per_node, name=name) for rank in range(settings.num_replicas)]
     await asyncio.gather(*(start_in(replica, groups) for replica, groups in zip(replicas, nodes, strict=True)))
     servers = {replica.server_address: replica.server_handle for replica in replicas}
-    client = ReplicaClient(servers, is_deterministic=bool(rollout.full_determinism))
+    client = ReplicaClient(
+        servers,
+        is_deterministic=bool(rollout.full_determinism),
+        max_failed_share=run.relay.max_failed_call_share,
+    )
     ends = read_vocabulary(path, tokenizer, run.prompts).end_ids
     return VerlServerEngine(client, tokenizer, addresses=list(servers), end_ids=ends), replicas
 

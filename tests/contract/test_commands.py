@@ -81,6 +81,7 @@ NOT_RUN = {
     "make real": "hours; tests/e2e/test_real.py runs two of its training steps where the models are installed",
     "python examples/real/real.py": "likewise",
     "vllm serve": "needs a GPU; tests/e2e/test_eval.py serves an endpoint on CPU",
+    "python tests/replica_kills.py": "minutes; tests/unit/models/test_replica_client.py kills replicas in the same way",
     "relay-verl bench": "minutes of timing, not useful as a test; relay_verl/bench/README.md has what it printed",
     "pip install -e '.[gpu]'": "there is no GPU; tests/contract/test_install.py resolves it",
     "uv pip install --torch-backend=cpu -e '.[cpu]'": "gigabytes; tests/contract/test_install.py resolves it",

@@ -29,7 +29,7 @@ def test_no_share_is_no_call() -> None:
 
 
 def test_each_step_is_a_row(tmp_path: Path) -> None:
-    step = {name: 2.5 for name in grpo_table.COLUMNS.values()} | {"relay/call_ratio": 0.1, "perf/throughput": 4321.0}
+    step = dict.fromkeys(grpo_table.COLUMNS.values(), 2.5) | {"relay/call_ratio": 0.1, "perf/throughput": 4321.0}
     lines = [{"step": 0, "data": {"val/x": 1.0}}, {"step": 1, "data": step}, {"step": 2, "data": step}]
     file = tmp_path / "metrics.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -33,7 +33,6 @@ ARCH_OFFSET = 28
 """Where an entry's header has its generation, such as 90 for Hopper."""
 PTX, MACHINE_CODE = 1, 2
 SCRIPTS = ".data/purelib/", ".data/platlib/"
-PRESET = 6
 
 
 def entries_of(data: bytes | bytearray) -> Iterator[list[tuple[int, int, int, int]]]:
@@ -81,7 +80,7 @@ def pack(wheel: Path, out: Path, generation: int, without: Sequence[str], keep_p
     if file.exists():
         return file
     part = file.with_suffix(".part")
-    with zipfile.ZipFile(wheel) as source, tarfile.open(part, "w:xz", preset=PRESET) as target:
+    with zipfile.ZipFile(wheel) as source, tarfile.open(str(part), "w:xz", preset=6) as target:
         for info in source.infolist():
             name = info.filename
             if info.is_dir() or any(fnmatch(name, pattern) for pattern in without):

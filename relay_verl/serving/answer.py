@@ -58,7 +58,7 @@ class Answer:
         self._reader = reader
         self._end_ids = end_ids
         self._metrics = metrics
-        self._started_at = started_at
+        self._started_at = self._wrote_at = started_at
         self._metered = metered
         self._limited = limited
         self._last_id: int | None = None

@@ -105,8 +105,10 @@ def common_options(fields: RequestFields, headers: Mapping[str, str], *, may_cal
         "skip_special_tokens": fields.skip_special_tokens is not False,
         "has_logprobs": _has_logprobs(fields),
         "has_token_ids": bool(fields.return_token_ids),
-        "max_calls": _least(relay and relay.max_calls, _count_in(headers, MAX_CALLS_HEADER)),
-        "max_teacher_tokens": _least(relay and relay.max_teacher_tokens, _count_in(headers, MAX_TEACHER_TOKENS_HEADER)),
+        "max_calls": _least(relay.max_calls if relay else None, _count_in(headers, MAX_CALLS_HEADER)),
+        "max_teacher_tokens": _least(
+            relay.max_teacher_tokens if relay else None, _count_in(headers, MAX_TEACHER_TOKENS_HEADER)
+        ),
         "on_teacher_failure": relay.on_teacher_failure if relay else None,
         "shows_commands": bool(relay and relay.show_commands),
         "has_usage": bool(stream and stream.include_usage),

@@ -5,6 +5,7 @@ python examples/gpu/probe.py
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def main() -> None:
     attention = torch.nn.functional.scaled_dot_product_attention
     mask = torch.ones(length, length, device=device, dtype=torch.bool).tril()
     for name, options in (("causal", {"is_causal": True}), ("with a mask", {"attn_mask": mask})):
-        milliseconds = 1e3 * seconds_of(lambda options=options: attention(query, key, value, **options))
+        milliseconds = 1e3 * seconds_of(functools.partial(attention, query, key, value, **options))
         print(f"attention over {length} tokens of 16 heads, {name}: {milliseconds:.2f} ms")
 
 

@@ -192,10 +192,13 @@ class Pulse:
                 # the reader's time is not the engine's: silence counts from when the next piece is waited for
                 request.heard_at, request.overtaken_at = clock(), math.inf
                 request.later_tokens, request.later_seconds = 0, 0.0
+                # nothing is due before the first look, so nearly all pieces cost no calculation of a deadline
+                patience_s = timeout_s / LOOKS
                 while not pump.is_ready:
-                    await pump.wait(self._patience_s(request, timeout_s))
+                    await pump.wait(patience_s)
                     if not pump.is_ready:
                         self._look_at_counter(clock(), timeout_s / LOOKS)
+                        patience_s = self._patience_s(request, timeout_s)
                 if not pump.has_item:
                     break
                 piece = pump.take()

@@ -67,7 +67,7 @@ class Answer:
     def count(self) -> RelayCount:
         """What it cost so far."""
         count = RelayCount(self.tokens.student_tokens, self.tokens.teacher_tokens)
-        count.add_calls(self._relay.trajectory().calls)
+        count.add_calls(self._relay.calls)
         count.is_budget_spent = self._has_spent
         return count
 
@@ -129,7 +129,7 @@ class Answer:
         elif trajectory.status is not RelayStatus.COMPLETED:
             self.finish_reason = "error"
             who = "teacher" if trajectory.status is RelayStatus.TEACHER_FAILED else "student"
-            if trajectory.is_refused and trajectory.error_status in (400, 413, 422):
+            if trajectory.is_refused:
                 raise ApiError(400, f"the {who} refuses the request: {trajectory.error}", code="engine_refused")
             raise self._failed(who, EngineError(trajectory.error))
         else:
@@ -140,7 +140,7 @@ class Answer:
         return ApiError(503, f"the {who} does not answer: {text}", code=f"{who}_failed", retry_after_s=1)
 
     def _record(self) -> None:
-        self._metrics.note_calls(self._relay.trajectory().calls)
+        self._metrics.note_calls(self._relay.calls)
         self._metrics.whole.observe(time.monotonic() - self._started_at)
         self._metrics.success.labels(self.finish_reason).inc()
         if self._has_spent:

@@ -69,7 +69,7 @@ async def open_door(path: Path) -> tuple[Server, DoorEngine, asyncio.Server]:
 
 
 async def test_pieces_are_the_answer_and_errors_are_told_apart(tmp_path: Path) -> None:
-    _server, engine, listening = await open_door(tmp_path / "door")
+    _, engine, listening = await open_door(tmp_path / "door")
     prompts = [list(range(10, 10 + length)) for length in range(2, 30)]
     for prompt, pieces in zip(prompts, await asyncio.gather(*(pieces_of(engine, p) for p in prompts)), strict=True):
         assert [token_id for piece in pieces for token_id in piece.token_ids] == prompt

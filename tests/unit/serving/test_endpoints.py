@@ -4,6 +4,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from relay_verl.errors import PermanentError
 from relay_verl.serving.settings import ServerState
 from tests.helpers.serving import RuleEngine, client_of, make_app, make_service, tokenizer
 
@@ -202,3 +203,17 @@ async def test_a_failure_in_the_middle_of_a_stream_is_its_last_event() -> None:
     events = response.text.strip().split("\n\n")
     assert '"student_failed"' in events[-2]
     assert events[-1] == "data: [DONE]"
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_what_the_student_refuses_for_good_is_the_clients_error(is_stream: bool) -> None:
+    student = RuleEngine(lambda _: "x")
+
+    async def refuses(*_: object, **__: object) -> object:
+        raise PermanentError("the prompt is longer than the model reads")
+        yield
+
+    student.stream = refuses  # type: ignore[method-assign, assignment]
+    async with client_of(make_app(make_service(student))) as client:
+        response = await client.post("/v1/completions", json={**TEXT, "stream": is_stream})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "engine_refused")

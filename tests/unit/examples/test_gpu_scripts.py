@@ -29,7 +29,7 @@ def test_no_share_is_no_call() -> None:
 
 
 def test_each_step_is_a_row(tmp_path: Path) -> None:
-    step = {name: 2.5 for name in grpo_table.COLUMNS.values()} | {"relay/call_ratio": 0.1, "perf/throughput": 4321.0}
+    step = dict.fromkeys(grpo_table.COLUMNS.values(), 2.5) | {"relay/call_ratio": 0.1, "perf/throughput": 4321.0}
     lines = [{"step": 0, "data": {"val/x": 1.0}}, {"step": 1, "data": step}, {"step": 2, "data": step}]
     file = tmp_path / "metrics.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -62,3 +62,18 @@ def test_the_cached_share_is_of_what_was_read() -> None:
     assert (described["calls"], described["failed"], described["teacher share"]) == (2, 1, 0.48)
     assert (described["cached share"], described["cached share of later calls"]) == (0.5, 0.75)
     assert relay_rate.describe_calls([]) == {"calls": 0, "failed": 0}
+
+
+def test_a_killed_measurement_keeps_its_rounds(tmp_path: Path) -> None:
+    file = tmp_path / "relay.jsonl"
+    relay = {"way": "relay, 10% by the teacher", "seconds": 4.0, "tokens": 1000, "calls": 7}
+    offline = {"way": "offline", "seconds": 2.0, "tokens": 1000}
+    lines = [relay | {"round": 0}, relay | {"round": 1}, offline | {"round": 1}, relay | {"round": 2, "seconds": 8.0}]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"way": "offli')
+    assert relay_rate.read_lines(file) == lines
+    assert relay_rate.read_lines(tmp_path / "none") == []
+    rows = relay_rate.table_of(lines).splitlines()[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [row[:2] for row in cells] == [["relay, 10% by the teacher", "2"], ["offline", "1"]]
+    assert cells[0][2].endswith("(125 to 250)")
+    assert [row[4] for row in cells] == ["7", "–"]

@@ -6,7 +6,7 @@
 Both servers run already. `RelayDecoder` asks them for the responses to GSM8K's questions, with calls of 32 tokens at
 random places so that the teacher writes each of `--shares` of the tokens; 0 is the student alone over the same door.
 The offline engine has the student's weights and writes responses of the same lengths to the same prompts. All ways take
-turns, round after round, so that other work on the machine hits all of them. Each way's round is a line of the JSON Lines
+turns, round after round, so that other work on the machine hits all of them. A way's round is a line of the JSON Lines
 file as soon as it has ended, and a run that was killed continues there, after another round of warm-up. Prints a table.
 """
 

@@ -14,6 +14,7 @@ from relay_verl.recipes.compose import compose_overrides
 from tests.helpers.pages import PAGES, ROOT
 
 STARTS = (
+    "bash ",
     "make ",
     "relay-verl ",
     "python ",
@@ -37,6 +38,8 @@ RUN_BY = {
     "python examples/tiny/stage_one.py": "tests/e2e/conftest.py",
     "python examples/cluster/local_cluster.py": "tests/helpers/local_cluster.py",
     "python examples/gpu/training.py": "tests/e2e/test_gpu_example.py",
+    "bash examples/gpu/first_light.sh": "tests/e2e/test_gpu_example.py",
+    "python examples/gpu/pack.py": "tests/unit/examples/test_pack.py",
     "python tests/grading_agreement.py": "tests/unit/grading/test_grading.py",
     "python tests/grading_mutations.py": "tests/unit/grading/test_grading_compare.py",
     "python tests/overlap_agreement.py": "tests/unit/data/test_overlap_pairs.py",
@@ -116,11 +119,11 @@ def test_no_entry_here_is_obsolete(start: str) -> None:
 @pytest.mark.parametrize(("start", "where"), RUN_BY.items())
 def test_what_runs_it_is_there(start: str, where: str) -> None:
     """The file names the command's own word: the subcommand, the module, the script, the target."""
-    words = {"relay-verl": 1, "make": 1, "python": 1, "pip": 1, "ray": 1, "torchrun": -1}
+    words = {"relay-verl": 1, "make": 1, "python": 1, "bash": 1, "pip": 1, "ray": 1, "torchrun": -1}
     parts = start.split()
     word = parts[2] if parts[1] == "-m" else parts[words[parts[0]]]
     text = (ROOT / where).read_text()
-    assert Path(word).name.removesuffix(".py").split(".")[-1] in text
+    assert Path(word).name.removesuffix(".py").removesuffix(".sh").split(".")[-1] in text
 
 
 def test_the_versions_can_be_printed() -> None:

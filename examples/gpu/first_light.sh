@@ -94,7 +94,7 @@ serve() {
 relay() {
   "$PYTHON" "$HERE/relay_rate.py" --student "$OUT/student" --student-url "http://127.0.0.1:$STUDENT_PORT/v1" \
     --teacher-url "$TEACHER_URL" --responses "$RESPONSES" --tokens "$TOKENS" --rounds "$ROUNDS" --barrier --shares $SHARES \
-    --out "$OUT/relay.jsonl" --set max_model_len="$LENGTH" max_num_seqs=256 kv_cache_memory_bytes="$STUDENT_CACHE" \
+    --out "$OUT/rounds.jsonl" --set max_model_len="$LENGTH" max_num_seqs=256 kv_cache_memory_bytes="$STUDENT_CACHE" \
     "${OFFLINE[@]}" 2>"$OUT/relay.log" >"$OUT/relay.md" || { tail -n 40 "$OUT/relay.log"; return 1; }
   cat "$OUT/relay.md"
 }

@@ -35,7 +35,6 @@ ARCH_OFFSET = 28
 PTX, MACHINE_CODE = 1, 2
 LIBRARIES = ".data/purelib/", ".data/platlib/"
 """Folders of a wheel whose content belongs to the top."""
-PRESET = 6
 
 
 def entries_of(data: bytes | bytearray) -> Iterator[list[tuple[int, int, int, int]]]:
@@ -83,7 +82,7 @@ def pack(wheel: Path, out: Path, generation: int, without: Sequence[str], keep_p
     if file.exists():
         return file
     part = file.with_suffix(".part")
-    with zipfile.ZipFile(wheel) as source, tarfile.open(part, "w:xz", preset=PRESET) as target:
+    with zipfile.ZipFile(wheel) as source, tarfile.open(part, "w:xz") as target:
         for info in source.infolist():
             name = info.filename
             if info.is_dir() or any(fnmatch(name, pattern) for pattern in without):

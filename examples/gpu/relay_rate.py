@@ -60,7 +60,7 @@ class OfflineEngine:
         return [len(output.outputs[0].token_ids) for output in outputs]
 
 
-def describe_calls(trajectories: Sequence[RelayTrajectory]) -> dict[str, float]:
+def describe_calls(trajectories: Sequence[RelayTrajectory]) -> dict[str, float | None]:
     """What the calls of a round did: counts, latency in seconds, the teacher's cached share."""
     calls = [call for trajectory in trajectories for call in trajectory.calls]
     served = [call for call in calls if call.outcome is CallOutcome.SERVED]

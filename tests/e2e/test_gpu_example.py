@@ -52,7 +52,7 @@ def test_each_stage_of_the_first_light_ends(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout[-4000:] + ended.stderr[-4000:]
     out = tmp_path / "out"
     assert all((out / f"{stage}.done").exists() for stage in STAGES)
-    rounds = [json.loads(line) for line in (out / "relay.jsonl").read_text().splitlines()]
+    rounds = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
     assert {line["way"] for line in rounds if line["round"] == 1} >= {"offline", "barrier"}
     called = [line for line in rounds if line.get("calls")]
     assert called

@@ -65,7 +65,7 @@ def test_the_cached_share_is_of_what_was_read() -> None:
 
 
 def test_a_killed_measurement_keeps_its_rounds(tmp_path: Path) -> None:
-    file = tmp_path / "relay.jsonl"
+    file = tmp_path / "rounds.jsonl"
     relay = {"way": "relay, 10% by the teacher", "seconds": 4.0, "tokens": 1000, "calls": 7}
     offline = {"way": "offline", "seconds": 2.0, "tokens": 1000}
     lines = [relay | {"round": 0}, relay | {"round": 1}, offline | {"round": 1}, relay | {"round": 2, "seconds": 8.0}]

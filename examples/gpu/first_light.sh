@@ -94,8 +94,9 @@ serve() {
 relay() {
   "$PYTHON" "$HERE/relay_rate.py" --student "$OUT/student" --student-url "http://127.0.0.1:$STUDENT_PORT/v1" \
     --teacher-url "$TEACHER_URL" --responses "$RESPONSES" --tokens "$TOKENS" --rounds "$ROUNDS" --barrier --shares $SHARES \
-    --out "$OUT/relay.json" --set max_model_len="$LENGTH" max_num_seqs=256 kv_cache_memory_bytes="$STUDENT_CACHE" \
-    "${OFFLINE[@]}" 2>"$OUT/relay.log" || { tail -n 40 "$OUT/relay.log"; return 1; }
+    --out "$OUT/rounds.jsonl" --set max_model_len="$LENGTH" max_num_seqs=256 kv_cache_memory_bytes="$STUDENT_CACHE" \
+    "${OFFLINE[@]}" 2>"$OUT/relay.log" >"$OUT/relay.md" || { tail -n 40 "$OUT/relay.log"; return 1; }
+  cat "$OUT/relay.md"
 }
 
 # stop_one NAME: the server and the engine that it started
@@ -116,6 +117,7 @@ train() {
   local name=$1 sampler=
   shift
   mkdir -p "$OUT/$name"
+  [ -f "$OUT/data/questions.parquet" ] || data
   local words=(+recipe=relay_0.6b "${DEVICE[@]}" "data.train_files=$OUT/data/questions.parquet"
     "data.val_files=$OUT/data/questions.parquet" "data.train_batch_size=$BATCH" "data.max_response_length=$ANSWER"
     "actor_rollout_ref.rollout.n=$SAMPLES" "actor_rollout_ref.actor.ppo_mini_batch_size=$BATCH"

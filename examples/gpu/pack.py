@@ -13,6 +13,7 @@ translate when they are first used (`--keep-ptx` leaves those in). The result is
 from __future__ import annotations
 
 import argparse
+import compileall
 import io
 import lzma
 import struct
@@ -32,7 +33,8 @@ ENTRY_HEADER = struct.Struct("<HHIQ")
 ARCH_OFFSET = 28
 """Where an entry's header has its generation, such as 90 for Hopper."""
 PTX, MACHINE_CODE = 1, 2
-SCRIPTS = ".data/purelib/", ".data/platlib/"
+LIBRARIES = ".data/purelib/", ".data/platlib/"
+"""Folders of a wheel whose content belongs to the top."""
 
 
 def entries_of(data: bytes | bytearray) -> Iterator[list[tuple[int, int, int, int]]]:
@@ -80,12 +82,12 @@ def pack(wheel: Path, out: Path, generation: int, without: Sequence[str], keep_p
     if file.exists():
         return file
     part = file.with_suffix(".part")
-    with zipfile.ZipFile(wheel) as source, tarfile.open(str(part), "w:xz", preset=6) as target:
+    with zipfile.ZipFile(wheel) as source, tarfile.open(part, "w:xz") as target:
         for info in source.infolist():
             name = info.filename
             if info.is_dir() or any(fnmatch(name, pattern) for pattern in without):
                 continue
-            for marker in SCRIPTS:
+            for marker in LIBRARIES:
                 name = name.split(marker, 1)[-1]
             data = source.read(info)
             if name.endswith(".so"):
@@ -105,6 +107,10 @@ def unpack(file: Path, site: Path) -> None:
         return
     with lzma.open(file) as stream, tarfile.open(fileobj=stream, mode="r|") as source:
         source.extractall(site, filter="data")
+        names = [site / name for name in source.getnames() if name.endswith(".py")]
+    # without bytecode every process that imports vLLM or verl compiles their sources anew
+    for name in names:
+        compileall.compile_file(name, quiet=2)
     done.parent.mkdir(parents=True, exist_ok=True)
     done.touch()
 

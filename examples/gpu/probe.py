@@ -5,13 +5,14 @@ python examples/gpu/probe.py
 
 from __future__ import annotations
 
-import functools
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import torch
 
@@ -64,8 +65,9 @@ def main() -> None:
     )
     attention = torch.nn.functional.scaled_dot_product_attention
     mask = torch.ones(length, length, device=device, dtype=torch.bool).tril()
-    for name, options in (("causal", {"is_causal": True}), ("with a mask", {"attn_mask": mask})):
-        milliseconds = 1e3 * seconds_of(functools.partial(attention, query, key, value, **options))
+    variants: dict[str, dict[str, Any]] = {"causal": {"is_causal": True}, "with a mask": {"attn_mask": mask}}
+    for name, options in variants.items():
+        milliseconds = 1e3 * seconds_of(partial(attention, query, key, value, **options))
         print(f"attention over {length} tokens of 16 heads, {name}: {milliseconds:.2f} ms")
 
 

@@ -1,12 +1,13 @@
 """How fast a relay writes on one GPU, next to plain generation of as many tokens by vLLM's offline engine.
 
     python examples/gpu/relay_rate.py --student FOLDER --student-url http://127.0.0.1:8001/v1 \\
-        --teacher-url http://127.0.0.1:8002/v1 --out rate.json [--set KEY=VALUE of the offline engine]
+        --teacher-url http://127.0.0.1:8002/v1 --out rate.jsonl [--set KEY=VALUE of the offline engine]
 
 Both servers run already. `RelayDecoder` asks them for the responses to GSM8K's questions, with calls of 32 tokens at
 random places so that the teacher writes each of `--shares` of the tokens; 0 is the student alone over the same door.
 The offline engine has the student's weights and writes responses of the same lengths to the same prompts. All ways take
-turns, round after round, so that other work on the machine hits all of them. Prints a table and writes a JSON object.
+turns, round after round, so that other work on the machine hits all of them. A way's round is a line of the JSON Lines
+file as soon as it has ended, and a run that was killed continues there, after another round of warm-up. Prints a table.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -30,26 +30,17 @@ from scattered import Scattered
 from transformers import AutoTokenizer
 
 from relay_verl.bench.relay_speed import run_in_lockstep
-from relay_verl.bench.timing import Variant, time_rounds, timings_to_markdown
+from relay_verl.bench.timing import Variant
 from relay_verl.benchmarks.registry import find_benchmark, load_benchmark
 from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines.endpoint import EndpointEngine
+from relay_verl.markdown import markdown_table
 from relay_verl.models.vocabulary import read_vocabulary
 from relay_verl.tokenization import chat_ids
 from relay_verl.types import CallOutcome, RelayTrajectory
 
 QUESTIONS = Path(__file__).parents[1] / "real" / "gsm8k.jsonl"
 SAMPLING = {"temperature": 1.0}
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is written in a round."""
-
-    prompts: list[list[int]]
-    """Token ids, [responses, prompt_length]."""
-    num_tokens: int
-    """Most tokens of a response."""
 
 
 class OfflineEngine:
@@ -111,12 +102,12 @@ def gpu_memory() -> list[str]:
     return lines
 
 
-async def measure(options: argparse.Namespace, offline: OfflineEngine) -> dict[str, Any]:
-    """Time all ways; gives what the JSON object says."""
+async def measure(options: argparse.Namespace, offline: OfflineEngine | None) -> list[dict[str, Any]]:
+    """Time all ways; gives what the file says, a dict for each way and round."""
     tokenizer = AutoTokenizer.from_pretrained(options.student)
     vocabulary = read_vocabulary(options.student, tokenizer)
     rows = load_benchmark(find_benchmark("gsm8k"), QUESTIONS).rows[: options.responses]
-    work = Work([chat_ids(tokenizer, row["prompt"], {}) for row in rows], options.tokens)
+    prompts = [chat_ids(tokenizer, row["prompt"], {}) for row in rows]
     decoder = RelayDecoder(
         EndpointEngine(options.student_url),
         EndpointEngine(options.teacher_url),
@@ -130,53 +121,90 @@ async def measure(options: argparse.Namespace, offline: OfflineEngine) -> dict[s
             end_ids=vocabulary.end_ids,
         ),
     )
-    last: dict[float, list[RelayTrajectory]] = {}
+    last: list[RelayTrajectory] = []
 
     async def relay(share: float) -> list[int]:
-        policies = [Scattered(share, seed) for seed in range(len(work.prompts))]
-        last[share] = await asyncio.gather(
+        policies = [Scattered(share, seed) for seed in range(len(prompts))]
+        last[:] = await asyncio.gather(
             *(
                 decoder.run(prompt, sampling=SAMPLING, policy=policy)
-                for prompt, policy in zip(work.prompts, policies, strict=True)
+                for prompt, policy in zip(prompts, policies, strict=True)
             )
         )
-        return [trajectory.num_tokens for trajectory in last[share]]
+        return [trajectory.num_tokens for trajectory in last]
 
-    async def barrier() -> list[int]:
-        share = options.shares[-1]
+    async def barrier(share: float) -> list[int]:
         relays = [
             decoder.stream(prompt, sampling=SAMPLING, policy=Scattered(share, seed))
-            for seed, prompt in enumerate(work.prompts)
+            for seed, prompt in enumerate(prompts)
         ]
-        return [trajectory.num_tokens for trajectory in await run_in_lockstep(relays)]
+        last[:] = await run_in_lockstep(relays)
+        return [trajectory.num_tokens for trajectory in last]
 
     async def plain() -> list[int]:
-        lengths = [trajectory.num_tokens for trajectory in last[options.shares[-1]]]
-        return await asyncio.to_thread(offline.write, work.prompts, lengths)
+        assert offline is not None
+        lengths = [trajectory.num_tokens for trajectory in last] or [options.tokens] * len(prompts)
+        return await asyncio.to_thread(offline.write, prompts, lengths)
 
     ways: dict[str, Variant] = {f"relay, {share:.0%} by the teacher": partial(relay, share) for share in options.shares}
-    ways["offline"] = plain
+    if offline is not None:
+        ways["offline"] = plain
     if options.barrier:
-        ways["barrier"] = barrier
-    timings = await time_rounds(ways, options.rounds)
-    print(timings_to_markdown(timings), flush=True)
-    return {
-        "responses": len(work.prompts),
-        "prompt tokens": sum(map(len, work.prompts)),
-        "ways": {
-            timing.name: {
-                "seconds": [round(seconds, 3) for seconds in timing.seconds],
-                "tokens": timing.num_tokens,
-                "tokens a second": round(
-                    median(tokens / seconds for tokens, seconds in zip(timing.num_tokens, timing.seconds, strict=True))
-                ),
+        ways["barrier"] = partial(barrier, options.shares[-1])
+
+    lines = read_lines(options.out)
+    done = {(line["way"], line["round"]) for line in lines}
+    for number in range(options.rounds + 1):  # round 0 warms up
+        for name, way in ways.items():
+            if number and (name, number) in done:
+                continue
+            started = time.monotonic()
+            lengths = await way()
+            line = {
+                "way": name,
+                "round": number,
+                "seconds": round(time.monotonic() - started, 3),
+                "responses": len(lengths),
+                "tokens": sum(lengths),
+                **({} if name == "offline" else describe_calls(last)),
+                "GPU memory": gpu_memory(),
             }
-            for timing in timings
-        },
-        "calls of the last round": {str(share): describe_calls(trajectories) for share, trajectories in last.items()},
-        "statuses": sorted({str(each.status) for trajectories in last.values() for each in trajectories}),
-        "GPU memory": gpu_memory(),
-    }
+            with options.out.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            lines.append(line)
+    return lines
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """What earlier runs measured; a line that a kill cut off does not count."""
+    if not file.is_file():
+        return []
+    return [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
+
+
+def table_of(lines: Sequence[Mapping[str, Any]]) -> str:
+    """A row a way: what its counted rounds took, next to the first way's; median and extremes."""
+    counted: dict[str, list[Mapping[str, Any]]] = {}
+    for line in lines:
+        if line["round"]:
+            counted.setdefault(line["way"], []).append(line)
+    base = median(line["seconds"] / line["tokens"] for line in next(iter(counted.values())))
+    rows = []
+    for way, rounds in counted.items():
+        times = [line["seconds"] / line["tokens"] for line in rounds]
+        rates = sorted(1 / seconds for seconds in times)
+        rows.append(
+            [
+                way,
+                str(len(rounds)),
+                f"{median(rates):,.0f} ({rates[0]:,.0f} to {rates[-1]:,.0f})",
+                f"{median(times) / base:.2f}",
+                str(rounds[-1].get("calls", "–")),
+                str(rounds[-1].get("cached share of later calls", "–")),
+            ]
+        )
+    heading = ["way", "rounds", "tokens/s", "time a token / the first's", "calls", "cached share of later calls"]
+    return markdown_table(heading, rows)
 
 
 def main() -> None:
@@ -190,15 +218,16 @@ def main() -> None:
     parser.add_argument("--barrier", action="store_true", help="time the largest share in lock-step, too")
     parser.add_argument("--rounds", type=int, default=3, help="counted; one more warms up")
     parser.add_argument("--set", nargs="*", default=[], help="KEY=VALUE of the offline engine, read as YAML")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--no-offline", action="store_true", help="leave the offline engine out")
+    parser.add_argument("--out", type=Path, required=True, help="JSON Lines file, a line a round")
     options = parser.parse_args()
     settings = {key: yaml.safe_load(value) for key, value in (word.split("=", 1) for word in options.set)}
-    started = time.monotonic()
-    offline = OfflineEngine(options.student, settings)
-    print(f"the offline engine started in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    result = asyncio.run(measure(options, offline))
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    offline = None
+    if not options.no_offline:
+        started = time.monotonic()
+        offline = OfflineEngine(options.student, settings)
+        print(f"the offline engine started in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    print(table_of(asyncio.run(measure(options, offline))))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from relay_verl.recipes.compose import compose_overrides
 from tests.helpers.pages import PAGES, ROOT
 
 STARTS = (
+    "bash ",
     "make ",
     "relay-verl ",
     "python ",
@@ -40,6 +41,8 @@ RUN_BY = {
     "python examples/python/batch.py": "tests/unit/pair/test_relay_pair.py",
     "python examples/python/own_engine.py": "tests/unit/pair/test_relay_pair.py",
     "python examples/python/stream.py": "tests/unit/pair/test_relay_pair.py",
+    "bash examples/gpu/first_light.sh": "tests/e2e/test_gpu_example.py",
+    "python examples/gpu/pack.py": "tests/unit/examples/test_pack.py",
     "python tests/grading_agreement.py": "tests/unit/grading/test_grading.py",
     "python tests/grading_mutations.py": "tests/unit/grading/test_grading_compare.py",
     "python tests/overlap_agreement.py": "tests/unit/data/test_overlap_pairs.py",
@@ -130,7 +133,7 @@ def test_what_runs_it_is_there(start: str, where: str) -> None:
     parts = start.split()
     word = parts[2] if parts[1] == "-m" else parts[words[parts[0]]]
     text = (ROOT / where).read_text()
-    assert Path(word).name.removesuffix(".py").split(".")[-1] in text
+    assert Path(word).name.removesuffix(".py").removesuffix(".sh").split(".")[-1] in text
 
 
 def test_the_versions_can_be_printed() -> None:

@@ -62,3 +62,18 @@ def test_the_cached_share_is_of_what_was_read() -> None:
     assert (described["calls"], described["failed"], described["teacher share"]) == (2, 1, 0.48)
     assert (described["cached share"], described["cached share of later calls"]) == (0.5, 0.75)
     assert relay_rate.describe_calls([]) == {"calls": 0, "failed": 0}
+
+
+def test_a_killed_measurement_keeps_its_rounds(tmp_path: Path) -> None:
+    file = tmp_path / "rounds.jsonl"
+    relay = {"way": "relay, 10% by the teacher", "seconds": 4.0, "tokens": 1000, "calls": 7}
+    offline = {"way": "offline", "seconds": 2.0, "tokens": 1000}
+    lines = [relay | {"round": 0}, relay | {"round": 1}, offline | {"round": 1}, relay | {"round": 2, "seconds": 8.0}]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"way": "offli')
+    assert relay_rate.read_lines(file) == lines
+    assert relay_rate.read_lines(tmp_path / "none") == []
+    rows = relay_rate.table_of(lines).splitlines()[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [row[:2] for row in cells] == [["relay, 10% by the teacher", "2"], ["offline", "1"]]
+    assert cells[0][2].endswith("(125 to 250)")
+    assert [row[4] for row in cells] == ["7", "–"]

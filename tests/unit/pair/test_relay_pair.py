@@ -125,7 +125,7 @@ BAD = [
     ({"policy": "nonsense"}, "policy"),
     ({"on_teacher_failure": "cry"}, "on_teacher_failure"),
     ({"max_token": 3}, "max_tokens"),
-    ({"sampling": {"temprature": 1}}, "temprature"),
+    ({"sampling": {"temperatur": 1}}, "temperatur"),
 ]
 
 

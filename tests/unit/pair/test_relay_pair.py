@@ -125,7 +125,7 @@ BAD = [
     ({"policy": "nonsense"}, "policy"),
     ({"on_teacher_failure": "cry"}, "on_teacher_failure"),
     ({"max_token": 3}, "max_tokens"),
-    ({"sampling": {"temperatur": 1}}, "temperatur"),
+    ({"sampling": {"warmth": 1}}, "warmth"),
 ]
 
 

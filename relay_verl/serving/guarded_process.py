@@ -18,6 +18,8 @@ NUM_LAST_BYTES = 1 << 16
 _CAUSE = re.compile(r"(?:^|[\s:.])(\w*(?:Error|Exception|Exit)): (.+)$")
 _RESULT = re.compile(r"root cause|^Engine core initialization failed", re.IGNORECASE)
 """What vLLM says of a failure whose cause stands further up."""
+_CONTINUES = re.compile(r"validation errors? for \w+$")
+"""Beginning of pydantic's message, whose next line says what is wrong."""
 
 
 class GuardedProcess:
@@ -87,8 +89,10 @@ def last_cause(log: Path, start: int = 0) -> str:
         size = file.seek(0, 2)
         file.seek(max(start, size - NUM_LAST_BYTES))
         lines = file.read().decode(errors="replace").strip().splitlines()
-    errors = [match for match in map(_CAUSE.search, lines) if match]
-    causes = [match for match in errors if not _RESULT.search(match[2])] or errors
+    errors = [(match[1], match[2], number) for number, line in enumerate(lines, 1) if (match := _CAUSE.search(line))]
+    causes = [error for error in errors if not _RESULT.search(error[1])] or errors
     if causes:
-        return f"{causes[-1][1]}: {causes[-1][2].strip()}"
+        kind, text, number = causes[-1]
+        more = lines[number] if _CONTINUES.search(text) and number < len(lines) else ""
+        return " ".join(f"{kind}: {text} {more}".split())
     return lines[-1].strip() if lines else "it printed nothing"

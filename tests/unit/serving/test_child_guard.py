@@ -71,6 +71,10 @@ EARLIER = "ValueError: of an earlier start\n"
             "torch.OutOfMemoryError: CUDA out of memory\nRuntimeError: Engine core initialization failed. See above\n",
             "OutOfMemoryError: CUDA out of memory",
         ),
+        (
+            "pydantic_core.ValidationError: 1 validation error for ModelConfig\n  Value error, no such model [type=x]\n",
+            "ValidationError: 1 validation error for ModelConfig Value error, no such model [type=x]",
+        ),
     ],
 )
 def test_the_cause_is_told_from_its_results(tmp_path: Path, log: str, cause: str) -> None:

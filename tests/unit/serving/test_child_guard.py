@@ -73,8 +73,8 @@ EARLIER = "ValueError: of an earlier start\n"
             "OutOfMemoryError: CUDA out of memory",
         ),
         (
-            "(APIServer pid=7) ValidationError: 1 validation error for X\n(APIServer pid=7)   Value error, no such model\n",
-            "ValidationError: 1 validation error for X Value error, no such model",
+            "(APIServer pid=7) ValidationError: 1 validation error for X\n(APIServer pid=7)   Value error, no model\n",
+            "ValidationError: 1 validation error for X Value error, no model",
         ),
     ],
 )

@@ -15,7 +15,7 @@ from tests.helpers.cluster_training import Job, read_log, wait_for_steps
 from tests.helpers.local_cluster import running_cluster
 from tests.helpers.training import NUM_ROWS, command, read_metrics, read_rollouts, start
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
 NUM_STEPS = 3
 SERVER = r"CpuVLLMHttpServer pid=(\d+)[,)]"

@@ -167,7 +167,6 @@ def joined(cluster: LocalCluster, pair: Path, tmp_path_factory: pytest.TempPathF
     return Joined(folder, code, log, read_metrics(folder), asked)
 
 
-@pytest.mark.slow
 def test_a_training_that_joins_asks_its_teacher_with_the_drivers_key(joined: Joined, pair: Path) -> None:
     assert joined.metrics, joined.log[-5000:]
     assert joined.asked, "calls were made"
@@ -177,7 +176,6 @@ def test_a_training_that_joins_asks_its_teacher_with_the_drivers_key(joined: Joi
     assert secrets_in(joined.log, joined.folder) == set()
 
 
-@pytest.mark.slow
 def test_a_training_whose_teacher_refuses_every_call_ends_with_a_checkpoint(joined: Joined) -> None:
     """It says why on its last line, and every step is logged and warned of once."""
     assert joined.code == 1, joined.log[-5000:]

@@ -19,7 +19,7 @@ from tests.helpers.warm_python import WarmPython
 
 settings.register_profile("relay", max_examples=60, deadline=None, derandomize=True, database=None)
 settings.load_profile("relay")
-tqdm.set_lock(threading.RLock())  # its own one is shared with forked processes: one that is killed would keep it for good
+tqdm.set_lock(threading.RLock())  # its own one is shared with forks: one that is killed would keep it for good
 
 
 @pytest.fixture

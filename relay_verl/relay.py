@@ -258,6 +258,8 @@ class Relay:
         started = time.monotonic()
         try:
             answer = await teacher.write(context, max_tokens, num_written=self._transcript.num_tokens)
+            if answer.billed is not None:  # an answer without a token may be billed, too
+                record |= {"num_billed_input": answer.billed.num_input, "num_billed_output": answer.billed.num_output}
             if not answer.token_ids:
                 raise EngineError("the teacher answered with no token")
         except EngineError as error:

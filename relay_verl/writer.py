@@ -7,7 +7,7 @@ at most as many as asked for, nothing behind a token that ends a response.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from relay_verl.engines.base import FinishReason, Generation, TokenEngine
@@ -83,4 +83,4 @@ class Writer:
 def cut(piece: Generation, num_tokens: int, finish_reason: FinishReason) -> Generation:
     """The first `num_tokens` of `piece`."""
     logprobs = None if piece.logprobs is None else piece.logprobs[:num_tokens]
-    return Generation(piece.token_ids[:num_tokens], logprobs, finish_reason, piece.num_cached)
+    return replace(piece, token_ids=piece.token_ids[:num_tokens], logprobs=logprobs, finish_reason=finish_reason)

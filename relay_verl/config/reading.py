@@ -52,6 +52,7 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
             f"{settings.max_tokens_per_call} tokens; raise that, or fix a lower number"
         )
     _check_teachers(settings)
+    _check_prices(settings)
     return settings
 
 
@@ -97,6 +98,19 @@ def _check_teachers(settings: RelaySettings) -> None:
         raise UserError(
             "relay.teacher: no teacher given; set relay.teacher.path (a model) or relay.teacher.base_url (an "
             "endpoint), or relay.max_calls=0 for training without one"
+        )
+
+
+def _check_prices(settings: RelaySettings) -> None:
+    """Raise UserError on prices that say too little for what they are for."""
+    prices = settings.prices.price_list()
+    if settings.reward.kind != "price":
+        return
+    if prices is None or not (prices.teacher.input or prices.teacher.output):
+        given = "no price" if prices is None else "0"
+        raise UserError(
+            f"relay.prices.teacher: {given}, but relay.reward.kind=price divides by what the teacher alone would cost; "
+            "set relay.prices.teacher.preset, or input and output"
         )
 
 

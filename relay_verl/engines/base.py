@@ -23,6 +23,16 @@ so that a server's own defaults (a model's generation_config, a rollout's repeti
 
 
 @dataclass(frozen=True)
+class Billed:
+    """What a server bills for one request, in tokens of its own tokenizer."""
+
+    num_input: int
+    """Tokens read, those of its cache included."""
+    num_output: int
+    """Tokens written, with those that no one is shown, such as reasoning."""
+
+
+@dataclass(frozen=True)
 class Generation:
     """What an engine wrote in one go."""
 
@@ -34,6 +44,9 @@ class Generation:
     """'stop': a stop string; 'eos': an end-of-sequence token; 'length': `max_tokens` or the context is full."""
     num_cached: int | None = None
     """Tokens of the context that the engine's prefix cache held; None if it does not say."""
+    billed: Billed | None = None
+    """What it cost, where that is not the context and the tokens above: an engine that counts other tokens, or hidden
+    ones."""
 
 
 class TokenEngine(Protocol):

@@ -15,13 +15,14 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from pybreaker import CircuitBreaker, CircuitBreakerError
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from relay_verl.engines.base import Generation, TokenEngine
+from relay_verl.engines.base import Billed, Generation, TokenEngine
 from relay_verl.engines.deadlines import DeadlineError, Pulse, pulse_of
 from relay_verl.engines.failures import RetriedError
 from relay_verl.engines.load import EngineLoad
@@ -113,7 +114,14 @@ def _check(generation: Generation) -> Generation:
         raise EngineError(f"the engine returned {len(ids)} token ids and log-probabilities {logprobs!r:.80}")
     # what only metrics read is not worth the answer
     cached = generation.num_cached if isinstance(generation.num_cached, int) else None
-    return Generation(list(ids), None if logprobs is None else list(logprobs), generation.finish_reason, cached)
+    billed = generation.billed if isinstance(generation.billed, Billed) else None
+    return replace(
+        generation,
+        token_ids=list(ids),
+        logprobs=None if logprobs is None else list(logprobs),
+        num_cached=cached,
+        billed=billed,
+    )
 
 
 def describe(error: BaseException) -> str:

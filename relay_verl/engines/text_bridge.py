@@ -8,7 +8,8 @@ What the student's tokenizer cannot give a teacher of another vocabulary:
 1. The teacher's context is the same text, not the same ids: it is encoded anew for each call, so the teacher's earlier
    words may be split otherwise, and its prefix cache ends where they are.
 2. n counts the student's tokens, as rho does; the teacher is asked for a few more of its own, and the rest is cut off.
-3. The teacher's log-probabilities are of other tokens: None. So is what its cache held.
+3. The teacher's log-probabilities are of other tokens: None. So is what its cache held. What it read and wrote in its
+   own tokens, the rest that is cut off included, is what it bills.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from relay_verl.engines.base import FinishReason, Generation, TokenEngine
+from relay_verl.engines.base import Billed, FinishReason, Generation, TokenEngine
 from relay_verl.engines.deadlines import pulse_of
 from relay_verl.tokenization import TokenBytes, chat_ids, end_ids_of
 
@@ -45,8 +46,8 @@ class TextBridge:
         self.engine = engine
         self.end_ids = end_ids_of(theirs, end_ids)
         self.pulse = pulse_of(engine)
-        self.theirs = _Text(theirs)
-        self.ours = _Text(ours)
+        self.theirs = TextOf(theirs)
+        self.ours = TextOf(ours)
         self.template = template
 
     def open(self, messages: Iterable[Mapping[str, Any]], num_prompt_tokens: int) -> BridgedTeacher:
@@ -99,14 +100,17 @@ class BridgedTeacher:
         delivered = ours.encode(theirs.decode([i for i in ids if i not in theirs.special]))
         if reason == "eos":
             delivered.append(ours.eos_token_id)
-        return _cut(delivered, max_tokens, reason)
+        billed = answer.billed or Billed(len(self._prompt_ids) + len(written), len(answer.token_ids))
+        return cut_text(delivered, max_tokens, reason, billed)
 
 
-def _cut(token_ids: list[int], max_tokens: int, reason: FinishReason) -> Generation:
-    return Generation(token_ids[:max_tokens], None, reason if len(token_ids) <= max_tokens else "length")
+def cut_text(token_ids: list[int], max_tokens: int, reason: FinishReason, billed: Billed | None) -> Generation:
+    """At most `max_tokens` ids of a text that was encoded; what is cut off is billed all the same."""
+    is_whole = len(token_ids) <= max_tokens
+    return Generation(token_ids[:max_tokens], None, reason if is_whole else "length", billed=billed)
 
 
-class _Text:
+class TextOf:
     """One tokenizer between ids and the text of a response."""
 
     def __init__(self, tokenizer: Any):

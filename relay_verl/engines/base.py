@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -48,13 +48,18 @@ class Generation:
     """What it cost, where that is not the context and the tokens above: an engine that counts other tokens, or hidden
     ones."""
 
+    @property
+    def num_billed_tokens(self) -> int:
+        """Tokens that count as written."""
+        return len(self.token_ids) if self.billed is None else self.billed.num_output
+
 
 class TokenEngine(Protocol):
     """A model that continues token ids.
 
-    Two attributes are optional: `pulse` (`relay_verl.engines.deadlines.Pulse`), by which deadlines of all who ask
-    follow the engine's load, and `async load()` (`relay_verl.engines.load.EngineLoad` or None), which tells how far it
-    is.
+    Three attributes are optional: `pulse` (`relay_verl.engines.deadlines.Pulse`), by which deadlines of all who ask
+    follow the engine's load; `async load()` (`relay_verl.engines.load.EngineLoad` or None), which tells how far it is;
+    and `open(messages, num_prompt_tokens)` of an engine that reads a chat and not its ids, see `open_engine`.
     """
 
     async def generate(
@@ -80,3 +85,16 @@ class TokenEngine(Protocol):
             EngineError: the engine could not answer.
         """
         ...
+
+
+def open_engine(engine: Any, messages: Iterable[Mapping[str, Any]], num_prompt_tokens: int) -> TokenEngine:
+    """Who writes one response: the engine itself, or what an engine that reads a chat opens for it.
+
+    Args:
+        engine: of all responses; a TokenEngine, or something else that `open` makes one of.
+        messages: the chat that the response answers.
+        num_prompt_tokens: how many ids of a context stand for that chat.
+    """
+    opening = getattr(engine, "open", None)
+    opened: TokenEngine = engine if opening is None else opening(messages, num_prompt_tokens)
+    return opened

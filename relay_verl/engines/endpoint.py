@@ -20,8 +20,8 @@ MAX_BODY_BYTES = 1 << 26
 ENDED = ("stop", "length")
 """Reasons of a completion that is whole; another one, such as 'abort', leaves a part of a response."""
 
-# What reading an answer that is none raises: a web page, other JSON, a list without choices.
-_NO_ANSWER = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
+NO_ANSWER = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
+"""What reading an answer that is none raises: a web page, other JSON, a list without choices."""
 
 
 class EndpointEngine:
@@ -103,7 +103,7 @@ class EndpointEngine:
         body = await self._client.ask("completions", required, parameters, max_bytes=MAX_BODY_BYTES)
         try:
             return self._read(json.loads(body), wants_logprobs)
-        except _NO_ANSWER as error:
+        except NO_ANSWER as error:
             raise EngineError(self._client.line(f"the answer is not a completion: {error!r}")) from None
 
     def _read(self, completion: Any, wants_logprobs: bool) -> Generation:
@@ -146,5 +146,5 @@ class EndpointEngine:
             raise EngineError(self._client.line(f"/tokenize: {self._client.explain(error)}")) from None
         try:
             return answer.json().get("tokens") if answer.status_code == 200 else None
-        except _NO_ANSWER as error:
+        except NO_ANSWER as error:
             raise EngineError(self._client.line(f"/tokenize: the answer is not a JSON object: {error}")) from None

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 from pybreaker import CircuitBreaker, CircuitBreakerError
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from relay_verl.engines.base import Billed, Generation, TokenEngine
+from relay_verl.engines.base import Billed, Generation, TokenEngine, open_engine
 from relay_verl.engines.deadlines import DeadlineError, Pulse, pulse_of
 from relay_verl.engines.failures import RetriedError
 from relay_verl.engines.load import EngineLoad
@@ -243,6 +244,15 @@ class GuardedEngine:
     def inner(self) -> TokenEngine:
         """The engine that is asked, without retries and breaker."""
         return self._engine
+
+    def open(self, messages: Iterable[Mapping[str, Any]], num_prompt_tokens: int) -> GuardedEngine:
+        """The same for one response of an engine that reads a chat (`open_engine`), with the breaker of all."""
+        engine = open_engine(self._engine, messages, num_prompt_tokens)
+        if engine is self._engine:
+            return self
+        opened = copy(self)
+        opened._engine = engine
+        return opened
 
     async def load(self) -> EngineLoad | None:
         """The engine's, if it tells."""

@@ -104,10 +104,16 @@ class BridgedTeacher:
         return cut_text(delivered, max_tokens, reason, billed)
 
 
-def cut_text(token_ids: list[int], max_tokens: int, reason: FinishReason, billed: Billed | None) -> Generation:
+def cut_text(
+    token_ids: list[int],
+    max_tokens: int,
+    reason: FinishReason,
+    billed: Billed | None,
+    num_cached: int | None = None,
+) -> Generation:
     """At most `max_tokens` ids of a text that was encoded; what is cut off is billed all the same."""
     is_whole = len(token_ids) <= max_tokens
-    return Generation(token_ids[:max_tokens], None, reason if is_whole else "length", billed=billed)
+    return Generation(token_ids[:max_tokens], None, reason if is_whole else "length", num_cached, billed)
 
 
 class TextOf:

@@ -14,11 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from relay_verl.config import TeacherSettings
+from relay_verl.models.address import is_endpoint
 from relay_verl.policies import make_policy
 from relay_verl.run_config import RunConfig
 
 if TYPE_CHECKING:
     from relay_verl.evaluation.suite import Condition
+
+
+def _api_of(teacher: TeacherSettings) -> str | None:
+    """How a chat API is asked; None for an endpoint of token ids."""
+    return f"chat, {teacher.chat_prefix}" if teacher.reads_messages else None
 
 
 def describe(
@@ -56,6 +63,7 @@ def describe(
         "teacher_name": name,
         "teacher_sha256": teacher and digests[teacher],
         "teacher_model": teacher and names.get(teacher),
+        "teacher_api": _api_of(settings.teacher) if teacher and is_endpoint(teacher) else None,
         **suite,
         "limits": {
             "max_tokens": run.lengths.max_response,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import NotRequired, TypedDict
@@ -248,22 +248,10 @@ class ResponseRecord:
 
 
 def _call_text(call: CallRecord) -> CallText:
-    text: CallText = {
-        "outcome": str(call.outcome),
-        "num_requested": call.num_requested,
-        "num_delivered": call.num_delivered,
-        "position": call.position,
-        "latency_s": float(call.latency_s),
-        "num_context": call.num_context,
-        "num_cached": call.num_cached,
-        "has_command": call.has_command,
-    }
-    # without a bill there is no key for it: an old record stays byte for byte
-    if call.num_billed_input is not None:
-        text["num_billed_input"] = call.num_billed_input
-    if call.num_billed_output is not None:
-        text["num_billed_output"] = call.num_billed_output
-    return text
+    """The call as plain data. Without a bill there is no key for it: an old record stays byte for byte."""
+    fields = {name: getattr(call, name) for name in CallText.__annotations__}
+    billed = {name: value for name, value in fields.items() if value is not None or not name.startswith("num_billed")}
+    return cast(CallText, billed | {"outcome": str(call.outcome), "latency_s": float(call.latency_s)})
 
 
 def decode_parts(parts: Iterable[bytes]) -> list[str]:

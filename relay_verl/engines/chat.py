@@ -25,7 +25,7 @@ from typing import Any
 from relay_verl.engines.base import NEUTRAL_SAMPLING, Billed, FinishReason, Generation
 from relay_verl.engines.chat_prefix import ChatPrefix, refuses_prefix, without_echo
 from relay_verl.engines.endpoint import ENDED, MAX_BODY_BYTES, NO_ANSWER, EndpointEngine
-from relay_verl.engines.text_bridge import TextOf, cut_text
+from relay_verl.engines.text_bridge import cut_text
 from relay_verl.errors import EngineError, PermanentError
 from relay_verl.messages import plain_messages
 from relay_verl.tokenization import TokenBytes
@@ -64,8 +64,8 @@ class ChatEngine(EndpointEngine):
         self.prefix = prefix
         self._falls_back = falls_back
         self._template = dict(template)
-        self._text = TextOf(tokenizer)
-        self._tokens = TokenBytes(tokenizer)
+        self._eos_token_id: int = tokenizer.eos_token_id
+        self.tokens = TokenBytes(tokenizer)
         self._has_warned = False
 
     def open(self, messages: Iterable[Mapping[str, Any]], num_prompt_tokens: int) -> ChatTeacher:
@@ -86,10 +86,6 @@ class ChatEngine(EndpointEngine):
     async def generate(self, prompt_ids: list[int], **arguments: Any) -> Generation:
         """Raise PermanentError: token ids alone do not say which chat they stand for."""
         raise PermanentError(self._client.line("a chat API reads messages: open it for a response"), concerns_all=True)
-
-    def decode(self, token_ids: list[int]) -> str:
-        """The text of the student's ids, without a character that is not whole yet."""
-        return self._text.decode(token_ids)
 
     async def continue_text(
         self,
@@ -150,19 +146,14 @@ class ChatEngine(EndpointEngine):
         Raises:
             PermanentError: that is not allowed.
         """
+        refusal = f"it refuses an assistant prefix (chat_prefix={form}); "
         if not self._falls_back:
-            fix = f"; set chat_prefix={ChatPrefix.EXPLAIN}, or chat_fallback=true (relay.teacher)"
-            refusal = self._client.line(f"it refuses an assistant prefix (chat_prefix={form}): {reason}", fix)
-            raise PermanentError(refusal, concerns_all=True)
+            fix = f"set relay.teacher.chat_prefix={ChatPrefix.EXPLAIN}, or relay.teacher.chat_fallback=true"
+            raise PermanentError(self._client.line(f"{refusal}{fix}: {reason}"), concerns_all=True)
         if self.prefix is form:  # of many requests at a time the first one says it
             self.prefix = ChatPrefix.EXPLAIN
-            logger.warning(
-                "relay_verl: warning: %s",
-                self._client.line(
-                    f"it refuses an assistant prefix (chat_prefix={form}): {reason}",
-                    f"; from now on chat_prefix={ChatPrefix.EXPLAIN}",
-                ),
-            )
+            message = self._client.line(f"{refusal}from now on chat_prefix={ChatPrefix.EXPLAIN}: {reason}")
+            logger.warning("relay_verl: warning: %s", message)
 
     def _read_chat(self, completion: Any, written: str, parameters: Mapping[str, Any]) -> Generation:
         choice = completion["choices"][0]
@@ -177,14 +168,14 @@ class ChatEngine(EndpointEngine):
         text = without_echo(text, written)
         text = text.rstrip(_REPLACEMENT) if reason == "length" else text
         try:
-            token_ids = self._tokens.encode(text.encode())
+            token_ids = self.tokens.encode(text.encode())
         except ValueError as error:
             raise EngineError(self._client.line(f"the student's tokenizer cannot write the answer: {error}")) from None
         ended: FinishReason = "length"
         if reason == "stop":
             ended = "stop" if isinstance(choice.get("stop_reason"), str) else "eos"
         if ended == "eos":
-            token_ids.append(self._text.eos_token_id)
+            token_ids.append(self._eos_token_id)
         return cut_text(token_ids, max_tokens, ended, billed, num_cached)
 
     def _read_usage(self, usage: Any, max_tokens: int) -> tuple[Billed | None, int | None]:
@@ -224,5 +215,5 @@ class ChatTeacher:
         request_id: str | None = None,
     ) -> Generation:
         """See `TokenEngine.generate`."""
-        written = self._api.decode(prompt_ids[self._num_prompt_tokens :])
+        written = self._api.tokens.text(prompt_ids[self._num_prompt_tokens :])
         return await self._api.continue_text(self._messages, written, max_tokens, stop, sampling)

@@ -14,7 +14,6 @@ What the student's tokenizer cannot give a teacher of another vocabulary:
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -46,8 +45,8 @@ class TextBridge:
         self.engine = engine
         self.end_ids = end_ids_of(theirs, end_ids)
         self.pulse = pulse_of(engine)
-        self.theirs = TextOf(theirs)
-        self.ours = TextOf(ours)
+        self.theirs = _Text(theirs)
+        self.ours = _Text(ours)
         self.template = template
 
     def open(self, messages: Iterable[Mapping[str, Any]], num_prompt_tokens: int) -> BridgedTeacher:
@@ -116,7 +115,7 @@ def cut_text(
     return Generation(token_ids[:max_tokens], None, reason if is_whole else "length", num_cached, billed)
 
 
-class TextOf:
+class _Text:
     """One tokenizer between ids and the text of a response."""
 
     def __init__(self, tokenizer: Any):
@@ -128,8 +127,8 @@ class TextOf:
         self._front = "\n" if puts_blank_in_front else ""
 
     def decode(self, token_ids: list[int]) -> str:
-        """The text of the ids, without a character that is not whole yet."""
-        return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(self._tokens.join(token_ids))
+        """See `TokenBytes.text`."""
+        return self._tokens.text(token_ids)
 
     def encode(self, text: str) -> list[int]:
         """Ids of text that continues after other text: without the blank that SentencePiece puts in front."""

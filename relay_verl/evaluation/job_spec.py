@@ -14,13 +14,32 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.config import TeacherSettings
-from relay_verl.models.address import is_endpoint
+from relay_verl.config import PriceSettings, TeacherSettings
+from relay_verl.models.address import count_parameters, is_endpoint
 from relay_verl.policies import make_policy
 from relay_verl.run_config import RunConfig
 
 if TYPE_CHECKING:
     from relay_verl.evaluation.suite import Condition
+
+
+def note_costs(prices: PriceSettings, student: str | None, teacher: str | None) -> dict[str, Any]:
+    """What a condition's responses are counted at: prices, and parameters for FLOPs. It decides no response, so it stands
+    in the manifest outside of the job.
+
+    Args:
+        prices: `relay.prices`.
+        student, teacher: the addresses of the models; None for one that takes no part.
+    """
+    price_list = prices.price_list()
+    models = {"student": (student, prices.student), "teacher": (teacher, prices.teacher)}
+    return {
+        "prices": None if price_list is None else price_list.to_dict(),
+        "num_parameters": {
+            role: address and (model.num_parameters or count_parameters(address))
+            for role, (address, model) in models.items()
+        },
+    }
 
 
 def _api_of(teacher: TeacherSettings) -> str | None:

@@ -196,13 +196,8 @@ async def _complete(request: Request, wording: Wording, trial: Trial) -> str:
     quick = replace(request.settings, timeout_s=min(request.settings.timeout_s, SILENCE_S), num_retries=0)
     engine = open_engine(open_endpoint(quick, tokenizer, request.reader.template), row.messages, len(prompt_ids))
     if request.bridge is not None:
-        bridge = TextBridge(
-            engine,
-            request.bridge.tokenizer,
-            tokenizer,
-            request.bridge.template,
-            request.bridge.end_ids,
-        )
+        theirs = request.bridge
+        bridge = TextBridge(engine, theirs.tokenizer, tokenizer, theirs.template, theirs.end_ids)
         engine = bridge.open(row.messages, len(prompt_ids))
 
     def ask(max_tokens: int) -> Awaitable[Generation]:
@@ -221,8 +216,9 @@ async def _complete(request: Request, wording: Wording, trial: Trial) -> str:
 
     short = min(wording.max_tokens, NUM_TOKENS)
     # The longest request is sent too, and cancelled once the short one is answered: an endpoint whose context is too
-    # small for it refuses it at once.
-    longest = asyncio.ensure_future(ask(wording.max_tokens)) if short < wording.max_tokens else None
+    # small for it refuses it at once. A chat API may bill it as a whole.
+    is_longer = short < wording.max_tokens and not request.settings.reads_messages
+    longest = asyncio.ensure_future(ask(wording.max_tokens)) if is_longer else None
     try:
         answer = await run_within(COMPLETION_DEADLINE_S, _awaited(ask(short)))
         if longest is not None:

@@ -150,9 +150,9 @@ def simple_reward(correct: Sequence[bool], call_ratio: Sequence[float]) -> list[
 def price_reward(correct: Sequence[bool], cost_share: Sequence[float], *, price_weight: float = 1.0) -> list[float]:
     """1[correct] - lambda * cost / cost of the teacher alone (ours).
 
-    The cost is money for all that both models read and wrote; the teacher alone reads the prompt once and writes as many
-    tokens as the response has (`relay_verl.prices.price.PriceList.cost_share`). Where the teacher's output alone has a
-    price and lambda is 1, it is `simple_reward`.
+    The cost is money for all that both models read and wrote; the teacher alone reads the prompt once and writes as
+    many tokens as the response has (`relay_verl.prices.price.PriceList.cost_share`). Where the teacher's output alone
+    has a price and lambda is 1, it is `simple_reward`.
 
     Args:
         correct: whether each answer is right, [group].

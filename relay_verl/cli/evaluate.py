@@ -156,7 +156,8 @@ def eval_(
         return
     records = [record for result in results for record in result.records]
     typer.echo(
-        f"{summaries_to_markdown(summarize(records))}\n\n{spending_to_markdown(results)}\n\n{out} has every response, and summary.json of each policy"
+        f"{summaries_to_markdown(summarize(records))}\n\n{spending_to_markdown(results)}\n\n"
+        f"{out} has every response, and summary.json of each policy"
     )
     folder = shlex.quote(str(out))
     typer.echo(f"next: relay-verl report {folder} --out report; relay-verl trace {folder} --out trace.html")

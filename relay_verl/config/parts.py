@@ -29,8 +29,8 @@ class RewardSettings:
     __pydantic_config__ = STRICT
 
     kind: Annotated[str, AfterValidator(_check_reward)] = "difficulty_aware"
-    """Eq. 3 ('simple'), the three scenarios ('difficulty_aware'), money ('price', which needs `relay.prices`), or one of
-    another package; see `relay_verl.rewards`."""
+    """Eq. 3 ('simple'), the three scenarios ('difficulty_aware'), money ('price', which needs `relay.prices`), or one
+    of another package; see `relay_verl.rewards`."""
     independence_bonus: NonNegative = 0.5
     """Scenario 1: added to 1.0 for a correct answer without a call; 0 is the ablation (5.2)."""
     stubbornness_penalty: NonNegative = 1.0

@@ -123,9 +123,9 @@ def _check_prices(settings: RelaySettings) -> None:
     if settings.reward.kind != "price":
         return
     if prices is None or not (prices.teacher.input or prices.teacher.output):
-        given = "no price" if prices is None else "0"
+        state = "no price" if prices is None else "0"
         raise UserError(
-            f"relay.prices.teacher: {given}, but relay.reward.kind=price divides by what the teacher alone would cost; "
+            f"relay.prices.teacher: {state}, but relay.reward.kind=price divides by what the teacher alone would cost; "
             "set relay.prices.teacher.preset, or input and output"
         )
 

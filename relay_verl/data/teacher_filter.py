@@ -91,15 +91,11 @@ class TeacherFilter:
             "num_tokens": num_tokens,
         }
 
-    async def _sample(
-        self, teacher: TokenEngine, row: Row, prompt_ids: list[int], index: int
-    ) -> tuple[bool, int]:
+    async def _sample(self, teacher: TokenEngine, row: Row, prompt_ids: list[int], index: int) -> tuple[bool, int]:
         seed = sample_seed(self._seed, row["extra_info"]["id"], index)
         generation = await ask_within(
             self._timeout_s,
-            lambda: teacher.generate(
-                prompt_ids, max_tokens=self._max_tokens, sampling={**self._sampling, **seed}
-            ),
+            lambda: teacher.generate(prompt_ids, max_tokens=self._max_tokens, sampling={**self._sampling, **seed}),
             pulse=self._pulse,
             max_tokens=self._max_tokens,
         )

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def note_costs(prices: PriceSettings, student: str | None, teacher: str | None) -> dict[str, Any]:
-    """What a condition's responses are counted at: prices, and parameters for FLOPs. It decides no response, so it stands
-    in the manifest outside of the job.
+    """What a condition's responses are counted at: prices, and parameters for FLOPs. It decides no response, so it
+    stands in the manifest outside of the job.
 
     Args:
         prices: `relay.prices`.

@@ -80,9 +80,7 @@ def load_tokenizer(teacher: TeacherSettings, students: Any, *, trust_remote_code
     )
 
 
-def open_endpoint(
-    settings: TeacherSettings, tokenizer: Any = None, template: Mapping[str, Any] = {}
-) -> EndpointEngine:
+def open_endpoint(settings: TeacherSettings, tokenizer: Any = None, template: Mapping[str, Any] = {}) -> EndpointEngine:
     """The engine at `settings.base_url`.
 
     Args:

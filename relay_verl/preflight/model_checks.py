@@ -56,8 +56,8 @@ def check_teacher(
             cost = f"{name} and {readers_path}: {other}; a call reads the student's, `relay-verl filter` the teacher's"
     elif teacher.base_url is not None and teacher.reads_messages:
         cost = (
-            f"{name} is a chat API: it reads text by its own template, lengths are counted in the student's tokens, and "
-            "it bills its own"
+            f"{name} is a chat API: it reads text by its own template, lengths are counted in the student's tokens, "
+            "and it bills its own"
         )
     elif teacher.base_url is not None:
         with as_user_error(

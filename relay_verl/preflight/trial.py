@@ -196,8 +196,8 @@ async def _complete(request: Request, wording: Wording, trial: Trial) -> str:
     quick = replace(request.settings, timeout_s=min(request.settings.timeout_s, SILENCE_S), num_retries=0)
     engine = open_engine(open_endpoint(quick, tokenizer, request.reader.template), row.messages, len(prompt_ids))
     if request.bridge is not None:
-        theirs = request.bridge
-        bridge = TextBridge(engine, theirs.tokenizer, tokenizer, theirs.template, theirs.end_ids)
+        reader = request.bridge
+        bridge = TextBridge(engine, reader.tokenizer, tokenizer, reader.template, reader.end_ids)
         engine = bridge.open(row.messages, len(prompt_ids))
 
     def ask(max_tokens: int) -> Awaitable[Generation]:
@@ -249,8 +249,8 @@ async def _complete(request: Request, wording: Wording, trial: Trial) -> str:
     _check_answer(request, wording, answer)
     if answer.billed is not None and answer.billed.num_output > short:
         return (
-            f"{request.name} bills {answer.billed.num_output} tokens for an answer of at most {short}, such as for hidden "
-            "reasoning: reports and the reward by price count what it bills"
+            f"{request.name} bills {answer.billed.num_output} tokens for an answer of at most {short}, such as for "
+            "hidden reasoning: reports and the reward by price count what it bills"
         )
     return ""
 

@@ -24,9 +24,10 @@ _HEAD = (
 )
 _NOTE = (
     "A response, all seeds together. Read: tokens of all contexts that a model is given, in parentheses those that its "
-    "prefix cache does not hold; where an engine does not say, none counts as held, and the student's own earlier tokens "
-    "always do. Written: tokens delivered, or what an API bills. FLOPs: 2 x parameters x tokens, prefill included. Money: "
-    "at the prices of the run's relay.prices, and over what the teacher alone would cost for responses of these lengths."
+    "prefix cache does not hold; where an engine does not say, none counts as held, and the student's own earlier "
+    "tokens always do. Written: tokens delivered, or what an API bills. FLOPs: 2 x parameters x tokens, prefill "
+    "included. Money: at the prices of the run's relay.prices, and over what the teacher alone would cost for "
+    "responses of these lengths."
 )
 
 
@@ -66,7 +67,7 @@ def spending_to_markdown(results: Sequence[Result]) -> str:
 
 
 def spending_cells(spent: Spending) -> list[str]:
-    """The numbers of one line."""
+    """The numbers of a line."""
     each = max(1, spent.num_responses)
     cells = []
     for usage in (spent.student, spent.teacher):

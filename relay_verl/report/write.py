@@ -83,7 +83,9 @@ def make_document(groups: Groups) -> Document:
         _evaluations(groups),
         *(_captioned(section, groups) for section in measured),
         *(_own_section(groups, size) for size in paper().students(is_in_paper=False)),
-        Section(_COST, (spending_table(groups), calls_table(groups), time_table(groups), *([judged] if judged else []))),
+        Section(
+            _COST, (spending_table(groups), calls_table(groups), time_table(groups), *([judged] if judged else []))
+        ),
         _captioned(Section("Tables of the paper that nothing was measured for", rest, is_folded=True), groups),
         _discrepancies(),
     ]

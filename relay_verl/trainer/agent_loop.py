@@ -137,7 +137,7 @@ class RelayAgentLoop(AgentLoopBase):
                 teacher_sampling=own_sampling | sample_seed(sampling_seed, "teacher"),
                 policy=self._policy_of(seed),
                 request_id=request_id,
-                teacher=reader and open_engine(reader, messages, len(prompt_ids)),
+                teacher=None if reader is None else open_engine(reader, messages, len(prompt_ids)),
             )
         finally:
             # In a `finally`: the engine remembers versions until asked, and a failed response must not leak them.

@@ -154,9 +154,9 @@ def relay_metrics(groups: Sequence[Sequence[SampleStats]]) -> dict[str, float]:
     """Metrics of the groups of one step; of a sample that is not trained on only status, calls and latencies count.
 
     call_rate: share of responses that called. call_ratio: mean of rho over responses. num_calls, requested_tokens and
-    delivered_tokens: means a response. cost: mean money a response, in the currency of relay.prices; cost_share: mean of
-    that over what the teacher alone would cost; both where prices are given. scenario/...: share of groups. reward/...:
-    mean reward in those groups.
+    delivered_tokens: means a response. cost: mean money a response, in the currency of relay.prices; cost_share: mean
+    of that over what the teacher alone would cost; both where prices are given. scenario/...: share of groups.
+    reward/...: mean reward in those groups.
     teacher_latency_s: over served calls, in seconds. teacher_wait_s: mean seconds a response. teacher_cached: share of
     the prompts of a trajectory's later calls that the teacher's prefix cache held, where its engine says so.
     teacher_failures, calls/..., status/...: counts.

@@ -98,13 +98,13 @@ def test_a_chat_api_reads_the_querys_chat_and_its_tokens_are_masked(fake_vllm: A
     loop = make_loop(teachers, ours, *overrides)
     prompt_ids = ours.encode("<U>7*8?<U>", add_special_tokens=False)
     trajectory, output = asyncio.run(loop.relay(prompt_ids, {"temperature": 1.0}, messages=CHAT, data_source="math"))
-    [theirs] = [segment.token_ids for segment in trajectory.segments if segment.source == "teacher"]
-    assert TokenBytes(ours).join(theirs).decode() == "56, "
+    [written] = [segment.token_ids for segment in trajectory.segments if segment.source == "teacher"]
+    assert TokenBytes(ours).join(written).decode() == "56, "
     (body,) = [body for path, _, body in fake_vllm.requests if path.endswith("/chat/completions")]
     assert body["messages"] == [*CHAT, {"role": "assistant", "content": "so "}]
     start = len(trajectory.segments[0].token_ids)
     mask = output.response_mask
-    assert mask[start : start + len(theirs)] == [0] * len(theirs) and sum(mask) == len(mask) - len(theirs)
+    assert mask[start : start + len(written)] == [0] * len(written) and sum(mask) == len(mask) - len(written)
 
 
 def test_a_query_without_a_teacher_is_an_error_and_not_a_response() -> None:

@@ -1,6 +1,7 @@
-"""A chat API as the teacher: what it is sent, what becomes of its text, what it bills, and an API that refuses prefixes."""
+"""A chat API as the teacher: what it is sent, what becomes of its text, what it bills, and when it refuses a prefix."""
 
 import asyncio
+import itertools
 import logging
 import pickle
 from collections.abc import Callable
@@ -38,9 +39,7 @@ def ids_of(tokenizer: Any, text: str) -> list[int]:
     return TokenBytes(tokenizer).encode(text.encode())
 
 
-def ask(
-    api: ChatEngine, written: str = "", max_tokens: int = 100, tokenizer: Any = None, **asked: Any
-) -> Generation:
+def ask(api: ChatEngine, written: str = "", max_tokens: int = 100, tokenizer: Any = None, **asked: Any) -> Generation:
     """What follows `written`, after a prompt of three ids."""
     context = [1, 2, 3, *ids_of(tokenizer or bpe(), written)]
     return asyncio.run(open_engine(api, CHAT, 3).generate(context, max_tokens=max_tokens, **asked))
@@ -95,7 +94,7 @@ def test_an_explained_response_stands_in_a_users_message(fake_vllm: Any, chat: l
     messages = bodies(fake_vllm)[0]["messages"]
     assert messages[-1]["role"] == "user" and "<answer>Let me</answer>" in messages[-1]["content"]
     roles = [message["role"] for message in messages]
-    assert all(one != next_one for one, next_one in zip(roles, roles[1:], strict=False)), "templates want them to alternate"
+    assert all(one != other for one, other in itertools.pairwise(roles)), "templates want them to alternate"
     assert [m for m in messages[:-1] if m not in chat] == []
 
 
@@ -139,7 +138,9 @@ def test_an_answer_that_did_not_end_is_not_one(fake_vllm: Any, reason: Any) -> N
 
 
 @pytest.mark.parametrize(
-    "body", [{"choices": []}, [1], {"choices": [{"finish_reason": "stop"}]}, b"<html>"], ids=["none", "list", "no message", "page"]
+    "body",
+    [{"choices": []}, [1], {"choices": [{"finish_reason": "stop"}]}, b"<html>"],
+    ids=["none", "list", "no message", "page"],
 )
 def test_an_answer_that_is_not_a_completion(fake_vllm: Any, body: Any) -> None:
     fake_vllm.routes[PATH] = body

@@ -258,13 +258,15 @@ def test_a_chat_api_as_the_teacher(fake_vllm: Any, policy: str) -> None:
     fake_vllm.routes["/v1/chat/completions"] = chat_route("7*8=56, so \\boxed{56}", num_hidden=3)
     api = GuardedEngine(ChatEngine(fake_vllm.url, "big", TOKENIZER, num_retries=0))
     student = None if policy != "learned" else Noting(TOKENIZER, ["7*8=<call>2</call>", ", so \\boxed{56}"])
-    made = ask(student, api, rules(policy))
-    assert made.is_correct and made.num_teacher_tokens == (2 if policy == "learned" else len("7*8=56, so \\boxed{56}") + 1)
+    response = ask(student, api, rules(policy))
+    assert response.is_correct and response.num_teacher_tokens == (
+        2 if policy == "learned" else len("7*8=56, so \\boxed{56}") + 1
+    )
     (body,) = [body for path, _, body in fake_vllm.requests if path.endswith("/chat/completions")]
     question, *written = body["messages"]
     assert "7*8?" in question["content"]
     assert written == ([{"role": "assistant", "content": "7*8="}] if policy == "learned" else [])
-    (call,) = made.calls
+    (call,) = response.calls
     assert call["num_billed_output"] == (2 if policy == "learned" else len("7*8=56, so \\boxed{56}")) + 3
 
 

@@ -140,14 +140,14 @@ BAD = [
     ({"teacher": {"input": 1, "output": 4}}, "relay.prices.teacher.input: 1: a price without a unit", "USD"),
     ({"student": {"output": 4, "input": 0}}, "relay.prices.student.input: 0: a price without a unit", "million tokens"),
     ({"currency": "USD", "teacher": {"input": 1, "output": -4}}, "relay.prices.teacher.output: -4: ", "greater than"),
-    ({"currency": "USD", "teacher": {"input": float("inf"), "output": 4}}, "relay.prices.teacher.input: inf: ", "finite"),
-    ({"currency": "USD", "teacher": {"input": "cheap", "output": 4}}, "relay.prices.teacher.input: 'cheap': ", "number"),
+    ({"currency": "USD", "teacher": {"input": float("inf"), "output": 4}}, "relay.prices.teacher.input: inf", "finite"),
+    ({"currency": "USD", "teacher": {"input": "free", "output": 4}}, "relay.prices.teacher.input: 'free': ", "number"),
     ({"currency": "USD", "teacher": {"output": 4}}, "relay.prices.teacher.input: not given", "output"),
     ({"currency": "USD", "teacher": {"input": 4}}, "relay.prices.teacher.output: not given", "input"),
     ({"currency": "dollars", "teacher": {"input": 1, "output": 4}}, "relay.prices.currency: 'dollars': ", "[A-Z]"),
     ({"currency": "USD"}, "relay.prices.currency: 'USD', but no price is given", ""),
     ({"teacher": {"preset": "openai/gpt-4"}}, "relay.prices.teacher.preset: 'openai/gpt-4': ", "did you mean"),
-    ({"currency": "EUR", "teacher": {"preset": "openai/gpt-4.1"}}, "relay.prices.teacher.preset: 'openai/gpt-4.1'", "EUR"),
+    ({"currency": "EUR", "teacher": {"preset": "openai/gpt-4.1"}}, "relay.prices.teacher.preset: 'openai/gp", "EUR"),
     ({"teacher": {"price": 4}}, "relay.prices.teacher.price: unknown key; allowed: preset, input", ""),
     ({"currency": "USD", "teacher": {"input": 1, "output": 4, "num_parameters": 0}},
      "relay.prices.teacher.num_parameters: 0: ", ""),
@@ -162,7 +162,12 @@ def test_bad_prices_are_a_one_line_error(node: dict[str, Any], line: str, part: 
 
 
 @pytest.mark.parametrize(
-    "prices", [{}, {"currency": "USD", "student": {"input": 1, "output": 1}}, {"currency": "USD", "teacher": {"input": 0, "output": 0}}]
+    "prices",
+    [
+        {},
+        {"currency": "USD", "student": {"input": 1, "output": 1}},
+        {"currency": "USD", "teacher": {"input": 0, "output": 0}},
+    ],
 )
 def test_the_reward_by_price_needs_what_the_teacher_costs(prices: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"^relay\.prices\.teacher: .*reward\.kind=price"):
@@ -191,7 +196,7 @@ def test_the_reward_by_price() -> None:
 
 def test_a_sample_without_a_cost_is_refused() -> None:
     options = settings({"teacher": {"preset": "openai/gpt-4.1"}}, reward={"kind": "price"}).reward
-    with pytest.raises(UserError, match="relay.prices"):
+    with pytest.raises(UserError, match=r"relay\.prices"):
         rewards_of([SampleStats("completed", is_correct=True, num_tokens=3)], options)
 
 

@@ -45,14 +45,24 @@ class RelayDecoder:
     """Writes responses with a student and, when it asks, a teacher.
 
     One decoder serves any number of trajectories at a time. Both models must share one tokenizer, or the teacher stand
-    behind a `relay_verl.engines.text_bridge`. Without a teacher every command stays unserved.
+    behind a `relay_verl.engines.text_bridge`. Without a teacher every command stays unserved. With `raises_bugs`
+    a bug in an engine is raised as it is, for callers who wrote the engine; in a run it is a failure like another.
     """
 
-    def __init__(self, student: TokenEngine, teacher: TokenEngine | None, tokenizer: Any, config: RelayConfig):
+    def __init__(
+        self,
+        student: TokenEngine,
+        teacher: TokenEngine | None,
+        tokenizer: Any,
+        config: RelayConfig,
+        *,
+        raises_bugs: bool = False,
+    ):
         self.student = student
         self.teacher = teacher
         self.tokenizer = tokenizer
         self.config = config
+        self.raises_bugs = raises_bugs
         self.tokens = TokenBytes(tokenizer)
         self.end_ids = end_ids_of(tokenizer, config.end_ids)
         self.student_pulse = pulse_of(student)
@@ -101,6 +111,7 @@ class RelayDecoder:
             request_id=request_id,
             max_response_tokens=max_response_tokens,
             teacher=teacher,
+            streams=False,
         )
         async for _ in relay:
             pass
@@ -116,8 +127,15 @@ class RelayDecoder:
         request_id: str | None = None,
         max_response_tokens: int | None = None,
         teacher: TokenEngine | None = None,
+        streams: bool = True,
     ) -> Relay:
-        """The same, piece by piece: iterate over the result for segments, then ask it for its `trajectory()`."""
+        """The same, piece by piece: iterate over the result for segments, then ask it for its `trajectory()`. Closing
+        it (`aclose`) ends the requests to both engines.
+
+        Args:
+            streams: yield what an engine that can stream has written while it writes; False yields whole turns. The
+                others are those of `run`.
+        """
         policy = policy or Learned()
         limit = min(self.config.max_response_tokens, max_response_tokens or self.config.max_response_tokens)
         config = replace(self.config, max_response_tokens=limit)
@@ -125,6 +143,8 @@ class RelayDecoder:
             "request_id": request_id or uuid4().hex,
             "end_ids": self.end_ids,
             "vocab_size": config.vocab_size,
+            "streams": streams,
+            "raises_bugs": self.raises_bugs,
         }
         student = Writer(
             "student",

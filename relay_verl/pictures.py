@@ -1,7 +1,7 @@
 """The one style of all pictures: fonts, lines, and colours that mean the same everywhere.
 
 Blue is the student, amber the teacher, green the relay of both; grey is what neither of them can do, and what is drawn
-to compare with. On the pages (`pages/page.css`) the teacher's words are amber, too. The six colours are Okabe and
+to compare with. On the pages (`relay_verl.palette`) the teacher's words are amber, too. The six colours are Okabe and
 Ito's, which people with a colour vision deficiency can tell apart, without their yellow and black.
 
 Uses matplotlib's objects, not pyplot: no window and no global figure.

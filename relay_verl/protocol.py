@@ -38,6 +38,10 @@ _MAX_MALFORMED_CHARS = 32
 """Longest text between two tags that is taken for a malformed command's content, not for the response's own words."""
 
 _COMMAND = re.compile(r"<call>[ \t\n\r\f\v]*([0-9]+)[ \t\n\r\f\v]*</call>")
+_BEGINNING = re.compile(
+    rb"<(?:c(?:a(?:l(?:l(?:>[ \t\n\r\f\v]*(?:[0-9]+[ \t\n\r\f\v]*(?:<(?!c)(?:/(?:c(?:a(?:ll?)?)?)?)?)?)?)?)?)?)?)?"
+)
+"""Every beginning of a command. A `<` behind the number is not the closing tag's if another command begins with it."""
 _BLANKS, _MARKUP = " \t\n\r\f\v", frozenset("<>{}\\")
 _UP_TO_TAG_END = re.compile(r"[^>]*>|[^>]+")
 _CLOSE_CHARS = list(CLOSE)
@@ -160,6 +164,27 @@ def strip_call_tokens(token_ids: Sequence[int], tokens: TokenBytes) -> list[int]
 def find_calls_in_bytes(data: bytes) -> list[Call]:
     """`find_calls` on UTF-8 bytes that may be cut inside a character; offsets are in bytes."""
     return find_calls(data.decode("latin-1"))  # one character a byte, and the grammar is ASCII
+
+
+def find_beginning_in_bytes(data: bytes, *, is_nested: bool) -> int:
+    """The offset at which the end of a text begins that may become a command with what follows; the length of `data`
+    if there is none. There is no whole command in `data`.
+
+    Args:
+        data: UTF-8 bytes that may be cut inside a character.
+        is_nested: whether commands are taken out of the text, so that a beginning may be completed behind another one.
+
+    >>> find_beginning_in_bytes(b"a < b <call>2</c", is_nested=False)
+    6
+    >>> [find_beginning_in_bytes(b"a <ca<call>2", is_nested=is_nested) for is_nested in (False, True)]
+    [5, 2]
+    """
+    start = end = -1
+    for match in _BEGINNING.finditer(data):
+        if match.start() != end or not is_nested:
+            start = match.start()
+        end = match.end()
+    return start if end == len(data) else len(data)
 
 
 def _outside(piece: bytes, start: int, calls: Iterable[Call]) -> bytes:

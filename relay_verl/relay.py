@@ -3,40 +3,37 @@
 `relay_verl.decoder` has the algorithm's invariants and where the paper is silent; `relay_verl.transcript` has what each
 model sees. A step yields each piece as soon as it is written, so an engine that streams has more pieces to yield and
 nothing else to change.
+
+Invariant: the pieces joined are the trajectory, and it does not depend on how engines cut their answers into pieces,
+unless one fails in the middle of an answer: what a reader has seen stays, so what the teacher streamed before it failed
+is part of the response and is charged.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 
+from relay_verl.calls import Calls, TeacherTurn
 from relay_verl.constraint import force_command
 from relay_verl.engines.base import Generation
 from relay_verl.engines.failures import RetriedError
 from relay_verl.errors import EngineError, PermanentError, TeacherError
 from relay_verl.policy_base import Interruption, Policy
-from relay_verl.protocol import CLOSE, MAX_NUM_TOKENS, OPEN, find_calls_in_bytes
+from relay_verl.protocol import CLOSE, OPEN, find_calls_in_bytes
 from relay_verl.relay_config import RelayConfig
 from relay_verl.tokenization import TokenBytes
 from relay_verl.transcript import Transcript
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
-from relay_verl.writer import Writer, cut
+from relay_verl.writer import Whole, Writer, cut
 
-
-@dataclass(frozen=True)
-class TeacherTurn:
-    """What the teacher is asked for next."""
-
-    num_tokens: int | None
-    """Tokens to ask for, before any cap; None for all that is left of the response, whatever the caps say."""
-    has_command: bool
-    """Whether the student asked; a baseline's calls come by themselves."""
+_CLOSING = CLOSE.encode()
 
 
 class Relay:
     """One response while it is being written; async-iterating it yields each new piece as a Segment with its writer.
+
+    Closing it (`aclose`) ends the requests to both engines; what was written until then is the trajectory.
 
     Args:
         prompt_ids: the prompt, [prompt_length].
@@ -63,11 +60,8 @@ class Relay:
         self._student = student
         self._teacher = teacher
         self._tokens = tokens
-        self._note_failed_call = note_failed_call
         self._transcript = Transcript(prompt_ids, config.max_response_tokens, tokens)
-        self._calls: list[CallRecord] = []
-        self._num_attempts = 0
-        self._num_failed = 0
+        self._calls = Calls(config, note_failed_call)
         self._has_ended = False
         self._teacher_turn: TeacherTurn | None = None  # what the student's last step asks for
         self._plans_calls = True  # baselines only: see `_next_planned_call`
@@ -75,31 +69,47 @@ class Relay:
         self._error = ""
         self._is_refused = False
         self._error_status: int | None = None
+        self._pieces: AsyncGenerator[Segment, None] | None = None
 
     def trajectory(self) -> RelayTrajectory:
         """What has been written so far."""
         written = self._transcript
         return RelayTrajectory(
             written.prompt_ids,
-            list(written.segments),
+            written.segments,
             self._status,
-            list(self._calls),
+            self.calls,
             self._error,
             self._is_refused,
             self._error_status,
         )
 
-    async def __aiter__(self) -> AsyncIterator[Segment]:
+    @property
+    def calls(self) -> list[CallRecord]:
+        """Every command met so far, without the cost of the whole `trajectory`."""
+        return list(self._calls.records)
+
+    def __aiter__(self) -> AsyncGenerator[Segment, None]:
+        if self._pieces is None:
+            self._pieces = self._write()
+        return self._pieces
+
+    async def aclose(self) -> None:
+        """End the response here."""
+        await aiter(self).aclose()
+
+    async def _write(self) -> AsyncGenerator[Segment, None]:
         while not self._has_ended and self._transcript.tokens_left > 0:
-            async for piece in self._student_step():
-                yield piece
-            async for piece in self._teacher_step():
-                yield piece
-        self._close_turn()
+            for step in (self._student_step, self._teacher_step):
+                # a step that is left to the garbage collector would leave its request running
+                async with aclosing(step()) as pieces:
+                    async for piece in pieces:
+                        yield piece
+        self._calls.note_malformed(self._transcript.close_turn())
 
     # ---- the student ----
 
-    async def _student_step(self) -> AsyncIterator[Segment]:
+    async def _student_step(self) -> AsyncGenerator[Segment, None]:
         """The student writes until it completes a command that will be served, ends, or fills the response; leaves at
         `_teacher_turn` what the teacher is asked for, if anything."""
         self._teacher_turn = None
@@ -111,28 +121,38 @@ class Relay:
                 self._teacher_turn = TeacherTurn(planned.num_tokens, has_command=False)
                 return
 
+        num_written = 0
+        piece = Generation([], None, None)
         try:
-            piece = await self._ask_student(max_tokens)
+            async with aclosing(self._ask_student(max_tokens)) as pieces:
+                async for piece in pieces:
+                    # it would write nothing the next time, too
+                    if not num_written and not piece.token_ids and piece.finish_reason == "stop":
+                        raise EngineError("the student's engine wrote nothing and did not end")
+                    # With a fixed number in the text (5.4) the student stopped at `<call>`: what follows is not its
+                    # choice.
+                    forced: Generation | None = None
+                    if self._is_constrained:
+                        piece, forced = self._constrain(piece)
+                    piece = self._read(piece)
+                    num_written += len(piece.token_ids)
+                    is_empty_answer = piece.finish_reason is not None and not num_written
+                    if piece.token_ids or (is_empty_answer and forced is None):
+                        yield self._transcript.append_student(piece)
+                    if forced is not None:
+                        # The command may not fit: then its beginning fills the response, and it is not served.
+                        piece = self._read(cut(forced, self._transcript.tokens_left, "stop"))
+                        if piece.token_ids:
+                            yield self._transcript.append_student(piece, is_forced=True)
+                    if forced is not None or self._teacher_turn is not None:
+                        break
         except EngineError as error:
             self._fail(RelayStatus.STUDENT_FAILED, error)
             return
 
-        # With a fixed number in the text (5.4) the student stopped at `<call>`: what follows is not its choice.
-        forced: Generation | None = None
-        if self._is_constrained:
-            piece, forced = self._constrain(piece)
-        piece = self._read(piece)
-        if piece.token_ids or forced is None:
-            yield self._transcript.append_student(piece)
-        if forced is not None:
-            # The command may not fit: then its beginning fills the response, and it is not served.
-            piece = self._read(cut(forced, self._transcript.tokens_left, "stop"))
-            if piece.token_ids:
-                yield self._transcript.append_student(piece, is_forced=True)
-
         if self._teacher_turn is not None:
             return
-        is_due = planned is not None and piece.finish_reason == "length" and len(piece.token_ids) == max_tokens
+        is_due = planned is not None and piece.finish_reason == "length" and num_written == max_tokens
         if planned is not None and is_due:
             # The student wrote all tokens before the planned place. Where they filled the response, no call is left.
             if self._transcript.tokens_left:
@@ -142,37 +162,33 @@ class Relay:
             # A stop without a call is a command that is passed over (n = 0): the student continues behind it.
             self._has_ended = True
 
-    async def _ask_student(self, max_tokens: int) -> Generation:
+    def _ask_student(self, max_tokens: int) -> AsyncGenerator[Generation, None] | Whole:
         # A command that would not be served need not stop the engine. Under the constraint `<call>` has to, since the
         # number behind it is written for the student.
         stop: tuple[str, ...] = ()
         if self._is_listening:
             stop = (OPEN,) if self._is_constrained else (CLOSE,)
         written = self._transcript
-        piece = await self._student.write(
-            written.student_context(), max_tokens, num_written=written.num_tokens, stop=stop
-        )
-        # it would write nothing the next time, too
-        if not piece.token_ids and piece.finish_reason == "stop":
-            raise EngineError("the student's engine wrote nothing and did not end")
-        return piece
+        return self._student.pieces(written.student_context(), max_tokens, num_written=written.num_tokens, stop=stop)
 
     def _read(self, piece: Generation) -> Generation:
         """`piece` cut after its first command to be served, which becomes the `_teacher_turn`; commands that are passed
         over are recorded."""
         # A command may begin in an earlier piece of the turn, so the whole turn is read, and what ended before `piece`
-        # is skipped: it has been seen.
-        old_end = len(self._transcript.turn_bytes)
-        text = self._transcript.turn_bytes + self._tokens.join(piece.token_ids)
+        # is skipped: it has been seen. A piece that completes no `</call>` completes no command.
+        turn, text = self._transcript.turn_bytes, self._tokens.join(piece.token_ids)
+        if _CLOSING not in turn[1 - len(_CLOSING) :] + text:
+            return piece
+        old_end, text = len(turn), turn + text
         for call in find_calls_in_bytes(text):
             if call.end <= old_end:
                 continue
             if not self._is_listening:
-                self._calls.append(CallRecord(CallOutcome.OVER_LIMIT, min(call.num_tokens, MAX_NUM_TOKENS)))
+                self._calls.pass_over(CallOutcome.OVER_LIMIT, call.num_tokens)
                 continue
             num_asked = self._policy.num_tokens(call)
             if num_asked == 0:
-                self._calls.append(CallRecord(CallOutcome.ZERO))
+                self._calls.pass_over(CallOutcome.ZERO)
                 continue
             self._teacher_turn = TeacherTurn(num_asked, has_command=True)
             # Text past the command is dropped, but a token is never split: the one that completes it is kept whole.
@@ -182,9 +198,7 @@ class Relay:
     @property
     def _is_listening(self) -> bool:
         """Whether the next command would be served."""
-        has_teacher = self._teacher is not None and self._policy.allows_calls
-        has_calls_left = self._config.max_calls is None or self._num_attempts < self._config.max_calls
-        return has_teacher and has_calls_left and self._num_failed < self._config.max_failed_calls
+        return self._teacher is not None and self._policy.allows_calls and self._calls.are_left
 
     @property
     def _is_constrained(self) -> bool:
@@ -204,7 +218,7 @@ class Relay:
 
     # ---- the teacher ----
 
-    async def _teacher_step(self) -> AsyncIterator[Segment]:
+    async def _teacher_step(self) -> AsyncGenerator[Segment, None]:
         """The teacher writes what the student's step asks for, if anything.
 
         Raises:
@@ -213,8 +227,16 @@ class Relay:
         turn = self._teacher_turn
         if turn is None:
             return
+        assert self._teacher is not None
+        num_malformed = 0
+        piece: Generation | None = None
         try:
-            answer = await self._ask_teacher(turn)
+            async with aclosing(self._calls.ask(self._teacher, self._transcript, turn)) as pieces:
+                async for piece in pieces:
+                    if piece.token_ids:
+                        # until a token comes, the student's turn may continue
+                        num_malformed += self._transcript.close_turn()
+                        yield self._transcript.append_teacher(piece)
         except EngineError as error:
             if self._config.on_teacher_failure == "fail":
                 raise TeacherError(f"teacher: {error}") from error
@@ -223,58 +245,10 @@ class Relay:
             # 'continue': a failed command stays in the text, and `max_failed_calls` bounds how many follow. Planned
             # calls have no such bound, so there are no more of them.
             self._plans_calls = self._plans_calls and turn.has_command
-            return
-        if answer is None:
-            return
-        self._close_turn()
-        yield self._transcript.append_teacher(answer)
-        self._has_ended = answer.finish_reason == "eos"
-
-    async def _ask_teacher(self, turn: TeacherTurn) -> Generation | None:
-        """The teacher's tokens; None if no token is left of the response.
-
-        Raises:
-            EngineError: it failed, was late, or answered rubbish; the call is recorded.
-        """
-        teacher = self._teacher
-        assert teacher is not None
-        num_asked = max_tokens = self._transcript.tokens_left
-        if turn.num_tokens is not None:
-            num_asked = min(turn.num_tokens, MAX_NUM_TOKENS)
-            max_tokens = min(num_asked, self._config.max_tokens_per_call, self._transcript.tokens_left)
-        if max_tokens <= 0:
-            self._calls.append(CallRecord(CallOutcome.OVER_LIMIT, num_asked))
-            return None
-        # `max_calls` counts what the student asked for, whatever comes of it
-        self._num_attempts += turn.has_command
-        context = self._transcript.teacher_context()
-        record: dict[str, Any] = {
-            "num_requested": num_asked,
-            "position": self._transcript.num_tokens,
-            "num_context": len(context),
-            "has_command": turn.has_command,
-            "teacher": self._config.teacher_name,
-        }
-        started = time.monotonic()
-        try:
-            answer = await teacher.write(context, max_tokens, num_written=self._transcript.num_tokens)
-            if answer.billed is not None:  # an answer without a token may be billed, too
-                record |= {"num_billed_input": answer.billed.num_input, "num_billed_output": answer.billed.num_output}
-            if not answer.token_ids:
-                raise EngineError("the teacher answered with no token")
-        except EngineError as error:
-            self._num_failed += 1
-            record |= {"latency_s": time.monotonic() - started, "error": str(error)}
-            self._calls.append(CallRecord(CallOutcome.FAILED, **record))
-            self._note_failed_call(error)
-            raise
-        record |= {
-            "num_delivered": len(answer.token_ids),
-            "latency_s": time.monotonic() - started,
-            "num_cached": answer.num_cached,
-        }
-        self._calls.append(CallRecord(CallOutcome.SERVED, **record))
-        return answer
+        else:
+            self._has_ended = piece is not None and piece.finish_reason == "eos"
+        finally:
+            self._calls.note_malformed(num_malformed)
 
     # ---- calls without a command: baselines of the evaluation (random_P, router_P, teacher_alone) ----
 
@@ -289,6 +263,3 @@ class Relay:
         self._status, self._error = status, str(error)
         self._is_refused = isinstance(error, PermanentError) and not error.concerns_all
         self._error_status = error.status_code if isinstance(error, RetriedError) else None
-
-    def _close_turn(self) -> None:
-        self._calls += [CallRecord(CallOutcome.MALFORMED)] * self._transcript.close_turn()

@@ -1,4 +1,9 @@
-"""The limits of one relayed response."""
+"""The limits of one relayed response.
+
+`relay_verl.decoder` gives `RelayConfig` to the public. It stands below it because the loop that `RelayDecoder` runs
+(`relay_verl.relay`) reads it, and apart from the `relay:` node (`relay_verl.config`) because that stands above the
+decoder, makes a `RelayConfig` for each response and takes its words for failures and fixed commands from here.
+"""
 
 from __future__ import annotations
 

@@ -195,9 +195,9 @@ class RunConfig:
         )
 
     def changed(self, key: str, value: Any) -> RunConfig:
-        """The same with one more key of verl's at another value; this one stays as it is."""
+        """The same with one more key of verl's at another value, all of it; this one stays as it is."""
         copy = self.verl.copy()
-        OmegaConf.update(copy, key, value)
+        OmegaConf.update(copy, key, value, merge=False)
         return RunConfig(copy)
 
 

@@ -45,10 +45,9 @@ def chat_ids(tokenizer: Any, messages: Iterable[Mapping[str, Any]], template: Ma
     """
     ids = tokenizer.apply_chat_template(
         plain_messages(messages),
-        add_generation_prompt=True,
         tokenize=True,
         return_dict=False,
-        **template,
+        **{"add_generation_prompt": True, **template},
     )
     return list(ids)
 
@@ -84,6 +83,11 @@ class TokenBytes:
             self._added = dict(tokenizer.added_tokens_decoder)
         self._known: dict[int, bytes] = {}
 
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids that are not text, such as the end of a response."""
+        return end_ids_of(self._tokenizer, getattr(self._tokenizer, "all_special_ids", ()))
+
     def to_bytes(self, token_id: int) -> bytes:
         """The bytes of one token; none for an id that the tokenizer does not name, such as a padding row of the model's
         embedding."""
@@ -94,7 +98,10 @@ class TokenBytes:
 
     def join(self, token_ids: list[int]) -> bytes:
         """The bytes of a sequence of tokens."""
-        return b"".join(map(self.to_bytes, token_ids))
+        try:
+            return b"".join(map(self._known.__getitem__, token_ids))
+        except KeyError:  # one is met for the first time
+            return b"".join(map(self.to_bytes, token_ids))
 
     def text(self, token_ids: list[int]) -> str:
         """The text of a sequence of tokens, without a character at its end that is not whole yet."""
@@ -155,7 +162,6 @@ class TokenBytes:
     def _ids_by_bytes(self) -> dict[bytes, int]:
         """The token of each byte and of each character that has one. Where a character has a token of its own and a
         byte token, it is the first: models read '.', not '<0x2E>'."""
-        special = set(getattr(self._tokenizer, "all_special_ids", ()))
         if self._kind is Kind.MISTRAL_COMMON:
             vocab = dict.fromkeys(range(len(self._tokenizer)), "")  # its get_vocab() gives many bytes one name
         else:
@@ -163,7 +169,7 @@ class TokenBytes:
         ids: dict[bytes, int] = {}
         for token_id in sorted(vocab, key=lambda i: (_BYTE_TOKEN.fullmatch(vocab[i]) is not None, i)):
             piece = self.to_bytes(token_id)
-            if token_id not in special and len(piece.decode("utf-8", errors="replace")) == 1:
+            if token_id not in self.special_ids and len(piece.decode("utf-8", errors="replace")) == 1:
                 ids.setdefault(piece, token_id)
         return ids
 

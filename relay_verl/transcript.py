@@ -7,6 +7,7 @@ earlier tokens always do. Neighbouring segments differ in their writer.
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Literal
 
 from relay_verl.engines.base import Generation
@@ -26,7 +27,7 @@ class Transcript:
 
     def __init__(self, prompt_ids: list[int], max_tokens: int, tokens: TokenBytes):
         self.prompt_ids = prompt_ids
-        self.segments: list[Segment] = []
+        self._pieces: list[Segment] = []  # as they came; a stream has one a token, so they are joined when asked for
         self.turn_bytes = b""
         """What the student wrote since the teacher last did, as text."""
         self._max_tokens = max_tokens
@@ -34,6 +35,12 @@ class Transcript:
         self._context = list(prompt_ids)
         self._teacher_context = list(prompt_ids)  # up to the student's current turn
         self._turn: list[int] = []  # the ids of `turn_bytes`
+
+    @property
+    def segments(self) -> list[Segment]:
+        """What is written: a writer that is asked several times in a row, as after an unserved command, has one."""
+        runs = groupby(self._pieces, key=lambda piece: piece.source)
+        return [_join(list(pieces)) for _, pieces in runs]
 
     @property
     def num_tokens(self) -> int:
@@ -67,6 +74,8 @@ class Transcript:
     def close_turn(self) -> int:
         """End the student's turn, which settles what the teacher will see of it; gives its number of malformed
         commands. Only now is that number known: a later token could have completed a command."""
+        if not self._turn:
+            return 0
         num_malformed = count_malformed_calls(self.turn_bytes.decode("latin-1"))
         self._teacher_context = self.teacher_context()
         self._turn, self.turn_bytes = [], b""
@@ -74,19 +83,20 @@ class Transcript:
 
     def _append(self, source: Literal["student", "teacher"], piece: Generation, marks: list[bool] | None) -> Segment:
         segment = Segment(source, list(piece.token_ids), piece.logprobs, marks)
-        # a writer that is asked several times in a row, as after an unserved command, has one segment
-        if self.segments and self.segments[-1].source == source:
-            self.segments[-1] = _join(self.segments[-1], segment)
-        else:
-            self.segments.append(segment)
+        self._pieces.append(segment)
         self._context += piece.token_ids
         return segment
 
 
-def _join(one: Segment, other: Segment) -> Segment:
-    """Two segments of one writer as one."""
-    logprobs = None if one.logprobs is None or other.logprobs is None else one.logprobs + other.logprobs
-    is_forced = None
-    if one.is_forced is not None or other.is_forced is not None:
-        is_forced = [mark for part in (one, other) for mark in part.is_forced or [False] * len(part.token_ids)]
-    return Segment(one.source, one.token_ids + other.token_ids, logprobs, is_forced)
+def _join(pieces: list[Segment]) -> Segment:
+    """Pieces of one writer as one segment."""
+    if len(pieces) == 1:
+        return pieces[0]
+    logprobs: list[float] | None = None
+    is_forced: list[bool] | None = None
+    if all(piece.logprobs is not None for piece in pieces):
+        logprobs = [logprob for piece in pieces for logprob in piece.logprobs or ()]
+    if any(piece.is_forced is not None for piece in pieces):
+        is_forced = [mark for piece in pieces for mark in piece.is_forced or [False] * len(piece.token_ids)]
+    token_ids = [token_id for piece in pieces for token_id in piece.token_ids]
+    return Segment(pieces[0].source, token_ids, logprobs, is_forced)

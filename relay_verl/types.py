@@ -45,7 +45,7 @@ class CallOutcome(StrEnum):
     SERVED = "served"
     """The teacher wrote."""
     FAILED = "failed"
-    """The teacher's engine failed; nothing was written and nothing is charged."""
+    """The teacher's engine failed. Nothing was written and nothing is charged, but for what it had streamed by then."""
     ZERO = "zero"
     """n = 0."""
     OVER_LIMIT = "over_limit"
@@ -131,6 +131,8 @@ class CallRecord:
     """Whether the student asked; a baseline's calls come by themselves."""
     num_cached: int | None = None
     """Those of them that its prefix cache held; None if its engine does not say. It prefilled the others."""
+    cache_block: int | None = None
+    """Tokens of a block of that cache; None if its engine does not say."""
     teacher: str | None = None
     """Who was asked, where there are several teachers."""
     num_billed_input: int | None = None

@@ -6,13 +6,38 @@ at most as many as asked for, nothing behind a token that ends a response.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from relay_verl.engines.base import FinishReason, Generation, TokenEngine
+from relay_verl.engines.base import FinishReason, Generation, TokenEngine, stream_of
+from relay_verl.engines.boundary import ask_within, stream_within
 from relay_verl.engines.deadlines import Pulse
-from relay_verl.engines.resilience import ask_within
+
+
+class Whole:
+    """An answer as the one piece of a stream. A generator would be the same, and costs more than a turn of training has
+    to.
+
+    Args:
+        write: asks for it.
+    """
+
+    def __init__(self, write: Callable[[], Awaitable[Generation]]):
+        self._write: Callable[[], Awaitable[Generation]] | None = write
+
+    def __aiter__(self) -> Whole:
+        return self
+
+    async def __anext__(self) -> Generation:
+        if self._write is None:
+            raise StopAsyncIteration
+        write, self._write = self._write, None
+        return await write()
+
+    async def aclose(self) -> None:
+        """There is nothing to close: an answer that is waited for ends with the task that waits."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +60,10 @@ class Writer:
     """Ids that end a response."""
     vocab_size: int | None
     """Rows of the student's embedding; None does not check."""
+    streams: bool = False
+    """Whether `pieces` gives an answer while it is being written, where the engine can."""
+    raises_bugs: bool = False
+    """Whether a bug in the engine is raised as it is (`relay_verl.engines.boundary`)."""
 
     async def write(
         self, context: list[int], max_tokens: int, *, num_written: int, stop: Sequence[str] = ()
@@ -63,12 +92,50 @@ class Writer:
             max_tokens=max_tokens,
             writer=self.name,
             vocab_size=self.vocab_size,
+            raises_bugs=self.raises_bugs,
         )
+        return self._end(piece, max_tokens)
+
+    def pieces(
+        self, context: list[int], max_tokens: int, *, num_written: int, stop: Sequence[str] = ()
+    ) -> AsyncGenerator[Generation, None] | Whole:
+        """`write`, piece by piece; the last one has a `finish_reason`. One piece unless `streams`."""
+        open_stream = stream_of(self.engine) if self.streams else None
+        if open_stream is None:
+            return Whole(lambda: self.write(context, max_tokens, num_written=num_written, stop=stop))
+        stream = open_stream(
+            context, max_tokens=max_tokens, stop=stop, sampling=self._seeded(num_written), request_id=self.request_id
+        )
+        return self._stream(stream, max_tokens)
+
+    async def _stream(
+        self, stream: AsyncGenerator[Generation, None], max_tokens: int
+    ) -> AsyncGenerator[Generation, None]:
+        checked = stream_within(
+            self.timeout_s,
+            stream,
+            pulse=self.pulse,
+            max_tokens=max_tokens,
+            writer=self.name,
+            vocab_size=self.vocab_size,
+            raises_bugs=self.raises_bugs,
+        )
+        async with aclosing(checked) as pieces:
+            async for piece in pieces:
+                ended = self._end(piece, max_tokens)
+                max_tokens -= len(ended.token_ids)
+                yield ended
+                if ended.finish_reason is not None:
+                    return
+
+    def _end(self, piece: Generation, max_tokens: int) -> Generation:
+        """`piece`, which has room for `max_tokens` tokens, cut where it has to end."""
         # an engine that does not know all of the model's ends writes past one, or says that it was stopped
-        ends = (count for count, token_id in enumerate(piece.token_ids, start=1) if token_id in self.end_ids)
-        num_tokens = next(ends, None)
-        if num_tokens is not None and num_tokens <= max_tokens:
-            return cut(piece, num_tokens, "eos")
+        if not self.end_ids.isdisjoint(piece.token_ids):
+            ends = (count for count, token_id in enumerate(piece.token_ids, start=1) if token_id in self.end_ids)
+            num_tokens = next(ends)
+            if num_tokens <= max_tokens:
+                return cut(piece, num_tokens, "eos")
         # one that wrote more than it was asked for did not end where it is cut, whatever it says
         is_too_long = len(piece.token_ids) > max_tokens
         return cut(piece, max_tokens, "length") if is_too_long else piece

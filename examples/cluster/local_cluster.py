@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on this machine: one for the trainer, one for the teacher, each with one logical GPU.
+"""A Ray cluster of two nodes on this machine: one for the trainer, one for the teacher, with logical GPUs.
 
     python examples/cluster/local_cluster.py
 
@@ -15,7 +15,7 @@ import time
 from ray.cluster_utils import Cluster
 
 TEACHER_CPUS = 4
-"""Logical CPUs of the teacher's node: a replica's, and few for others, so that Ray puts those elsewhere."""
+"""Logical CPUs a GPU of the teacher's node: a replica's, and few for others, so that Ray puts those elsewhere."""
 OBJECT_STORE_BYTES = 512 * 1024 * 1024
 
 
@@ -23,10 +23,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dashboard-port", type=int, default=8265, help="loopback port for `ray job submit`")
     parser.add_argument("--num-cpus", type=int, default=32, help="logical CPUs of the trainer's node")
+    parser.add_argument("--num-gpus", type=int, default=1, help="logical GPUs of each node")
     options = parser.parse_args()
     common = {
         "num_cpus": options.num_cpus,
-        "num_gpus": 1,
+        "num_gpus": options.num_gpus,
         "object_store_memory": OBJECT_STORE_BYTES,
     }
     dashboard = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": options.dashboard_port}
@@ -34,7 +35,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         head = cluster.add_node(**common, **dashboard, resources={"trainer": 1})
-        teacher = cluster.add_node(**{**common, "num_cpus": TEACHER_CPUS}, resources={"teacher": 1})
+        teacher = cluster.add_node(**{**common, "num_cpus": TEACHER_CPUS * options.num_gpus}, resources={"teacher": 1})
         cluster.wait_for_nodes()
         nodes = {"trainer": head.node_id, "teacher": teacher.node_id}
         print(json.dumps({"address": f"http://{head.webui_url}", "ray": cluster.address, "nodes": nodes}), flush=True)

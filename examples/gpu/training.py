@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen3Config
+from random_model import SHAPES, write_model
 
 from relay_verl.data.parquet import write_parquet
 from relay_verl.recipes.memory import GIB, Phase, training_phase, update_phase
@@ -31,38 +30,6 @@ from relay_verl.recipes.shapes import shape_of
 
 NUM_STEPS = 3
 SEQUENCE, PROMPT = 1024, 64
-VOCABULARY = {"vocab_size": 151936, "tie_word_embeddings": True}
-HEADS = {"num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128}
-SHAPES = {
-    "qwen3-1.7b": Qwen3Config(hidden_size=2048, intermediate_size=6144, **HEADS, **VOCABULARY),
-    "qwen3-0.6b": Qwen3Config(hidden_size=1024, intermediate_size=3072, **HEADS, **VOCABULARY),
-    "qwen2.5-0.5b": Qwen2Config(
-        hidden_size=896,
-        intermediate_size=4864,
-        num_hidden_layers=24,
-        num_attention_heads=14,
-        num_key_value_heads=2,
-        **VOCABULARY,
-    ),
-    "tiny": Qwen3Config(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        vocab_size=512,
-        tie_word_embeddings=True,
-    ),
-}
-
-
-def write_model(shape: str, tokenizer: Path, folder: Path) -> None:
-    """A model of that shape with random weights in 16 bits, and the tokenizer's files."""
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = AutoModelForCausalLM.from_config(SHAPES[shape], dtype=torch.bfloat16)
-    model.to("cpu").save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
 
 
 def write_texts(shape: str, num_rows: int, length: int, file: Path) -> None:

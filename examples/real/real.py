@@ -22,6 +22,7 @@ from relay_verl.evaluation.runner import evaluate
 from relay_verl.evaluation.suite import Condition, EvalSuite
 from relay_verl.files import replace_file
 from relay_verl.jobs.byproducts import by_product
+from relay_verl.models.address import ORIGIN_FILE
 from relay_verl.pages.collect import write_cards, write_trace
 from relay_verl.pipeline import Run, put_on_card, relay_verl, run, train, warm_up
 from relay_verl.preflight.commands import check_evaluation
@@ -31,7 +32,6 @@ from relay_verl.report.summary_table import summaries_to_markdown, summarize
 from relay_verl.run_config import RunConfig
 from relay_verl.traces.results import read_result
 from relay_verl.weights import find_model
-from relay_verl.weights.get import COMPLETE_FILE
 
 STUDENT, TEACHER = "qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct"
 CPU = "+relay=real_cpu"
@@ -134,7 +134,7 @@ def main() -> None:
         "RELAY_MODELS_DIR": str(example.models),
     }
 
-    have_models = all((example.models / name / COMPLETE_FILE).is_file() for name in (STUDENT, TEACHER))
+    have_models = all((example.models / name / ORIGIN_FILE).is_file() for name in (STUDENT, TEACHER))
     stages.run("models", "the download, then dequantizing on one core", have_models, example.get_models)
     os.environ["HF_HUB_OFFLINE"] = "1"
     write_questions(data, num_warmup=options.warmup, num_training=options.training)

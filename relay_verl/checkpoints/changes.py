@@ -1,13 +1,20 @@
 """Which keys of a run's config may differ when it continues from a checkpoint. All others must be as they were: the run
-would be neither the old one nor a new one."""
+would be neither the old one nor a new one.
+
+Invariant: a key of the `relay:` node that the record does not have, since an earlier version wrote it, had its default.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any
 
 from relay_verl.checkpoints.record import RunRecord
+from relay_verl.config.defaults import default_config
+from relay_verl.recipes.recipe import flat
 from relay_verl.secrets import HIDDEN
 
 MAY_CHANGE: dict[str, tuple[str, ...]] = {
@@ -106,7 +113,7 @@ _SCHEDULE = "actor_rollout_ref.actor.optim."
 
 def find_changes(old: RunRecord, now: RunRecord) -> Iterator[tuple[str, Any, Any]]:
     """What differs that must not: key, value then, value now."""
-    one, other = old.config, now.config
+    one, other = (default_keys() | record.config for record in (old, now))
     for key in sorted(one.keys() | other.keys()):
         then, today = one.get(key), other.get(key)
         # A secret is not in the record, so it cannot be compared; the number of GPUs is compared as a product below.
@@ -133,6 +140,13 @@ def find_changes(old: RunRecord, now: RunRecord) -> Iterator[tuple[str, Any, Any
         ):
             yield f"{key} (its files)", one.get(key), "other files"
     yield from _find_derived_changes(old, now)
+
+
+@cache
+def default_keys() -> dict[str, Any]:
+    """The keys of the `relay:` node at their defaults, as a record has them."""
+    plain: dict[str, Any] = json.loads(json.dumps(flat(default_config())))
+    return plain
 
 
 def _find_derived_changes(old: RunRecord, now: RunRecord) -> Iterator[tuple[str, Any, Any]]:

@@ -1,4 +1,4 @@
-"""A checkpoint as a Hugging Face folder: verl's merger, and a model card that says where it comes from.
+"""A checkpoint as a Hugging Face folder: verl's merger, `relay.json`, and a model card that says where it comes from.
 
 Invariants: the folder appears whole or not at all; its weights are those that the rollout engine sampled with in
 training (the 32-bit weights in the engine's type). No pickle is run: torch reads tensors alone.
@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.checkpoints.adapter import Base
-from relay_verl.checkpoints.card import CARD_FILE, STUDENT, card, read_step
+from relay_verl.checkpoints.card import CARD_FILE, card
 from relay_verl.checkpoints.card_results import Results
 from relay_verl.checkpoints.integrity import find_damage, step_of
 from relay_verl.checkpoints.record import CHECKPOINT_FILE, CheckpointRecord, read_checkpoint, read_run
+from relay_verl.checkpoints.relay_file import RELAY_FILE, RelayFile, find_relay_file, write_relay_file
 from relay_verl.checkpoints.resume import choose_checkpoint
 from relay_verl.checkpoints.scale import META_FILE, read_scale
+from relay_verl.checkpoints.trained_relay import relay_of
+from relay_verl.checkpoints.trained_student import STUDENT, TrainedStudent, read_step
 from relay_verl.errors import UserError
 from relay_verl.files import replace_file
 from relay_verl.jobs.byproducts import by_product
@@ -38,12 +41,17 @@ def export(
     metrics: Path | None = None,
     keep_adapter: bool = False,
     results: Sequence[Path] = (),
+    name: str | None = None,
+    license: str | None = None,
 ) -> Path:
     """Write the student in `checkpoint` to the Hugging Face folder `out`; gives the `global_step_N` folder it is from.
 
     `checkpoint` is a `global_step_N` folder, its `actor` folder, or a run's folder: there the one that the run would
     resume at. `metrics` is verl's metrics file (logger `file`); of it the card has the checkpoint's step. `results` are
     results folders of `relay-verl eval` for the card. `out` may be there if it is this export already.
+
+    `name` is what the card calls the model, such as its id on the hub; the folder's name if None. `license` is the
+    hub's name of its licence, the base model's if None.
 
     `dtype` is 'auto', the rollout engine's, or torch's name of a type. `keep_adapter` writes the LoRA adapter alone.
 
@@ -72,23 +80,30 @@ def export(
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         _merge(step_folder / "actor", temporary, chosen_dtype, _base_of(record), keep_adapter)
-        scale = read_scale(step_folder / "actor")
+        relay = None
+        with by_product(f"{RELAY_FILE} of {out}"):
+            relay = relay_of(record, temporary)
+        if relay is not None:
+            write_relay_file(temporary, relay)
         with by_product(f"the model card of {out}"):
-            text = card(
+            student = TrainedStudent(
                 record,
+                name or out.name,
+                chosen_dtype,
+                relay or RelayFile(),
                 metrics,
-                name=out.name,
-                dtype=chosen_dtype,
-                lora=scale,
+                lora=read_scale(step_folder / "actor"),
                 is_adapter=keep_adapter,
                 results=results,
+                license=license,
             )
-            replace_file(temporary / CARD_FILE, text.encode())
-        # The same export again, such as with new results: the weights stay and only the card is renewed.
+            replace_file(temporary / CARD_FILE, card(student).encode())
+        # The same export again, such as with new results: the weights stay and only what is said of them is renewed.
         if out.exists():
             _check_same(out, temporary)
-            if (temporary / CARD_FILE).is_file():
-                shutil.copy2(temporary / CARD_FILE, out / CARD_FILE)
+            for file in (RELAY_FILE, CARD_FILE):
+                if (temporary / file).is_file():
+                    shutil.copy2(temporary / file, out / file)
         else:
             temporary.rename(out)
     except OSError as error:
@@ -103,7 +118,7 @@ def keep_facts(step_folder: Path, out: Path) -> None:
 
     Args:
         step_folder: a checkpoint.
-        out: the folder to write, for `write_card`.
+        out: the folder to write, for `renew_card`.
     """
     for name in (Path(CHECKPOINT_FILE), Path("actor", META_FILE)):
         if (step_folder / name).is_file():
@@ -111,7 +126,7 @@ def keep_facts(step_folder: Path, out: Path) -> None:
             shutil.copy2(step_folder / name, out / name)
 
 
-def write_card(facts: Path, model: Path, metrics: Path | None, results: Sequence[Path]) -> None:
+def renew_card(facts: Path, model: Path, metrics: Path | None, results: Sequence[Path]) -> None:
     """Write the card of a whole exported model again, now with results.
 
     Args:
@@ -126,9 +141,9 @@ def write_card(facts: Path, model: Path, metrics: Path | None, results: Sequence
     record = read_checkpoint(facts)
     if record is None:
         return
-    scale = read_scale(facts / "actor")
-    text = card(record, metrics, name=model.name, dtype=_dtype_of(record), lora=scale, results=results)
-    replace_file(model / CARD_FILE, text.encode())
+    lora, relay = read_scale(facts / "actor"), find_relay_file(model) or RelayFile()
+    student = TrainedStudent(record, model.name, _dtype_of(record), relay, metrics, lora, results=results)
+    replace_file(model / CARD_FILE, card(student).encode())
 
 
 def find_checkpoint(path: Path) -> Path:

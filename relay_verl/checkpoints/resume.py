@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from relay_verl.checkpoints.changes import find_changes
+from relay_verl.checkpoints.changes import default_keys, find_changes
 from relay_verl.checkpoints.integrity import (
     POINTER_FILE,
     find_damage,
@@ -148,6 +148,11 @@ def _check_same_run(config: VerlConfig, checkpoint: Path) -> None:
         raise UserError(
             f"trainer.default_local_dir: {checkpoint} is of recipe {old.recipe}, not {now.recipe} ({key} is {then} "
             f"there and {today} here): give another trainer.default_local_dir; {on_purpose}"
+        )
+    if key.startswith("relay.") and key not in now.config and key not in default_keys():
+        raise UserError(
+            f"{key}: {checkpoint} was trained with {then}, and this version of relay_verl has no such key: resume with "
+            f"the version that wrote it, or give another trainer.default_local_dir; {on_purpose}"
         )
     raise UserError(
         f"{key}={today}, but {checkpoint} was trained with {then}: put it back, or give another "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from relay_verl.cli.options import TINY_RECIPE, ConfigDir, Data, Overrides, TinyRecipe, compose_recipe, user_path
 from relay_verl.cli.output import results_only
 from relay_verl.errors import UserError
+from relay_verl.run_config import RunConfig
 
 NUM_GPUS = (8, 16, 32, 64, 128, 256, 512, 1024)
 """Clusters that are simulated where none are named."""
@@ -28,12 +29,9 @@ def rollout(
     overrides: Overrides = None,
 ) -> None:
     """Time training's responses: with calls, with all waiting for all at each call, and without a teacher."""
-    import pandas as pd
-
     from relay_verl.bench.relay_speed import bench_rollout
     from relay_verl.models.address import is_elsewhere
     from relay_verl.preflight.commands import check_asked_model
-    from relay_verl.preflight.data_checks import check_dataset
 
     run = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
     student = student or run.student_path
@@ -46,9 +44,7 @@ def rollout(
     if teacher is None:
         raise UserError("--teacher: the recipe names none; give one")
     check_asked_model("--teacher", teacher)
-    check_dataset(run.data, "train_files")
-    questions = pd.read_parquet(Path(run.verl.data.train_files)).to_dict("records")
-    rows = [questions[index % len(questions)] for index in range(num_responses)]
+    rows = _questions(run, num_responses)
     with results_only():
         text = bench_rollout(run, student, teacher, rows, rounds)
     typer.echo(text)
@@ -103,6 +99,31 @@ def bench_filter_(
     typer.echo(text)
 
 
+@app.command("curves")
+def bench_curves_(
+    student: Annotated[str, typer.Option(help="Student.")],
+    teacher: Annotated[str, typer.Option(help="Teacher.")],
+    recipe: TinyRecipe = None,
+    config_dir: ConfigDir = None,
+    num_responses: Annotated[int, typer.Option(min=1, help="Responses of a batch.")] = 128,
+    replicas: Annotated[int, typer.Option(min=1, help="Replicas of each model, at most.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="Counted rounds.")] = 5,
+    out: Annotated[Path, typer.Option(parser=user_path, help="YAML file to write.")] = Path("curves.yaml"),
+    overrides: Overrides = None,
+) -> None:
+    """Measure the curves that `bench scale` takes, and compare what it simulates with real batches."""
+    from relay_verl.bench.curves import bench_curves
+    from relay_verl.preflight.commands import check_asked_model
+
+    run = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
+    for option, path in (("--student", student), ("--teacher", teacher)):
+        check_asked_model(option, path)
+    rows = _questions(run, num_responses)
+    with results_only():
+        text = bench_curves(run, student, teacher, rows, most_replicas=replicas, rounds=rounds, out=out)
+    typer.echo(text)
+
+
 @app.command("scale")
 def bench_scale_(
     curves: Annotated[
@@ -133,3 +154,14 @@ def bench_scale_(
     study = study_scale(read_scenario(curves or ASSUMED), gpus or NUM_GPUS, num_responses=num_responses, seed=seed)
     draw_scale(study, out)
     typer.echo(f"{scale_to_markdown(study)}\n\n{out}")
+
+
+def _questions(run: RunConfig, num: int) -> list[dict[str, Any]]:
+    """So many rows of the recipe's training data, repeated where it has fewer."""
+    import pandas as pd
+
+    from relay_verl.preflight.data_checks import check_dataset
+
+    check_dataset(run.data, "train_files")
+    questions = pd.read_parquet(Path(run.verl.data.train_files)).to_dict("records")
+    return [questions[index % len(questions)] for index in range(num)]

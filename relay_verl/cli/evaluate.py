@@ -18,7 +18,6 @@ from relay_verl.cli.options import (
     QuestionColumn,
     Recipe,
     Workers,
-    compose_recipe,
     user_path,
 )
 from relay_verl.cli.output import print_json, results_only
@@ -53,9 +52,12 @@ def eval_(
         ),
     ] = None,
     policy: Annotated[
-        list[str],
-        typer.Option(help=f"Who asks the teacher, repeatable: {help_text()}; or one of another package as {FORM}."),
-    ] = ["learned"],  # noqa: B006 (typer copies it)
+        list[str] | None,
+        typer.Option(
+            help=f"Who asks the teacher, repeatable: {help_text()}; or one of another package as {FORM}. The student's "
+            "own (relay.json) if not given, else learned."
+        ),
+    ] = None,
     row: Annotated[
         str | None,
         typer.Option(help="Row of the paper's tables that the student is, such as 1.7b/relay, for the report."),
@@ -98,6 +100,7 @@ def eval_(
     """Measure a student, with a teacher or without, on benchmarks or on questions of your own."""
     from relay_verl.benchmarks.own import find_benchmarks
     from relay_verl.benchmarks.registry import load_benchmark, parse_sources
+    from relay_verl.cli.student_settings import compose_for_student
     from relay_verl.data.golds import warn_of_unreadable
     from relay_verl.data.own import OwnColumns
     from relay_verl.evaluation.runner import evaluate
@@ -114,16 +117,16 @@ def eval_(
     if row is not None:
         find_row(row)
     chosen, own = find_benchmarks(benchmark, OwnColumns(question_column, answer_column))
+    run, own_policy = compose_for_student(student, recipe, overrides, config_dir)
     conditions = [
         Condition(name, out / name.replace(":", "."), student, teacher, name, row, teacher_name)
-        for name in dict.fromkeys(policy)
+        for name in dict.fromkeys(policy or [own_policy])
     ]
     chosen_judge = choose_judge(judge, judge_url, judge_model)
     sources = parse_sources(source or ())
     if stray := sources.keys() - {each.name for each in chosen}:
         raise UserError(f"--source: {', '.join(sorted(stray))} is not among --benchmark {', '.join(benchmark)}")
     sources |= own
-    run = compose_recipe(recipe, overrides, config_dir)
     questions = {each.name: (each, load_benchmark(each, sources.get(each.name), limit=limit)) for each in chosen}
     with Grader() as grader:
         for name, (_, loaded) in questions.items():

@@ -16,11 +16,13 @@ from typer.core import TyperGroup
 
 from relay_verl.cli import (
     bench,
+    chat,
     data,
     doctor,
     models,
     quickstart,
     recipes,
+    serve,
 )
 from relay_verl.cli import (
     evaluate as evaluation,
@@ -70,6 +72,8 @@ app.add_typer(recipes.app)
 app.add_typer(doctor.app)
 app.add_typer(evaluation.app)
 app.add_typer(bench.app, name="bench", rich_help_panel=EVALUATE)
+app.add_typer(serve.app)
+app.add_typer(chat.app)
 app.add_typer(checkpoints.app)
 
 

@@ -13,7 +13,7 @@ from relay_verl.errors import UserError
 if TYPE_CHECKING:
     from relay_verl.run_config import RunConfig
 
-START, DATA, TRAIN, EVALUATE, SHARE = "Start", "Data", "Train", "Evaluate", "Share"
+START, DATA, TRAIN, EVALUATE, TALK, SHARE = "Start", "Data", "Train", "Evaluate", "Serve and ask", "Share"
 """The groups of commands in the help."""
 GPU_RECIPE, TINY_RECIPE = "relay_1.7b", "relay_tiny"
 """The recipes that commands take where none is named."""

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import TypeAdapter, ValidationError
 
 from relay_verl.config.settings import RelaySettings
 from relay_verl.config.teacher import TeacherSettings
+from relay_verl.config.validation import fields_at, validate
 from relay_verl.engines.address import check_address
-from relay_verl.errors import UserError, as_user_error, suggest
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.policies import make_policy
-from relay_verl.secrets import HIDDEN, hide
 
 
 def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
@@ -34,7 +30,8 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
     except OmegaConfBaseException as error:
         raise UserError(f"relay: {str(error).splitlines()[0]}") from None
     if plain is not None and not isinstance(plain, Mapping):
-        raise UserError(f"relay: {plain!r} is not a group of settings; allowed: {', '.join(_fields_at([]))}")
+        allowed = ", ".join(fields_at(RelaySettings, []))
+        raise UserError(f"relay: {plain!r} is not a group of settings; allowed: {allowed}")
     values: dict[str, Any] = dict(plain or {})  # type: ignore[arg-type]
     if isinstance(values.get("teacher"), (list, tuple)):
         if values.get("teachers"):
@@ -42,10 +39,7 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
         values["teachers"] = values.pop("teacher")
         if not values["teachers"]:
             raise UserError("relay.teacher: []: an empty list; give at least one teacher")
-    try:
-        settings = _validator().validate_python(values)
-    except ValidationError as error:
-        raise UserError("; ".join(_explain(item) for item in error.errors())) from None
+    settings = validate(RelaySettings, values, "relay.")
     length = make_policy(settings.policy).fixed_length()
     if length is not None and length > settings.max_tokens_per_call:
         raise UserError(
@@ -61,12 +55,6 @@ def check_endpoint(key: str, url: str, api_key_env: str) -> None:
     """Raise UserError, which names `key`, unless `url` can be an endpoint's address and holds no secret."""
     with as_user_error(ValueError, key):
         check_address(url, api_key_env)
-
-
-@cache
-def _validator() -> TypeAdapter[RelaySettings]:
-    """Made once: that takes longer than all that it validates."""
-    return TypeAdapter(RelaySettings)
 
 
 def _check_teachers(settings: RelaySettings) -> None:
@@ -128,25 +116,3 @@ def _check_prices(settings: RelaySettings) -> None:
             f"relay.prices.teacher: {state}, but relay.reward.kind=price divides by what the teacher alone would cost; "
             "set relay.prices.teacher.preset, or input and output"
         )
-
-
-def _explain(item: Any) -> str:
-    """One pydantic error as 'key: value: what is allowed'."""
-    location = [str(part) for part in item["loc"]]
-    key = ".".join(["relay", *location])
-    if item["type"] == "unexpected_keyword_argument":
-        allowed = _fields_at(location[:-1])
-        return f"{key}: unknown key; allowed: {', '.join(allowed)}{suggest(location[-1], allowed)}"
-    shown = HIDDEN if location[-1:] == ["api_key_env"] else repr(hide(key, item["input"]))
-    return f"{key}: {shown}: {item['msg'].removeprefix('Value error, ')}"
-
-
-def _fields_at(location: list[str]) -> list[str]:
-    """Names of the fields of the settings at `location`."""
-    settings: Any = RelaySettings
-    for name in location:
-        if name.isdigit():
-            settings = typing.get_args(settings)[0]
-        else:
-            settings = typing.get_type_hints(settings, include_extras=False)[name]
-    return [f.name for f in dataclasses.fields(settings)]

@@ -60,7 +60,8 @@ class RelaySettings:
     """Largest share of a step's calls that may fail. Above it training ends with a checkpoint and the cause, whatever
     `on_teacher_failure` says of a single call; 1 never ends it: training continues without a teacher. Taken of at least
     20 calls, those of several steps where one has fewer. Evaluation, filter, warm-up data and judge end likewise, above
-    this share of queries or verdicts that fail (our choice)."""
+    this share of queries or verdicts that fail. A replica whose engine fails more of 20 requests is dropped for a while
+    (our choice)."""
     train_on_teacher_tokens: bool = False
     """True trains on the teacher's tokens too, as the released code does."""
     rollout_timeout_s: Positive = 7200.0

@@ -9,15 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from relay_verl.config.values import STRICT, Count, NonNegative, Positive
+from relay_verl.config.values import STRICT, Count, NonNegative, Positive, Share, TopK
 from relay_verl.engines.factory import find_engine
 from relay_verl.extensions import short_name
-
-
-def _check_top_k(top_k: int) -> int:
-    if top_k == 0 or top_k < -1:
-        raise ValueError("at least 1, or -1 for the whole vocabulary")
-    return top_k
 
 
 def _check_engine(name: str) -> str:
@@ -65,7 +59,7 @@ class TeacherSettings:
     """vLLM replicas, each on `tensor_parallel_size` GPUs of its own."""
     tensor_parallel_size: Count = 1
     """GPUs a replica."""
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.85
+    gpu_memory_utilization: Share = 0.85
     """Share of a GPU's memory a replica takes."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] | None = None
     """Number format of a replica's weights; that of the student's (`actor_rollout_ref.rollout.dtype`) if None."""
@@ -73,10 +67,10 @@ class TeacherSettings:
     """Requests a replica runs at a time."""
     temperature: NonNegative = 0.7
     """Sampling temperature in training; the released service's. Greedy validation makes the teacher greedy too."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: Share = 1.0
     """Share of the probability that its tokens are sampled from; 1.0 is the released service's. Sent with every
     request, so that the model's generation_config never decides."""
-    top_k: Annotated[int, Field(strict=True), AfterValidator(_check_top_k)] = -1
+    top_k: TopK = -1
     """How many of the likeliest tokens it samples from; -1, as in the released service, for all. Sent like `top_p`."""
     timeout_s: Positive = 300.0
     """Seconds of silence after which a call fails, retries included. The deadline follows the load: an engine that

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from relay_verl.engines.resilience import describe
+from relay_verl.engines.boundary import describe
 from relay_verl.errors import PermanentError
 from relay_verl.tokenization import chat_ids
 

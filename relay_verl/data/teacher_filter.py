@@ -17,8 +17,8 @@ from relay_verl.data.pass_counts import COLUMN, PassCount
 from relay_verl.data.prompt_ids import prompt_ids_of
 from relay_verl.data.truths import truth_of
 from relay_verl.engines.base import TokenEngine, open_engine
+from relay_verl.engines.boundary import ask_within
 from relay_verl.engines.deadlines import pulse_of
-from relay_verl.engines.resilience import ask_within
 from relay_verl.grading import Grader, kind_of
 from relay_verl.jobs.formats import Row
 from relay_verl.seeds import sample_seed

@@ -28,8 +28,8 @@ import pyarrow.parquet as pq
 from relay_verl.data.prompt_ids import prompt_ids_of
 from relay_verl.data.warmup import DrawnCall, draw_calls, place_calls
 from relay_verl.engines.base import TokenEngine
+from relay_verl.engines.boundary import ask_within
 from relay_verl.engines.deadlines import pulse_of
-from relay_verl.engines.resilience import ask_within
 from relay_verl.grading.answers import last_boxed
 from relay_verl.jobs.formats import Row
 from relay_verl.seeds import derive_seed, sample_seed

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+
+from relay_verl.errors import UserError
 
 FinishReason = Literal["stop", "length", "eos"]
 
@@ -34,19 +36,22 @@ class Billed:
 
 @dataclass(frozen=True)
 class Generation:
-    """What an engine wrote in one go."""
+    """What an engine wrote: a whole answer, or a piece of one that it streams."""
 
     token_ids: list[int]
     """Sampled ids, [length]; they end with the token that completes the stop string, or with the EOS."""
     logprobs: list[float] | None
     """Log-probability of each id, [length], if asked for."""
-    finish_reason: FinishReason
-    """'stop': a stop string; 'eos': an end-of-sequence token; 'length': `max_tokens` or the context is full."""
+    finish_reason: FinishReason | None
+    """'stop': a stop string; 'eos': an end-of-sequence token; 'length': `max_tokens` or the context is full; None: more
+    pieces follow."""
     num_cached: int | None = None
     """Tokens of the context that the engine's prefix cache held; None if it does not say."""
+    cache_block: int | None = None
+    """Tokens of a block of that cache, which holds whole blocks alone; None if it does not say."""
     billed: Billed | None = None
     """What it cost, where that is not the context and the tokens above: an engine that counts other tokens, or hidden
-    ones."""
+    ones. The last piece of a stream has it."""
 
     @property
     def num_billed_tokens(self) -> int:
@@ -57,9 +62,10 @@ class Generation:
 class TokenEngine(Protocol):
     """A model that continues token ids.
 
-    Three attributes are optional: `pulse` (`relay_verl.engines.deadlines.Pulse`), by which deadlines of all who ask
-    follow the engine's load; `async load()` (`relay_verl.engines.load.EngineLoad` or None), which tells how far it is;
-    and `open(messages, num_prompt_tokens)` of an engine that reads a chat and not its ids, see `open_engine`.
+    Four attributes are optional: `stream` (see `StreamingEngine`); `pulse` (`relay_verl.engines.deadlines.Pulse`), by
+    which deadlines of all who ask follow the engine's load; `async load()` (`relay_verl.engines.load.EngineLoad` or
+    None), which tells how far it is; and `open(messages, num_prompt_tokens)` of an engine that reads a chat and not its
+    ids, see `open_engine`.
     """
 
     async def generate(
@@ -87,6 +93,34 @@ class TokenEngine(Protocol):
         ...
 
 
+class StreamingEngine(TokenEngine, Protocol):
+    """An engine that can also give an answer while it is being written."""
+
+    def stream(
+        self,
+        prompt_ids: list[int],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        sampling: Mapping[str, Any] = {},
+        request_id: str | None = None,
+    ) -> AsyncGenerator[Generation, None]:
+        """`generate`, piece by piece: the pieces joined are the answer, and the last one alone has a `finish_reason`.
+
+        An async generator: closing it (`aclose`) ends the request.
+
+        Raises:
+            EngineError: the engine could not answer; pieces may have come before.
+        """
+        ...
+
+
+def stream_of(engine: Any) -> Callable[..., AsyncGenerator[Generation, None]] | None:
+    """The engine's `stream`; None if it cannot stream."""
+    stream = getattr(engine, "stream", None)
+    return stream if callable(stream) else None
+
+
 def open_engine(engine: Any, messages: Iterable[Mapping[str, Any]], num_prompt_tokens: int) -> TokenEngine:
     """Who writes one response: the engine itself, or what an engine that reads a chat opens for it.
 
@@ -95,6 +129,23 @@ def open_engine(engine: Any, messages: Iterable[Mapping[str, Any]], num_prompt_t
         messages: the chat that the response answers.
         num_prompt_tokens: how many ids of a context stand for that chat.
     """
-    opening = getattr(engine, "open", None)
-    opened: TokenEngine = engine if opening is None else opening(messages, num_prompt_tokens)
+    opened: TokenEngine = engine.open(messages, num_prompt_tokens) if reads_chat(engine) else engine
     return opened
+
+
+def reads_chat(engine: Any) -> bool:
+    """Whether each response opens it with its chat (`open_engine`)."""
+    return callable(getattr(engine, "open", None))
+
+
+def check_reads_ids(role: str, engine: TokenEngine | None) -> None:
+    """A model that is served, or written with in Python, reads token ids.
+
+    Raises:
+        UserError: the engine reads a chat.
+    """
+    if reads_chat(engine):
+        raise UserError(
+            f"{role}: {type(engine).__name__} reads a chat and not token ids; a chat API can be the teacher in "
+            "training, filter and eval (relay.teacher.api=chat) alone"
+        )

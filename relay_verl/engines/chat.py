@@ -9,7 +9,7 @@ special token; at most n ids come back. The API's end of the message becomes the
 
 What an API without ids cannot give:
 1. n counts its tokens and the student's: the API writes at most n of its own, which are cut after n of the student's.
-2. Log-probabilities, and replicas that keep a trajectory's cache.
+2. Log-probabilities, streams, and replicas that keep a trajectory's cache.
 3. Whether a server that takes an assistant prefix without a word really continues it.
 
 What it bills (`usage`) counts as read and written, hidden reasoning and what is cut off included.
@@ -24,7 +24,7 @@ from typing import Any
 
 from relay_verl.engines.base import NEUTRAL_SAMPLING, Billed, FinishReason, Generation
 from relay_verl.engines.chat_prefix import ChatPrefix, refuses_prefix, without_echo
-from relay_verl.engines.endpoint import ENDED, MAX_BODY_BYTES, NO_ANSWER, EndpointEngine
+from relay_verl.engines.endpoint import MAX_BODY_BYTES, NO_ANSWER, EndpointEngine
 from relay_verl.engines.text_bridge import cut_text
 from relay_verl.errors import EngineError, PermanentError
 from relay_verl.messages import plain_messages
@@ -48,6 +48,9 @@ class ChatEngine(EndpointEngine):
         template: arguments of the chat template, which vLLM takes as chat_template_kwargs.
         options: the other arguments of `EndpointEngine`.
     """
+
+    stream = None  # type: ignore[assignment]
+    """An answer is encoded as a whole."""
 
     def __init__(
         self,
@@ -158,7 +161,7 @@ class ChatEngine(EndpointEngine):
     def _read_chat(self, completion: Any, written: str, parameters: Mapping[str, Any]) -> Generation:
         choice = completion["choices"][0]
         reason = choice.get("finish_reason")
-        if reason not in ENDED:
+        if reason not in ("stop", "length"):
             raise EngineError(self._client.line(f"the request did not end: finish_reason is {reason!r}"))
         text = choice["message"].get("content") or ""
         if not isinstance(text, str):

@@ -13,14 +13,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine, Mapping
-from contextvars import ContextVar
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from relay_verl.engines.address import check_address, proxy_of, root_of
 from relay_verl.engines.deadlines import LONGEST_WAIT, DeadlineError, Pulse
 from relay_verl.engines.failures import Refusal, RetriedError, explain_endpoint_error
 from relay_verl.engines.parameters import RefusedParameters
+from relay_verl.engines.tries import failures_of_tries, make_http_client
 from relay_verl.errors import EngineError, PermanentError
 
 logger = logging.getLogger(__name__)
@@ -36,9 +37,6 @@ MAX_REASON_CHARS = 300
 """Longest reason in a message, with neither the address nor what to do about it."""
 SHORTEST_KEY = 4
 """A key of fewer characters is not looked for in texts: words would lose their letters."""
-
-_last_failure: ContextVar[list[str] | None] = ContextVar("last_failure", default=None)
-"""What the last try of the current request failed with: a deadline that ends its retries says so."""
 
 
 class EndpointClient:
@@ -106,7 +104,7 @@ class EndpointClient:
                 api_key=key or "none",
                 timeout=timeout,
                 max_retries=self.num_retries,
-                http_client=_make_http_client(timeout),
+                http_client=make_http_client(timeout),
             )
         except Exception as error:  # a proxy that needs another package, certificates that are not there
             proxy = proxy_of(self.base_url)
@@ -119,47 +117,63 @@ class EndpointClient:
     async def ask(
         self, resource: str, required: Mapping[str, Any], parameters: Mapping[str, Any], *, max_bytes: int
     ) -> bytes:
-        """The body of an answer. A parameter that the endpoint refuses is left out, and asked for no more.
+        """The body of an answer. The arguments are those of `open`.
 
         Args:
-            resource: completions or chat.completions.
-            required: arguments that the resource cannot do without, such as model and prompt.
-            parameters: what else to send; None values are left out.
             max_bytes: longest body that is read.
 
         Raises:
             EngineError: there is none; a PermanentError if asking again cannot help.
         """
+        body = bytearray()
+        # The body is read in pieces, so that an endpoint cannot fill the memory before its size is known.
+        async with self.open(resource, required, parameters) as response:
+            async for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise EngineError(self.line(f"the reply is longer than {max_bytes} bytes"))
+        return bytes(body)
+
+    @asynccontextmanager
+    async def open(
+        self, resource: str, required: Mapping[str, Any], parameters: Mapping[str, Any]
+    ) -> AsyncGenerator[Any, None]:
+        """An answer whose body is read in the block; leaving the block ends the request. A parameter that the endpoint
+        refuses is left out, and asked for no more.
+
+        Args:
+            resource: completions or chat.completions.
+            required: arguments that the resource cannot do without, such as model and prompt.
+            parameters: what else to send; None values are left out.
+
+        Raises:
+            EngineError: there is none, or it breaks off; a PermanentError if asking again cannot help.
+        """
         import openai
 
-        while True:
-            # Each round leaves out at least one more parameter, so this ends.
-            sent = self.refused.apply(parameters)
+        endpoint: Any = self.openai
+        for name in resource.split("."):
+            endpoint = getattr(endpoint, name)
+        async with AsyncExitStack() as stack:
             try:
-                return await self._send(resource, required, sent, max_bytes)
-            except openai.APIStatusError as error:
-                refusal = Refusal.read(error.response.status_code, error.response.content)
-                if not self._learn(refusal, parameters, sent):
-                    raise refusal.to_error(self.line(str(refusal), await self._find_hint(refusal))) from None
+                response = None
+                while response is None:
+                    # Each round leaves out at least one more parameter, so this ends.
+                    sent = self.refused.apply(parameters)
+                    request = endpoint.with_streaming_response.create(**required, extra_body=dict(sent))
+                    try:
+                        response = await stack.enter_async_context(request)
+                    except openai.APIStatusError as error:
+                        refusal = Refusal.read(error.response.status_code, error.response.content)
+                        if not self._learn(refusal, parameters, sent):
+                            raise refusal.to_error(self.line(str(refusal), await self._find_hint(refusal))) from None
+                yield response
             except EngineError:
                 raise
             except openai.OpenAIError as error:  # the client has tried again by itself
                 raise RetriedError(self.line(self.explain(error))) from None
             except Exception as error:  # the body broke off
                 raise EngineError(self.line(self.explain(error))) from None
-
-    async def _send(self, resource: str, required: Mapping[str, Any], sent: Mapping[str, Any], max_bytes: int) -> bytes:
-        endpoint: Any = self.openai
-        for name in resource.split("."):
-            endpoint = getattr(endpoint, name)
-        body = bytearray()
-        # The body is read in pieces, so that an endpoint cannot fill the memory before its size is known.
-        async with endpoint.with_streaming_response.create(**required, extra_body=dict(sent)) as response:
-            async for chunk in response.iter_bytes():
-                body += chunk
-                if len(body) > max_bytes:
-                    raise EngineError(self.line(f"the reply is longer than {max_bytes} bytes"))
-        return bytes(body)
 
     def _learn(self, refusal: Refusal, parameters: Mapping[str, Any], sent: Mapping[str, Any]) -> bool:
         known = self.refused.names
@@ -178,29 +192,58 @@ class EndpointClient:
         Raises:
             EngineError: the deadline has passed; the message says what the last try failed with.
         """
-        # openai's client swallows the errors of its retries; `_note` collects them for this request's message.
+        # openai's client swallows the errors of its retries; they are collected for this request's message
         failures: list[str] = []
-        token = _last_failure.set(failures)
+        token = failures_of_tries.set(failures)
         try:
-            return await pulse.wait(timeout_s, work, **options)
+            with self._timing_out(failures):
+                return await pulse.wait(timeout_s, work, **options)
+        finally:
+            failures_of_tries.reset(token)
+
+    async def pieces_within(
+        self, pulse: Pulse, timeout_s: float, stream: AsyncGenerator[Result, None], **options: Any
+    ) -> AsyncGenerator[Result, None]:
+        """`within` for an answer in pieces (`Pulse.pieces`)."""
+        failures: list[str] = []
+
+        async def noted() -> AsyncGenerator[Result, None]:
+            failures_of_tries.set(failures)  # in the context of the stream's own task
+            async with aclosing(stream) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+        with self._timing_out(failures):
+            async with aclosing(pulse.pieces(timeout_s, noted(), **options)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    @contextmanager
+    def _timing_out(self, failures: list[str]) -> Iterator[None]:
+        try:
+            yield
         except DeadlineError as error:
             last = f"; the last try: {failures[-1]}" if failures else ""
             raise EngineError(self.line(f"Timeout: {error}{last}")) from None
-        finally:
-            _last_failure.reset(token)
 
     async def model_names(self) -> list[str]:
-        """What the endpoint says that it serves.
+        """What the endpoint says that it serves. Raises as `model_lengths`."""
+        return list(await self.model_lengths())
+
+    async def model_lengths(self) -> dict[str, int | None]:
+        """What the endpoint says that it serves: the tokens of each model's context by its name, None where it does
+        not say them, which vLLM does.
 
         Raises:
-            EngineError: it is down, or does not say.
+            EngineError: it is down, or does not say what it serves.
         """
         import openai
 
         try:
             async with asyncio.timeout(self.timeout_s):
                 page = await self.openai.models.list()
-            return [str(model.id) for model in page.data]
+            lengths = {str(model.id): getattr(model, "max_model_len", None) for model in page.data}
+            return {name: length if isinstance(length, int) else None for name, length in lengths.items()}
         except openai.APIStatusError as error:
             refusal = Refusal.read(error.response.status_code, error.response.content)
             raise refusal.to_error(self.line(f"/models: {refusal}", await self._find_hint(refusal))) from None
@@ -251,28 +294,3 @@ class EndpointClient:
         except Exception:  # this is about another error, which it must not hide
             return ""
         return f"; add /v1: {candidate}" if answer.status_code in (200, 401, 403) else ""
-
-
-def _make_http_client(timeout: Any) -> Any:
-    """openai's HTTP client, which also notes what a try fails with."""
-    from openai import DefaultAsyncHttpxClient
-
-    class NotingClient(DefaultAsyncHttpxClient):
-        async def send(self, *args: Any, **kwargs: Any) -> Any:
-            try:
-                response = await super().send(*args, **kwargs)
-                if response.status_code >= 400:
-                    await response.aread()
-                    _note(str(Refusal.read(response.status_code, response.content)))
-                return response
-            except Exception as error:
-                _note(explain_endpoint_error(error, "", None))
-                raise
-
-    return NotingClient(timeout=timeout)
-
-
-def _note(failure: str) -> None:
-    failures = _last_failure.get()
-    if failures is not None:
-        failures.append(failure)

@@ -17,6 +17,9 @@ fails as soon as one of these is true:
    they come, so one that was overtaken is being written, or the engine does not have it.
 3. `LONGEST_WAIT` times `timeout_s` since it was sent, whatever the engine does.
 
+An answer that is streamed is a request that is sent anew with each piece, and a piece is a sign of life. Once a stream
+has begun, the engine writes it and it waits in no queue: `LOST_FACTOR` times `timeout_s` without a piece end it.
+
 A hung engine fails all its requests in `timeout_s`; 24 short requests in the queue of an engine that writes one after
 the other are all served; one that the engine lost fails in a time that follows its pace.
 """
@@ -25,9 +28,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from relay_verl.engines.pump import Pump
 
 Result = TypeVar("Result")
 
@@ -43,6 +48,9 @@ LOST_FACTOR = 4.0
 """How much slower than the requests sent after it a request may be, before it counts as lost."""
 LONGEST_WAIT = 24
 """Most times its `timeout_s` that a request waits."""
+CALLER_LEFT = "the caller left"
+"""What a request's cancellation says where its caller was cancelled, which tells nothing about the engine; a deadline's
+says nothing."""
 LOOKS = 4
 """How often in `timeout_s` the engine's counter is looked at while requests wait."""
 
@@ -82,6 +90,10 @@ class _Request:
     """By the event loop's clock, as all times here."""
     num_tokens: int
     """Most tokens of its answer."""
+    heard_at: float
+    """When the last piece of its answer came, or it was sent."""
+    has_begun: bool = False
+    """Whether a piece of its answer has come."""
     overtaken_at: float = math.inf
     """When a request that was sent later was answered first."""
     later_tokens: int = 0
@@ -107,7 +119,7 @@ class Pulse:
         self._looked_at = -math.inf
         self._look: asyncio.Task[None] | None = None
         self.num_tokens = 0
-        """Tokens of the answers so far, as `relay_verl.engines.resilience` counts them."""
+        """Tokens of the answers so far, as `relay_verl.engines.boundary` counts them."""
 
     def __reduce__(self) -> Any:
         return Pulse, (self._count_tokens,)
@@ -136,45 +148,107 @@ class Pulse:
             DeadlineError: the engine is silent, or this request is lost.
         """
         clock = asyncio.get_running_loop().time
-        request = _Request(clock(), num_tokens)
+        request = _Request(clock(), num_tokens, clock())
         self._waiting.add(request)
         task = _start(work)
+        reason: str | None = None
         try:
             while not task.done():
-                ends_at, reason = self._deadline(request, timeout_s)
-                left_s = ends_at - clock()
-                if left_s <= 0:
-                    raise DeadlineError(reason)
-                # an answer to another request may bring the deadline nearer, so it is looked at now and then
-                await asyncio.wait({task}, timeout=min(left_s, timeout_s / LOOKS))
+                await asyncio.wait({task}, timeout=self._patience_s(request, timeout_s))
                 if not task.done():
                     self._look_at_counter(clock(), timeout_s / LOOKS)
+        except asyncio.CancelledError:
+            reason = CALLER_LEFT
+            raise
         finally:
             self._waiting.discard(request)
-            task.cancel()
+            task.cancel(reason)
         result = task.result()
         self._note_answer(request, clock(), max(1, measure(result)))
         return result
 
+    async def pieces(
+        self,
+        timeout_s: float,
+        stream: AsyncGenerator[Result, None],
+        *,
+        num_tokens: int = 1,
+        measure: Callable[[Result], int] = lambda _: 1,
+    ) -> AsyncGenerator[Result, None]:
+        """`wait` for an answer that comes in pieces: the items of `stream`. Closed early, or past its deadline, the
+        stream is cancelled and left alone.
+
+        Raises:
+            DeadlineError: the engine is silent, or this stream is lost.
+        """
+        clock = asyncio.get_running_loop().time
+        request = _Request(clock(), num_tokens, clock())
+        num_written = 0
+        self._waiting.add(request)
+        pump = Pump(stream)
+        reason: str | None = None
+        try:
+            while True:
+                # the reader's time is not the engine's: silence counts from when the next piece is waited for
+                request.heard_at, request.overtaken_at = clock(), math.inf
+                request.later_tokens, request.later_seconds = 0, 0.0
+                # nothing is due before the first look, so nearly all pieces cost no calculation of a deadline
+                patience_s = timeout_s / LOOKS
+                while not pump.is_ready:
+                    await pump.wait(patience_s)
+                    if not pump.is_ready:
+                        self._look_at_counter(clock(), timeout_s / LOOKS)
+                        patience_s = self._patience_s(request, timeout_s)
+                if not pump.has_item:
+                    break
+                piece = pump.take()
+                num_written += measure(piece)
+                self._last_sign_at = clock()
+                request.has_begun = True
+                yield piece
+            pump.check()
+        except (asyncio.CancelledError, GeneratorExit):
+            reason = CALLER_LEFT
+            raise
+        finally:
+            self._waiting.discard(request)
+            pump.stop(reason)
+        self._note_answer(request, clock(), max(1, num_written))
+
+    def _patience_s(self, request: _Request, timeout_s: float) -> float:
+        """Seconds until a request that waits is looked at again.
+
+        Raises:
+            DeadlineError: its deadline has passed.
+        """
+        ends_at, reason = self._deadline(request, timeout_s)
+        left_s = ends_at - asyncio.get_running_loop().time()
+        if left_s <= 0:
+            raise DeadlineError(reason)
+        # an answer to another request may bring the deadline nearer, so it is looked at now and then
+        return min(left_s, timeout_s / LOOKS)
+
     def _deadline(self, request: _Request, timeout_s: float) -> tuple[float, str]:
         """When the request fails unless it is answered, and what to say then."""
         # The three rules of the module's docstring; the earliest of them decides and names the reason.
-        silent_at = max(request.sent_at, self._last_sign_at) + timeout_s
+        silent_at = max(request.heard_at, self._last_sign_at) + timeout_s
+        longest_s = (LOST_FACTOR if request.has_begun else LONGEST_WAIT) * timeout_s
+        what = "more of the answer" if request.has_begun else "answer"
         ends = [
-            (silent_at, f"no answer within {timeout_s:g} s, to this request or to another one"),
-            (request.sent_at + LONGEST_WAIT * timeout_s, f"no answer within {LONGEST_WAIT * timeout_s:g} s"),
+            (silent_at, f"no {what} within {timeout_s:g} s, to this request or to another one"),
+            (request.heard_at + longest_s, f"no {what} within {longest_s:g} s"),
         ]
         if request.later_tokens:
             pace_s = request.later_seconds / request.later_tokens  # seconds a token
             lost_at = request.overtaken_at + timeout_s + LOST_FACTOR * pace_s * request.num_tokens
-            lost_s = lost_at - request.sent_at
-            ends.append((lost_at, f"no answer within {lost_s:.3g} s, though requests sent after it were answered"))
+            lost_s = lost_at - request.heard_at
+            ends.append((lost_at, f"no {what} within {lost_s:.3g} s, though requests sent after it were answered"))
         return min(ends)
 
     def _note_answer(self, request: _Request, now: float, num_tokens: int) -> None:
         self._last_sign_at = now
         for other in self._waiting:
-            if other.sent_at < request.sent_at:
+            if other.heard_at < request.sent_at:
                 other.overtaken_at = min(other.overtaken_at, now)
                 other.later_tokens += num_tokens
                 other.later_seconds += now - request.sent_at

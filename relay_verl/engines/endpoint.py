@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from relay_verl.engines.address import root_of
 from relay_verl.engines.base import NEUTRAL_SAMPLING, Generation
 from relay_verl.engines.client import EndpointClient
 from relay_verl.engines.deadlines import Pulse
-from relay_verl.engines.failures import RetriedError
+from relay_verl.engines.events import read_events
+from relay_verl.engines.failures import Refusal, RetriedError
 from relay_verl.engines.load import read_load
 from relay_verl.errors import EngineError
 
 MAX_BODY_BYTES = 1 << 26
 """Longest answer that is read: some tens of bytes a token, with log-probabilities, for the longest context there is."""
 
-ENDED = ("stop", "length")
-"""Reasons of a completion that is whole; another one, such as 'abort', leaves a part of a response."""
+STREAMS: Mapping[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+"""Parameters of a stream, whose last event has the usage."""
 
 NO_ANSWER = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
 """What reading an answer that is none raises: a web page, other JSON, a list without choices."""
+
+
+class NoTokenIdsError(RetriedError):
+    """The endpoint answers with text alone."""
 
 
 class EndpointEngine:
@@ -52,6 +59,8 @@ class EndpointEngine:
         self._model = model
         self._timeout_s = timeout_s
         self._client = EndpointClient(base_url, api_key_env=api_key_env, timeout_s=timeout_s, num_retries=num_retries)
+        self._names: set[str] = set()
+        """What else the endpoint calls what it serves."""
         self.pulse = Pulse(self._count_tokens)
 
     async def model(self) -> str:
@@ -82,48 +91,115 @@ class EndpointEngine:
             PermanentError: the endpoint refuses the request, such as for a prompt that is too long for the model.
         """
         wants_logprobs = bool(sampling.get("logprobs"))
-        parameters = {**NEUTRAL_SAMPLING, **sampling} | {
-            "max_tokens": max_tokens,
-            "stop": list(stop) or None,
-            "logprobs": 0 if wants_logprobs else None,
-            "return_token_ids": True,
-            "include_stop_str_in_output": bool(stop),
-        }
         return await self._client.within(
             self.pulse,
             self._timeout_s,
-            self._complete(prompt_ids, parameters, wants_logprobs),
+            self._complete(prompt_ids, _parameters(max_tokens, stop, sampling), wants_logprobs),
             num_tokens=max_tokens,
             measure=lambda generation: len(generation.token_ids),
         )
+
+    async def stream(
+        self,
+        prompt_ids: list[int],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        sampling: Mapping[str, Any] = {},
+        request_id: str | None = None,
+    ) -> AsyncGenerator[Generation, None]:
+        """See `StreamingEngine.stream`; a piece is what the server sends in one event, as a rule a token.
+
+        Raises:
+            PermanentError: as `generate`.
+        """
+        wants_logprobs = bool(sampling.get("logprobs"))
+        parameters = {**_parameters(max_tokens, stop, sampling), **STREAMS}
+        answer = self._client.pieces_within(
+            self.pulse,
+            self._timeout_s,
+            self._pieces(prompt_ids, parameters, wants_logprobs),
+            num_tokens=max_tokens,
+            measure=lambda piece: len(piece.token_ids),
+        )
+        async with aclosing(answer) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def _complete(self, prompt_ids: list[int], parameters: Mapping[str, Any], wants_logprobs: bool) -> Generation:
         """One answer, read."""
         required = {"model": self._model or await self.model(), "prompt": prompt_ids}
         body = await self._client.ask("completions", required, parameters, max_bytes=MAX_BODY_BYTES)
         try:
-            return self._read(json.loads(body), wants_logprobs)
+            completion = json.loads(body)
+            await self._check_model(completion.get("model"), required["model"])
+            piece = self._read(completion["choices"][0], wants_logprobs, _num_cached(completion))
         except NO_ANSWER as error:
             raise EngineError(self._client.line(f"the answer is not a completion: {error!r}")) from None
+        if piece.finish_reason is None:
+            raise EngineError(self._client.line("the request did not end: finish_reason is None"))
+        return piece
 
-    def _read(self, completion: Any, wants_logprobs: bool) -> Generation:
-        choice = completion["choices"][0]
+    async def _check_model(self, answering: Any, asked: Any) -> None:
+        """Raise EngineError where another model answers, as behind a balancer over servers that are not alike. One of
+        several names of the model that was asked is right."""
+        if not isinstance(answering, str) or answering == asked or answering in self._names:
+            return
+        self._names |= set(await self._client.model_names())
+        if answering not in self._names:
+            raise EngineError(self._client.line(f"it answers for model {answering!r}, not for {asked!r}"))
+
+    async def _pieces(
+        self, prompt_ids: list[int], parameters: Mapping[str, Any], wants_logprobs: bool
+    ) -> AsyncGenerator[Generation, None]:
+        """The pieces of one answer. The last one waits for the event behind it, which has the usage, and for the end of
+        the body, so that the connection serves the next request."""
+        required = {"model": self._model or await self.model(), "prompt": prompt_ids}
+        last: Generation | None = None
+        num_cached: int | None = None
+        async with self._client.open("completions", required, parameters) as response:
+            async for event in read_events(response, MAX_BODY_BYTES):
+                try:
+                    chunk = json.loads(event)
+                    if "error" in chunk:
+                        refusal = Refusal.read(_status_of(chunk["error"]), event)
+                        raise refusal.to_error(self._client.line(f"the stream broke off: {refusal}"))
+                    if chunk.get("model") != required["model"]:
+                        await self._check_model(chunk.get("model"), required["model"])
+                    num_cached = _num_cached(chunk) if num_cached is None else num_cached
+                    if not chunk["choices"]:  # the event that has the usage
+                        continue
+                    piece = self._read(chunk["choices"][0], wants_logprobs, None)
+                except NO_ANSWER as error:
+                    raise EngineError(self._client.line(f"an event is not a completion's: {error!r}")) from None
+                if piece.finish_reason is None:
+                    yield piece
+                else:
+                    last = piece
+        if last is None:
+            raise EngineError(self._client.line("the stream ended before the answer did"))
+        yield replace(last, num_cached=num_cached)
+
+    def _read(self, choice: Any, wants_logprobs: bool, num_cached: int | None) -> Generation:
+        """The one choice of an answer, or of an event of its stream."""
         token_ids = choice.get("token_ids")
         if not isinstance(token_ids, list):
             # asked again it would answer the same
-            raise RetriedError(
+            raise NoTokenIdsError(
                 self._client.line("the answer has no token_ids; the endpoint must know return_token_ids, as vLLM does")
             )
-        details = (completion.get("usage") or {}).get("prompt_tokens_details") or {}
-        cached = details.get("cached_tokens")
         logprobs = list((choice.get("logprobs") or {}).get("token_logprobs") or []) or None if wants_logprobs else None
         reason = choice.get("finish_reason")
-        if reason not in ENDED:  # vLLM ends a request so that it gives up, and says 200
+        if reason is None or reason == "length":
+            return Generation(token_ids, logprobs, reason, num_cached)
+        if reason != "stop":  # vLLM ends a request so that it gives up, and says 200
             raise EngineError(self._client.line(f"the request did not end: finish_reason is {reason!r}"))
-        if reason == "length":
-            return Generation(token_ids, logprobs, "length", cached)
         is_stop = isinstance(choice.get("stop_reason"), str)
-        return Generation(token_ids, logprobs, "stop" if is_stop else "eos", cached)
+        return Generation(token_ids, logprobs, "stop" if is_stop else "eos", num_cached)
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; another request opens new ones."""
+        await self._client.openai.close()
 
     async def _count_tokens(self) -> int | None:
         load = await read_load([root_of(self.base_url)], uses_proxy=True)
@@ -148,3 +224,27 @@ class EndpointEngine:
             return answer.json().get("tokens") if answer.status_code == 200 else None
         except NO_ANSWER as error:
             raise EngineError(self._client.line(f"/tokenize: the answer is not a JSON object: {error}")) from None
+
+
+def _parameters(max_tokens: int, stop: Sequence[str], sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """What a request says but for its prompt."""
+    return {**NEUTRAL_SAMPLING, **sampling} | {
+        "max_tokens": max_tokens,
+        "stop": list(stop) or None,
+        "logprobs": 0 if sampling.get("logprobs") else None,
+        "return_token_ids": True,
+        "include_stop_str_in_output": bool(stop),
+    }
+
+
+def _status_of(error: Any) -> int:
+    """The HTTP status that an error in a stream would have had; the answer's own was 200."""
+    code = error.get("code")
+    return code if isinstance(code, int) and code >= 400 else 500
+
+
+def _num_cached(completion: Any) -> int | None:
+    """Tokens of the prompt that the server's prefix cache held, if it says so."""
+    details = (completion.get("usage") or {}).get("prompt_tokens_details") or {}
+    cached: int | None = details.get("cached_tokens")
+    return cached

@@ -1,9 +1,7 @@
-"""Asking an engine that may be slow, down or wrong: a deadline that holds, an answer that is one, retries, a breaker.
+"""Asking an engine that several trajectories share and that may be down: retries and a circuit breaker.
 
-Two layers, each of which guards once. `ask_within` is the boundary, where a caller asks any engine for tokens: behind
-it an answer is a well-formed Generation and a failure is an EngineError, in time. `GuardedEngine` stands in front of an
-engine that several trajectories share: it tries again, and fails at once while the engine looks dead; the deadline at
-the boundary bounds all its tries together.
+`GuardedEngine` tries again, and fails at once while the engine looks dead; the deadline at the boundary
+(`relay_verl.engines.boundary`) bounds all its tries together. A stream is tried again until its first piece has come.
 
 An error that would come again is not tried again: a refusal (`PermanentError`), and what a client of its own has
 retried already. A refusal is an answer, so it says nothing against the engine's health either.
@@ -13,24 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from copy import copy
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from pybreaker import CircuitBreaker, CircuitBreakerError
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from relay_verl.engines.base import Billed, Generation, TokenEngine, open_engine
-from relay_verl.engines.deadlines import DeadlineError, Pulse, pulse_of
+from relay_verl.engines.base import Generation, TokenEngine, open_engine, reads_chat, stream_of
+from relay_verl.engines.deadlines import CALLER_LEFT, pulse_of
 from relay_verl.engines.failures import RetriedError
 from relay_verl.engines.load import EngineLoad
 from relay_verl.errors import EngineError, PermanentError
-
-MAX_CAUSE_CHARS = 400
-"""Longest text of another library's error that a message repeats."""
 
 NO_BREAKER = sys.maxsize
 """A threshold for long jobs: they stop by themselves when an engine is dead (`relay_verl.jobs.job.Job.max_failures`);
@@ -47,96 +41,6 @@ class CircuitOpenError(EngineError):
 _FINAL = (PermanentError, RetriedError, CircuitOpenError)
 
 
-# ---- the boundary ----
-
-
-async def ask_within(
-    timeout_s: float,
-    ask: Callable[[], Awaitable[Generation]],
-    *,
-    pulse: Pulse | None = None,
-    max_tokens: int = 1,
-    writer: str = "engine",
-    vocab_size: int | None = None,
-) -> Generation:
-    """Call an engine with a hard deadline, which holds even if the engine ignores its cancellation, and validate its
-    answer.
-
-    Args:
-        timeout_s: seconds of silence after which it fails; `relay_verl.engines.deadlines` has the whole rule.
-        ask: the request.
-        pulse: the engine's, from `relay_verl.engines.deadlines.pulse_of`; None if nothing else is asked of it.
-        max_tokens: most tokens of the answer.
-        writer: what a message calls the engine.
-        vocab_size: the answer's ids are below this; None does not check.
-
-    Raises:
-        EngineError: it failed, was late, or its answer is not a Generation of the vocabulary.
-    """
-
-    async def call() -> Generation:
-        try:
-            return _check(await ask())
-        except asyncio.CancelledError:
-            # The engine may cancel by itself, which must not end the caller's task. Where the caller is cancelled,
-            # `Pulse.wait` has left this task alone, and the error reaches no reader.
-            raise EngineError("the engine cancelled the request") from None
-
-    pulse = pulse or Pulse()
-    try:
-        generation = await pulse.wait(
-            timeout_s, call(), num_tokens=max_tokens, measure=lambda answer: len(answer.token_ids)
-        )
-    except EngineError:
-        raise
-    except Exception as error:
-        # engines are other projects' code and raise what they like; a deadline's message is complete as it is
-        raise EngineError(str(error) if isinstance(error, DeadlineError) else describe(error)) from error
-    pulse.num_tokens += len(generation.token_ids)
-    # After the pulse has seen the answer: an engine that writes ids of another vocabulary is wrong, but alive. An id
-    # without text, a padding row of the embedding, is an id like others.
-    largest = max(generation.token_ids, default=0)
-    if vocab_size is not None and largest >= vocab_size:
-        raise EngineError(f"the {writer} answered {largest}, but the student's vocabulary has {vocab_size} token ids")
-    return generation
-
-
-def _check(generation: Generation) -> Generation:
-    """Validate a Generation from an engine we do not control. It is the one place that does: behind it ids are ints."""
-    if not isinstance(generation, Generation):
-        raise EngineError(f"the engine returned a {type(generation).__name__}, not a Generation")
-    ids, logprobs = generation.token_ids, generation.logprobs
-    if not isinstance(ids, (list, tuple)):
-        raise EngineError(f"the engine returned {type(ids).__name__} as token ids, not a list")
-    for token_id in ids:
-        if isinstance(token_id, bool) or not isinstance(token_id, int) or token_id < 0:
-            raise EngineError(f"the engine returned {token_id!r}, which is not a token id")
-    if logprobs is not None and (not isinstance(logprobs, (list, tuple)) or len(logprobs) != len(ids)):
-        raise EngineError(f"the engine returned {len(ids)} token ids and log-probabilities {logprobs!r:.80}")
-    # what only metrics read is not worth the answer
-    cached = generation.num_cached if isinstance(generation.num_cached, int) else None
-    billed = generation.billed if isinstance(generation.billed, Billed) else None
-    return replace(
-        generation,
-        token_ids=list(ids),
-        logprobs=None if logprobs is None else list(logprobs),
-        num_cached=cached,
-        billed=billed,
-    )
-
-
-def describe(error: BaseException) -> str:
-    """Another library's error without line breaks. Ray puts the worker's traceback into the text of its own errors; the
-    error that the worker raised, which it keeps, says the cause alone."""
-    cause = getattr(error, "cause", None)
-    cause = cause if isinstance(cause, BaseException) else error
-    text = " ".join(str(cause).split())
-    return f"{type(cause).__name__}: {text:.{MAX_CAUSE_CHARS}}" if text else type(cause).__name__
-
-
-# ---- a shared engine that may be down ----
-
-
 def retrying(num_retries: int, first_wait_s: float) -> AsyncRetrying:
     """tenacity's loop of tries, which raises the last error.
 
@@ -151,6 +55,12 @@ def retrying(num_retries: int, first_wait_s: float) -> AsyncRetrying:
         retry=retry_if_exception(lambda error: isinstance(error, Exception) and not isinstance(error, _FINAL)),
         reraise=True,
     )
+
+
+def _is_no_failure(error: BaseException) -> bool:
+    """Whether this says nothing against the engine: a refusal, or a caller who went away."""
+    has_left = isinstance(error, asyncio.CancelledError) and error.args == (CALLER_LEFT,)
+    return has_left or isinstance(error, PermanentError)
 
 
 class Breaker:
@@ -177,7 +87,7 @@ class Breaker:
         return CircuitBreaker(
             fail_max=self._threshold,
             reset_timeout=self._reset_s,
-            exclude=[PermanentError],
+            exclude=[_is_no_failure],
             throw_new_error_on_trip=False,
         )
 
@@ -245,13 +155,15 @@ class GuardedEngine:
         """The engine that is asked, without retries and breaker."""
         return self._engine
 
-    def open(self, messages: Iterable[Mapping[str, Any]], num_prompt_tokens: int) -> GuardedEngine:
-        """The same for one response of an engine that reads a chat (`open_engine`), with the breaker of all."""
-        engine = open_engine(self._engine, messages, num_prompt_tokens)
-        if engine is self._engine:
-            return self
+    @property
+    def open(self) -> Callable[[Iterable[Mapping[str, Any]], int], GuardedEngine] | None:
+        """See `open_engine`; None if the engine reads ids."""
+        return self._open_for if reads_chat(self._engine) else None
+
+    def _open_for(self, messages: Iterable[Mapping[str, Any]], num_prompt_tokens: int) -> GuardedEngine:
+        """The same for one response, with the breaker of all."""
         opened = copy(self)
-        opened._engine = engine
+        opened._engine = open_engine(self._engine, messages, num_prompt_tokens)
         return opened
 
     async def load(self) -> EngineLoad | None:
@@ -276,3 +188,23 @@ class GuardedEngine:
                     prompt_ids, max_tokens=max_tokens, stop=stop, sampling=sampling, request_id=request_id
                 )
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    @property
+    def stream(self) -> Callable[..., AsyncGenerator[Generation, None]] | None:
+        """See `StreamingEngine.stream`; None if the engine cannot stream."""
+        return None if stream_of(self._engine) is None else self._stream
+
+    async def _stream(self, prompt_ids: list[int], **options: Any) -> AsyncGenerator[Generation, None]:
+        open_stream = stream_of(self._engine)
+        assert open_stream is not None
+        async for attempt in retrying(self._num_retries, self._first_wait_s):
+            # Only up to the first piece: what a reader has seen cannot be written once more.
+            with attempt:
+                pieces: Any = open_stream(prompt_ids, **options)
+                with self._breaker.calling():
+                    first = await anext(pieces, None)
+        async with aclosing(pieces):
+            if first is not None:
+                yield first
+            async for piece in pieces:
+                yield piece

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from relay_verl.engines.base import Generation
@@ -20,6 +20,13 @@ class ScriptedEngine:
     `max_tokens`, a stop string or its end, as a real engine does, and goes to the next item once one is used up.
     An exception is raised when its turn comes. Past the end of the script it writes the EOS. `requests` keeps every
     context it was given.
+
+    Args:
+        script: what it writes.
+        logprob: of each token; None gives no log-probabilities.
+        delay_s: seconds until an answer begins.
+        chunk: tokens of each piece of a stream; None streams an answer as one piece.
+        chunk_delay_s: seconds before each piece of a stream but the first.
     """
 
     def __init__(
@@ -29,6 +36,8 @@ class ScriptedEngine:
         *,
         logprob: float | None = -0.5,
         delay_s: float = 0.0,
+        chunk: int | None = None,
+        chunk_delay_s: float = 0.0,
     ):
         self._tokens = TokenBytes(tokenizer)
         self._tokenizer = tokenizer
@@ -37,6 +46,8 @@ class ScriptedEngine:
         self._rest: list[int] = []
         self._logprob = logprob
         self._delay_s = delay_s
+        self._chunk = chunk
+        self._chunk_delay_s = chunk_delay_s
         self.requests: list[list[int]] = []
 
     async def generate(
@@ -68,6 +79,30 @@ class ScriptedEngine:
         if not self._answer and self._items:
             return self._generation(written, "stop", [])
         return self._generation([*written, eos], "eos", [])
+
+    async def stream(
+        self,
+        prompt_ids: list[int],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        sampling: Mapping[str, Any] = {},
+        request_id: str | None = None,
+    ) -> AsyncGenerator[Generation, None]:
+        """See `StreamingEngine.stream`; what a reader who leaves has not taken is written by the next call."""
+        whole = await self.generate(prompt_ids, max_tokens=max_tokens, stop=stop)
+        ids = whole.token_ids
+        chunk = self._chunk or max(1, len(ids))
+        end = 0
+        try:
+            for start in range(0, max(1, len(ids)), chunk):
+                # also a piece that is there at once lets others run, as one of a real engine does
+                await asyncio.sleep(self._chunk_delay_s if start else 0)
+                end = start + chunk
+                logprobs = None if whole.logprobs is None else whole.logprobs[start:end]
+                yield Generation(ids[start:end], logprobs, whole.finish_reason if end >= len(ids) else None)
+        finally:
+            self._rest = ids[end:] + self._rest
 
     def _generation(self, written: list[int], reason: Any, rest: list[int]) -> Generation:
         self._rest = rest

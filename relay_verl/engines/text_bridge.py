@@ -106,13 +106,13 @@ class BridgedTeacher:
 def cut_text(
     token_ids: list[int],
     max_tokens: int,
-    reason: FinishReason,
+    reason: FinishReason | None,
     billed: Billed | None,
     num_cached: int | None = None,
 ) -> Generation:
     """At most `max_tokens` ids of a text that was encoded; what is cut off is billed all the same."""
     is_whole = len(token_ids) <= max_tokens
-    return Generation(token_ids[:max_tokens], None, reason if is_whole else "length", num_cached, billed)
+    return Generation(token_ids[:max_tokens], None, reason if is_whole else "length", num_cached, billed=billed)
 
 
 class _Text:

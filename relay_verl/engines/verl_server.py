@@ -7,9 +7,9 @@ from typing import Any
 from uuid import uuid4
 
 from relay_verl.engines.base import NEUTRAL_SAMPLING, FinishReason, Generation
+from relay_verl.engines.boundary import describe
 from relay_verl.engines.deadlines import Pulse
 from relay_verl.engines.load import EngineLoad, read_load
-from relay_verl.engines.resilience import describe
 from relay_verl.errors import EngineError, PermanentError
 from relay_verl.tokenization import TokenBytes, end_ids_of
 
@@ -85,7 +85,8 @@ class VerlServerEngine:
             versions = (output.extra_fields.get("min_global_steps"), output.extra_fields.get("max_global_steps"))
             self._versions.setdefault(request_id, []).extend(v for v in versions if v is not None)
         reason = self._finish_reason(token_ids, max_tokens, stop)
-        return Generation(token_ids, output.log_probs or None, reason, output.extra_fields.get("num_cached_tokens"))
+        cached, block = (output.extra_fields.get(name) for name in ("num_cached_tokens", "cache_block"))
+        return Generation(token_ids, output.log_probs or None, reason, cached, block)
 
     def pop_weight_versions(self, request_id: str) -> tuple[int | None, int | None]:
         """First and last weight version (verl's global step) that wrote for `request_id`; forgets them."""

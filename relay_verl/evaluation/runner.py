@@ -123,10 +123,8 @@ def evaluate(
                 settings, num_replicas=student_replicas, tensor_parallel_size=1, api_key_env="RELAY_STUDENT_API_KEY"
             )
             models[student] = as_student(alone, student, model=endpoint_models.get(student))
-    trusts = run.prompts.trust_remote_code
     writers = [
-        vocabulary_of_writer(*condition.models, tokenizer, tokenizer_path, trust_remote_code=trusts)
-        for condition, _ in open_jobs
+        vocabulary_of_writer(*condition.models, tokenizer, tokenizer_path, run.prompts) for condition, _ in open_jobs
     ]
     open_conditions = [condition for condition, _ in open_jobs]
     check(PlannedEvaluation(run, open_conditions, suite, models, tokenizer, tokenizer_path, writers))

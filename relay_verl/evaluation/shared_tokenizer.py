@@ -13,6 +13,7 @@ from typing import Any
 
 from relay_verl.errors import UserError
 from relay_verl.models.address import is_elsewhere
+from relay_verl.models.pretrained import load_trainers_tokenizer, trusts
 from relay_verl.models.tokenizers import tokenizer_at
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
 from relay_verl.run_config import PromptSettings
@@ -33,8 +34,6 @@ def load_shared_tokenizer(prompts: PromptSettings, addresses: Sequence[str], pat
     Raises:
         UserError: they differ, a folder is not there, or the tokenizer has no end or no chat template.
     """
-    from verl.utils import hf_tokenizer
-
     from relay_verl.models.address import check_model, check_tokenizer_path
     from relay_verl.models.tokenizers import compare_prompts, compare_tokenizers
 
@@ -51,7 +50,7 @@ def load_shared_tokenizer(prompts: PromptSettings, addresses: Sequence[str], pat
     for other in paths:
         if other != path and _has_no_tokenizer(other):
             continue  # it is read with the one that was named
-        others = hf_tokenizer(other, trust_remote_code=prompts.trust_remote_code)
+        others = load_trainers_tokenizer(other, trusts(prompts))
         if difference := compare_tokenizers(tokenizer, others):
             raise UserError(f"{path} and {other} differ in their tokenizers: {difference}")
         has_own_template = prompts.chat_template is not None
@@ -67,10 +66,10 @@ def _has_no_tokenizer(address: str) -> bool:
 
 
 def vocabulary_of_writer(
-    student: str | None, teacher: str | None, tokenizer: Any, tokenizer_path: str, *, trust_remote_code: bool
+    student: str | None, teacher: str | None, tokenizer: Any, tokenizer_path: str, prompts: PromptSettings
 ) -> Vocabulary:
     """The vocabulary of the model that writes under a condition, and reads what the other one writes. An endpoint does
     not say how large its own is: the model whose tokenizer it has does."""
     writer = student or teacher
     path = tokenizer_path if writer is None or is_elsewhere(writer) else writer
-    return read_vocabulary(path, tokenizer, trust_remote_code=trust_remote_code)
+    return read_vocabulary(path, tokenizer, prompts)

@@ -16,6 +16,8 @@ from relay_verl.files import read_tensor_header, sha256_of
 _WEIGHTS = (".safetensors", ".bin")
 ADAPTER_FILE = "adapter_config.json"
 """The file in which PEFT describes an adapter."""
+ORIGIN_FILE = "relay_model.json"
+"""The file in which `relay-verl models get` says that a folder is whole, and which model of the hub it is."""
 _IDENTIFYING = ("config.json", "tokenizer.json", ADAPTER_FILE)
 _ENDS_BYTES = 1 << 20
 _OTHERS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -173,6 +175,22 @@ TOKENIZER_FILE = "tokenizer_config.json"
 def is_local(path: str) -> bool:
     """Whether a model's path can only be a folder; `name` and `owner/name` may be ids on the hub."""
     return Path(path).expanduser().is_absolute() or path.startswith((".", "~")) or path.count("/") > 1
+
+
+def find_file(model: str, name: str) -> Path | None:
+    """A file of a model that need not have it: in its folder, on the hub or in the hub's cache; None if it has none.
+
+    A hub that does not answer counts as none: whoever loads the model reports that.
+    """
+    from huggingface_hub import hf_hub_download
+
+    folder = Path(model).expanduser()
+    if is_elsewhere(model) or is_local(model) or folder.is_dir():
+        return folder / name if (folder / name).is_file() else None
+    try:
+        return Path(hf_hub_download(model, name, etag_timeout=HUB_DEADLINE_S))
+    except Exception:  # no such file, or the hub's errors, which each HTTP client has of its own
+        return None
 
 
 def check_model_path(key: str, path: str) -> str:

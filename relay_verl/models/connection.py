@@ -44,6 +44,10 @@ class Connection:
         finally:
             del self._waiting[number]
 
+    def close(self) -> None:
+        """End it: who waits for an answer gets `EOFError`."""
+        self._reading.cancel()
+
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:

@@ -17,9 +17,10 @@ import socket
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from relay_verl.models.wire import Answer, Cancel, Request, Sender, read_frame
+from relay_verl.models.frame_server import FrameServer
+from relay_verl.models.wire import Answer, Request, Sender
 
 FIELD = "_relay_direct_server"
 _opening = threading.Lock()
@@ -27,19 +28,36 @@ BACKLOG = 1024
 """Clients that may connect at the same time."""
 
 
-def open_door(server: Any) -> tuple[str, str]:
-    """Where `server` answers: the id of its node, and the path of its socket there; two empty texts if it is not
-    vLLM's, and only Ray reaches it. Runs in the server's process, as `handle.__ray_call__.remote(open_door)`."""
+class Door(NamedTuple):
+    """Where a server answers."""
+
+    node_id: str = ""
+    """Ray's id of its node; empty if it is not vLLM's, and only Ray reaches it."""
+    path: str = ""
+    """Of its socket on that node."""
+    cache_block: int | None = None
+    """Tokens of a block of its prefix cache; None if its engine does not say."""
+
+
+def open_door(server: Any) -> Door:
+    """Where `server` answers. Runs in the server's process, as `handle.__ray_call__.remote(open_door)`."""
     try:
         vllm_names()
     except ImportError:
-        return "", ""
+        return Door()
     with _opening:  # Ray runs this in a thread, and clients come at the same time
         door = getattr(server, FIELD, None)
         if door is None:
             door = DirectServer(server, server._server_task.get_loop())
             setattr(server, FIELD, door)
-    return node_id(), door.path
+    return Door(node_id(), door.path, _cache_block_of(server))
+
+
+def _cache_block_of(server: Any) -> int | None:
+    try:
+        return int(server.engine.vllm_config.cache_config.block_size)
+    except (AttributeError, TypeError):  # only a metric reads it
+        return None
 
 
 def node_id() -> str:
@@ -49,7 +67,7 @@ def node_id() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-class DirectServer:
+class DirectServer(FrameServer):
     """Answers requests on a socket of its own, which the same user alone can reach.
 
     Args:
@@ -73,33 +91,13 @@ class DirectServer:
         self._listening = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
-        listener = await asyncio.start_unix_server(self._serve, sock=self._socket)
+        listener = await asyncio.start_unix_server(self.serve, sock=self._socket)
         async with listener:
             await listener.serve_forever()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one client until it goes."""
-        sender = Sender(writer)
-        tasks: dict[int, asyncio.Task[None]] = {}
-        try:
-            while True:
-                for message in await read_frame(reader):
-                    if isinstance(message, Request):
-                        tasks[message.number] = asyncio.create_task(self._answer(message, sender, tasks))
-                    elif isinstance(message, Cancel) and message.number in tasks:
-                        tasks[message.number].cancel()
-        except (EOFError, asyncio.CancelledError):  # the client has gone, or this process ends
-            pass
-        finally:
-            for task in tasks.values():
-                task.cancel()
-            writer.close()
-
-    async def _answer(self, request: Request, sender: Sender, tasks: dict[int, asyncio.Task[None]]) -> None:
-        try:
-            sender.send(await self._generate(request))
-        finally:
-            del tasks[request.number]
+    async def answer(self, request: Request, sender: Sender) -> None:
+        """What the engine wrote, as a whole."""
+        sender.send(await self._generate(request))
 
     async def _generate(self, request: Request) -> Answer:
         sampling = {**request.sampling, "output_kind": self._when_whole}

@@ -21,10 +21,11 @@ from relay_verl.engines.factory import make_engine
 from relay_verl.engines.resilience import GuardedEngine
 from relay_verl.errors import EngineError, UserError
 from relay_verl.models.address import check_folder_name
+from relay_verl.models.pretrained import trusts
 from relay_verl.models.reservation import find_reserved, reserve, start_in
 from relay_verl.models.tokenizers import read_tokenizer
 from relay_verl.models.vocabulary import read_vocabulary
-from relay_verl.run_config import RunConfig
+from relay_verl.run_config import PromptSettings, RunConfig
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +54,8 @@ async def start_teachers(run: RunConfig, tokenizer: Any) -> dict[str, TeacherGro
         import ray
 
         check_resources(ray.available_resources(), needed, f"the {len(anywhere)} teachers")
-    trusts = run.prompts.trust_remote_code
     starts = (
-        start_teacher(run, teacher, load_tokenizer(teacher, tokenizer, trust_remote_code=trusts), name=suffix_of(index))
+        start_teacher(run, teacher, load_tokenizer(teacher, tokenizer, run.prompts), name=suffix_of(index))
         for index, teacher in enumerate(teachers)
     )
     groups = await asyncio.gather(*starts)
@@ -67,7 +67,7 @@ def suffix_of(index: int) -> str:
     return str(index) if index else ""
 
 
-def load_tokenizer(teacher: TeacherSettings, students: Any, *, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(teacher: TeacherSettings, students: Any, prompts: PromptSettings | None = None) -> Any:
     """What a teacher reads and writes with: its own tokenizer behind a text bridge, else the student's.
 
     Raises:
@@ -75,9 +75,7 @@ def load_tokenizer(teacher: TeacherSettings, students: Any, *, trust_remote_code
     """
     if teacher.own_tokenizer is None:
         return students
-    return read_tokenizer(
-        f"the tokenizer of {teacher.label}", teacher.own_tokenizer, trust_remote_code=trust_remote_code
-    )
+    return read_tokenizer(f"the tokenizer of {teacher.label}", teacher.own_tokenizer, prompts)
 
 
 def open_endpoint(settings: TeacherSettings, tokenizer: Any = None, template: Mapping[str, Any] = {}) -> EndpointEngine:
@@ -199,7 +197,7 @@ async def start_replicas(
         {
             "_target_": "verl.workers.config.HFModelConfig",
             "path": path,
-            "trust_remote_code": run.prompts.trust_remote_code,
+            "trust_remote_code": trusts(run.prompts),
         }
     )
     gpus_per_node = run.trainer.gpus_per_node
@@ -218,8 +216,12 @@ async def start_replicas(
     nodes = [find_reserved(settings, rank, gpus_per_node, name=name) for rank in range(settings.num_replicas)]
     await asyncio.gather(*(start_in(replica, groups) for replica, groups in zip(replicas, nodes, strict=True)))
     servers = {replica.server_address: replica.server_handle for replica in replicas}
-    client = ReplicaClient(servers, is_deterministic=bool(rollout.full_determinism))
-    ends = read_vocabulary(path, tokenizer, trust_remote_code=model.trust_remote_code).end_ids
+    client = ReplicaClient(
+        servers,
+        is_deterministic=bool(rollout.full_determinism),
+        max_failed_share=run.relay.max_failed_call_share,
+    )
+    ends = read_vocabulary(path, tokenizer, run.prompts).end_ids
     return VerlServerEngine(client, tokenizer, addresses=list(servers), end_ids=ends), replicas
 
 

@@ -7,43 +7,27 @@ the order of a hash of both (rendezvous hashing), of which it takes the first on
 room for `1 + SLACK` times its share of what this process has under way, so no replica needs to know of the others.
 
 Invariants: a request is answered by one replica, or raises; it never waits for a replica that is known to be down; a
-replica that was down is asked again after `RETRY_S`.
+replica that was down is asked again after `relay_verl.models.replica.RETRY_S`. One that answers with errors is dropped
+for as long, unless it is the last one that is up: then there is nowhere else to go.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
-from relay_verl.engines.resilience import MAX_CAUSE_CHARS, describe
 from relay_verl.errors import EngineError
-from relay_verl.models.connection import Connection
-from relay_verl.models.direct_server import node_id, open_door
-
-logger = logging.getLogger(__name__)
+from relay_verl.models.replica import CONNECT_S, Replica, ReplicaCounts, ReplicaDownError
 
 SLACK = 0.25
 """How much more than its share a replica may have under way."""
-CONNECT_S = 60.0
-"""Seconds a replica may take to say where it answers."""
-RETRY_S = 30.0
-"""Seconds until a replica that was down is asked again."""
-SILENT_S = 5.0
-"""Seconds without any answer of a replica after which a caller that gives up says something about it ..."""
-MAX_SILENT = 3
-"""... and so many in a row that it hangs."""
 MOST_ASKED = 100
 """Times its number of replicas that verl's balancer is asked for one."""
-
-
-class ReplicaDownError(EngineError):
-    """The replica did not answer, and will not: it died or hangs."""
 
 
 class ReplicaClient:
@@ -53,24 +37,32 @@ class ReplicaClient:
         servers: the replicas' Ray actors by name.
         is_deterministic: a trajectory goes to the same replica in every run, and keeps its name in the engine, as verl
             has it for `full_determinism`.
+        max_failed_share: largest share of a replica's requests that its engine may fail, above which it is dropped like
+            one that died (`relay.max_failed_call_share`). 1 drops none for that.
     """
 
-    def __init__(self, servers: Mapping[str, Any], *, is_deterministic: bool = False):
+    def __init__(self, servers: Mapping[str, Any], *, is_deterministic: bool = False, max_failed_share: float = 1.0):
         self.servers = dict(servers)
         self._is_deterministic = is_deterministic
+        self._max_failed_share = max_failed_share
         self._replicas: list[Replica] = []
         self._loop: Any = None
 
     def __reduce__(self) -> Any:
-        return _make_client, (self.servers, self._is_deterministic)
+        return _make_client, (self.servers, self._is_deterministic, self._max_failed_share)
 
     @property
     def replicas(self) -> list[Replica]:
         """The replicas as the running event loop sees them: a connection belongs to one loop."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            self._loop, self._replicas = loop, [Replica(name, actor) for name, actor in self.servers.items()]
+            limit = self._max_failed_share
+            self._loop, self._replicas = loop, [Replica(name, actor, limit) for name, actor in self.servers.items()]
         return self._replicas
+
+    def counts(self) -> dict[str, ReplicaCounts]:
+        """What became of the requests of this process, by replica."""
+        return {replica.name: replica.counts for replica in self.replicas}
 
     async def generate(self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Any:
         """The tokens that follow a prompt; see verl's `LLMServerClient.generate`.
@@ -101,6 +93,11 @@ class ReplicaClient:
                 return output
             except ReplicaDownError as error:
                 downs.append(error)
+            except Exception:
+                # the next request of this trajectory, such as another try of this one, goes elsewhere
+                if replica.is_failing and any(other.is_up for other in replicas if other is not replica):
+                    replica.drop_failing()
+                raise
         reason = downs[0] if downs else next((each.reason for each in replicas if each.reason), "there is none")
         raise EngineError(f"none of {len(replicas)} replica(s) is up: {reason}")
 
@@ -121,16 +118,33 @@ async def servers_of(client: Any) -> dict[str, Any]:
     Raises:
         EngineError: the balancer does not answer in time, or does not hand out all of them.
     """
-    try:
+    with _in_time():
         async with asyncio.timeout(CONNECT_S):
             return await _take_each(client)
+
+
+async def names_of(client: Any) -> list[str]:
+    """HOST:PORT of each replica behind verl's own client.
+
+    Raises:
+        EngineError: the balancer does not answer in time.
+    """
+    with _in_time():
+        async with asyncio.timeout(CONNECT_S):
+            return list(await client._load_balancer.get_all_servers.remote())
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    try:
+        yield
     except TimeoutError:
         raise EngineError(f"verl's balancer did not hand out its replicas within {CONNECT_S:g} s") from None
 
 
 async def _take_each(client: Any) -> dict[str, Any]:
     balancer = client._load_balancer
-    names = await balancer.get_all_servers.remote()
+    names = await names_of(client)
     servers: dict[str, Any] = {}
     taken = []
     for number in range(MOST_ASKED * len(names)):  # it hands out the least loaded, or one by a hash of the request
@@ -145,8 +159,8 @@ async def _take_each(client: Any) -> dict[str, Any]:
     return servers
 
 
-def _make_client(servers: Mapping[str, Any], is_deterministic: bool) -> ReplicaClient:
-    return ReplicaClient(servers, is_deterministic=is_deterministic)
+def _make_client(servers: Mapping[str, Any], is_deterministic: bool, max_failed_share: float) -> ReplicaClient:
+    return ReplicaClient(servers, is_deterministic=is_deterministic, max_failed_share=max_failed_share)
 
 
 def room_of(num_running: int, num_replicas: int) -> int:
@@ -157,109 +171,3 @@ def room_of(num_running: int, num_replicas: int) -> int:
 def rendezvous_hash(request_id: str, name: str) -> bytes:
     """Orders the replicas of a trajectory: it goes to the one of the smallest hash that is up and has room."""
     return hashlib.blake2b(f"{request_id}\n{name}".encode(), digest_size=8).digest()
-
-
-class Replica:
-    """One replica as one event loop sees it.
-
-    Args:
-        name: tells it from the others.
-        actor: verl's server in Ray.
-    """
-
-    def __init__(self, name: str, actor: Any):
-        self.name = name
-        self.num_running = 0
-        """Requests under way."""
-        self.reason = ""
-        """Why it is down, or was."""
-        self._actor = actor
-        self._down_until = -math.inf
-        self._num_silent = 0
-        self._last_answer_at = -math.inf
-        self._connection: asyncio.Task[Connection | None] | None = None
-
-    @property
-    def is_up(self) -> bool:
-        """Whether it may be asked."""
-        return asyncio.get_running_loop().time() >= self._down_until
-
-    async def ask(self, request_id: str, prompt_ids: list[int], sampling: Mapping[str, Any]) -> Any:
-        """One request, without another try.
-
-        Raises:
-            ReplicaDownError: this replica does not answer; it counts as down.
-            EngineError: the engine failed.
-            ValueError: it refuses the request.
-        """
-        with self._running():
-            connection = await self._connect()
-            if connection is None:
-                return await self._ask_ray(request_id, prompt_ids, sampling)
-            try:
-                answer = await connection.ask(request_id, prompt_ids, sampling)
-            except EOFError:
-                raise self._drop("its process has ended") from None
-        if answer.is_dead:
-            raise self._drop(answer.error or "")
-        if answer.is_refusal:
-            raise ValueError(answer.error)
-        if answer.error is not None:
-            raise EngineError(answer.error)
-        return answer
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        """Count a request, and what it says of the replica if the caller gives up."""
-        clock = asyncio.get_running_loop().time
-        self.num_running += 1
-        asked_at = clock()
-        try:
-            yield
-            self._num_silent, self._last_answer_at = 0, clock()
-        except asyncio.CancelledError:
-            self._num_silent += clock() - max(asked_at, self._last_answer_at) >= SILENT_S
-            if self._num_silent >= MAX_SILENT:
-                self._drop(f"{MAX_SILENT} requests in a row had no answer in time")
-            raise
-        finally:
-            self.num_running -= 1
-
-    def _drop(self, reason: str) -> ReplicaDownError:
-        self._down_until = asyncio.get_running_loop().time() + RETRY_S
-        self._num_silent = 0
-        self._connection = None
-        self.reason = f"replica {self.name}: {' '.join(reason.split()):.{MAX_CAUSE_CHARS}}"
-        logger.warning("relay_verl: warning: %s; it is asked again in %g s", self.reason, RETRY_S)
-        return ReplicaDownError(self.reason)
-
-    async def _connect(self) -> Connection | None:
-        """The connection to it; None if it is on another node, where only Ray reaches it."""
-        if self._connection is None:
-            self._connection = asyncio.create_task(_open(self._actor))
-        try:
-            return await asyncio.wait_for(asyncio.shield(self._connection), CONNECT_S)
-        except TimeoutError:
-            raise self._drop(f"it did not say within {CONNECT_S:g} s where it answers") from None
-        except Exception as error:  # Ray's, of an actor that is dead or cannot be reached
-            raise self._drop(describe(error)) from None
-
-    async def _ask_ray(self, request_id: str, prompt_ids: list[int], sampling: Mapping[str, Any]) -> Any:
-        import ray
-
-        call = self._actor.generate.remote(request_id=request_id, prompt_ids=prompt_ids, sampling_params=dict(sampling))
-        try:
-            return await call
-        except asyncio.CancelledError:
-            ray.cancel(call)  # the engine writes no more for a caller that is gone
-            raise
-        except Exception as error:
-            # Ray's error for what the server raised is named after it
-            if isinstance(error, ray.exceptions.RayActorError) or "EngineDeadError" in type(error).__name__:
-                raise self._drop(describe(error)) from None
-            raise
-
-
-async def _open(actor: Any) -> Connection | None:
-    its_node, path = await actor.__ray_call__.remote(open_door)
-    return await Connection.open(path) if its_node == node_id() else None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from relay_verl.errors import UserError, first_line
+from relay_verl.models.pretrained import load_auto_tokenizer, load_trainers_tokenizer, trusts
 from relay_verl.run_config import PromptSettings
 from relay_verl.tokenization import chat_ids
 
@@ -17,10 +20,8 @@ def tokenizer_at(prompts: PromptSettings, path: str) -> Any:
     Raises:
         UserError: it does not load, no response could end, or no question be put to it.
     """
-    from verl.utils import hf_tokenizer
-
     try:
-        tokenizer = hf_tokenizer(path, trust_remote_code=prompts.trust_remote_code)
+        tokenizer = load_trainers_tokenizer(path, trusts(prompts))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} {explain_tokenizer_error(error)}") from None
     if prompts.chat_template is not None:
@@ -42,18 +43,32 @@ def explain_tokenizer_error(error: BaseException) -> str:
 PROBE = "What is 7*8? <call>20</call> Let's see: \\boxed{56}\n\n\u00e9\u4e2d"
 
 
-def read_tokenizer(key: str, path: str, *, trust_remote_code: bool = False) -> Any:
+def read_tokenizer(key: str, path: str, prompts: PromptSettings | None = None) -> Any:
     """The tokenizer at a folder or hub id.
+
+    Args:
+        key: what names it in a message.
+        path: the folder or hub id.
+        prompts: the recipe's, which says whether the tokenizer's own code may run; None: it may not.
 
     Raises:
         UserError: there is none.
     """
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        return load_auto_tokenizer(path, trusts(prompts))
     except (OSError, ValueError) as error:
         raise UserError(f"{key}: {path} {explain_tokenizer_error(error)}") from None
+
+
+def tokenizer_sha256(tokenizer: Any) -> str:
+    """A hash of what token ids mean to a tokenizer: two for which `compare_tokenizers` tells no difference have the
+    same."""
+    meaning = [
+        sorted(tokenizer.get_vocab().items()),
+        tokenizer.eos_token_id,
+        list(tokenizer.encode(PROBE, add_special_tokens=False)),
+    ]
+    return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()
 
 
 def compare_prompts(one: Any, other: Any, template: Mapping[str, Any]) -> str:

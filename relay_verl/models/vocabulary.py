@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from relay_verl.models.pretrained import load_config, trusts
+from relay_verl.run_config import PromptSettings
 from relay_verl.tokenization import end_ids_of
 
 
@@ -42,28 +44,28 @@ def vocabulary_of(hf_config: Any, generation_config: Any, tokenizer: Any) -> Voc
     return Vocabulary(size if isinstance(size, int) else None, end_ids_of(tokenizer, listed))
 
 
-def read_vocabulary(path: str | None, tokenizer: Any, *, trust_remote_code: bool = False) -> Vocabulary:
+def read_vocabulary(path: str | None, tokenizer: Any, prompts: PromptSettings | None = None) -> Vocabulary:
     """The vocabulary of the model at a folder or hub id; None, an endpoint's URL or a folder that holds only a
     tokenizer leaves the size unknown.
 
     Args:
         path: folder or hub id.
         tokenizer: the model's.
-        trust_remote_code: whether the model's own code may read its configuration.
+        prompts: the recipe's, which says whether the model's own code may read its configuration; None: it may not.
     """
     if path is None or "://" in path:
         return Vocabulary(None, end_ids_of(tokenizer))
-    size, listed = _read(path, trust_remote_code)
+    size, listed = _read(path, trusts(prompts))
     return Vocabulary(size, end_ids_of(tokenizer, listed))
 
 
 @lru_cache(maxsize=64)
-def _read(path: str, trust_remote_code: bool) -> tuple[int | None, tuple[int, ...]]:
+def _read(path: str, is_trusted: bool) -> tuple[int | None, tuple[int, ...]]:
     """Size and listed ends of the model at `path`."""
-    from transformers import AutoConfig, GenerationConfig
+    from transformers import GenerationConfig
 
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        config = load_config(path, is_trusted)
     except (OSError, ValueError):  # whoever loads the model says what is wrong with it
         config = None
     try:

@@ -1,7 +1,7 @@
 """A relay card: one response as a picture, for a README or a talk. An SVG file that needs no font, script or network.
 
 It shows the question, who wrote what, each call with what it asked for, got and took, the answer against the truth, and
-the numbers of the response. Colours are those of the page (`page.css`), light or dark as the reader's.
+the numbers of the response. Colours are those of the page (`relay_verl.palette`), light or dark as the reader's.
 
 Every text is set in columns of one width, and each run of it is told its width, so that frames and grounds fit whatever
 monospaced font the reader has. Texts enter as text nodes of an XML tree: nothing that a model writes becomes markup.
@@ -9,11 +9,9 @@ monospaced font the reader has. Texts enter as text nodes of an XML tree: nothin
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from functools import cache
-from importlib.resources import files
 from itertools import groupby
 
 from relay_verl import palette
@@ -49,7 +47,7 @@ _RULES = {
     "text.verdict.good": "fill: {good-ink}",
     "text.verdict.bad": "fill: {bad-ink}",
 }
-"""Colours by class, under the names that `page.css` has for them."""
+"""Colours by class, under the names that `relay_verl.palette` has for them."""
 
 
 def make_card(record: ResponseRecord, *, max_lines: int = MAX_LINES) -> str:
@@ -229,9 +227,6 @@ class _Sheet:
 @cache
 def _style() -> str:
     """The rules in the page's colours: those of a light page, and of a dark one where the reader prefers it."""
-    css = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
-    light, dark = (dict(re.findall(r"--([\w-]+): (#\w+)", block)) for block in css.split(":root {")[1:3])
-    light, dark = palette.LIGHT | light, palette.DARK | dark
     rules = ["".join(f"{name} {{ {rule.format_map(colours)} }} " for name, rule in _RULES.items())
-             for colours in (light, dark)]  # fmt: skip
+             for colours in (palette.LIGHT, palette.DARK)]  # fmt: skip
     return f"text {{ white-space: pre; }} {rules[0]}@media (prefers-color-scheme: dark) {{ {rules[1]}}}"

@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -27,13 +26,12 @@ from markupsafe import Markup
 from relay_verl import palette
 from relay_verl.files import replace_file
 from relay_verl.pages.page_table import define, make_table
+from relay_verl.pages.parts import read_parts
 from relay_verl.report.summary_table import ConditionSummary, summarize
 from relay_verl.traces.pieces import CUT_REASONS, make_pieces
 from relay_verl.traces.records import JudgeText, ResponseRecord
 from relay_verl.traces.scenarios import QuestionFacts, find_questions, question_of
 from relay_verl.types import CallOutcome
-
-_SCRIPTS = ("page_cards.js", "page.js")
 
 
 def write_page(
@@ -73,10 +71,9 @@ def write_page(
     conditions = list(dict.fromkeys(record.condition for record in records))
     # The page compares with one condition; a training has no such side, as its conditions are steps.
     leader = lead if lead in conditions else None if is_training else find_lead(records)
-    parts = files(__package__)
     # Responses are arbitrary text, often HTML or TeX: everything is escaped unless it is marked as ours.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(parts.joinpath("page.html").read_text(encoding="utf-8"))
+    template = environment.from_string(read_parts(__package__, "page.html"))
     table = make_table(summarize(records) if summaries is None else summaries, names, notes)
     html = template.render(
         title=title,
@@ -96,8 +93,8 @@ def write_page(
                 "cut_reasons": CUT_REASONS,
             }
         ),
-        style=Markup("\n".join([palette.to_css(), parts.joinpath("page.css").read_text(encoding="utf-8")])),
-        script=Markup("\n".join(parts.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS)),
+        style=Markup("\n".join([palette.to_css(), read_parts(__package__, "marks.css", "page.css")])),
+        script=Markup(read_parts(__package__, "page_cards.js", "page.js")),
     )
     replace_file(Path(out), html.encode())
     return len(shown)

@@ -20,7 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from relay_verl.checkpoints.export import keep_facts, write_card
+from relay_verl.checkpoints.export import keep_facts, renew_card
 from relay_verl.checkpoints.integrity import kept_in
 from relay_verl.checkpoints.metrics_log import read_log
 from relay_verl.jobs.byproducts import by_product
@@ -113,7 +113,7 @@ def train(recipe: str, folder: Path, *, overrides: Sequence[str] = (), variables
 def put_on_card(run: Run, results: Sequence[Path]) -> None:
     """Write the student's model card again, with what `results` folders of an evaluation say of it."""
     with by_product(f"the results on the model card of {run.student}"):
-        write_card(run.facts, run.student, run.metrics, results)
+        renew_card(run.facts, run.student, run.metrics, results)
 
 
 def _watch(process: subprocess.Popen[bytes], metrics: Path, num_steps: int, name: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl.errors import UserError
+from relay_verl.models.pretrained import load_config, trusts
 from relay_verl.models.tokenizers import tokenizer_at
 from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.data_checks import kept_rows, local_files
@@ -88,7 +89,7 @@ def _check_context(run: RunConfig) -> str:
         if teacher.path is not None:
             models[f"{teacher_key}.path"] = teacher.path
     for model_key, path in models.items():
-        positions = _max_positions(path, run.prompts.trust_remote_code)
+        positions = _max_positions(path, trusts(run.prompts))
         if positions is not None and context > positions:
             raise UserError(f"{key}: {model_key}={path} has {positions} positions: set it to at most {positions}")
     lengths = [OmegaConf.select(run.verl, f"data.max_{part}_length") for part in ("prompt", "response")]
@@ -100,14 +101,12 @@ def _check_context(run: RunConfig) -> str:
     return ""
 
 
-def _max_positions(path: str, trust_remote_code: bool) -> int | None:
+def _max_positions(path: str, is_trusted: bool) -> int | None:
     """Positions of the model at a folder or hub id; None if unknown."""
-    from transformers import AutoConfig
-
     if "://" in path:
         return None
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        config = load_config(path, is_trusted)
     except (OSError, ValueError):  # who loads the model says what is wrong with it
         return None
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)

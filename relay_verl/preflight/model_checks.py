@@ -33,23 +33,23 @@ def check_teacher(
         prompts: the recipe's; of a model with its tokenizer and template if None.
     """
     prompts = prompts or PromptSettings({})
-    cost, trusts = "", prompts.trust_remote_code
+    cost = ""
     field = "path" if teacher.path is not None else "base_url" if teacher.base_url is not None else "engine"
     name = f"{key}.{field}: {teacher.address}"
     students_key = f"actor_rollout_ref.model.{'path' if prompts.tokenizer_path is None else 'tokenizer_path'}"
-    student = read_tokenizer(students_key, prompts.tokenizer_of(student_path), trust_remote_code=trusts)
+    student = read_tokenizer(students_key, prompts.tokenizer_of(student_path), prompts)
     if teacher.path is not None:
         check_model_path(f"{key}.path", teacher.path)
     if teacher.own_tokenizer is not None:
         readers_path = teacher.own_tokenizer
         readers_key = f"{key}.tokenizer" if teacher.tokenizer else f"{key}.path"
-        reader = read_tokenizer(readers_key, readers_path, trust_remote_code=trusts)
+        reader = read_tokenizer(readers_key, readers_path, prompts)
         cost = check_bridged_tokenizer(f"{key}.text_bridge: {readers_path}", student, reader)
     else:
         readers_path, reader = f"the student {student_path}", student
     difference = ""
     if teacher.path is not None and reader is student:
-        teacher_tokenizer = read_tokenizer(f"{key}.path", teacher.path, trust_remote_code=trusts)
+        teacher_tokenizer = read_tokenizer(f"{key}.path", teacher.path, prompts)
         student.chat_template = prompts.chat_template or student.chat_template
         difference = compare_tokenizers(student, teacher_tokenizer)
         if not difference and (other := compare_prompts(student, teacher_tokenizer, prompts.template)):

@@ -17,8 +17,8 @@ from typing import Any
 
 from relay_verl.config import TeacherSettings
 from relay_verl.engines.base import Generation, open_engine
+from relay_verl.engines.boundary import ask_within
 from relay_verl.engines.deadlines import DeadlineError, pulse_of, run_within
-from relay_verl.engines.resilience import ask_within
 from relay_verl.engines.text_bridge import TextBridge
 from relay_verl.errors import EngineError, PermanentError, UserError, as_user_error
 from relay_verl.messages import text_of

@@ -49,17 +49,17 @@ def training_trial(run: RunConfig) -> Trial:
         UserError, lambda error: f"{key}: {error}; actor_rollout_ref.model.custom_chat_template gives it a template"
     ):
         tokenizer = tokenizer_at(run.prompts, run.prompts.tokenizer_of(path))
-    trusts, template = run.prompts.trust_remote_code, run.prompts.template
+    template = run.prompts.template
     student = Reader(f"{key}: {path}", tokenizer, template, STUDENT_FIX)
-    size = read_vocabulary(path, tokenizer, trust_remote_code=trusts).size
+    size = read_vocabulary(path, tokenizer, run.prompts).size
     readers, requests = [student], []
     for teacher_key, teacher in settings.active_teachers.items() if settings.needs_teacher else ():
         asked = Reader(student.name, tokenizer, template, STUDENT_FIX, teacher.data_sources)
         bridge = None
         if teacher.own_tokenizer is not None:
-            teacher_tokenizer = load_tokenizer(teacher, tokenizer, trust_remote_code=trusts)
+            teacher_tokenizer = load_tokenizer(teacher, tokenizer, run.prompts)
             address = teacher.path or teacher.own_tokenizer
-            ends = read_vocabulary(address, teacher_tokenizer, trust_remote_code=trusts).end_ids
+            ends = read_vocabulary(address, teacher_tokenizer, run.prompts).end_ids
             name = f"{teacher_key}.text_bridge: {teacher.own_tokenizer}"
             bridge = Reader(name, teacher_tokenizer, template, TEACHER_FIX, teacher.data_sources, ends)
             readers.append(bridge)

@@ -17,6 +17,7 @@ from relay_verl.run_config import RunConfig, VerlConfig
 MANAGER = "relay_verl.trainer.rollout_worker.RelayAgentLoopManager"
 AGENT = "relay_agent"
 SAMPLER, SAMPLER_PATH = "RelayReplayBuffer", "pkg://relay_verl.trainer.replay_buffer"
+ASYNC_SAMPLER, ASYNC_SAMPLER_PATH = "AsyncRelayReplayBuffer", "pkg://relay_verl.trainer.async_replay_buffer"
 GROUPED_ESTIMATORS = (
     *("grpo", "grpo_vectorized", "grpo_passk", "gdpo", "rloo", "rloo_vectorized", "opo", "gpg"),
     *("reinforce_plus_plus_baseline", "optimal_token_baseline", "tir_optimal_token_baseline"),
@@ -28,6 +29,12 @@ def check_trainer(config: VerlConfig) -> str:
     """verl's V1 trainer runs, and nothing takes the teacher's place in it."""
     if OmegaConf.select(config, "trainer.use_v1") is False:
         raise UserError("trainer.use_v1=false: relaying needs verl's V1 trainer: leave it true")
+    # verl.experimental's one_step_off_policy and fully_async_policy have this node in their configs, the V1 trainer not
+    if "rollout" in config:
+        raise UserError(
+            "rollout: the trainers of verl.experimental (one_step_off_policy, fully_async_policy) have no place for "
+            "relayed groups: start verl.trainer.main_ppo with +relay=colocate_async or +relay=separate_async"
+        )
     if OmegaConf.select(config, "distillation.enabled"):
         raise UserError(
             "distillation.enabled=true: verl's distillation and relaying use the same place for their teacher: set it "
@@ -146,20 +153,34 @@ def check_replay_buffer(run: RunConfig) -> str:
             "trainer.v1.sampler.sync_refill_failed_groups=true: the recipes' replay buffer replaces no groups: set it "
             "to false"
         )
-    mode = OmegaConf.select(config, "trainer.v1.trainer_mode")
-    if mode not in (None, "sync"):
-        raise UserError(f"trainer.v1.trainer_mode={mode}: {name} is for sync: set trainer.v1.trainer_mode=sync")
+    _check_mode(OmegaConf.select(config, "trainer.v1.trainer_mode") or "sync", key, path, name)
     return str(name)
 
 
-def _is_our_sampler(key: str, path: str | None, name: str | None) -> bool:
+def _check_mode(mode: str, key: str, path: str | None, name: str | None) -> None:
+    """Our replay buffer is the one for the trainer's mode."""
+    is_usual = (path, name) == (SAMPLER_PATH, SAMPLER)
+    is_async = not is_usual and _is_our_sampler(key, path, name, is_async=True)
+    if is_async and mode == "sync":
+        fitting = "colocate_async or separate_async"
+        raise UserError(f"trainer.v1.trainer_mode=sync: {name} is for the asynchronous modes: set {fitting}")
+    if not is_async and mode != "sync":
+        raise UserError(
+            f"trainer.v1.trainer_mode={mode}: {name} is for sync: set trainer.v1.trainer_mode=sync, or add "
+            f"+relay={mode} for {ASYNC_SAMPLER} of {ASYNC_SAMPLER_PATH}"
+        )
+
+
+def _is_our_sampler(key: str, path: str | None, name: str | None, *, is_async: bool = False) -> bool:
     if not path or not name:
         return False
     from verl.utils.import_utils import load_extern_object
 
+    from relay_verl.trainer.async_replay_buffer import AsyncRelayReplayBuffer
     from relay_verl.trainer.replay_buffer import RelayReplayBuffer
 
-    return _loads_as(f"{key}.path={path} name={name}", lambda: load_extern_object(path, name), RelayReplayBuffer)
+    ours = AsyncRelayReplayBuffer if is_async else RelayReplayBuffer
+    return _loads_as(f"{key}.path={path} name={name}", lambda: load_extern_object(path, name), ours)
 
 
 def _loads_as(given: str, load: Any, ours: Any, *, allowed: str = "") -> bool:

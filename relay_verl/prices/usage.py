@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from relay_verl.types import CallOutcome, RelayTrajectory
+from relay_verl.types import RelayTrajectory
 
 
 @dataclass(frozen=True)
@@ -72,19 +72,19 @@ def student_usage(num_prompt_tokens: int, segments: Iterable[tuple[str, int]]) -
 
 
 def teacher_usage(calls: Iterable[Mapping[str, Any]]) -> Usage:
-    """What the teacher read and wrote for one response. A failed call counts if it was billed.
+    """What the teacher read and wrote for one response. A failed call counts if it was billed, or streamed tokens.
 
     Args:
         calls: `relay_verl.types.CallRecord` as mappings, or `relay_verl.traces.records.CallText`.
 
-    >>> served = {"outcome": "served", "num_context": 100, "num_cached": 60, "num_delivered": 5}
+    >>> served = {"num_context": 100, "num_cached": 60, "num_delivered": 5}
     >>> teacher_usage([served, served | {"num_billed_input": 120, "num_billed_output": 40}])
     Usage(num_input=220, num_cached=120, num_output=45)
     """
     usage = Usage()
     for call in calls:
         num_input, num_output = call.get("num_billed_input"), call.get("num_billed_output")
-        if call["outcome"] == CallOutcome.SERVED:
+        if call["num_delivered"]:
             num_input = call["num_context"] if num_input is None else num_input
             num_output = call["num_delivered"] if num_output is None else num_output
         num_input = num_input or 0

@@ -50,10 +50,8 @@ class RelayAgentLoop(AgentLoopBase):
         run = RunConfig(self.config)
         self.settings = run.relay
         self.policy = make_policy(self.settings.policy)
-        self._trusts = run.prompts.trust_remote_code
-        self.vocabulary = vocabulary or read_vocabulary(
-            run.student_path, self.tokenizer, trust_remote_code=self._trusts
-        )
+        self._prompts = run.prompts
+        self.vocabulary = vocabulary or read_vocabulary(run.student_path, self.tokenizer, run.prompts)
         self.student = VerlServerEngine(
             self.server_manager, self.tokenizer, tracks_versions=True, end_ids=self.vocabulary.end_ids
         )
@@ -75,9 +73,9 @@ class RelayAgentLoop(AgentLoopBase):
         }
 
     def _make_bridge(self, teacher: TeacherSettings, engine: TokenEngine, template: Mapping[str, Any]) -> TextBridge:
-        theirs = load_tokenizer(teacher, self.tokenizer, trust_remote_code=self._trusts)
+        theirs = load_tokenizer(teacher, self.tokenizer, self._prompts)
         address = teacher.path or teacher.own_tokenizer
-        ends = read_vocabulary(address, theirs, trust_remote_code=self._trusts).end_ids
+        ends = read_vocabulary(address, theirs, self._prompts).end_ids
         return TextBridge(engine, theirs, self.tokenizer, template, ends)
 
     def _make_decoder(self, teacher: TeacherSettings, engine: TokenEngine | None) -> RelayDecoder:

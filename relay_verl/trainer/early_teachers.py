@@ -12,6 +12,7 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
+from relay_verl.models.pretrained import load_trainers_tokenizer, trusts
 from relay_verl.run_config import RunConfig
 
 _started: Future[dict[str, Any]] | None = None
@@ -62,7 +63,6 @@ def _start_after(manager: Any, run: RunConfig) -> None:
 
 def _start(run: RunConfig) -> Future[dict[str, Any]]:
     """Start the teachers in a thread of their own."""
-    from verl.utils import hf_tokenizer
     from verl.workers.rollout.replica import get_rollout_replica_class
 
     from relay_verl.models.launch import start_teachers
@@ -70,7 +70,7 @@ def _start(run: RunConfig) -> Future[dict[str, Any]]:
     rollout = run.verl.actor_rollout_ref.rollout
     get_rollout_replica_class(rollout.name)  # two threads that import vLLM at the same time may see half a module
     path = run.prompts.tokenizer_of(run.verl.actor_rollout_ref.model.path)
-    tokenizer = hf_tokenizer(path, trust_remote_code=run.prompts.trust_remote_code)
+    tokenizer = load_trainers_tokenizer(path, trusts(run.prompts))
     future: Future[dict[str, Any]] = Future()
 
     def work() -> None:

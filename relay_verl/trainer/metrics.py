@@ -8,6 +8,7 @@ counts in a mean if and only if it is whole.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,7 +18,7 @@ import numpy as np
 from relay_verl.prices.price import PriceList
 from relay_verl.prices.usage import usage_of
 from relay_verl.rewards import Scenario, find_scenario
-from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory, is_whole, rho
+from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, is_whole, rho
 
 MAX_FAILURE_CHARS = 400
 """Longest cause of a failure that travels with a sample."""
@@ -52,6 +53,10 @@ class SampleStats:
     """Tokens that the teacher was given at later calls of the trajectory, whose beginning it had read before."""
     num_cached: int = 0
     """Those of them that its prefix cache held."""
+    num_reusable: int = 0
+    """Tokens of the whole cache blocks that the calls before had left at later calls of the trajectory ..."""
+    num_reused: int = 0
+    """... and those of them that were held still."""
     grading: str = ""
     """How its grading ended."""
     teachers: dict[str, int] = field(default_factory=dict)
@@ -79,6 +84,7 @@ class SampleStats:
         cost, cost_share = _costs(trajectory, prices)
         served = [call for call in trajectory.calls if call.outcome is CallOutcome.SERVED]
         later = [call for call in served[1:] if call.num_cached is not None]
+        blocks = [_reused(*calls) for calls in itertools.pairwise(served)]
         return cls(
             status=str(trajectory.status),
             is_correct=is_correct,
@@ -92,6 +98,8 @@ class SampleStats:
             latencies_s=[call.latency_s for call in served],
             num_reread=sum(call.num_context for call in later),
             num_cached=sum(call.num_cached or 0 for call in later),
+            num_reusable=sum(reusable for reusable, _ in blocks),
+            num_reused=sum(reused for _, reused in blocks),
             grading=grading,
             teachers=dict(
                 Counter(
@@ -124,6 +132,24 @@ def _costs(trajectory: RelayTrajectory, prices: PriceList | None) -> tuple[float
         return None, None
     used = usage_of(trajectory)
     return prices.cost(*used), prices.cost_share(*used, len(trajectory.prompt_ids), trajectory.num_tokens)
+
+
+def _reused(previous: CallRecord, call: CallRecord) -> tuple[int, int]:
+    """Tokens in the whole cache blocks that `previous` left for `call`, and those of them that the cache held; zeros
+    where the engine does not tell.
+
+    The context of a call begins with that of the one before and what the teacher answered to it. Of these tokens the
+    engine has read all but the last one, which it only wrote.
+
+    >>> before = CallRecord(CallOutcome.SERVED, num_context=30, num_delivered=10)
+    >>> _reused(before, CallRecord(CallOutcome.SERVED, num_context=50, num_cached=48, cache_block=16))
+    (32, 32)
+    """
+    if call.num_cached is None or call.cache_block is None:
+        return 0, 0
+    num_read = previous.num_context + previous.num_delivered - 1
+    reusable = num_read // call.cache_block * call.cache_block
+    return reusable, min(call.num_cached, reusable)
 
 
 def _last_failure(trajectory: RelayTrajectory) -> str:
@@ -159,6 +185,7 @@ def relay_metrics(groups: Sequence[Sequence[SampleStats]]) -> dict[str, float]:
     reward/...: mean reward in those groups.
     teacher_latency_s: over served calls, in seconds. teacher_wait_s: mean seconds a response. teacher_cached: share of
     the prompts of a trajectory's later calls that the teacher's prefix cache held, where its engine says so.
+    teacher_cached_blocks: share of the whole cache blocks that earlier calls of the trajectory had left there.
     teacher_failures, calls/..., status/...: counts.
     teacher/NAME/calls and failures: counts by teacher, where there are several. groups/dropped_single: groups that are
     not trained on because one sample survived.
@@ -184,6 +211,8 @@ def relay_metrics(groups: Sequence[Sequence[SampleStats]]) -> dict[str, float]:
         metrics["relay/teacher_latency_s/p95"] = float(np.percentile(latencies, 95))
     if num_reread := sum(sample.num_reread for sample in samples):
         metrics["relay/teacher_cached"] = sum(sample.num_cached for sample in samples) / num_reread
+    if num_reusable := sum(sample.num_reusable for sample in samples):
+        metrics["relay/teacher_cached_blocks"] = sum(sample.num_reused for sample in samples) / num_reusable
     if whole:
         metrics |= {
             "relay/teacher_wait_s": _mean([sum(s.latencies_s) for s in whole]),

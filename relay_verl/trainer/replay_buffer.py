@@ -1,6 +1,7 @@
 """verl's replay buffer with relay metrics, a short poll and a deadline.
 
-A recipe names it in `trainer.v1.sampler.custom_sampler`; it is for `trainer.v1.trainer_mode=sync`. `sampler_kwargs`:
+A recipe names it in `trainer.v1.sampler.custom_sampler`; it is for `trainer.v1.trainer_mode=sync`, and
+`relay_verl.trainer.async_replay_buffer` for verl's other modes. `sampler_kwargs`:
 `poll_interval_s` (seconds between looks at the queue; verl's own 2 s is most of a short step), `timeout_s` (seconds a
 group may take, after which its worker gives it up), `grace_s` (seconds more after which the run ends with an error if
 no group has ended), `reward` (the recipe's `relay.reward`) and `max_failed_call_share` (the recipe's;
@@ -29,6 +30,7 @@ from relay_verl.engines.deadlines import GRACE_S
 from relay_verl.errors import TeacherError
 from relay_verl.rewards import rewards_of
 from relay_verl.trainer.metrics import SampleStats, relay_metrics
+from relay_verl.trainer.replica_metrics import take_replica_metrics
 from relay_verl.trainer.teacher_watch import HOW_TO_CONTINUE, TeacherWatch
 from relay_verl.types import RelayStatus
 
@@ -81,6 +83,7 @@ class RelayReplayBuffer(ReplayBuffer):
             return batch, metrics
         self.last_metrics = relay_metrics(self._groups) if self._groups else {}
         self.last_metrics |= {f"relay/groups/{why}": float(self._failures[why]) for why in ("timeout", "error")}
+        self.last_metrics |= take_replica_metrics()
         return batch, {**metrics, **self.last_metrics}
 
     def _start_waiting(self) -> None:
@@ -106,21 +109,21 @@ class RelayReplayBuffer(ReplayBuffer):
         """verl's; an error that says why there is nothing to select comes before verl's own."""
         selection = super()._select_prompt_uids(partition_id, *args, **kwargs)
         uids, rows = selection[:2]
-        tags = _tags_of(partition_id)
-        _check_fatal(tags, uids)
+        tags = tags_of(partition_id)
+        check_fatal(tags, uids)
         if uids and not {key.split("_")[0] for key in rows} & set(uids):
-            raise NoSampleError(_explain_no_sample(partition_id, [tags.get(uid, {}) for uid in uids]))
+            raise NoSampleError(explain_no_sample(partition_id, [tags.get(uid, {}) for uid in uids]))
         return selection
 
     def _materialize_batch(self, partition_id: str, selected_prompt_uids: list[str], partition_snapshot: Any) -> Any:
-        tags = _tags_of(partition_id)
+        tags = tags_of(partition_id)
         uids = sorted(selected_prompt_uids, key=lambda uid: tags.get(uid, {}).get("relay_number", 0))
         groups: dict[str, list[SampleStats]] = {}
         for uid in uids:
             tag = tags.get(uid, {})
             self._needs_teacher |= tag.get("relay_needs_teacher", False)
             if tag.get("relay"):
-                groups[uid] = [SampleStats(**sample) for sample in tag["relay"]]
+                groups[uid] = stats_of(tag)
             elif "relay_failure" in tag:
                 self._failures[tag["relay_failure"]] += 1
         place = {uid: index for index, uid in enumerate(uids)}
@@ -167,23 +170,28 @@ class RelayReplayBuffer(ReplayBuffer):
             )
 
 
-def _tags_of(partition_id: str) -> Mapping[str, Mapping[str, Any]]:
+def tags_of(partition_id: str) -> Mapping[str, Mapping[str, Any]]:
     """All tags of a partition, prompts' and rows', by key."""
     return (tq.kv_list(partition_id) or {}).get(partition_id, {})
 
 
-def _check_fatal(tags: Mapping[str, Mapping[str, Any]], uids: Collection[str]) -> None:
+def stats_of(tag: Mapping[str, Any]) -> list[SampleStats]:
+    """The samples of a group, by the tag that its worker left."""
+    return [SampleStats(**sample) for sample in tag.get("relay") or ()]
+
+
+def check_fatal(tags: Mapping[str, Mapping[str, Any]], uids: Collection[str]) -> None:
     """Raise TeacherError if one of the groups failed in a way that ends the run."""
     for uid in uids:
         if "relay_fatal" in (tag := tags.get(uid, {})):
             raise TeacherError(f"relay.on_teacher_failure=fail: {tag['relay_fatal']}")
 
 
-def _explain_no_sample(partition_id: str, tags: Collection[Mapping[str, Any]]) -> str:
+def explain_no_sample(partition_id: str, tags: Collection[Mapping[str, Any]]) -> str:
     """Why a batch has no row, in numbers."""
     reasons = Counter(f"group {tag['relay_failure']}" for tag in tags if "relay_failure" in tag)
     for tag in tags:
-        for sample in (SampleStats(**values) for values in tag.get("relay") or ()):
+        for sample in stats_of(tag):
             is_empty = sample.status == RelayStatus.COMPLETED and not sample.num_tokens
             status = "empty response" if is_empty else sample.status
             reasons["only survivor of its group" if sample.is_sole_survivor else status] += 1

@@ -28,10 +28,12 @@ from verl.trainer.ppo.reward import load_reward_manager
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
+from relay_verl.config import RelaySettings
 from relay_verl.data.truths import truth_of
 from relay_verl.engines.deadlines import STATUS_TIMEOUT_S, DeadlineError, run_within
 from relay_verl.errors import TeacherError
 from relay_verl.grading import Verdict
+from relay_verl.models.replica_watch import Counts
 from relay_verl.models.reservation import nodes_without_teachers
 from relay_verl.models.vocabulary import vocabulary_of
 from relay_verl.run_config import RunConfig, VerlConfig
@@ -40,6 +42,7 @@ from relay_verl.trainer.agent_loop import AGENT_NAME, RelayAgentLoop
 from relay_verl.trainer.clients import Clients, student_client
 from relay_verl.trainer.early_teachers import teachers_of
 from relay_verl.trainer.metrics import SampleStats, drop_sole_survivor
+from relay_verl.trainer.replica_metrics import start_watch
 from relay_verl.trainer.sample_log import SampleLog
 from relay_verl.types import RelayTrajectory
 
@@ -73,7 +76,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         super().__init__(config, llm_client, None, reward_loop_worker_handles)
         run = RunConfig(config)
         self.settings = run.relay
-        clients = teacher_client or Clients()
+        self._clients = clients = teacher_client or Clients()
         self.reward_manager = load_reward_manager(config, self.tokenizer)
         self.agent_loop = RelayAgentLoop(
             trainer_config=DictConfigWrap(config),
@@ -87,6 +90,10 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             vocabulary=vocabulary_of(self.model_config.hf_config, self.model_config.generation_config, self.tokenizer),
         )
         self.sample_log = SampleLog.of(run, self.tokenizer)
+
+    async def replica_counts(self) -> Counts:
+        """What became of this worker's requests, by model and replica."""
+        return {model: client.counts() for model, client in self._clients.by_model().items()}
 
     async def _run_prompt(
         self, prompt: dict[str, Any], sampling_params: dict[str, Any], trajectory: dict[str, Any], trace: bool = False
@@ -107,7 +114,9 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
                 self.settings.rollout_timeout_s, self._sample_group(prompt, number, sampling_params, validate)
             )
             stats, num_rows = await self._finish_group(prompt, number, samples, validate)
-            tag["status"] = "finished" if num_rows == len(stats) else "failure"
+            # verl's synchronous trainer takes what is left of a failed group, the asynchronous ones throw it away
+            is_whole = num_rows == len(stats) or (num_rows > 0 and self.config.trainer.v1.trainer_mode != "sync")
+            tag["status"] = "finished" if is_whole else "failure"
             tag |= {"relay": [sample.to_dict() for sample in stats], "relay_number": number}
         # Each failure becomes a tag: the trainer counts it, and only a fatal one ends the run.
         except TeacherError as error:
@@ -184,12 +193,8 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         verdict = await self.reward_manager.grade(
             output.response_ids, truth_of(prompt["reward_model"]), prompt.get("ability")
         )
-        stats = SampleStats.of(
-            trajectory,
-            is_correct=verdict.is_correct,
-            grading=str(verdict.status),
-            prices=self.settings.prices.price_list(),
-        )
+        grading, prices = str(verdict.status), self.settings.prices.price_list()
+        stats = SampleStats.of(trajectory, is_correct=verdict.is_correct, grading=grading, prices=prices)
         return _Sample(trajectory, output, verdict, stats)
 
     def _rewards(self, samples: list[_Sample], validate: bool) -> list[float]:
@@ -275,7 +280,11 @@ class RelayAgentLoopManager(AgentLoopManagerTQ):
         if settings.needs_teacher:
             self.teacher_groups = await teachers_of(run)
         teachers = {label: group.engine for label, group in self.teacher_groups.items()}
-        self.teacher_client = Clients(await student_client(self.llm_client, self.config), teachers)
+        self.teacher_client = Clients(await student_client(self.llm_client, run), teachers)
+        await self._start_workers(settings)
+        await start_watch(self.teacher_client, self.llm_client, self.agent_loop_workers)
+
+    async def _start_workers(self, settings: RelaySettings) -> None:
         # Without nodes of their own for teachers verl's placement is right as it is.
         nodes = nodes_without_teachers(settings)
         if nodes is None:

@@ -1,6 +1,6 @@
 """One model as a Hugging Face folder: from the hub where it answers, else from the packages that hold its weights.
 
-Invariant: a folder with COMPLETE_FILE is whole; it is written last. A model card says nothing, since the hub's may come
+Invariant: a folder with ORIGIN_FILE is whole; it is written last. A model card says nothing, since the hub's may come
 before the weights. Whatever was downloaded before a failure stays, and the next try starts from it.
 """
 
@@ -13,20 +13,20 @@ from typing import Literal
 
 import torch
 
-from relay_verl.checkpoints.card import CARD_FILE, packaged_card
+from relay_verl.checkpoints.card import CARD_FILE, card
 from relay_verl.checkpoints.space import in_gb, nearest_folder
 from relay_verl.errors import UserError, as_user_error
 from relay_verl.files import replace_file
 from relay_verl.jobs.byproducts import by_product
+from relay_verl.models.address import ORIGIN_FILE
 from relay_verl.weights.catalog import PackagedModel
+from relay_verl.weights.dequantized import DequantizedModel
 from relay_verl.weights.download import Fetch, assemble, fetch_with_pip
 from relay_verl.weights.gguf_file import GgufModel
 
 Origin = Literal["auto", "hub", "packages"]
 HUB_TIMEOUT_S = 10.0
 """Seconds the hub may take to say whether it has a model."""
-COMPLETE_FILE = "relay_model.json"
-"""Says that the folder is whole, and where the model is from."""
 DOWNLOADS = "downloads"
 """Folder inside the model's, for what is not yet a model; goes when the model is whole."""
 # As float32 in a 4-bit file, generously: the parts, the file they make and the weights in 16 bits.
@@ -58,7 +58,7 @@ def get_model(
     Raises:
         UserError: neither source gives the model, a download is altered, or the disk is full.
     """
-    if (folder / COMPLETE_FILE).is_file():
+    if (folder / ORIGIN_FILE).is_file():
         return "already complete"
     source = f"from packages: {model.package}"
     reason = "not asked" if origin == "packages" else _from_hub(model, folder)
@@ -68,7 +68,7 @@ def get_model(
         raise UserError(f"{model.hub_id}: {reason}")
     else:
         _from_packages(model, folder, dtype, fetch)
-    replace_file(folder / COMPLETE_FILE, json.dumps({"hub_id": model.hub_id, "source": source}).encode())
+    replace_file(folder / ORIGIN_FILE, json.dumps({"hub_id": model.hub_id, "source": source}).encode())
     return source
 
 
@@ -95,22 +95,8 @@ def _from_packages(model: PackagedModel, folder: Path, dtype: torch.dtype, fetch
     ):
         gguf.save(folder, dtype)
         with by_product(f"the model card of {folder}"):
-            replace_file(folder / CARD_FILE, _card_of(model, dtype).encode())
+            replace_file(folder / CARD_FILE, card(DequantizedModel(model, dtype)).encode())
     shutil.rmtree(downloads, ignore_errors=True)
-
-
-def _card_of(model: PackagedModel, dtype: torch.dtype) -> str:
-    source = (
-        f"the GGUF file in parts 1 to {len(model.parts)} of the Python packages `{model.package}`, version "
-        f"{model.version} (SHA-256 `{model.sha256}`), read as zip files. The original is "
-        f"[{model.hub_id}](https://huggingface.co/{model.hub_id})"
-    )
-    changes = (
-        f"Quantization: {model.quantization}. The weights here are those numbers in "
-        f"{str(dtype).removeprefix('torch.')}, so results are the quantized model's. The file's matrix of the output "
-        "stands for the embedding too, which are one in the original."
-    )
-    return packaged_card(hub_id=model.hub_id, license=model.licence, source=source, changes=changes)
 
 
 def _check_space(model: PackagedModel, folder: Path) -> None:

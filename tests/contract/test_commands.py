@@ -14,6 +14,7 @@ from relay_verl.recipes.compose import compose_overrides
 from tests.helpers.pages import PAGES, ROOT
 
 STARTS = (
+    "bash ",
     "make ",
     "relay-verl ",
     "python ",
@@ -37,6 +38,11 @@ RUN_BY = {
     "python examples/tiny/stage_one.py": "tests/e2e/conftest.py",
     "python examples/cluster/local_cluster.py": "tests/helpers/local_cluster.py",
     "python examples/gpu/training.py": "tests/e2e/test_gpu_example.py",
+    "python examples/python/batch.py": "tests/unit/pair/test_relay_pair.py",
+    "python examples/python/own_engine.py": "tests/unit/pair/test_relay_pair.py",
+    "python examples/python/stream.py": "tests/unit/pair/test_relay_pair.py",
+    "bash examples/gpu/first_light.sh": "tests/e2e/test_gpu_example.py",
+    "python examples/gpu/pack.py": "tests/unit/examples/test_pack.py",
     "python tests/grading_agreement.py": "tests/unit/grading/test_grading.py",
     "python tests/grading_mutations.py": "tests/unit/grading/test_grading_compare.py",
     "python tests/overlap_agreement.py": "tests/unit/data/test_overlap_pairs.py",
@@ -47,14 +53,18 @@ RUN_BY = {
     "relay-verl bench eval": "tests/e2e/test_eval.py",
     "relay-verl bench scale": "tests/unit/bench/test_scale.py",
     "relay-verl data": "tests/unit/trainer/test_datasets.py",
+    "relay-verl chat": "tests/unit/cli/test_chat.py",
     "relay-verl doctor": "tests/contract/test_doctor.py",
     "relay-verl eval": "tests/e2e/test_eval.py",
     "relay-verl export": "tests/unit/checkpoints/test_export.py",
     "relay-verl filter": "tests/e2e/test_generators.py",
+    "relay-verl generate": "tests/unit/cli/test_chat.py",
     "relay-verl judge": "tests/unit/judging/test_judge.py",
     "relay-verl models": "tests/unit/weights/test_weights.py",
     "relay-verl recipes": "tests/unit/recipes/test_recipes.py",
     "relay-verl report": "tests/unit/report/test_report.py",
+    "relay-verl serve": "tests/e2e/test_serve.py",
+    "bash examples/serving/teacher.sh": "tests/e2e/test_serve.py",
     "relay-verl trace": "tests/unit/pages/test_trace.py",
     "relay-verl version": "tests/contract/test_commands.py",
     "relay-verl warmup-data": "tests/e2e/test_generators.py",
@@ -74,6 +84,7 @@ NOT_RUN = {
     "make real": "hours; tests/e2e/test_real.py runs two of its training steps where the models are installed",
     "python examples/real/real.py": "likewise",
     "vllm serve": "needs a GPU; tests/e2e/test_eval.py serves an endpoint on CPU",
+    "python tests/replica_kills.py": "minutes; tests/unit/models/test_replica_client.py kills replicas in the same way",
     "relay-verl bench": "minutes of timing, not useful as a test; relay_verl/bench/README.md has what it printed",
     "pip install -e '.[gpu]'": "there is no GPU; tests/contract/test_install.py resolves it",
     "uv pip install --torch-backend=cpu -e '.[cpu]'": "gigabytes; tests/contract/test_install.py resolves it",
@@ -82,6 +93,8 @@ NOT_RUN = {
     "RECIPE=relay_1.7b sbatch": "there is no SLURM; bash parses the script",
     "ray list": "named for what it shows; tests/e2e/test_workers.py reads the same listing",
     "ray start": "starts a node of a cluster; local_cluster.py starts such nodes through Ray itself",
+    "curl": "asks a server on a port of its own; tests/e2e/test_serve.py asks one on a free port",
+    "kubectl create": "there is no Kubernetes",
     "kubectl apply": "there is no Kubernetes; the file is read and its command composed",
     "export ": "sets a variable",
     "cd ": "changes the folder",
@@ -116,11 +129,11 @@ def test_no_entry_here_is_obsolete(start: str) -> None:
 @pytest.mark.parametrize(("start", "where"), RUN_BY.items())
 def test_what_runs_it_is_there(start: str, where: str) -> None:
     """The file names the command's own word: the subcommand, the module, the script, the target."""
-    words = {"relay-verl": 1, "make": 1, "python": 1, "pip": 1, "ray": 1, "torchrun": -1}
+    words = {"relay-verl": 1, "make": 1, "python": 1, "pip": 1, "ray": 1, "torchrun": -1, "bash": 1}
     parts = start.split()
     word = parts[2] if parts[1] == "-m" else parts[words[parts[0]]]
     text = (ROOT / where).read_text()
-    assert Path(word).name.removesuffix(".py").split(".")[-1] in text
+    assert Path(word).name.removesuffix(".py").removesuffix(".sh").split(".")[-1] in text
 
 
 def test_the_versions_can_be_printed() -> None:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from relay_verl.cli.main import app
 from relay_verl.config.defaults import default_config
 from relay_verl.recipes.recipe import recipe_names
+from relay_verl.serving.request_fields import RelayOptions
 from tests.helpers.pages import CONTRIBUTING, PAGES, README, RECIPES, ROOT, anchors, matches, values
 
 
@@ -43,8 +44,11 @@ def test_links_lead_somewhere(page: str, link: str) -> None:
     assert not anchor or anchor in anchors(target)
 
 
-@pytest.mark.parametrize("key", values(r"\b(relay\.[a-z_]+(?:\.[a-z_]+)*)(?==|`)"))
+@pytest.mark.parametrize("key", values(r"\b(relay\.(?!json\b)[a-z_]+(?:\.[a-z_]+)*)(?==|`)"))
 def test_keys_exist(key: str) -> None:
+    # a file, a field of an answer, and those of a request
+    if key in ("relay.json", "relay.parts") or key.removeprefix("relay.") in RelayOptions.model_fields:
+        return
     base = OmegaConf.create(default_config())
     parent, _, name = key.rpartition(".")
     assert name in OmegaConf.select(base, parent)
@@ -74,7 +78,7 @@ def test_every_room_says_what_it_may_import() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.read_text().splitlines()) <= 170
+    assert len(README.read_text().splitlines()) <= 180
 
 
 ANSWERS = re.findall(r"^\| [^|]+ \| \[[^]]+\]\(([^)]+)\), `([^`]+)`", CONTRIBUTING.read_text(), re.MULTILINE)

@@ -7,8 +7,6 @@ The cluster is started without the variables; the driver has them and joins by `
 import json
 import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ import pytest
 from ray._private.test_utils import request_with_auth_token
 
 from tests.helpers.fake_vllm import FakeVllm
-from tests.helpers.local_cluster import ROOT
+from tests.helpers.local_cluster import LocalCluster, running_cluster
 from tests.helpers.training import command, read_metrics, start
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
@@ -78,29 +76,12 @@ print(json.dumps({"same": same, "seen": seen, "session": ray._private.worker.glo
 """
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """Two nodes on this machine."""
-
-    address: str
-    dashboard: str
-
-
 @pytest.fixture(scope="module")
-def cluster(pair: Path) -> Iterator[Cluster]:
+def cluster(pair: Path) -> Iterator[LocalCluster]:
     """Started once the pair is there: what builds it has a Ray of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    script = str(ROOT / "examples" / "cluster" / "local_cluster.py")
     bare = {name: value for name, value in os.environ.items() if name not in {**KEYS, **PLAIN, "RELAY_TINY_DIR": ""}}
-    with subprocess.Popen(
-        [sys.executable, script, "--dashboard-port", port], env=bare, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        said = next(json.loads(line) for line in process.stdout if line.startswith("{"))
-        yield Cluster(said["ray"], said["address"])
-        process.send_signal(signal.SIGTERM)
+    with running_cluster(environment=bare) as started:
+        yield started
 
 
 def secrets_in(text: str, *folders: Path) -> set[str]:
@@ -115,7 +96,9 @@ def secrets_in(text: str, *folders: Path) -> set[str]:
     return found
 
 
-def test_workers_on_both_nodes_have_the_drivers_variables_and_ray_shows_none(cluster: Cluster, tmp_path: Path) -> None:
+def test_workers_on_both_nodes_have_the_drivers_variables_and_ray_shows_none(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
     (tmp_path / "driver.py").write_text(DRIVER)
     environment = os.environ | KEYS | PLAIN | {"RAY_ADDRESS": cluster.address}
     done = subprocess.run(
@@ -165,7 +148,7 @@ class Joined:
 
 
 @pytest.fixture(scope="module")
-def joined(cluster: Cluster, pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Joined:
+def joined(cluster: LocalCluster, pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Joined:
     folder = tmp_path_factory.mktemp("joined")
     teacher = FakeVllm()
     teacher.routes["/v1/completions"] = lambda body: WITHDRAWN if read_metrics(folder) else completion(body)

@@ -56,7 +56,7 @@ class FakeVllm:
     """Answers each path with a JSON value, a status with one (and headers), raw bytes, or a function of the request's
     body."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.routes: dict[str, Any] = {"/v1/models": {"object": "list", "data": [{"id": "big", "object": "model"}]}}
         self.requests: list[tuple[str, dict[str, str], Any]] = []
         fake = self
@@ -94,7 +94,7 @@ class FakeVllm:
             def handle_error(self, request: Any, client_address: Any) -> None:
                 pass  # clients may hang up
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,19 +52,27 @@ class LocalCluster:
 
 @contextmanager
 def local_cluster(folder: Path) -> Iterator[LocalCluster]:
-    """The cluster while it runs; its Python is made in `folder`."""
+    """The cluster while it runs; its Python, which lacks this plugin, is made in `folder`."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=240)
     packages = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     (packages / "base.pth").write_text(sysconfig.get_path("purelib"))  # what its own .pth files add stays out
     python = str(folder / "bin" / "python")
     assert subprocess.run([python, "-c", "import relay_verl"], capture_output=True, cwd=folder).returncode != 0
+    with running_cluster(python) as cluster:
+        yield cluster
+
+
+@contextmanager
+def running_cluster(
+    python: str = sys.executable, *, num_gpus: int = 1, environment: Mapping[str, str] | None = None
+) -> Iterator[LocalCluster]:
+    """The cluster while it runs, under this Python, with so many GPUs a node and these variables; all if None."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     script = ROOT / "examples" / "cluster" / "local_cluster.py"
-    started = subprocess.Popen(
-        [python, str(script), "--dashboard-port", str(port)], stdout=subprocess.PIPE, text=True, cwd=folder
-    )
+    words = [python, str(script), "--dashboard-port", str(port), "--num-gpus", str(num_gpus)]
+    started = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
     assert started.stdout is not None
     try:
         said = next(json.loads(line) for line in started.stdout if line.startswith("{"))

@@ -19,11 +19,12 @@ from relay_verl.checkpoints.changes import MAY_CHANGE, find_changes
 from relay_verl.checkpoints.integrity import find_damage
 from relay_verl.checkpoints.record import CHECKPOINT_FILE, read_checkpoint, read_run, record_of
 from relay_verl.checkpoints.resume import check_every_byte, check_resume, runs_folder
+from relay_verl.config.defaults import default_config
 from relay_verl.errors import UserError
 from relay_verl.run_config import RunConfig
 from relay_verl.trainer import ending, saving
 from tests.helpers.checkpoints import make_config, save_checkpoint
-from tests.helpers.errors import names
+from tests.helpers.errors import names, one_line
 
 POINTER = "latest_checkpointed_iteration.txt"
 
@@ -306,6 +307,43 @@ def test_a_checkpoint_of_another_recipe_is_called_that(config: Any) -> None:
     check_resume(config)  # another name for the same
     config.relay.reward.kind = "difficulty_aware"
     assert names(refusal(config), "", folder, "relay_1.7b_fixed_20", "relay.reward.kind", "simple")
+
+
+LATER_KEYS = [
+    # keys that an earlier version did not have, a value of today that is not the default
+    ("relay.teacher.engine", "tests.helpers.extension:PipeEngine"),
+    ("relay.teacher.top_k", 20),
+    ("relay.teachers", [{"path": "t"}]),
+    ("relay.max_failed_calls", 2),
+    ("relay.fixed_command", "delivered"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), LATER_KEYS, ids=[key for key, _ in LATER_KEYS])
+def test_a_key_that_the_record_lacks_had_its_default(config: Any, key: str, value: Any) -> None:
+    """An earlier version wrote the record."""
+    OmegaConf.update(config, "relay", default_config()["relay"], merge=False)
+    config.relay.teacher.path = str(Path(config.trainer.default_local_dir).parent / "teacher")
+    folder = save_checkpoint(config, 5)
+    record = json.loads((folder / CHECKPOINT_FILE).read_text())
+    del record["run"]["config"][key]
+    (folder / CHECKPOINT_FILE).write_text(json.dumps(record))
+    check_resume(config)
+    default = OmegaConf.to_container(config)["relay"]
+    OmegaConf.update(config, key, value, merge=False)
+    with pytest.raises(UserError) as error:
+        check_resume(config)
+    for name in key.split(".")[1:]:
+        default = default[name]
+    assert names(str(error.value), f"{key}=", folder, default)
+
+
+def test_a_key_that_this_version_lacks_is_called_that(config: Any) -> None:
+    folder = save_checkpoint(config, 5)
+    record = json.loads((folder / CHECKPOINT_FILE).read_text())
+    record["run"]["config"]["relay.gone"] = 7
+    (folder / CHECKPOINT_FILE).write_text(json.dumps(record))
+    assert names(one_line(check_resume, config), "relay.gone: ", folder, 7, "no such key")
 
 
 def test_on_purpose_a_difference_is_a_line_and_no_refusal(config: Any, capsys: pytest.CaptureFixture[str]) -> None:

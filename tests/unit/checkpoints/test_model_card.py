@@ -9,18 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import ModelCard
+import torch
+from huggingface_hub import ModelCard, constants
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_verl.checkpoints.card import card, packaged_card
+from relay_verl.checkpoints.card import card
 from relay_verl.checkpoints.card_results import Results
 from relay_verl.checkpoints.card_words import command_of, numbers_of, settings_of, without_paths
 from relay_verl.checkpoints.export import keep_facts
 from relay_verl.checkpoints.record import CheckpointRecord, RunRecord, read_checkpoint
+from relay_verl.checkpoints.relay_file import RelayFile, RelayLimits, RelayTemplate, TrainedTeacher
+from relay_verl.checkpoints.trained_student import TrainedStudent
 from relay_verl.errors import UserError
 from relay_verl.pipeline import Run, put_on_card
+from relay_verl.weights.catalog import PackagedModel
+from relay_verl.weights.dequantized import DequantizedModel
 from tests.helpers.checkpoints import make_config, save_checkpoint
+from tests.helpers.hub import running_hub
 
 
 def a_record(folder: Path, **config: Any) -> CheckpointRecord:
@@ -57,6 +63,13 @@ def a_record(folder: Path, **config: Any) -> CheckpointRecord:
     return CheckpointRecord(run, 80, {}, metrics)
 
 
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A base model on the hub is asked for its licence."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     """A base model on this machine whose card says what it is of, and under which licence."""
@@ -77,7 +90,7 @@ def write_summary(folder: Path, accuracy: float = 61.7) -> Path:
 
 def test_the_front_matter_is_complete(tmp_path: Path, base: Path) -> None:
     results = write_summary(tmp_path / "results" / "relay" / "learned")
-    text = card(a_record(tmp_path), None, name="student", dtype="bfloat16", results=[results.parent])
+    text = card(TrainedStudent(a_record(tmp_path), "student", "bfloat16", results=[results.parent]))
     data = ModelCard(text).data
     assert (data.base_model, data.license, data.language) == ("Qwen/Qwen3-1.7B", "apache-2.0", "en")
     assert (data.datasets, data.pipeline_tag) == (["BytedTsinghua-SIA/DAPO-Math-17k"], "text-generation")
@@ -90,12 +103,57 @@ def test_the_front_matter_is_complete(tmp_path: Path, base: Path) -> None:
 
 def test_a_card_without_results_or_record_is_a_card(tmp_path: Path) -> None:
     for record in (None, a_record(tmp_path)):
-        data = ModelCard(card(record, None, name="student", dtype="bfloat16")).data
+        data = ModelCard(card(TrainedStudent(record, "student", "bfloat16"))).data
         assert data.eval_results is None and data.license is None
 
 
+def test_a_base_that_models_get_fetched_is_the_one_it_says(tmp_path: Path, base: Path) -> None:
+    """The card that the hub has of it names its own base."""
+    (base / "relay_model.json").write_text('{"hub_id": "Qwen/Qwen3-1.7B-Instruct"}')
+    data = ModelCard(card(TrainedStudent(a_record(tmp_path), "student", "bfloat16"))).data
+    assert (data.base_model, data.license) == ("Qwen/Qwen3-1.7B-Instruct", "apache-2.0")
+    warm = {"actor_rollout_ref.model.path": str(tmp_path / "gone"), "relay.warmup.base_model": str(base)}
+    data = ModelCard(card(TrainedStudent(a_record(tmp_path, **warm), "student", "bfloat16"))).data
+    assert (data.base_model, data.license) == ("Qwen/Qwen3-1.7B-Instruct", "apache-2.0")
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"hub_id": 3}'])
+def test_a_file_of_another_program_is_no_origin(tmp_path: Path, base: Path, content: str) -> None:
+    (base / "relay_model.json").write_text(content)
+    data = ModelCard(card(TrainedStudent(a_record(tmp_path), "student", "bfloat16"))).data
+    assert data.base_model == "Qwen/Qwen3-1.7B"
+
+
+def test_a_base_on_the_hub_says_its_licence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_hub(monkeypatch, tmp_path / "cache") as hub:
+        hub.files["Qwen/Qwen3-1.7B"] = {"README.md": b"---\nlicense: apache-2.0\nbase_model: Qwen/Other\n---\n"}
+        record = a_record(tmp_path, **{"actor_rollout_ref.model.path": "Qwen/Qwen3-1.7B"})
+        data = ModelCard(card(TrainedStudent(record, "student", "bfloat16"))).data
+        assert (data.base_model, data.license) == ("Qwen/Qwen3-1.7B", "apache-2.0")
+        own = ModelCard(card(TrainedStudent(record, "me/student", "bfloat16", license="mit"))).data
+        assert own.license == "mit"
+
+
+def test_the_usage_is_what_relay_json_says(tmp_path: Path) -> None:
+    relay = RelayFile(
+        limits=RelayLimits(max_response_tokens=2048, max_calls=3, max_tokens_per_call=64),
+        teacher=TrainedTeacher("Qwen/Qwen3-8B"),
+        template=RelayTemplate({"enable_thinking": False}),
+    )
+    text = card(TrainedStudent(a_record(tmp_path), "me/student", "bfloat16", relay))
+    for words in (
+        "relay-verl serve me/student --teacher Qwen/Qwen3-8B",
+        'RelayPair.load("me/student", "Qwen/Qwen3-8B")',
+        'LLM("me/student").chat(',
+        "chat_template_kwargs={'enable_thinking': False}",
+        "at most 2,048 tokens",
+        "at most 3 times",
+    ):
+        assert words in text, words
+
+
 def test_no_path_of_the_machine_is_in_a_card(tmp_path: Path, base: Path) -> None:
-    text = card(a_record(tmp_path), None, name="student", dtype="bfloat16")
+    text = card(TrainedStudent(a_record(tmp_path), "student", "bfloat16"))
     assert str(tmp_path) not in text and "10.1.2.3" not in text
     assert not re.search(r"(?<![\w.:/])/(home|tmp|root|work|data|mnt|Users)/", text)
     assert "trainer.default_local_dir" not in text and "hydra.run.dir" not in text
@@ -103,7 +161,7 @@ def test_no_path_of_the_machine_is_in_a_card(tmp_path: Path, base: Path) -> None
 
 
 def test_settings_are_in_words(tmp_path: Path) -> None:
-    text = card(a_record(tmp_path), None, name="student", dtype="bfloat16")
+    text = card(TrainedStudent(a_record(tmp_path), "student", "bfloat16"))
     for words in (
         "a response may call without limit",
         "a call delivers at most 64 tokens",
@@ -150,7 +208,7 @@ def test_no_folder_of_a_path_is_left(parts: list[str]) -> None:
 
 
 def test_the_python_on_a_card_is_right(tmp_path: Path) -> None:
-    text = card(a_record(tmp_path), None, name="student", dtype="bfloat16")
+    text = card(TrainedStudent(a_record(tmp_path), "student", "bfloat16"))
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == 2
     for block in blocks:
@@ -158,15 +216,6 @@ def test_the_python_on_a_card_is_right(tmp_path: Path) -> None:
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("relay_verl"):
                 module = importlib.import_module(node.module)
                 assert all(hasattr(module, name.name) for name in node.names)
-    from relay_verl.decoder import RelayConfig
-
-    (call,) = [
-        node
-        for node in ast.walk(ast.parse(blocks[0]))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "RelayConfig"
-    ]
-    config = RelayConfig(**{word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg})
-    assert (config.max_response_tokens, config.max_calls, config.max_tokens_per_call) == (2048, None, 64)
 
 
 BAD_RESULTS = ["", "[]", "{}", '{"benchmarks": []}', '{"benchmarks": {"a": {}}}', '{"benchmarks": {"a": 1}}']
@@ -183,7 +232,8 @@ def test_results_that_are_none_are_named(content: str, tmp_path: Path) -> None:
 
 
 def test_a_packaged_model_has_the_same_template() -> None:
-    text = packaged_card(hub_id="Qwen/Q", license="apache-2.0", source="a file", changes="Q8_0")
+    model = PackagedModel("q", "Qwen/Q", "apache-2.0", "Q8_0", "q-part-{n}", "1.0", 8, "abc", ((8, "abc"),))
+    text = card(DequantizedModel(model, torch.bfloat16))
     data = ModelCard(text).data
     assert (data.base_model, data.license, data.pipeline_tag) == ("Qwen/Q", "apache-2.0", "text-generation")
     assert "relay-verl" not in (data.tags or []), "it is not a student that was trained"
@@ -219,7 +269,8 @@ def test_results_that_come_later_are_put_on_the_card(tmp_path: Path) -> None:
     put_on_card(run, [results])
     text = (run.student / "README.md").read_text()
     record = read_checkpoint(run.facts)
-    assert text == card(record, run.metrics, name="student", dtype="float32", results=[results])
+    student = TrainedStudent(record, "student", "float32", metrics=run.metrics, results=[results])
+    assert text == card(student)
     assert "| gsm8k | trained relay | 61.70 (56.60–66.10) |" in text
     assert ModelCard(text).data.eval_results
 

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf, open_dict
 from relay_verl.checkpoints.card import card
 from relay_verl.checkpoints.record import read_checkpoint, record_of, write_checkpoint, write_run
 from relay_verl.checkpoints.resume import runs_folder
+from relay_verl.checkpoints.trained_student import TrainedStudent
 from relay_verl.cli import main as cli
 from relay_verl.config import read_settings
 from relay_verl.errors import JobError, UserError
@@ -105,7 +106,7 @@ def test_records_cards_and_manifests_hold_none(tmp_path: Path) -> None:
     run = record_of(config)
     write_run(runs_folder(config), run)
     write_checkpoint(folder, run, 5, {})
-    (tmp_path / "README.md").write_text(card(read_checkpoint(folder), None, name="student", dtype="float32"))
+    (tmp_path / "README.md").write_text(card(TrainedStudent(read_checkpoint(folder), "student", "float32")))
     spec = {"teacher": "http://h/v1", "key": hide_in_text(f"401: {IN_ENVIRONMENT['RELAY_TEACHER_API_KEY']}")}
     with JobStore(tmp_path / "out.jsonl", spec, JsonLines()):
         assert found_in(tmp_path) == []

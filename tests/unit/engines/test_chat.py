@@ -11,14 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay_verl.checkpoints.relay_file import RelayFile
 from relay_verl.data.schema import to_row
 from relay_verl.data.teacher_filter import TeacherFilter
 from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines import ChatEngine, EndpointEngine, GuardedEngine, PermanentError, ScriptedEngine
-from relay_verl.engines.base import Billed, Generation, open_engine
+from relay_verl.engines.base import Billed, Generation, open_engine, stream_of
 from relay_verl.engines.chat_prefix import ChatPrefix
-from relay_verl.errors import EngineError
+from relay_verl.errors import EngineError, UserError
+from relay_verl.pair.relay_pair import RelayPair
 from relay_verl.prices.usage import usage_of
+from relay_verl.serving.service import RelayService
+from relay_verl.serving.settings import ServeSettings
 from relay_verl.tokenization import TokenBytes
 from relay_verl.types import CallOutcome, RelayTrajectory
 from tests.helpers.fake_vllm import PREFILL, chat_route
@@ -334,7 +338,7 @@ def test_it_travels_to_another_process_without_its_key(fake_vllm: Any, monkeypat
     monkeypatch.setenv("RELAY_TEACHER_API_KEY", "sk-very-secret")
     data = pickle.dumps(GuardedEngine(engine(fake_vllm)))
     assert b"sk-very-secret" not in data
-    answer = asyncio.run(pickle.loads(data).open(CHAT, 0).generate(ids_of(bpe(), "Let"), max_tokens=3))
+    answer = asyncio.run(open_engine(pickle.loads(data), CHAT, 0).generate(ids_of(bpe(), "Let"), max_tokens=3))
     assert answer.billed == Billed(len("What is 7*8?") + 3, 3)
     assert fake_vllm.requests[-1][1]["authorization"] == "Bearer sk-very-secret"
 
@@ -344,5 +348,35 @@ def test_engines_of_ids_are_asked_as_they_are(fake_vllm: Any) -> None:
     guarded = GuardedEngine(endpoint)
     assert open_engine(endpoint, CHAT, 3) is endpoint
     assert open_engine(guarded, CHAT, 3) is guarded
-    opened = GuardedEngine(engine(fake_vllm)).open(CHAT, 3)
-    assert opened.pulse is not None and opened._breaker is not guarded._breaker
+    assert guarded.open is None
+    chat = GuardedEngine(engine(fake_vllm))
+    assert chat.open is not None
+    opened = chat.open(CHAT, 3)
+    assert opened.pulse is chat.pulse and opened._breaker is chat._breaker
+
+
+def test_a_chat_api_does_not_stream_and_its_answer_is_one_piece(fake_vllm: Any) -> None:
+    api = engine(fake_vllm)
+    for asked in (api, GuardedEngine(api), open_engine(api, CHAT, 3), open_engine(GuardedEngine(api), CHAT, 3)):
+        assert stream_of(asked) is None
+    fake_vllm.routes[PATH] = chat_route(RESPONSE)
+    student = ScriptedEngine(bpe(), ["Let me<call>4</call>", " done"], chunk=1)
+    decoder = RelayDecoder(student, api, bpe(), RelayConfig(100, None, 8))
+    stream = decoder.stream([1, 2, 3], teacher=open_engine(api, CHAT, 3))
+
+    async def read() -> list[str]:
+        return [piece.source async for piece in stream]
+
+    assert asyncio.run(read()).count("teacher") == 1
+    (call,) = stream.calls
+    assert (call.outcome, call.num_billed_output) == (CallOutcome.SERVED, 4)
+
+
+@pytest.mark.parametrize("guard", [lambda api: api, GuardedEngine])
+def test_who_serves_or_writes_in_python_refuses_it(fake_vllm: Any, guard: Callable[[Any], Any]) -> None:
+    student, teacher = ScriptedEngine(bpe(), ["x"]), guard(engine(fake_vllm))
+    with pytest.raises(UserError, match=r"teacher: .* reads a chat .*relay\.teacher\.api=chat"):
+        RelayPair(student, teacher, bpe())
+    with pytest.raises(UserError, match=r"teacher: .* reads a chat"):
+        RelayService(student, teacher, bpe(), RelayFile(), "m", 64, None, ServeSettings())
+    assert not fake_vllm.requests

@@ -14,8 +14,8 @@ from relay_verl.data.teacher_filter import TeacherFilter
 from relay_verl.data.warmup_generator import WarmupSampler
 from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines import EndpointEngine, Generation, GuardedEngine, ScriptedEngine
+from relay_verl.engines.boundary import ask_within
 from relay_verl.engines.deadlines import LONGEST_WAIT, LOOKS, LOST_FACTOR, DeadlineError, Pulse, pulse_of
-from relay_verl.engines.resilience import ask_within
 from relay_verl.errors import EngineError, JobError
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines

@@ -128,6 +128,30 @@ async def test_endpoint_finish_reasons(fake_vllm: Any, choice: dict, reason: str
     assert generation == Generation([7, 8], None, reason), why  # type: ignore[arg-type]
 
 
+OTHER_MODELS = [
+    # what the answer calls the model, what the endpoint lists by then, whether it is an error
+    ("big", ["big"], False),
+    ("big-alias", ["big", "big-alias"], False),
+    ("small", ["big"], True),
+    (None, ["big"], False),
+]
+
+
+@pytest.mark.parametrize(("name", "listed", "is_error"), OTHER_MODELS)
+async def test_a_server_that_answers_for_another_model(
+    fake_vllm: Any, name: str | None, listed: list[str], is_error: bool
+) -> None:
+    """As behind a balancer over servers that are not alike: a failed call, not tokens of a stranger."""
+    fake_vllm.routes["/v1/models"] = {"object": "list", "data": [{"id": each, "object": "model"} for each in listed]}
+    fake_vllm.routes["/v1/completions"] = completion() | {"model": name}
+    engine = EndpointEngine(fake_vllm.url, "big", num_retries=0)
+    if is_error:
+        with pytest.raises(EngineError, match="it answers for model 'small', not for 'big'"):
+            await engine.generate([1], max_tokens=4)
+    else:
+        assert (await engine.generate([1], max_tokens=4)).token_ids
+
+
 @pytest.mark.parametrize("reason", ["abort", None, "error", "content_filter", 7])
 async def test_a_request_that_the_endpoint_gave_up_is_not_a_response(fake_vllm: Any, reason: Any) -> None:
     """A part of a response would count as a whole one that ended by itself (vllm#57082, vllm#27572)."""
@@ -631,8 +655,8 @@ UNKNOWN_LOADS = [
 async def test_the_load_of_a_server(fake_vllm: Any) -> None:
     fake_vllm.routes["/metrics"] = METRICS
     server = fake_vllm.url.removesuffix("/v1")
-    assert await read_load([server]) == EngineLoad(num_written=150, num_read=1000)
-    assert await read_load([server, server]) == EngineLoad(300, 2000), "the sum over replicas"
+    assert await read_load([server]) == EngineLoad(num_written=150, num_read=1000, num_running=24, num_waiting=3)
+    assert await read_load([server, server]) == EngineLoad(300, 2000, 48, 6), "the sum over replicas"
     assert await read_load([]) is None
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from relay_verl.data import teacher_filter
 from relay_verl.data import warmup_generator as warmup_samples
 from relay_verl.engines import Generation, GuardedEngine
+from relay_verl.engines.boundary import ask_within
 from relay_verl.engines.load import EngineLoad
-from relay_verl.engines.resilience import ask_within
 from relay_verl.evaluation.worker import count_tokens
 from relay_verl.jobs import Job, progress, run_job
 from relay_verl.jobs.formats import JsonLines

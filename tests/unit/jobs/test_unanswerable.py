@@ -20,8 +20,8 @@ from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.data.source import Source
 from relay_verl.data.teacher_filter import filtered_schema
 from relay_verl.engines import PermanentError
+from relay_verl.engines.boundary import ask_within, describe
 from relay_verl.engines.endpoint import EndpointEngine
-from relay_verl.engines.resilience import ask_within, describe
 from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.errors import EngineError, JobError, UserError
 from relay_verl.jobs import Job, run_job, tell_unanswerable

@@ -1,15 +1,8 @@
 """One client over many replicas, through real sockets: where requests go, and what becomes of them when one dies."""
 
 import asyncio
-import multiprocessing
-import os
 import pickle
-import shutil
-import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -17,124 +10,19 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from relay_verl.errors import EngineError
-from relay_verl.models import direct_server, replica_client
-from relay_verl.models.direct_server import FIELD, DirectServer
-from relay_verl.models.replica_client import MAX_SILENT, SLACK, ReplicaClient, servers_of
-
-
-class EngineDeadError(Exception):
-    """As vLLM's."""
-
-
-class Server:
-    """Stands for verl's server: writes the prompt's length as often as it is asked for."""
-
-    def __init__(self, name: str, seconds: float = 0.0):
-        self.name = name
-        self.seconds = seconds
-        self.fails: Exception | None = None
-        self.asked: list[str] = []
-        self.running: set[str] = set()
-        self.most_running = 0
-        self.cancelled: list[str] = []
-        self._server_task = SimpleNamespace(get_loop=asyncio.get_running_loop)
-
-    async def generate(self, prompt_ids: list[int], sampling_params: dict[str, Any], request_id: str) -> Any:
-        assert sampling_params.pop("output_kind") == "when whole"
-        self.asked.append(request_id)
-        self.running.add(request_id)
-        self.most_running = max(self.most_running, len(self.running))
-        try:
-            if self.fails:
-                raise self.fails
-            await asyncio.sleep(self.seconds)
-        except asyncio.CancelledError:
-            self.cancelled.append(request_id)
-            raise
-        finally:
-            self.running.discard(request_id)
-        ids = [len(prompt_ids)] * sampling_params["max_tokens"]
-        fields = {"global_steps": 7, "num_cached_tokens": 3, "other": object()}
-        return SimpleNamespace(token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed", extra_fields=fields)
-
-
-class ServerProcess:
-    """A server in a process of its own, and its handle in Ray."""
-
-    def __init__(self, name: str, seconds: float):
-        fork = multiprocessing.get_context("fork")
-        parent_end, child_end = fork.Pipe(duplex=False)
-
-        def serve() -> None:
-            async def forever() -> None:
-                child_end.send(DirectServer(Server(name, seconds), asyncio.get_running_loop()).path)
-                await asyncio.Event().wait()
-
-            os.close(2)
-            asyncio.run(forever())
-
-        self._process = fork.Process(target=serve)
-        self._process.start()
-        child_end.close()
-        self._path = parent_end.recv()
-        self.__ray_call__ = SimpleNamespace(remote=self._call)
-
-    async def _call(self, _: Any) -> tuple[str, str]:
-        if not self._process.is_alive():
-            raise RuntimeError("the actor is dead")
-        return "here", self._path
-
-    def kill(self) -> None:
-        os.kill(self._process.pid or 0, signal.SIGKILL)
-        self._process.join()
-        shutil.rmtree(Path(self._path).parent)
-
-
-@contextmanager
-def processes(num: int, seconds: float) -> Iterator[dict[str, ServerProcess]]:
-    servers = {f"10.0.0.{number}:8000": ServerProcess(f"{number}", seconds) for number in range(num)}
-    try:
-        yield servers
-    finally:
-        for server in servers.values():
-            if server._process.is_alive():
-                server.kill()
-
-
-class Actor:
-    """Stands for the server's handle in Ray, on this node or on another one."""
-
-    def __init__(self, server: Server, node: str = "here"):
-        self._server = server
-        self._node = node
-        self.__ray_call__ = SimpleNamespace(remote=self._call)
-        self.generate = SimpleNamespace(remote=self._generate)
-
-    async def _call(self, function: Callable[[Any], tuple[str, str]]) -> tuple[str, str]:
-        node, path = function(self._server)
-        return node and self._node, path
-
-    async def _generate(self, **request: Any) -> Any:
-        request["sampling_params"]["output_kind"] = "when whole"
-        return await self._server.generate(**request)
+from relay_verl.models import direct_server, replica, replica_client
+from relay_verl.models.direct_server import FIELD
+from relay_verl.models.replica import MAX_SILENT
+from relay_verl.models.replica_client import SLACK, ReplicaClient, names_of, servers_of
+from tests.helpers.replicas import Actor, EngineDeadError, Server, ServerProcess, ask, make, processes, without_vllm
 
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (direct_server, replica_client):
-        monkeypatch.setattr(module, "node_id", lambda: "here")
-    monkeypatch.setattr(direct_server, "vllm_names", lambda: ("when whole", EngineDeadError))
-
-
-def make(num: int, seconds: float = 0.0, **options: Any) -> tuple[ReplicaClient, list[Server]]:
-    servers = [Server(f"10.0.0.{number}:8000", seconds) for number in range(num)]
-    return ReplicaClient({server.name: Actor(server) for server in servers}, **options), servers
-
-
-def ask(client: ReplicaClient, name: str, num_tokens: int = 2) -> Any:
-    return client.generate(name, prompt_ids=[5, 6, 7], sampling_params={"max_tokens": num_tokens})
+    without_vllm(monkeypatch)
 
 
 async def test_an_answer_has_what_verls_has() -> None:
@@ -142,7 +30,7 @@ async def test_an_answer_has_what_verls_has() -> None:
     answer = await ask(client, "a")
     assert (answer.token_ids, answer.log_probs, answer.stop_reason) == ([3, 3], [-0.5, -0.5], "completed")
     versions = {"global_steps": 7, "min_global_steps": 7, "max_global_steps": 7}
-    assert answer.extra_fields == {**versions, "num_cached_tokens": 3}
+    assert answer.extra_fields == {**versions, "num_cached_tokens": 3, "cache_block": 16}
     await ask(client, "a")
     assert len(set(server.asked)) == 2, "each turn has a name of its own in the engine"
 
@@ -230,7 +118,7 @@ async def test_where_no_replica_is_up_the_error_says_why() -> None:
 
 
 async def test_a_replica_that_was_down_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica_client, "RETRY_S", 0.05)
+    monkeypatch.setattr(replica, "RETRY_S", 0.05)
     client, [server] = make(1)
     server.fails = EngineDeadError("gone")
     with pytest.raises(EngineError, match="gone"):
@@ -241,7 +129,7 @@ async def test_a_replica_that_was_down_comes_back(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_replica_that_hangs_is_dropped_by_those_who_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica_client, "SILENT_S", 0.01)
+    monkeypatch.setattr(replica, "SILENT_S", 0.01)
     client, servers = make(2)
     hung = servers[0]
     hung.seconds = 60.0
@@ -261,14 +149,25 @@ async def test_a_caller_that_gives_up_early_says_nothing_about_a_replica() -> No
     assert (await ask(client, "a")).token_ids
 
 
-async def test_a_replica_on_another_node_is_asked_through_ray() -> None:
-    server = Server("far")
-    client = ReplicaClient({"far": Actor(server, node="there")})
-    assert (await ask(client, "a")).token_ids == [3, 3]
-    assert not server.running
-    server.fails = EngineDeadError("the engine core died")
-    with pytest.raises(EngineError, match=r"none of 1 .* is up: replica far: EngineDeadError: the engine core died"):
-        await ask(client, "a")
+@pytest.mark.parametrize(
+    "error",
+    [EngineDeadError("the engine core died"), ActorDiedError(), ActorUnavailableError("its node left", None)],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_replica_on_another_node_is_asked_through_ray(error: Exception) -> None:
+    """Its engine may die, its process, or all of its node."""
+    near, far = Server("near"), Server("far")
+    client = ReplicaClient({"far": Actor(far, node="there"), "near": Actor(near)})
+    names = [name for name in map(str, range(100)) if client._choose(name).name == "far"]  # type: ignore[union-attr]
+    assert (await ask(client, names[0])).token_ids == [3, 3]
+    assert not far.running and not near.asked
+    far.fails = error
+    for name in names:
+        assert (await ask(client, name)).token_ids == [3, 3]
+    assert len(far.asked) == 2, "it is asked once more"
+    near.fails = EngineDeadError("gone, too")
+    with pytest.raises(EngineError, match=r"none of 2 .* is up: replica near: EngineDeadError: gone, too"):
+        await ask(client, names[0])
 
 
 async def test_a_server_of_another_engine_is_asked_through_ray(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,6 +258,7 @@ async def test_the_replicas_behind_verls_own_client(is_deterministic: bool) -> N
     balancer = Balancer(names, is_deterministic)
     servers = await servers_of(SimpleNamespace(_load_balancer=balancer))
     assert servers == {name: f"handle of {name}" for name in names}
+    assert await names_of(SimpleNamespace(_load_balancer=balancer)) == names
     assert set(balancer.load.values()) == {0}, "what was taken is given back"
 
 

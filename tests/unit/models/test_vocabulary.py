@@ -21,6 +21,7 @@ from relay_verl.evaluation.shared_tokenizer import vocabulary_of_writer
 from relay_verl.evaluation.worker import EvalSettings, EvalWorker
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
 from relay_verl.protocol import format_call
+from relay_verl.run_config import PromptSettings
 from relay_verl.tokenization import TokenBytes, encode_within
 from relay_verl.types import CallOutcome, RelayStatus
 from tests.helpers.generators import ChatTokenizer
@@ -243,7 +244,7 @@ def test_the_writers_vocabulary_bounds_a_condition(tmp_path: Path) -> None:
         ((None, teacher), 999),
         ((url, teacher), 777),
     ):
-        assert vocabulary_of_writer(*models, TOKENIZER, tokenizer, trust_remote_code=False).size == size
+        assert vocabulary_of_writer(*models, TOKENIZER, tokenizer, PromptSettings({})).size == size
 
 
 def test_a_scripted_student_ends_as_before() -> None:

@@ -27,6 +27,8 @@ from relay_verl.tokenization import chat_ids
 from tests.helpers.errors import names, one_line
 from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
+TRUSTING = PromptSettings({}, trust_remote_code=True)
+
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 NO_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + TEMPLATE
@@ -216,9 +218,9 @@ def test_the_context_holds_prompt_and_response_and_is_within_the_models(good: An
 def test_a_tokenizer_of_the_models_own_code(tmp_path: Path) -> None:
     path = own_code(tmp_path / "own")
     assert "actor_rollout_ref.model.trust_remote_code=true" in one_line(read_tokenizer, "k", path)
-    assert type(read_tokenizer("k", path, trust_remote_code=True)).__name__ == "OwnTokenizer"
+    assert type(read_tokenizer("k", path, TRUSTING)).__name__ == "OwnTokenizer"
     teacher = TeacherSettings(path=path, text_bridge=True)
-    assert type(load_tokenizer(teacher, None, trust_remote_code=True)).__name__ == "OwnTokenizer"
+    assert type(load_tokenizer(teacher, None, TRUSTING)).__name__ == "OwnTokenizer"
 
 
 def test_trust_remote_code_is_the_recipes(good: Any, tmp_path: Path) -> None:

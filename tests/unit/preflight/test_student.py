@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from relay_verl.checkpoints.card import card
+from relay_verl.checkpoints.trained_student import TrainedStudent
 from relay_verl.data.generate import plan_warmup_data
 from relay_verl.engines import ScriptedEngine
 from relay_verl.errors import UserError
@@ -126,7 +127,7 @@ def test_an_export_of_ours_needs_no_further_warm_up(tmp_path: Path) -> None:
     for text in ("# A model", "---\ntags: [qwen]\n---\n", "---\ntags: [\n---\n", "---\n---\n"):
         readme.write_text(text)
         assert not says_warmed_up(Path(path)), text
-    readme.write_text(card(None, None, name="mine", dtype="bfloat16"))
+    readme.write_text(card(TrainedStudent(None, "mine", "bfloat16")))
     assert says_warmed_up(Path(path))
 
 

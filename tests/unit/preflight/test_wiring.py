@@ -81,7 +81,7 @@ def config(**overrides: Any) -> Any:
         }
     )
     for key, value in overrides.items():
-        OmegaConf.update(node, key, value)
+        OmegaConf.update(node, key, value, force_add=True)
     return node
 
 
@@ -101,6 +101,10 @@ def test_a_config_without_these_parts_passes() -> None:
 
 TEACHER_TOKENS = {"relay.train_on_teacher_tokens": True, "actor_rollout_ref.rollout.calculate_log_probs": False}
 CORRECTION = "algorithm.rollout_correction"
+ASYNC = {
+    f"{SAMPLER}.path": "pkg://relay_verl.trainer.async_replay_buffer",
+    f"{SAMPLER}.name": "AsyncRelayReplayBuffer",
+}
 REFUSED = [
     # overrides, key=value that the error begins with, what it also names
     ({"distillation.enabled": True}, "distillation.enabled=true", []),
@@ -129,7 +133,9 @@ REFUSED = [
      ["cannot be loaded"]),
     ({"trainer.v1.sampler.sync_refill_failed_groups": True}, "trainer.v1.sampler.sync_refill_failed_groups=true", []),
     ({"trainer.v1.trainer_mode": "colocate_async"}, "trainer.v1.trainer_mode=colocate_async",
-     ["RelayReplayBuffer", "trainer.v1.trainer_mode=sync"]),
+     ["RelayReplayBuffer", "trainer.v1.trainer_mode=sync", "+relay=colocate_async"]),
+    (ASYNC, "trainer.v1.trainer_mode=sync", ["AsyncRelayReplayBuffer", "colocate_async"]),
+    ({"rollout": {"nnodes": 1, "n_gpus_per_node": 8}}, "rollout: ", ["verl.trainer.main_ppo", "+relay=separate_async"]),
     ({"actor_rollout_ref.rollout.n": 1}, "actor_rollout_ref.rollout.n=1", ["relay.reward.kind=difficulty_aware"]),
     ({"relay.train_on_teacher_tokens": True}, "relay.train_on_teacher_tokens=true",
      ["actor_rollout_ref.rollout.calculate_log_probs=false"]),
@@ -160,6 +166,8 @@ ACCEPTED = [
     (TEACHER_TOKENS, 0, "verl gets no log-probabilities of the rollout"),
     ({f"{AGENT}.agent_loop_manager_class": None, "relay.max_calls": 0}, 0, "there are no calls"),
     ({f"{SAMPLER}.path": None, "trainer.v1.trainer_mode": "separate_async"}, 1, "verl's own buffer in its own modes"),
+    ({**ASYNC, "trainer.v1.trainer_mode": "colocate_async"}, 0, "our buffer for those modes"),
+    ({**ASYNC, "trainer.v1.trainer_mode": "separate_async"}, 0, "our buffer for those modes with GPUs of their own"),
     ({f"{SAMPLER}.path": None, f"{SAMPLER}.name": None}, 1, "verl's own buffer has no relay metrics"),
     ({f"{SAMPLER}.path": None, "algorithm.filter_groups.enable": True}, 1, "verl's own buffer filters"),
     ({"actor_rollout_ref.rollout.n": 1, "relay.reward.kind": "simple"}, 1, "nothing to compare"),

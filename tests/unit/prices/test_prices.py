@@ -56,6 +56,7 @@ CALLS = [
     ([CallRecord(CallOutcome.FAILED, 5, num_context=100)], Usage(), "a call that failed"),
     ([CallRecord(CallOutcome.FAILED, 5, num_context=100, num_billed_input=9, num_billed_output=7)], Usage(9, 0, 7),
      "and was billed"),
+    ([CallRecord(CallOutcome.FAILED, 5, 2, num_context=100, num_cached=60)], Usage(100, 60, 2), "after it streamed"),
     ([CallRecord(CallOutcome.ZERO), CallRecord(CallOutcome.MALFORMED)], Usage(), "not asked"),
     ([served(100, 5), served(110, 6, num_cached=100)], Usage(210, 100, 11), "two calls"),
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from relay_verl.cli.main import app
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
+from relay_verl.preflight.wiring import check_replay_buffer
 from relay_verl.recipes.compose import compose
 from relay_verl.recipes.composed import compose_all, differences
 from relay_verl.recipes.estimate import estimate
@@ -542,3 +543,14 @@ def test_bad_words_are_one_line(words: list[str]) -> None:
     result = CliRunner().invoke(app, ["recipes", *words])
     assert isinstance(result.exception, UserError)
     assert "\n" not in str(result.exception)
+
+
+@pytest.mark.parametrize("mode", ["colocate_async", "separate_async"])
+def test_verls_asynchronous_modes_with_our_buffer(mode: str) -> None:
+    config = compose("relay_1.7b", [f"+relay={mode}"])
+    assert config.trainer.v1.trainer_mode == mode
+    assert check_replay_buffer(RunConfig(config)) == "AsyncRelayReplayBuffer"
+    assert config.trainer.v1.sampler.sampler_kwargs.timeout_s == config.relay.rollout_timeout_s
+    is_separate = mode == "separate_async"
+    assert (config.actor_rollout_ref.rollout.checkpoint_engine.backend == "nccl") == is_separate
+    assert config.actor_rollout_ref.rollout.nnodes == int(is_separate)

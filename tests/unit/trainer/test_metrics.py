@@ -218,3 +218,26 @@ def test_what_the_prefix_cache_held_counts_from_the_second_call_on() -> None:
     calls = [call(10, 0), call(20, 16), call(25, 0, CallOutcome.FAILED), call(30, None), call(40, 32)]
     stats = SampleStats.of(RelayTrajectory([1], [], RelayStatus.COMPLETED, calls), is_correct=True)
     assert (stats.num_reread, stats.num_cached) == (20 + 40, 16 + 32)
+
+
+def test_the_whole_blocks_that_a_call_could_take_from_those_before() -> None:
+    def call(num_context: int, num_delivered: int, num_cached: int | None, block: int | None = 16) -> CallRecord:
+        served = CallOutcome.SERVED
+        return CallRecord(
+            served, num_context=num_context, num_delivered=num_delivered, num_cached=num_cached, cache_block=block
+        )
+
+    calls = [
+        call(20, 12, 0),  # leaves 32 tokens, of which the engine read 31: one block
+        call(40, 9, 16),  # took it, and leaves 48: three blocks
+        CallRecord(CallOutcome.FAILED, num_context=50),
+        call(60, 5, 32),  # took two of them, and leaves 64: four
+        call(70, 5, 66),  # no more than those can count
+        call(80, 5, None),
+        call(90, 5, 80, None),
+    ]
+    stats = SampleStats.of(RelayTrajectory([1], [], RelayStatus.COMPLETED, calls), is_correct=True)
+    assert (stats.num_reusable, stats.num_reused) == (16 + 48 + 64, 16 + 32 + 64)
+    metrics = relay_metrics([[stats]])
+    assert metrics["relay/teacher_cached_blocks"] == (16 + 32 + 64) / (16 + 48 + 64)
+    assert "relay/teacher_cached_blocks" not in relay_metrics([[SOLVED_ALONE]])

@@ -1,0 +1,74 @@
+"""Names under which one pair is served, for clients that can send a model's name and no field of ours. Pure.
+
+NAME                 as the student was trained (`relay.json`)
+NAME:teacher-free    commands are banned
+NAME:student         nothing answers commands
+NAME:teacher         the teacher writes the whole response
+NAME:fixed-20        every call asks for 20 tokens; any number of 1 or more
+"""
+
+from __future__ import annotations
+
+import re
+
+from relay_verl.errors import UserError, suggest
+from relay_verl.policies import make_policy, needs_student, needs_teacher, parse_policy
+from relay_verl.serving.api_error import ApiError, refuse
+
+_POLICIES = {"teacher-free": "teacher_free", "student": "student_alone", "teacher": "teacher_alone"}
+_FIXED = re.compile(r"fixed-([1-9][0-9]{0,5})")
+EXAMPLE = "fixed-20"
+"""The one of its kind that is listed."""
+
+
+def names_of(name: str, *, has_teacher: bool) -> list[str]:
+    """What `/v1/models` lists, the model itself first.
+
+    >>> names_of("pair", has_teacher=True)
+    ['pair', 'pair:teacher-free', 'pair:student', 'pair:teacher', 'pair:fixed-20']
+    """
+    suffixes = [suffix for suffix, policy in _POLICIES.items() if has_teacher or not needs_teacher(policy)]
+    return [name, *(f"{name}:{suffix}" for suffix in suffixes), *([f"{name}:{EXAMPLE}"] if has_teacher else [])]
+
+
+def policy_of_model(model: str | None, name: str, *, has_teacher: bool) -> str | None:
+    """The policy of a request's model; None for the model's own.
+
+    Args:
+        model: as the client named it; None for NAME.
+        name: the pair's.
+        has_teacher: whether anyone answers calls.
+
+    Raises:
+        ApiError: 404; lists what there is.
+    """
+    if model is None or model == name:
+        return None
+    suffix = model.removeprefix(f"{name}:") if model.startswith(f"{name}:") else ""
+    policy = _POLICIES.get(suffix)
+    if match := _FIXED.fullmatch(suffix):
+        policy = f"fixed_{match[1]}"
+    if policy is None or (needs_teacher(policy) and not has_teacher):
+        known = names_of(name, has_teacher=has_teacher)
+        message = f"model: {model[:128]!r} is not served; {', '.join(known)} are{suggest(model[:128], known)}"
+        raise ApiError(404, message, param="model", code="model_not_found")
+    return policy
+
+
+def check_policy(policy: str, *, has_teacher: bool) -> str:
+    """`policy` as a request may name it.
+
+    Raises:
+        ApiError: 400; there is none of that name, it is code, or it needs a teacher where none is served.
+    """
+    # a name such as `pkg.module:Name` imports the module, which is not for a client to decide
+    if ":" in policy:
+        raise refuse("relay.policy", "expected the name of a policy, such as learned or fixed_20")
+    try:
+        parse_policy(policy)
+        make_policy(policy)
+    except UserError as error:
+        raise refuse("relay.policy", str(error).removeprefix("policy: ")) from None
+    if needs_teacher(policy) and not needs_student(policy) and not has_teacher:
+        raise refuse("relay.policy", f"{policy!r} needs a teacher, and none is served")
+    return policy

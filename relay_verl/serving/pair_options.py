@@ -1,0 +1,121 @@
+"""Which two models are served, and how their own servers run: what the command line says, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from relay_verl.engines.address import check_address
+from relay_verl.errors import UserError
+from relay_verl.models.address import is_endpoint, is_engine
+from relay_verl.run_config import PromptSettings
+
+STUDENT_KEY, TEACHER_KEY = "RELAY_STUDENT_API_KEY", "RELAY_TEACHER_API_KEY"
+"""Environment variables with the keys of the models' servers."""
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """One of the two models."""
+
+    role: str
+    """`student` or `teacher`."""
+    path: str | None = None
+    """Folder or hub id of a model that is started here."""
+    url: str | None = None
+    """Address of a server that runs already."""
+    name_there: str | None = None
+    """The model's name at that address; None for its first one."""
+    port: int = 0
+    """Port on loopback of the server that is started here; 0 for a free one."""
+    gpus: tuple[str, ...] = ()
+    """GPUs of that server, over which the model is split; none to have them chosen."""
+    max_model_len: int | None = None
+    """Tokens of the context; None takes as many as the model has and its cache holds."""
+    more: tuple[str, ...] = ()
+    """Further arguments of `vllm serve`."""
+
+    @property
+    def api_key_env(self) -> str:
+        """Environment variable with the key of its server."""
+        return STUDENT_KEY if self.role == "student" else TEACHER_KEY
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether its server is started here."""
+        return self.url is None
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """The pair."""
+
+    student: ModelOptions
+    """Writes."""
+    teacher: ModelOptions | None
+    """Answers calls; None serves the student alone."""
+    tokenizer: str
+    """Folder or hub id of the student's tokenizer."""
+    logs: Path | None = None
+    """Folder of the models' logs; None makes one for temporary files."""
+    dtype: str = "auto"
+    """Format of weights and activations."""
+    cache_bytes: int | None = None
+    """Size of each model's cache; None for the default of the machine."""
+    start_timeout_s: float = 1800.0
+    """Seconds until a model that is started here answers."""
+    trust_remote_code: bool = False
+    """Whether code in the models' folders may run."""
+
+    @property
+    def prompts(self) -> PromptSettings:
+        """How the models' files are read: of a recipe's words, only whether their code may run."""
+        return PromptSettings({}, trust_remote_code=self.trust_remote_code)
+
+    def __iter__(self) -> Iterator[ModelOptions]:
+        yield self.student
+        if self.teacher is not None:
+            yield self.teacher
+
+    @property
+    def ours(self) -> list[ModelOptions]:
+        """Those whose server is started here."""
+        return [model for model in self if model.is_ours]
+
+
+def read_model(
+    role: str, path: str | None, url: str | None, name_there: str | None, **options: object
+) -> ModelOptions | None:
+    """One model of a command line; None where neither a model nor an address is given.
+
+    Args:
+        role: `student` or `teacher`.
+        path: what stands where a model can stand, which may be an address, too.
+        url: of its own option.
+        name_there: the model's name at the address.
+        options: see `ModelOptions`.
+
+    Raises:
+        UserError: two addresses, an address that is none, or options of a server that is not started here.
+    """
+    if path is not None and is_engine(path):
+        raise UserError(f"{role}: {path}: an engine of another package is for the Python API; give a model or a URL")
+    if path is not None and is_endpoint(path):
+        if url is not None:
+            raise UserError(f"--{role}-url: {path} is an address, too; give one")
+        path, url = None, path
+    if path is None and url is None:
+        return None
+    model = ModelOptions(role, path, url, name_there, **options)  # type: ignore[arg-type]
+    if url is not None:
+        try:
+            check_address(url, model.api_key_env)
+        except ValueError as error:
+            raise UserError(f"--{role}-url: {error}") from None
+        own = {"-port": model.port, "-gpus": model.gpus, "-args": model.more}
+        if useless := [f"--{role}{end}" for end, value in own.items() if value]:
+            raise UserError(f"{' and '.join(useless)}: {url} runs already; these are for a server that is started here")
+    elif name_there is not None:
+        raise UserError(f"--{role}-model: {name_there!r}: for a {role} at an address, with --{role}-url")
+    return model

@@ -1,0 +1,100 @@
+"""`/tokenize`, `/detokenize` and `/tokenizer_info`, as vLLM answers them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from relay_verl.serving.request_fields import ChatFields, ChatMessage, TokenId
+from relay_verl.serving.service import RelayService
+
+
+class TokenizeFields(BaseModel):
+    """A text or a chat."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    prompt: str | None = None
+    """The text; null where `messages` has a chat."""
+    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    """The chat."""
+    add_special_tokens: bool = True
+    """Whether the tokenizer adds its special tokens to a text."""
+    add_generation_prompt: bool = True
+    """Whether a chat's prompt ends where an answer begins."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Arguments of the chat template."""
+    return_token_strs: bool = False
+    """Whether the answer has the text of each token."""
+
+
+class Tokens(BaseModel):
+    """A prompt as token ids."""
+
+    count: int
+    """How many."""
+    max_model_len: int
+    """Tokens of the context."""
+    tokens: list[int]
+    """[count]."""
+    token_strs: list[str] | None = None
+    """The text of each, [count]."""
+
+
+class DetokenizeFields(BaseModel):
+    """Token ids."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    tokens: list[TokenId]
+    """[length]."""
+
+
+class Text(BaseModel):
+    """What token ids say."""
+
+    prompt: str
+    """Their text, special tokens included."""
+
+
+def tokenizer_routes(service: RelayService) -> APIRouter:
+    """The three endpoints over the pair's own tokenizer."""
+    router = APIRouter(tags=["tokenizer"])
+
+    @router.post("/tokenize")
+    async def tokenize(fields: TokenizeFields) -> Tokens:
+        """Token ids of a text or of a chat."""
+        if fields.messages is not None:
+            chat = ChatFields(
+                messages=fields.messages,
+                add_generation_prompt=fields.add_generation_prompt,
+                chat_template_kwargs=fields.chat_template_kwargs,
+            )
+            ids = await service.reader.prompt_of(chat)
+        else:
+            text = fields.prompt or ""
+            ids = await service.prompter.encode(text, has_special=fields.add_special_tokens) if text else []
+        texts = [service.tokens.to_bytes(each).decode("utf-8", errors="replace") for each in ids]
+        return Tokens(
+            count=len(ids),
+            max_model_len=service.max_model_len,
+            tokens=ids,
+            token_strs=texts if fields.return_token_strs else None,
+        )
+
+    @router.post("/detokenize")
+    async def detokenize(fields: DetokenizeFields) -> Text:
+        """The text of token ids."""
+        return Text(prompt=service.tokens.join(fields.tokens).decode("utf-8", errors="replace"))
+
+    @router.get("/tokenizer_info")
+    async def tokenizer_info() -> dict[str, Any]:
+        """What clients ask of a tokenizer: its class, its special tokens and its chat template."""
+        tokenizer = service.tokenizer
+        names = ("bos_token", "eos_token", "pad_token", "unk_token", "chat_template", "model_max_length")
+        known = {name: getattr(tokenizer, name, None) for name in names}
+        return {"tokenizer_class": type(tokenizer).__name__, **known}
+
+    return router

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import random
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from relay_verl.bench.background import SAMPLING, TimedBatch, busy, loads_of
 from relay_verl.bench.scale import simulate
 from relay_verl.bench.scenario import EngineCurve, Lengths, Scenario, Trajectory, Workload, curve_of
 from relay_verl.decoder import RelayDecoder
@@ -44,6 +45,8 @@ SHORT = 8
 """Tokens of the short text."""
 MOST_TOKENS = 128
 """Most tokens of the long one."""
+SAMPLING = {"temperature": 1.0}
+"""As in training: not greedy, and without seeds."""
 NEVER = "\0" * 16
 """What no model writes."""
 
@@ -110,6 +113,39 @@ def workload_of(trajectories: Sequence[RelayTrajectory], num_responses: int) -> 
 def _lengths_of(lengths: Sequence[int]) -> Lengths:
     logs = np.log(np.maximum(1, lengths))
     return Lengths(median=float(np.exp(np.median(logs))), sigma=float(np.std(logs)), max=max(1, *lengths))
+
+
+@asynccontextmanager
+async def busy(engine: TokenEngine, prompts: Sequence[list[int]], *, num: int, num_tokens: int) -> AsyncIterator[None]:
+    """Have so many requests of so many tokens under way as long as the block runs."""
+
+    async def ask_forever(number: int) -> None:
+        for prompt in itertools.cycle(prompts[number % len(prompts) :] or prompts):
+            await engine.generate(prompt, max_tokens=num_tokens, sampling={**SAMPLING, "ignore_eos": True})
+
+    tasks = [asyncio.create_task(ask_forever(number)) for number in range(num)]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+def loads_of(batches: Sequence[Sequence[RelayTrajectory]], seconds: Sequence[float]) -> dict[str, tuple[int, int]]:
+    """Requests that each model has under way during a batch, on average, and the tokens of one; at least 1 each."""
+    written = [trajectory for batch in batches for trajectory in batch]
+    served = [call for each in written for call in each.calls if call.num_delivered]
+    turns = [len(one.token_ids) for each in written for one in each.segments if one.source == "student"]
+    waited_s = sum(call.latency_s for call in served)
+    # how long the student took is not known: responses end one after the other, so half of them count as running
+    return {
+        "student": (max(1, len(batches[0]) // 2), max(1, round(statistics.mean(turns)))),
+        "teacher": (
+            max(1, round(waited_s / sum(seconds))),
+            max(1, round(statistics.mean([call.num_delivered for call in served] or [1]))),
+        ),
+    }
 
 
 class Bench:
@@ -215,22 +251,29 @@ def bench_curves(
             pair = {name: over(engine, num) for name, engine in engines.items()}
             decoder = RelayDecoder(pair["student"], pair["teacher"], tokenizer, limits)
             before = {name: await engine.load() for name, engine in pair.items()}
-            batches = [await TimedBatch.run(decoder, prompts) for _ in range(rounds + 1)][1:]  # the first one warms up
+            seconds: list[float] = []
+            batches: list[list[RelayTrajectory]] = []
+            for _ in range(rounds + 1):
+                started = time.monotonic()
+                batches.append(await asyncio.gather(*(decoder.run(prompt, sampling=SAMPLING) for prompt in prompts)))
+                seconds.append(time.monotonic() - started)
+            del batches[0], seconds[0]  # it warmed up
             cached = {name: _cached_share(before[name], await engine.load()) for name, engine in pair.items()}
-            loads = loads_of(batches)
+            loads = loads_of(batches, seconds)
             curves = {}
             for name, engine in engines.items():
                 alone = [over(engine, 1, first=first) for first in range(num)]
                 stop = [CLOSE] if name == "student" else []
                 bench = Bench(alone, prompts, stop, run.lengths.max_response, rounds)
                 other = "teacher" if name == "student" else "student"
-                async with busy(pair[other], prompts, loads[other]):
+                num_running, num_tokens = loads[other]
+                async with busy(pair[other], prompts, num=num_running, num_tokens=num_tokens):
                     curves[name] = await bench.curve(cached[name])
             origin = f"measured on this machine with {num} replica(s) of each model at work"
-            written = [trajectory for batch in batches for trajectory in batch.trajectories]
+            written = [trajectory for batch in batches for trajectory in batch]
             scenario = Scenario(origin, curves["student"], curves["teacher"], workload_of(written, len(prompts)))
-            simulated = [simulate(scenario, trajectories_of(batch.trajectories), num, num).seconds for batch in batches]
-            comparisons.append(Comparison(num, scenario, [batch.seconds for batch in batches], simulated))
+            simulated = [simulate(scenario, trajectories_of(batch), num, num).seconds for batch in batches]
+            comparisons.append(Comparison(num, scenario, seconds, simulated))
         return comparisons
 
     with ray_cluster(run, num_gpus=2 * most_replicas):

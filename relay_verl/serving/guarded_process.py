@@ -18,6 +18,12 @@ NUM_LAST_BYTES = 1 << 16
 _CAUSE = re.compile(r"(?:^|[\s:.])(\w*(?:Error|Exception|Exit)): (.+)$")
 _RESULT = re.compile(r"root cause|^Engine core initialization failed", re.IGNORECASE)
 """What vLLM says of a failure whose cause stands further up."""
+_PROCESS = re.compile(r"^\(\w+ pid=\d+\) *")
+"""What vLLM writes in front of a line."""
+MAX_CHARS = 300
+"""Longest cause: vLLM lists all models that it knows."""
+_CONTINUES = re.compile(r"validation errors? for \w+$")
+"""Beginning of pydantic's message, whose next line says what is wrong."""
 
 
 class GuardedProcess:
@@ -86,9 +92,12 @@ def last_cause(log: Path, start: int = 0) -> str:
     with open(log, "rb") as file:
         size = file.seek(0, 2)
         file.seek(max(start, size - NUM_LAST_BYTES))
-        lines = file.read().decode(errors="replace").strip().splitlines()
-    errors = [match for match in map(_CAUSE.search, lines) if match]
-    causes = [match for match in errors if not _RESULT.search(match[2])] or errors
+        lines = [_PROCESS.sub("", line) for line in file.read().decode(errors="replace").strip().splitlines()]
+    errors = [(match[1], match[2], number) for number, line in enumerate(lines, 1) if (match := _CAUSE.search(line))]
+    causes = [error for error in errors if not _RESULT.search(error[1])] or errors
     if causes:
-        return f"{causes[-1][1]}: {causes[-1][2].strip()}"
-    return lines[-1].strip() if lines else "it printed nothing"
+        kind, text, number = causes[-1]
+        more = lines[number] if _CONTINUES.search(text) and number < len(lines) else ""
+        lines = [f"{kind}: {text} {more}"]
+    cause = " ".join(lines[-1].split()) if lines else "it printed nothing"
+    return cause if len(cause) <= MAX_CHARS else f"{cause[:MAX_CHARS]}..."

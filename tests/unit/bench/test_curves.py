@@ -5,8 +5,15 @@ from typing import Any
 
 import pytest
 
-from relay_verl.bench.background import Load, TimedBatch, busy, loads_of
-from relay_verl.bench.curves import Bench, Comparison, comparisons_to_markdown, trajectories_of, workload_of
+from relay_verl.bench.curves import (
+    Bench,
+    Comparison,
+    busy,
+    comparisons_to_markdown,
+    loads_of,
+    trajectories_of,
+    workload_of,
+)
 from relay_verl.bench.scale import simulate
 from relay_verl.bench.scenario import Scenario
 from relay_verl.engines.base import Generation
@@ -83,7 +90,7 @@ async def test_an_engine_that_is_kept_busy_has_so_many_requests_all_the_time() -
             return Generation([1] * max_tokens, None, "length")
 
     engine = Counting()
-    async with busy(engine, [[1], [2]], Load(3.0, 5)):
+    async with busy(engine, [[1], [2]], num=3, num_tokens=5):
         while len(running) < 30:
             await asyncio.sleep(0)
     assert max(running) == 3
@@ -95,27 +102,9 @@ def test_how_busy_each_model_is_during_a_batch() -> None:
         segments = [Segment("student", [1] * 8), Segment("teacher", [1] * 6), Segment("student", [1] * 4)]
         return RelayTrajectory([1], segments, RelayStatus.COMPLETED, [call])
 
-    batches = [TimedBatch([calling(1.0), calling(2.0)], [3.0, 4.0])] * 2
-    assert loads_of(batches) == {"student": Load(1.0, 6), "teacher": Load(0.75, 6)}
-    silent = [TimedBatch([trajectory(5)] * 8, [1.0, 2.0] * 4)]
-    assert loads_of(silent) == {"student": Load(6.0, 5), "teacher": Load(0.0, 1)}
-
-
-async def test_an_engine_that_was_never_asked_is_left_alone() -> None:
-    async with busy(Engine(), [[1]], Load(0.0, 1)):
-        await asyncio.sleep(0)
-
-
-def test_an_engine_that_was_asked_now_and_then_rests_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay_verl.bench.background.time.monotonic", now)
-    engine = Engine()
-
-    async def run() -> None:
-        async with busy(engine, [[1], [2]], Load(0.25, 1)):
-            await asyncio.sleep(40 * PREFILL_S)
-
-    run_virtually(run())
-    assert 9 <= len(engine.prompts) <= 11, "of 40 that it could read in that time"
+    batches = [[calling(1.0), calling(2.0)], [calling(1.0), calling(2.0)]]
+    assert loads_of(batches, [1.0, 1.0]) == {"student": (1, 6), "teacher": (3, 6)}
+    assert loads_of([[trajectory(5)] * 8], [1.0]) == {"student": (4, 5), "teacher": (1, 1)}
 
 
 def test_what_is_simulated_stands_next_to_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:

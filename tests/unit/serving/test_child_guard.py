@@ -67,9 +67,14 @@ EARLIER = "ValueError: of an earlier start\n"
         ("", "it printed nothing"),
         ("a\nb\n", "b"),
         ("(EngineCore pid=7) ERROR [core.py:1] ValueError: too long: 9\nbye\n", "ValueError: too long: 9"),
+        (f"ValueError: {'x' * 1000}\n", f"ValueError: {'x' * 288}..."),
         (
             "torch.OutOfMemoryError: CUDA out of memory\nRuntimeError: Engine core initialization failed. See above\n",
             "OutOfMemoryError: CUDA out of memory",
+        ),
+        (
+            "(APIServer pid=7) ValidationError: 1 validation error for X\n(APIServer pid=7)   Value error, no model\n",
+            "ValidationError: 1 validation error for X Value error, no model",
         ),
     ],
 )

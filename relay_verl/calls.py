@@ -97,6 +97,9 @@ class Calls:
                     num_delivered += len(piece.token_ids)
                     if piece.num_cached is not None:
                         record |= {"num_cached": piece.num_cached, "cache_block": piece.cache_block}
+                    if piece.billed is not None:  # an answer without a token may be billed, too
+                        record["num_billed_input"] = piece.billed.num_input
+                        record["num_billed_output"] = piece.billed.num_output
                     yield piece
             if not num_delivered:
                 raise EngineError("the teacher answered with no token")

@@ -49,6 +49,8 @@ class Sample(Protocol):
     def num_requested_tokens(self) -> int: ...
     @property
     def num_teacher_tokens(self) -> int: ...
+    @property
+    def cost_share(self) -> float | None: ...
 
 
 class RewardOptions(Protocol):
@@ -64,6 +66,8 @@ class RewardOptions(Protocol):
     def exploration(self) -> bool: ...
     @property
     def charge(self) -> str: ...
+    @property
+    def price_weight(self) -> float: ...
 
 
 RewardFunction = Callable[[Sequence[Sample], RewardOptions], Sequence[float]]
@@ -122,6 +126,13 @@ def _difficulty_aware(samples: Sequence[Sample], options: RewardOptions) -> list
     )
 
 
+def _price(samples: Sequence[Sample], options: RewardOptions) -> list[float]:
+    shares = [sample.cost_share for sample in samples if sample.cost_share is not None]
+    if len(shares) < len(samples):
+        raise UserError("relay.reward.kind=price: a sample has no cost; set relay.prices")
+    return price_reward([sample.is_correct for sample in samples], shares, price_weight=options.price_weight)
+
+
 def simple_reward(correct: Sequence[bool], call_ratio: Sequence[float]) -> list[float]:
     """1[correct] - rho (Eq. 3).
 
@@ -134,6 +145,26 @@ def simple_reward(correct: Sequence[bool], call_ratio: Sequence[float]) -> list[
     """
     _check_lengths(correct=correct, call_ratio=call_ratio)
     return [float(is_correct) - ratio for is_correct, ratio in zip(correct, call_ratio, strict=True)]
+
+
+def price_reward(correct: Sequence[bool], cost_share: Sequence[float], *, price_weight: float = 1.0) -> list[float]:
+    """1[correct] - lambda * cost / cost of the teacher alone (ours).
+
+    The cost is money for all that both models read and wrote; the teacher alone reads the prompt once and writes as
+    many tokens as the response has (`relay_verl.prices.price.PriceList.cost_share`). Where the teacher's output alone
+    has a price and lambda is 1, it is `simple_reward`.
+
+    Args:
+        correct: whether each answer is right, [group].
+        cost_share: what each response costs over what the teacher alone would cost, [group]; at least 0, above 1 where
+            a response costs more than that.
+        price_weight: lambda.
+
+    >>> price_reward([True, True, False], [0.0, 0.25, 1.5], price_weight=0.5)
+    [1.0, 0.875, -0.75]
+    """
+    _check_lengths(correct=correct, cost_share=cost_share)
+    return [float(right) - price_weight * share for right, share in zip(correct, cost_share, strict=True)]
 
 
 def difficulty_aware_reward(
@@ -204,6 +235,7 @@ def _check_lengths(**columns: Sequence[object]) -> None:
 
 REWARDS: dict[str, Reward] = {
     "difficulty_aware": Reward(_difficulty_aware, needs_groups=True),
+    "price": Reward(_price),
     "simple": Reward(_simple),
 }
 """Our rewards by name."""

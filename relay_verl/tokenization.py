@@ -9,6 +9,7 @@ turns bytes that stand in the middle of a text into ids with exactly these bytes
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -101,6 +102,10 @@ class TokenBytes:
             return b"".join(map(self._known.__getitem__, token_ids))
         except KeyError:  # one is met for the first time
             return b"".join(map(self.to_bytes, token_ids))
+
+    def text(self, token_ids: list[int]) -> str:
+        """The text of a sequence of tokens, without a character at its end that is not whole yet."""
+        return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(self.join(token_ids))
 
     def count_up_to(self, token_ids: list[int], num_bytes: int) -> int:
         """How many of the tokens it takes to write `num_bytes` bytes; all of them if they have fewer."""

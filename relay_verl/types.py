@@ -135,6 +135,10 @@ class CallRecord:
     """Tokens of a block of that cache; None if its engine does not say."""
     teacher: str | None = None
     """Who was asked, where there are several teachers."""
+    num_billed_input: int | None = None
+    """Tokens that its API bills as read, by its own tokenizer; None: those of `num_context`."""
+    num_billed_output: int | None = None
+    """Tokens that its API bills as written, which may be more than were asked for; None: those delivered."""
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ def eval_(
     from relay_verl.judging.other_judge import choose_judge
     from relay_verl.preflight.commands import check_evaluation, check_judge
     from relay_verl.recipes.paper import find_row
+    from relay_verl.report.spending_table import spending_to_markdown
     from relay_verl.report.summary import summary_of
     from relay_verl.report.summary_table import summaries_to_markdown, summarize
     from relay_verl.traces.results import read_result
@@ -158,7 +159,8 @@ def eval_(
         return
     records = [record for result in results for record in result.records]
     typer.echo(
-        f"{summaries_to_markdown(summarize(records))}\n\n{out} has every response, and summary.json of each policy"
+        f"{summaries_to_markdown(summarize(records))}\n\n{spending_to_markdown(results)}\n\n"
+        f"{out} has every response, and summary.json of each policy"
     )
     folder = shlex.quote(str(out))
     typer.echo(f"next: relay-verl report {folder} --out report; relay-verl trace {folder} --out trace.html")

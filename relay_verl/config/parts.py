@@ -29,14 +29,16 @@ class RewardSettings:
     __pydantic_config__ = STRICT
 
     kind: Annotated[str, AfterValidator(_check_reward)] = "difficulty_aware"
-    """Eq. 3 ('simple'), the three scenarios ('difficulty_aware'), or one of another package; see `relay_verl.rewards`.
-    """
+    """Eq. 3 ('simple'), the three scenarios ('difficulty_aware'), money ('price', which needs `relay.prices`), or one
+    of another package; see `relay_verl.rewards`."""
     independence_bonus: NonNegative = 0.5
     """Scenario 1: added to 1.0 for a correct answer without a call; 0 is the ablation (5.2)."""
     stubbornness_penalty: NonNegative = 1.0
     """Scenario 2: taken from a wrong answer without a call."""
     exploration: bool = True
     """Scenario 3: rho for those that called; False is the ablation (5.2)."""
+    price_weight: NonNegative = 1.0
+    """lambda of `kind: price`: what a response as dear as the teacher alone loses (ours)."""
     charge: Literal["delivered", "requested"] = "delivered"
     """What rho counts; the released code charges the tokens requested."""
     scenario_scope: Literal["query", "batch"] = "query"

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from relay_verl.config.settings import RelaySettings
+from relay_verl.config.teacher import TeacherSettings
 from relay_verl.config.validation import fields_at, validate
 from relay_verl.engines.address import check_address
 from relay_verl.errors import UserError, as_user_error
@@ -46,6 +47,7 @@ def read_settings(node: Mapping[str, Any] | None) -> RelaySettings:
             f"{settings.max_tokens_per_call} tokens; raise that, or fix a lower number"
         )
     _check_teachers(settings)
+    _check_prices(settings)
     return settings
 
 
@@ -63,6 +65,7 @@ def _check_teachers(settings: RelaySettings) -> None:
             raise UserError(f"{key}: both path={teacher.path!r} and base_url={teacher.base_url!r} are given; give one")
         if teacher.engine is not None and (other := teacher.path or teacher.base_url):
             raise UserError(f"{key}: both engine={teacher.engine!r} and {other!r} are given; give one")
+        _check_api(key, teacher)
         if teacher.base_url is not None:
             check_endpoint(f"{key}.base_url", teacher.base_url, teacher.api_key_env)
         if key in listed and not teacher.is_given:
@@ -85,4 +88,31 @@ def _check_teachers(settings: RelaySettings) -> None:
         raise UserError(
             "relay.teacher: no teacher given; set relay.teacher.path (a model) or relay.teacher.base_url (an "
             "endpoint), or relay.max_calls=0 for training without one"
+        )
+
+
+def _check_api(key: str, teacher: TeacherSettings) -> None:
+    """Raise UserError on a chat API that is not an endpoint, and on keys that only a chat API reads."""
+    if teacher.reads_messages:
+        if other := teacher.path or teacher.engine:
+            raise UserError(f"{key}.api: chat is for an endpoint, {key}.base_url; {other!r} is given")
+        if teacher.text_bridge:
+            raise UserError(f"{key}.text_bridge: a teacher of api=chat gives text without it; leave it out")
+        return
+    for name in ("chat_prefix", "chat_fallback"):
+        value = getattr(teacher, name)
+        if value != getattr(TeacherSettings, name):
+            raise UserError(f"{key}.{name}: {value} is for {key}.api=chat")
+
+
+def _check_prices(settings: RelaySettings) -> None:
+    """Raise UserError on prices that say too little for what they are for."""
+    prices = settings.prices.price_list()
+    if settings.reward.kind != "price":
+        return
+    if prices is None or not (prices.teacher.input or prices.teacher.output):
+        state = "no price" if prices is None else "0"
+        raise UserError(
+            f"relay.prices.teacher: {state}, but relay.reward.kind=price divides by what the teacher alone would cost; "
+            "set relay.prices.teacher.preset, or input and output"
         )

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from relay_verl.config.parts import FilterSettings, RewardSettings, WarmupSettings
+from relay_verl.config.price_settings import PriceSettings
 from relay_verl.config.teacher import TeacherSettings
 from relay_verl.config.values import STRICT, Count, NonNegative, Positive
 from relay_verl.errors import UserError
@@ -51,6 +52,8 @@ class RelaySettings:
     """The data of the call warm-up."""
     filter: FilterSettings = field(default_factory=FilterSettings)
     """Which queries are trained on."""
+    prices: PriceSettings = field(default_factory=PriceSettings)
+    """What tokens cost, for reports and for `reward.kind: price`."""
     on_teacher_failure: OnTeacherFailure = "continue"
     """What a failed call does to its response."""
     max_failed_call_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5

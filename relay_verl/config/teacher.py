@@ -35,7 +35,18 @@ class TeacherSettings:
     path: str | None = None
     """Hugging Face folder or hub id. The paper's teacher is Qwen3-8B (4.1.1)."""
     base_url: str | None = None
-    """Endpoint instead of `path`, such as http://127.0.0.1:8000/v1; it must take and return token ids, as vLLM does."""
+    """Endpoint instead of `path`, such as http://127.0.0.1:8000/v1; it must take and return token ids, as vLLM does,
+    but for `api: chat`."""
+    api: Literal["completions", "chat"] = "completions"
+    """How the endpoint is asked: for token ids, or for text that answers messages, as closed APIs do it. See
+    `relay_verl.engines.chat`."""
+    chat_prefix: Literal["continue", "flag", "explain"] = "continue"
+    """How `api: chat` is given the response so far: as an assistant message that vLLM continues
+    (`continue_final_message`), the same with `prefix: true` (DeepSeek, Mistral), or explained in the user's message.
+    See `relay_verl.engines.chat_prefix`."""
+    chat_fallback: Annotated[bool, Field(strict=True)] = False
+    """True explains the response so far from then on, with a warning, if the API refuses `chat_prefix`; False makes
+    that an error."""
     engine: Annotated[str, AfterValidator(_check_engine)] | None = None
     """Engine of another package instead of both, as `pkg.module:Name` or the name of an entry point; see
     `relay_verl.engines.factory`."""
@@ -110,6 +121,11 @@ class TeacherSettings:
         if greedy:
             return {"temperature": 0.0, "top_p": 1.0, "top_k": -1}
         return {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+
+    @property
+    def reads_messages(self) -> bool:
+        """Whether it is given a chat and text, not token ids."""
+        return self.api == "chat"
 
     @property
     def own_tokenizer(self) -> str | None:

@@ -139,6 +139,7 @@ def plan_filter(run: RunConfig, source: Source, *, stop_early: bool = False) -> 
         **_limits(run, teacher.sampling()),
     }
     name = teacher.path or f"{teacher.model or ''}@{teacher.base_url or teacher.engine}"
+    name += " (chat)" if teacher.reads_messages else ""
     return Plan(
         model=replace(teacher, timeout_s=settings.rollout_timeout_s),  # a whole response, not a call
         # an endpoint without one of its own has the student's

@@ -16,7 +16,7 @@ import pyarrow as pa
 from relay_verl.data.pass_counts import COLUMN, PassCount
 from relay_verl.data.prompt_ids import prompt_ids_of
 from relay_verl.data.truths import truth_of
-from relay_verl.engines.base import TokenEngine
+from relay_verl.engines.base import TokenEngine, open_engine
 from relay_verl.engines.boundary import ask_within
 from relay_verl.engines.deadlines import pulse_of
 from relay_verl.grading import Grader, kind_of
@@ -76,10 +76,11 @@ class TeacherFilter:
             EngineError: the teacher could not answer.
         """
         prompt_ids = prompt_ids_of(self._tokenizer, row, self._template)
+        teacher = open_engine(self._teacher, row["prompt"], len(prompt_ids))
         count, num_tokens = PassCount(self._num_samples, 0, 0), 0
         while wave := count.next_wave(self._stop_at):
             indices = range(count.num_done, count.num_done + wave)
-            samples = await asyncio.gather(*(self._sample(row, prompt_ids, index) for index in indices))
+            samples = await asyncio.gather(*(self._sample(teacher, row, prompt_ids, index) for index in indices))
             num_correct = sum(is_correct for is_correct, _ in samples)
             num_tokens += sum(length for _, length in samples)
             count = PassCount(self._num_samples, count.num_done + wave, count.num_correct + num_correct)
@@ -90,19 +91,17 @@ class TeacherFilter:
             "num_tokens": num_tokens,
         }
 
-    async def _sample(self, row: Row, prompt_ids: list[int], index: int) -> tuple[bool, int]:
+    async def _sample(self, teacher: TokenEngine, row: Row, prompt_ids: list[int], index: int) -> tuple[bool, int]:
         seed = sample_seed(self._seed, row["extra_info"]["id"], index)
         generation = await ask_within(
             self._timeout_s,
-            lambda: self._teacher.generate(
-                prompt_ids, max_tokens=self._max_tokens, sampling={**self._sampling, **seed}
-            ),
+            lambda: teacher.generate(prompt_ids, max_tokens=self._max_tokens, sampling={**self._sampling, **seed}),
             pulse=self._pulse,
             max_tokens=self._max_tokens,
         )
         text = self._tokenizer.decode(generation.token_ids, skip_special_tokens=True)
         verdict = await self._grader.grade_async(text, truth_of(row["reward_model"]), kind_of(row.get("ability")))
-        return verdict.is_correct, len(generation.token_ids)
+        return verdict.is_correct, generation.num_billed_tokens
 
 
 def filtered_schema(schema: pa.Schema) -> pa.Schema:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+
+from relay_verl.errors import UserError
 
 FinishReason = Literal["stop", "length", "eos"]
 
@@ -23,6 +25,16 @@ so that a server's own defaults (a model's generation_config, a rollout's repeti
 
 
 @dataclass(frozen=True)
+class Billed:
+    """What a server bills for one request, in tokens of its own tokenizer."""
+
+    num_input: int
+    """Tokens read, those of its cache included."""
+    num_output: int
+    """Tokens written, with those that no one is shown, such as reasoning."""
+
+
+@dataclass(frozen=True)
 class Generation:
     """What an engine wrote: a whole answer, or a piece of one that it streams."""
 
@@ -37,14 +49,23 @@ class Generation:
     """Tokens of the context that the engine's prefix cache held; None if it does not say."""
     cache_block: int | None = None
     """Tokens of a block of that cache, which holds whole blocks alone; None if it does not say."""
+    billed: Billed | None = None
+    """What it cost, where that is not the context and the tokens above: an engine that counts other tokens, or hidden
+    ones. The last piece of a stream has it."""
+
+    @property
+    def num_billed_tokens(self) -> int:
+        """Tokens that count as written."""
+        return len(self.token_ids) if self.billed is None else self.billed.num_output
 
 
 class TokenEngine(Protocol):
     """A model that continues token ids.
 
-    Three attributes are optional: `stream` (see `StreamingEngine`), `pulse` (`relay_verl.engines.deadlines.Pulse`), by
-    which deadlines of all who ask follow the engine's load, and `async load()` (`relay_verl.engines.load.EngineLoad` or
-    None), which tells how far it is.
+    Four attributes are optional: `stream` (see `StreamingEngine`); `pulse` (`relay_verl.engines.deadlines.Pulse`), by
+    which deadlines of all who ask follow the engine's load; `async load()` (`relay_verl.engines.load.EngineLoad` or
+    None), which tells how far it is; and `open(messages, num_prompt_tokens)` of an engine that reads a chat and not its
+    ids, see `open_engine`.
     """
 
     async def generate(
@@ -98,3 +119,33 @@ def stream_of(engine: Any) -> Callable[..., AsyncGenerator[Generation, None]] | 
     """The engine's `stream`; None if it cannot stream."""
     stream = getattr(engine, "stream", None)
     return stream if callable(stream) else None
+
+
+def open_engine(engine: Any, messages: Iterable[Mapping[str, Any]], num_prompt_tokens: int) -> TokenEngine:
+    """Who writes one response: the engine itself, or what an engine that reads a chat opens for it.
+
+    Args:
+        engine: of all responses; a TokenEngine, or something else that `open` makes one of.
+        messages: the chat that the response answers.
+        num_prompt_tokens: how many ids of a context stand for that chat.
+    """
+    opened: TokenEngine = engine.open(messages, num_prompt_tokens) if reads_chat(engine) else engine
+    return opened
+
+
+def reads_chat(engine: Any) -> bool:
+    """Whether each response opens it with its chat (`open_engine`)."""
+    return callable(getattr(engine, "open", None))
+
+
+def check_reads_ids(role: str, engine: TokenEngine | None) -> None:
+    """A model that is served, or written with in Python, reads token ids.
+
+    Raises:
+        UserError: the engine reads a chat.
+    """
+    if reads_chat(engine):
+        raise UserError(
+            f"{role}: {type(engine).__name__} reads a chat and not token ids; a chat API can be the teacher in "
+            "training, filter and eval (relay.teacher.api=chat) alone"
+        )

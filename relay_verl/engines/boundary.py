@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
-from relay_verl.engines.base import Generation
+from relay_verl.engines.base import Billed, Generation
 from relay_verl.engines.deadlines import DeadlineError, Pulse
 from relay_verl.errors import EngineError
 
@@ -155,8 +155,9 @@ def _check(generation: Generation) -> Generation:
         value if isinstance(value, int) and value >= 0 else None
         for value in (generation.num_cached, generation.cache_block)
     )
+    billed = generation.billed if isinstance(generation.billed, Billed) else None
     logprobs = None if logprobs is None else list(logprobs)
-    return Generation(list(ids), logprobs, generation.finish_reason, cached, block or None)
+    return Generation(list(ids), logprobs, generation.finish_reason, cached, block or None, billed)
 
 
 def describe(error: BaseException) -> str:

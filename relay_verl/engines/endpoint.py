@@ -23,8 +23,12 @@ MAX_BODY_BYTES = 1 << 26
 STREAMS: Mapping[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
 """Parameters of a stream, whose last event has the usage."""
 
-# What reading an answer that is none raises: a web page, other JSON, a list without choices.
-_NO_ANSWER = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
+NO_ANSWER = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
+"""What reading an answer that is none raises: a web page, other JSON, a list without choices."""
+
+
+class NoTokenIdsError(RetriedError):
+    """The endpoint answers with text alone."""
 
 
 class EndpointEngine:
@@ -130,7 +134,7 @@ class EndpointEngine:
             completion = json.loads(body)
             await self._check_model(completion.get("model"), required["model"])
             piece = self._read(completion["choices"][0], wants_logprobs, _num_cached(completion))
-        except _NO_ANSWER as error:
+        except NO_ANSWER as error:
             raise EngineError(self._client.line(f"the answer is not a completion: {error!r}")) from None
         if piece.finish_reason is None:
             raise EngineError(self._client.line("the request did not end: finish_reason is None"))
@@ -166,7 +170,7 @@ class EndpointEngine:
                     if not chunk["choices"]:  # the event that has the usage
                         continue
                     piece = self._read(chunk["choices"][0], wants_logprobs, None)
-                except _NO_ANSWER as error:
+                except NO_ANSWER as error:
                     raise EngineError(self._client.line(f"an event is not a completion's: {error!r}")) from None
                 if piece.finish_reason is None:
                     yield piece
@@ -181,7 +185,7 @@ class EndpointEngine:
         token_ids = choice.get("token_ids")
         if not isinstance(token_ids, list):
             # asked again it would answer the same
-            raise RetriedError(
+            raise NoTokenIdsError(
                 self._client.line("the answer has no token_ids; the endpoint must know return_token_ids, as vLLM does")
             )
         logprobs = list((choice.get("logprobs") or {}).get("token_logprobs") or []) or None if wants_logprobs else None
@@ -218,7 +222,7 @@ class EndpointEngine:
             raise EngineError(self._client.line(f"/tokenize: {self._client.explain(error)}")) from None
         try:
             return answer.json().get("tokens") if answer.status_code == 200 else None
-        except _NO_ANSWER as error:
+        except NO_ANSWER as error:
             raise EngineError(self._client.line(f"/tokenize: the answer is not a JSON object: {error}")) from None
 
 

@@ -15,7 +15,7 @@ from relay_verl.engines.failures import Refusal
 
 OPTIONAL = (
     *("top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"),
-    *("temperature", "seed", "stream_options"),
+    *("temperature", "seed", "stream_options", "chat_template_kwargs"),
 )
 """What a request can do without, the least important first."""
 _RENAMED = {"max_tokens": "max_completion_tokens"}

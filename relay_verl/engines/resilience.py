@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
+from copy import copy
 from functools import cached_property
 from typing import Any
 
 from pybreaker import CircuitBreaker, CircuitBreakerError
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from relay_verl.engines.base import Generation, TokenEngine, stream_of
+from relay_verl.engines.base import Generation, TokenEngine, open_engine, reads_chat, stream_of
 from relay_verl.engines.deadlines import CALLER_LEFT, pulse_of
 from relay_verl.engines.failures import RetriedError
 from relay_verl.engines.load import EngineLoad
@@ -153,6 +154,17 @@ class GuardedEngine:
     def inner(self) -> TokenEngine:
         """The engine that is asked, without retries and breaker."""
         return self._engine
+
+    @property
+    def open(self) -> Callable[[Iterable[Mapping[str, Any]], int], GuardedEngine] | None:
+        """See `open_engine`; None if the engine reads ids."""
+        return self._open_for if reads_chat(self._engine) else None
+
+    def _open_for(self, messages: Iterable[Mapping[str, Any]], num_prompt_tokens: int) -> GuardedEngine:
+        """The same for one response, with the breaker of all."""
+        opened = copy(self)
+        opened._engine = open_engine(self._engine, messages, num_prompt_tokens)
+        return opened
 
     async def load(self) -> EngineLoad | None:
         """The engine's, if it tells."""

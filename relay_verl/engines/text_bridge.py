@@ -8,17 +8,17 @@ What the student's tokenizer cannot give a teacher of another vocabulary:
 1. The teacher's context is the same text, not the same ids: it is encoded anew for each call, so the teacher's earlier
    words may be split otherwise, and its prefix cache ends where they are.
 2. n counts the student's tokens, as rho does; the teacher is asked for a few more of its own, and the rest is cut off.
-3. The teacher's log-probabilities are of other tokens: None. So is what its cache held.
+3. The teacher's log-probabilities are of other tokens: None. So is what its cache held. What it read and wrote in its
+   own tokens, the rest that is cut off included, is what it bills.
 """
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from relay_verl.engines.base import FinishReason, Generation, TokenEngine
+from relay_verl.engines.base import Billed, FinishReason, Generation, TokenEngine
 from relay_verl.engines.deadlines import pulse_of
 from relay_verl.tokenization import TokenBytes, chat_ids, end_ids_of
 
@@ -99,11 +99,20 @@ class BridgedTeacher:
         delivered = ours.encode(theirs.decode([i for i in ids if i not in theirs.special]))
         if reason == "eos":
             delivered.append(ours.eos_token_id)
-        return _cut(delivered, max_tokens, reason)
+        billed = answer.billed or Billed(len(self._prompt_ids) + len(written), len(answer.token_ids))
+        return cut_text(delivered, max_tokens, reason, billed)
 
 
-def _cut(token_ids: list[int], max_tokens: int, reason: FinishReason | None) -> Generation:
-    return Generation(token_ids[:max_tokens], None, reason if len(token_ids) <= max_tokens else "length")
+def cut_text(
+    token_ids: list[int],
+    max_tokens: int,
+    reason: FinishReason | None,
+    billed: Billed | None,
+    num_cached: int | None = None,
+) -> Generation:
+    """At most `max_tokens` ids of a text that was encoded; what is cut off is billed all the same."""
+    is_whole = len(token_ids) <= max_tokens
+    return Generation(token_ids[:max_tokens], None, reason if is_whole else "length", num_cached, billed=billed)
 
 
 class _Text:
@@ -118,8 +127,8 @@ class _Text:
         self._front = "\n" if puts_blank_in_front else ""
 
     def decode(self, token_ids: list[int]) -> str:
-        """The text of the ids, without a character that is not whole yet."""
-        return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(self._tokens.join(token_ids))
+        """See `TokenBytes.text`."""
+        return self._tokens.text(token_ids)
 
     def encode(self, text: str) -> list[int]:
         """Ids of text that continues after other text: without the blank that SentencePiece puts in front."""

@@ -14,11 +14,37 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from relay_verl.config import PriceSettings, TeacherSettings
+from relay_verl.models.address import count_parameters, is_endpoint
 from relay_verl.policies import make_policy
 from relay_verl.run_config import RunConfig
 
 if TYPE_CHECKING:
     from relay_verl.evaluation.suite import Condition
+
+
+def note_costs(prices: PriceSettings, student: str | None, teacher: str | None) -> dict[str, Any]:
+    """What a condition's responses are counted at: prices, and parameters for FLOPs. It decides no response, so it
+    stands in the manifest outside of the job.
+
+    Args:
+        prices: `relay.prices`.
+        student, teacher: the addresses of the models; None for one that takes no part.
+    """
+    price_list = prices.price_list()
+    models = {"student": (student, prices.student), "teacher": (teacher, prices.teacher)}
+    return {
+        "prices": None if price_list is None else price_list.to_dict(),
+        "num_parameters": {
+            role: address and (model.num_parameters or count_parameters(address))
+            for role, (address, model) in models.items()
+        },
+    }
+
+
+def _api_of(teacher: TeacherSettings) -> str | None:
+    """How a chat API is asked; None for an endpoint of token ids."""
+    return f"chat, {teacher.chat_prefix}" if teacher.reads_messages else None
 
 
 def describe(
@@ -56,6 +82,7 @@ def describe(
         "teacher_name": name,
         "teacher_sha256": teacher and digests[teacher],
         "teacher_model": teacher and names.get(teacher),
+        "teacher_api": _api_of(settings.teacher) if teacher and is_endpoint(teacher) else None,
         **suite,
         "limits": {
             "max_tokens": run.lengths.max_response,

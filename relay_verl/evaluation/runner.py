@@ -21,7 +21,7 @@ from relay_verl.config import TeacherSettings, num_gpus_of
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.deadlines import GRADING_S
 from relay_verl.engines.resilience import NO_BREAKER
-from relay_verl.evaluation.job_spec import describe
+from relay_verl.evaluation.job_spec import describe, note_costs
 from relay_verl.evaluation.shared_tokenizer import load_shared_tokenizer, vocabulary_of_writer
 from relay_verl.evaluation.suite import Condition, EvalSuite
 from relay_verl.evaluation.worker import (
@@ -196,4 +196,5 @@ def _make_job(
         find_failure=missing_verdict,
         parts="verdicts of the judge",
         replace=partial(unanswered, condition.name, suite.judge is not None),
+        summarize=lambda _: note_costs(run.relay.prices, *condition.models),
     )

@@ -24,7 +24,7 @@ from relay_verl.data.prompt_ids import prompt_ids_of
 from relay_verl.data.prompts import strip_wrapper
 from relay_verl.data.truths import truth_of, truth_text
 from relay_verl.decoder import RelayDecoder
-from relay_verl.engines.base import TokenEngine
+from relay_verl.engines.base import TokenEngine, open_engine
 from relay_verl.engines.failures import RetriedError
 from relay_verl.errors import EngineError, PermanentError
 from relay_verl.grading import Grader, Verdict, VerdictStatus, kind_of
@@ -92,6 +92,7 @@ class EvalWorker:
         whole = replace(config, teacher_sampling={}, teacher_timeout_s=settings.rollout_timeout_s)
         self._decoder = RelayDecoder(writer, teacher, tokenizer, config)
         self._teacher_alone = RelayDecoder(writer, teacher, tokenizer, whole)
+        self._teacher = teacher
         self._tokenizer = tokenizer
         self._tokens = TokenBytes(tokenizer)
         self._rules = rules
@@ -160,6 +161,7 @@ class EvalWorker:
             teacher_sampling={**teacher_sampling, **seeds[1]},
             policy=policy,
             max_response_tokens=room,
+            teacher=self._teacher and open_engine(self._teacher, row["prompt"], len(prompt_ids)),
         )
 
 

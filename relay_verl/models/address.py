@@ -56,13 +56,15 @@ def model_at(address: str, settings: TeacherSettings, *, model: str | None = Non
     if is_endpoint(address):
         return replace(settings, path=None, base_url=address, engine=None, model=model)
     if is_engine(address):
-        return replace(settings, path=None, base_url=None, engine=address.removeprefix(PREFIX), model=model)
-    return replace(settings, path=address, base_url=None, engine=None, model=None)
+        engine = address.removeprefix(PREFIX)
+        return replace(settings, path=None, base_url=None, engine=engine, model=model, api="completions")
+    return replace(settings, path=address, base_url=None, engine=None, model=None, api="completions")
 
 
 def as_student(settings: TeacherSettings, address: str, *, model: str | None = None) -> TeacherSettings:
-    """The student at `address`, run as the teacher's `settings` say, but in the student's number format."""
-    return replace(model_at(address, settings, model=model), dtype=None)
+    """The student at `address`, run as the teacher's `settings` say, but in the student's number format and asked for
+    token ids."""
+    return replace(model_at(address, settings, model=model), dtype=None, api="completions")
 
 
 def model_sha256(address: str) -> str | None:

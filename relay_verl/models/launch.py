@@ -14,6 +14,8 @@ from typing import Any
 
 from relay_verl.config import TeacherSettings, num_gpus_of
 from relay_verl.engines.base import TokenEngine
+from relay_verl.engines.chat import ChatEngine
+from relay_verl.engines.chat_prefix import ChatPrefix
 from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.engines.factory import make_engine
 from relay_verl.engines.resilience import GuardedEngine
@@ -76,15 +78,30 @@ def load_tokenizer(teacher: TeacherSettings, students: Any, prompts: PromptSetti
     return read_tokenizer(f"the tokenizer of {teacher.label}", teacher.own_tokenizer, prompts)
 
 
-def open_endpoint(settings: TeacherSettings) -> EndpointEngine:
-    """The engine at `settings.base_url`."""
+def open_endpoint(settings: TeacherSettings, tokenizer: Any = None, template: Mapping[str, Any] = {}) -> EndpointEngine:
+    """The engine at `settings.base_url`.
+
+    Args:
+        settings: its address, and how it is asked.
+        tokenizer: the student's, which a chat API's answers are written in.
+        template: arguments of the chat template, which a chat API applies by itself.
+    """
     assert settings.base_url is not None
-    return EndpointEngine(
+    options: dict[str, Any] = {
+        "api_key_env": settings.api_key_env,
+        "timeout_s": settings.timeout_s,
+        "num_retries": settings.num_retries,
+    }
+    if not settings.reads_messages:
+        return EndpointEngine(settings.base_url, settings.model, **options)
+    return ChatEngine(
         settings.base_url,
         settings.model,
-        api_key_env=settings.api_key_env,
-        timeout_s=settings.timeout_s,
-        num_retries=settings.num_retries,
+        tokenizer,
+        prefix=ChatPrefix(settings.chat_prefix),
+        falls_back=settings.chat_fallback,
+        template=template,
+        **options,
     )
 
 
@@ -97,7 +114,8 @@ async def start_teacher(
         UserError: the cluster lacks the resources, or the replicas did not start within `start_timeout_s`.
     """
     if settings.base_url is not None:
-        return TeacherGroup(_guard(open_endpoint(settings), settings), [])
+        endpoint = open_endpoint(settings, tokenizer, run.prompts.template)
+        return TeacherGroup(_guard(endpoint, settings), [])
     if settings.engine is not None:
         return TeacherGroup(_guard(make_engine(settings.engine, settings, tokenizer), settings), [])
     if settings.path is None:
@@ -237,8 +255,10 @@ async def start_models(run: RunConfig, models: Mapping[str, TeacherSettings], to
     try:
         async with asyncio.timeout(timeout_s):
             engines = [group.engine for group in await asyncio.gather(*starts) if group is not None]
-            warm_up = [tokenizer.eos_token_id]  # an engine's first request makes what later ones use
-            await asyncio.gather(*(engine.generate(warm_up, max_tokens=1, request_id="warm-up") for engine in engines))
+            # An engine's first request makes what later ones use. A chat API has nothing to make, and bills it.
+            own = [one for one, model in zip(engines, models.values(), strict=True) if not model.reads_messages]
+            warm_up = [tokenizer.eos_token_id]
+            await asyncio.gather(*(engine.generate(warm_up, max_tokens=1, request_id="warm-up") for engine in own))
     except TimeoutError:
         names = ", ".join(str(model.address) for model in models.values())
         raise UserError(f"relay.teacher.start_timeout_s: {names} did not start within {timeout_s:g} s") from None

@@ -26,7 +26,7 @@ from uuid import uuid4
 from relay_verl.checkpoints.relay_file import RelayFile, read_relay_file
 from relay_verl.decoder import RelayDecoder
 from relay_verl.deltas import DeltaReader
-from relay_verl.engines.base import TokenEngine
+from relay_verl.engines.base import TokenEngine, check_reads_ids
 from relay_verl.errors import EngineError, TeacherError, UserError
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
 from relay_verl.pair.background_loop import BackgroundLoop
@@ -70,6 +70,8 @@ class RelayPair:
         loop: BackgroundLoop | None = None,
         resources: AsyncExitStack | None = None,
     ):
+        check_reads_ids("student", student)
+        check_reads_ids("teacher", teacher)
         self.relay = relay or RelayFile()
         self.tokenizer = tokenizer
         self.max_model_len = max_model_len

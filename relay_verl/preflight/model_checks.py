@@ -54,6 +54,11 @@ def check_teacher(
         difference = compare_tokenizers(student, teacher_tokenizer)
         if not difference and (other := compare_prompts(student, teacher_tokenizer, prompts.template)):
             cost = f"{name} and {readers_path}: {other}; a call reads the student's, `relay-verl filter` the teacher's"
+    elif teacher.base_url is not None and teacher.reads_messages:
+        cost = (
+            f"{name} is a chat API: it reads text by its own template, lengths are counted in the student's tokens, "
+            "and it bills its own"
+        )
     elif teacher.base_url is not None:
         with as_user_error(
             (EngineError, TimeoutError), lambda error: f"{name} does not answer: {str(error) or 'no answer in time'}"

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 
 from relay_verl.cpu.threads import num_cores
-from relay_verl.engines.endpoint import EndpointEngine
-from relay_verl.errors import EngineError, UserError
+from relay_verl.engines.endpoint import EndpointEngine, NoTokenIdsError
+from relay_verl.errors import EngineError, PermanentError, UserError, as_user_error
 from relay_verl.models.address import check_model, check_tokenizer_path, count_parameters
 from relay_verl.models.tokenizers import PROBE, compare_prompts, compare_tokenizers, read_tokenizer
 from relay_verl.preflight.cpu_memory import ENGINE_GB, GB, TOLERANCE
@@ -80,19 +80,32 @@ def check_pair(options: PairOptions) -> Any:
 
 
 def _compare_with_endpoint(model: ModelOptions, tokenizer: Any, name: str) -> None:
-    """A server that is up and offers its tokenizer has the student's.
+    """A server that is up and offers its tokenizer has the student's; one that offers none, as no server of vLLM, takes
+    and gives token ids.
 
     Raises:
-        UserError: it has another one.
+        UserError: it has another one, or reads texts or chats alone.
     """
     assert model.url is not None
     endpoint = EndpointEngine(
         model.url, model.name_there, api_key_env=model.api_key_env, timeout_s=ENDPOINT_DEADLINE_S, num_retries=0
     )
 
+    ours = tokenizer.encode(PROBE, add_special_tokens=False)
+
     async def tokenize() -> list[int] | None:
         async with asyncio.timeout(ENDPOINT_DEADLINE_S):
-            return await endpoint.tokenize(PROBE)
+            ids = await endpoint.tokenize(PROBE)
+            if ids is None:
+                with as_user_error(
+                    (PermanentError, NoTokenIdsError),
+                    lambda error: (
+                        f"--{model.role}-url: expected a server of token ids, such as vLLM's: {error}; a chat API can "
+                        "be the teacher in training, filter and eval alone"
+                    ),
+                ):
+                    await endpoint.generate(ours, max_tokens=1)
+            return ids
 
     try:
         ids = asyncio.run(tokenize())
@@ -101,7 +114,6 @@ def _compare_with_endpoint(model: ModelOptions, tokenizer: Any, name: str) -> No
             f"--{model.role}-url: {str(error) or f'{model.url} gave no answer in time'}; its tokenizer is not checked"
         )
         return
-    ours = tokenizer.encode(PROBE, add_special_tokens=False)
     if ids not in (None, ours):
         raise UserError(
             f"--{model.role}-url: {model.url} and {name} differ in their tokenizers: {PROBE!r} is {ours} and {ids}"

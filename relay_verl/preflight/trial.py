@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from relay_verl.config import TeacherSettings
-from relay_verl.engines.base import Generation, TokenEngine
+from relay_verl.engines.base import Generation, open_engine
 from relay_verl.engines.boundary import ask_within
 from relay_verl.engines.deadlines import DeadlineError, pulse_of, run_within
 from relay_verl.engines.text_bridge import TextBridge
@@ -25,12 +25,14 @@ from relay_verl.messages import text_of
 from relay_verl.models.launch import open_endpoint
 from relay_verl.preflight.check import Check, CheckWarning
 from relay_verl.preflight.rows import TrialRow
-from relay_verl.tokenization import chat_ids
+from relay_verl.tokenization import chat_ids, encode_within
 
 SILENCE_S = 6.0
 """Seconds without a sign of life after which an endpoint counts as one that does not answer."""
 COMPLETION_DEADLINE_S = 10.0
 """Seconds after which a completion is no longer waited for, though its endpoint is alive."""
+WRITTEN = "Let me work it out step by step."
+"""What a chat API has to continue in a trial call."""
 NUM_TOKENS = 16
 """Tokens of a trial completion."""
 REFUSAL_S = 1.0
@@ -69,6 +71,8 @@ class Wording:
     """Most that such a request asks for."""
     stop: tuple[str, ...] = ()
     """Strings that end it."""
+    is_call: bool = False
+    """Whether a part of the response is written when it is sent."""
 
     def __str__(self) -> str:
         sent = {"max_tokens": self.max_tokens, **({"stop": list(self.stop)} if self.stop else {}), **self.sampling}
@@ -185,24 +189,22 @@ async def _complete(request: Request, wording: Wording, trial: Trial) -> str:
         UserError: it failed.
     """
     row = next(filter(request.reader.reads, trial.rows), _ANY_ROW)
-    prompt_ids = chat_ids(request.reader.tokenizer, row.messages, request.reader.template)
+    tokenizer = request.reader.tokenizer
+    prompt_ids = chat_ids(tokenizer, row.messages, request.reader.template)
+    # a chat API has to continue what is written, which it may refuse; to whoever reads ids a context is a context
+    written = encode_within(tokenizer, WRITTEN) if request.settings.reads_messages and wording.is_call else []
     quick = replace(request.settings, timeout_s=min(request.settings.timeout_s, SILENCE_S), num_retries=0)
-    engine: TokenEngine = open_endpoint(quick)
+    engine = open_engine(open_endpoint(quick, tokenizer, request.reader.template), row.messages, len(prompt_ids))
     if request.bridge is not None:
-        bridge = TextBridge(
-            engine,
-            request.bridge.tokenizer,
-            request.reader.tokenizer,
-            request.bridge.template,
-            request.bridge.end_ids,
-        )
+        reader = request.bridge
+        bridge = TextBridge(engine, reader.tokenizer, tokenizer, reader.template, reader.end_ids)
         engine = bridge.open(row.messages, len(prompt_ids))
 
     def ask(max_tokens: int) -> Awaitable[Generation]:
         return ask_within(
             quick.timeout_s,
             lambda: engine.generate(
-                prompt_ids,
+                prompt_ids + written,
                 max_tokens=max_tokens,
                 stop=wording.stop,
                 sampling=wording.sampling,
@@ -214,8 +216,9 @@ async def _complete(request: Request, wording: Wording, trial: Trial) -> str:
 
     short = min(wording.max_tokens, NUM_TOKENS)
     # The longest request is sent too, and cancelled once the short one is answered: an endpoint whose context is too
-    # small for it refuses it at once.
-    longest = asyncio.ensure_future(ask(wording.max_tokens)) if short < wording.max_tokens else None
+    # small for it refuses it at once. A chat API may bill it as a whole.
+    is_longer = short < wording.max_tokens and not request.settings.reads_messages
+    longest = asyncio.ensure_future(ask(wording.max_tokens)) if is_longer else None
     try:
         answer = await run_within(COMPLETION_DEADLINE_S, _awaited(ask(short)))
         if longest is not None:
@@ -244,6 +247,11 @@ async def _complete(request: Request, wording: Wording, trial: Trial) -> str:
             longest.cancel()
             await asyncio.gather(longest, return_exceptions=True)
     _check_answer(request, wording, answer)
+    if answer.billed is not None and answer.billed.num_output > short:
+        return (
+            f"{request.name} bills {answer.billed.num_output} tokens for an answer of at most {short}, such as for "
+            "hidden reasoning: reports and the reward by price count what it bills"
+        )
     return ""
 
 

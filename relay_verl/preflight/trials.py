@@ -105,7 +105,9 @@ def _call_wordings(run: RunConfig, teacher: TeacherSettings) -> list[Wording]:
     )
     is_greedy = validates and not OmegaConf.select(config, "actor_rollout_ref.rollout.val_kwargs.do_sample")
     kinds = (False, True) if is_greedy else (False,)
-    return _different(Wording({**teacher.sampling(greedy=greedy), **seed}, max_tokens) for greedy in kinds)
+    return _different(
+        Wording({**teacher.sampling(greedy=greedy), **seed}, max_tokens, is_call=True) for greedy in kinds
+    )
 
 
 def generator_trial(plan: Plan, source: Source, tokenizer: Any) -> Trial:
@@ -169,7 +171,7 @@ def _answer_wordings(run: RunConfig, condition: Condition, suite: EvalSuite) -> 
                 yield teacher, Wording({**sampling, **seed}, max_tokens)
             elif teacher and is_endpoint(teacher) and policy.needs_teacher:
                 asked = {**settings.teacher.sampling(greedy=is_greedy), **seed}
-                yield teacher, Wording(asked, min(max_tokens, settings.max_tokens_per_call))
+                yield teacher, Wording(asked, min(max_tokens, settings.max_tokens_per_call), is_call=True)
 
 
 def _stop_of(policy: Policy, settings: RelaySettings, teacher: str | None) -> tuple[str, ...]:

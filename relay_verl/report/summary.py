@@ -34,6 +34,7 @@ from relay_verl.report.summary_table import summarize
 from relay_verl.traces.consumption import cost
 from relay_verl.traces.records import ResponseRecord
 from relay_verl.traces.results import SUMMARY, Result, read_result
+from relay_verl.traces.spending import Spending, spending
 from relay_verl.traces.verdicts import VerdictsBy, take_verdicts
 from relay_verl.traces.words import condition_words
 
@@ -65,8 +66,10 @@ def summary_of(result: Result) -> dict[str, Any]:
         "student": result.job.get("student"),
         "teacher": result.teacher,
         "seed": result.job.get("seed"),
-        "all_benchmarks": _numbers(records, benchmarks),
-        "benchmarks": {name: _numbers([r for r in records if r.benchmark == name], [name]) for name in benchmarks},
+        "all_benchmarks": _numbers(result, records, benchmarks),
+        "benchmarks": {
+            name: _numbers(result, [r for r in records if r.benchmark == name], [name]) for name in benchmarks
+        },
         "not_completed": [_name(record) for record in records if not record.is_completed],
     }
 
@@ -97,7 +100,7 @@ def tell_not_completed(folder: Path) -> str:
     return f"{folder}: {len(missing)} of {len(records)} responses are not completed and count as wrong: {named}{more}"
 
 
-def _numbers(records: Sequence[ResponseRecord], benchmarks: Sequence[str]) -> dict[str, Any]:
+def _numbers(result: Result, records: Sequence[ResponseRecord], benchmarks: Sequence[str]) -> dict[str, Any]:
     if not records:
         return {"num_responses": 0}
     took = cost(records)
@@ -128,6 +131,25 @@ def _numbers(records: Sequence[ResponseRecord], benchmarks: Sequence[str]) -> di
         "median_response_seconds": round(took.p50_s, 3),
         "p95_response_seconds": round(took.p95_s, 3),
         "tokens_per_second": round(took.tokens_per_s, 3),
+        **_spent(spending(records, result.prices, result.num_parameters)),
+    }
+
+
+def _spent(spent: Spending) -> dict[str, Any]:
+    """Tokens, FLOPs and money; null where they are not known."""
+    return {
+        "num_student_read_tokens": spent.student.num_input,
+        "num_student_cached_tokens": spent.student.num_cached,
+        "num_teacher_read_tokens": spent.teacher.num_input,
+        "num_teacher_cached_tokens": spent.teacher.num_cached,
+        "num_teacher_billed_tokens": spent.teacher.num_output,
+        "student_flops": spent.student_flops,
+        "teacher_flops": spent.teacher_flops,
+        "currency": spent.currency,
+        "student_cost": spent.student_cost,
+        "teacher_cost": spent.teacher_cost,
+        "cost": spent.cost,
+        "cost_of_teacher_alone": spent.cost_of_teacher_alone,
     }
 
 

@@ -23,6 +23,7 @@ from relay_verl.report.groups import Group, Groups, group_results
 from relay_verl.report.headline import headlines, provenance
 from relay_verl.report.random_router import router_table
 from relay_verl.report.share_figure import share_figure
+from relay_verl.report.spending_table import spending_table
 from relay_verl.report.statistics import accuracy
 from relay_verl.report.tables import own_tables, paper_tables, teachers_lines, teachers_table
 from relay_verl.report.terms import terms_of
@@ -82,7 +83,9 @@ def make_document(groups: Groups) -> Document:
         _evaluations(groups),
         *(_captioned(section, groups) for section in measured),
         *(_own_section(groups, size) for size in paper().students(is_in_paper=False)),
-        Section(_COST, (calls_table(groups), time_table(groups), *([judged] if judged else []))),
+        Section(
+            _COST, (spending_table(groups), calls_table(groups), time_table(groups), *([judged] if judged else []))
+        ),
         _captioned(Section("Tables of the paper that nothing was measured for", rest, is_folded=True), groups),
         _discrepancies(),
     ]

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
-from relay_verl.engines.base import Generation, TokenEngine
+from relay_verl.engines.base import Generation, TokenEngine, stream_of
 from relay_verl.engines.deadlines import Pulse
 from relay_verl.errors import EngineError
 from relay_verl.policy_base import Interruption, Policy
@@ -120,16 +120,15 @@ class MeteredTeacher:
         request_id: str | None = None,
     ) -> AsyncIterator[Generation]:
         """The same, piece by piece; in one piece where the engine does not stream."""
-        if not hasattr(self._engine, "stream"):
+        open_stream = stream_of(self._engine)
+        if open_stream is None:
             yield await self.generate(
                 prompt_ids, max_tokens=max_tokens, stop=stop, sampling=sampling, request_id=request_id
             )
             return
         grants, num_tokens = self._reserve(max_tokens)
         num_written = 0
-        pieces = self._engine.stream(
-            prompt_ids, max_tokens=num_tokens, stop=stop, sampling=sampling, request_id=request_id
-        )
+        pieces = open_stream(prompt_ids, max_tokens=num_tokens, stop=stop, sampling=sampling, request_id=request_id)
         try:
             async for piece in pieces:
                 num_written += len(piece.token_ids)

@@ -16,7 +16,7 @@ from uuid import uuid4
 from relay_verl.checkpoints.relay_file import RelayFile
 from relay_verl.decoder import RelayDecoder
 from relay_verl.deltas import DeltaReader
-from relay_verl.engines.base import TokenEngine
+from relay_verl.engines.base import TokenEngine, check_reads_ids
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
 from relay_verl.policies import make_policy
 from relay_verl.policy_base import Policy
@@ -62,6 +62,8 @@ class RelayService:
         vocabulary: Vocabulary | None = None,
         state: Callable[[], ServerState] = lambda: ServerState.READY,
     ):
+        check_reads_ids("student", student)
+        check_reads_ids("teacher", teacher)
         self.name = name
         self.relay = relay
         self.tokenizer = tokenizer

@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NotRequired, Protocol, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from relay_verl.errors import as_user_error
 from relay_verl.files import replace_file
-from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory, asked_teacher, rho
+from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, asked_teacher, rho
 
 UNCLEAR_REPLY = "the reply is neither Yes nor No"
 """The judge replied without a verdict. Any other reason, except REFUSED, means that the judge did not reply."""
@@ -58,6 +58,10 @@ class CallText(TypedDict):
     """Those of them in its prefix cache; None if its engine does not say."""
     has_command: bool
     """Whether a command stands in the text."""
+    num_billed_input: NotRequired[int]
+    """Tokens that the teacher's API bills as read, where it bills other tokens than `num_context`."""
+    num_billed_output: NotRequired[int]
+    """Tokens that it bills as written, where they are not those delivered."""
 
 
 @with_config(_STRICT)
@@ -170,19 +174,7 @@ class ResponseRecord:
                 {"source": segment.source, "text": text, "num_tokens": len(segment.token_ids)}
                 for segment, text in zip(trajectory.segments, texts, strict=True)
             ],
-            calls=[
-                {
-                    "outcome": str(call.outcome),
-                    "num_requested": call.num_requested,
-                    "num_delivered": call.num_delivered,
-                    "position": call.position,
-                    "latency_s": float(call.latency_s),
-                    "num_context": call.num_context,
-                    "num_cached": call.num_cached,
-                    "has_command": call.has_command,
-                }
-                for call in trajectory.calls
-            ],
+            calls=[_call_text(call) for call in trajectory.calls],
             status=str(trajectory.status),
             is_correct=bool(verdict.is_correct),
             answer=verdict.answer,
@@ -253,6 +245,13 @@ class ResponseRecord:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"]))
             raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from None
+
+
+def _call_text(call: CallRecord) -> CallText:
+    """The call as plain data. Without a bill there is no key for it: an old record stays byte for byte."""
+    fields = {name: getattr(call, name) for name in CallText.__annotations__}
+    billed = {name: value for name, value in fields.items() if value is not None or not name.startswith("num_billed")}
+    return cast(CallText, billed | {"outcome": str(call.outcome), "latency_s": float(call.latency_s)})
 
 
 def decode_parts(parts: Iterable[bytes]) -> list[str]:

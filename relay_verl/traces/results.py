@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.errors import UserError, as_user_error
+from relay_verl.prices.price import PriceList
 from relay_verl.traces.records import ResponseRecord, read_records
 
 RESPONSES = "responses.jsonl"
@@ -78,6 +79,23 @@ class Result:
     def teacher(self) -> str | None:
         """Path or address of the teacher that answered calls; None if there was none."""
         return self.job.get("teacher")
+
+    @property
+    def prices(self) -> PriceList | None:
+        """The prices of the run's config; None where it has none."""
+        prices = self._summary.get("prices")
+        return None if prices is None else PriceList.from_dict(prices)
+
+    @property
+    def num_parameters(self) -> Mapping[str, int | None]:
+        """Parameters of the 'student' and of the 'teacher' that a token passes through; None where they are not known,
+        as in folders that were written before they were noted."""
+        return self._summary.get("num_parameters") or {}
+
+    @property
+    def _summary(self) -> Mapping[str, Any]:
+        summary: Mapping[str, Any] = self.manifest.get("summary") or {}
+        return summary
 
     @property
     def teacher_name(self) -> str | None:

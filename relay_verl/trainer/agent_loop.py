@@ -10,7 +10,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetr
 
 from relay_verl.config import TeacherSettings
 from relay_verl.decoder import RelayDecoder
-from relay_verl.engines.base import TokenEngine
+from relay_verl.engines.base import TokenEngine, open_engine
 from relay_verl.engines.text_bridge import TextBridge
 from relay_verl.engines.verl_server import VerlServerEngine
 from relay_verl.messages import plain_messages
@@ -62,12 +62,14 @@ class RelayAgentLoop(AgentLoopBase):
         self._decoders = {
             teacher.label: self._make_decoder(teacher, engines.get(teacher.label)) for teacher in self._teachers
         }
-        # A teacher with another tokenizer reads text, so each response opens it with its own chat.
+        # A teacher that reads text, for its tokenizer or as a chat API, is opened by each response with its own chat.
         template = dict(self.apply_chat_template_kwargs)
-        self._bridges = {
+        self._readers: dict[str, TokenEngine | TextBridge] = {
             teacher.label: self._make_bridge(teacher, engines[teacher.label], template)
+            if teacher.own_tokenizer
+            else engines[teacher.label]
             for teacher in self._teachers
-            if teacher.own_tokenizer and teacher.label in engines
+            if teacher.label in engines
         }
 
     def _make_bridge(self, teacher: TeacherSettings, engine: TokenEngine, template: Mapping[str, Any]) -> TextBridge:
@@ -120,7 +122,7 @@ class RelayAgentLoop(AgentLoopBase):
         # One name for all turns: verl keeps it on one replica, whose prefix cache holds what was written so far.
         request_id = uuid4().hex
         drawn = pick_teacher(self._teachers, data_source, seed) if self.settings.needs_teacher else self._teachers[0]
-        bridge = self._bridges.get(drawn.label)
+        reader = self._readers.get(drawn.label)
         # greedy validation makes the teacher greedy, too: its figures depend on no draw
         own_sampling = drawn.sampling(greedy=sampling.get("temperature") == 0)
         # vLLM keeps a random generator for each seeded request, so only a deterministic run pays for seeds.
@@ -133,7 +135,7 @@ class RelayAgentLoop(AgentLoopBase):
                 teacher_sampling=own_sampling | sample_seed(sampling_seed, "teacher"),
                 policy=self._policy_of(seed),
                 request_id=request_id,
-                teacher=bridge.open(messages, len(prompt_ids)) if bridge else None,
+                teacher=None if reader is None else open_engine(reader, messages, len(prompt_ids)),
             )
         finally:
             # In a `finally`: the engine remembers versions until asked, and a failed response must not leak them.

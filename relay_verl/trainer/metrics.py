@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
+from relay_verl.prices.price import PriceList
+from relay_verl.prices.usage import usage_of
 from relay_verl.rewards import Scenario, find_scenario
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, is_whole, rho
 
@@ -61,14 +63,25 @@ class SampleStats:
     """'NAME/calls' and 'NAME/failures': served and failed calls by teacher, where there are several."""
     failure: str = ""
     """Why its last failed call failed."""
+    cost: float | None = None
+    """Money that it took, in `relay.prices.currency`; None without prices."""
+    cost_share: float | None = None
+    """The same over what the teacher alone would cost (`relay_verl.prices`); None without prices."""
     is_sole_survivor: bool = False
     """Whether it is dropped because all other samples of its group failed; see `drop_sole_survivor`."""
 
     @classmethod
     def of(
-        cls, trajectory: RelayTrajectory, *, is_correct: bool, reward: float = 0.0, grading: str = ""
+        cls,
+        trajectory: RelayTrajectory,
+        *,
+        is_correct: bool,
+        reward: float = 0.0,
+        grading: str = "",
+        prices: PriceList | None = None,
     ) -> SampleStats:
-        """The stats of a trajectory."""
+        """The stats of a trajectory; `prices` give its cost."""
+        cost, cost_share = _costs(trajectory, prices)
         served = [call for call in trajectory.calls if call.outcome is CallOutcome.SERVED]
         later = [call for call in served[1:] if call.num_cached is not None]
         blocks = [_reused(*calls) for calls in itertools.pairwise(served)]
@@ -94,6 +107,8 @@ class SampleStats:
                 )
             ),
             failure=_last_failure(trajectory),
+            cost=cost,
+            cost_share=cost_share,
         )
 
     @property
@@ -109,6 +124,14 @@ class SampleStats:
     def to_dict(self) -> dict[str, object]:
         """Plain data, for a tag."""
         return asdict(self)
+
+
+def _costs(trajectory: RelayTrajectory, prices: PriceList | None) -> tuple[float | None, float | None]:
+    """Money that a trajectory took, and the same over what the teacher alone would cost."""
+    if prices is None:
+        return None, None
+    used = usage_of(trajectory)
+    return prices.cost(*used), prices.cost_share(*used, len(trajectory.prompt_ids), trajectory.num_tokens)
 
 
 def _reused(previous: CallRecord, call: CallRecord) -> tuple[int, int]:
@@ -157,7 +180,9 @@ def relay_metrics(groups: Sequence[Sequence[SampleStats]]) -> dict[str, float]:
     """Metrics of the groups of one step; of a sample that is not trained on only status, calls and latencies count.
 
     call_rate: share of responses that called. call_ratio: mean of rho over responses. num_calls, requested_tokens and
-    delivered_tokens: means a response. scenario/...: share of groups. reward/...: mean reward in those groups.
+    delivered_tokens: means a response. cost: mean money a response, in the currency of relay.prices; cost_share: mean
+    of that over what the teacher alone would cost; both where prices are given. scenario/...: share of groups.
+    reward/...: mean reward in those groups.
     teacher_latency_s: over served calls, in seconds. teacher_wait_s: mean seconds a response. teacher_cached: share of
     the prompts of a trajectory's later calls that the teacher's prefix cache held, where its engine says so.
     teacher_cached_blocks: share of the whole cache blocks that earlier calls of the trajectory had left there.
@@ -199,6 +224,10 @@ def relay_metrics(groups: Sequence[Sequence[SampleStats]]) -> dict[str, float]:
             "relay/delivered_tokens": _mean([s.num_teacher_tokens for s in whole]),
             "relay/malformed_calls": _mean([s.outcomes.get(CallOutcome.MALFORMED, 0) for s in whole]),
         }
+    priced = [(s.cost, s.cost_share) for s in whole if s.cost is not None and s.cost_share is not None]
+    if priced:
+        costs, shares = zip(*priced, strict=True)
+        metrics |= {"relay/cost": _mean(costs), "relay/cost_share": _mean(shares)}
     return metrics | _by_scenario(groups)
 
 

@@ -193,7 +193,8 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         verdict = await self.reward_manager.grade(
             output.response_ids, truth_of(prompt["reward_model"]), prompt.get("ability")
         )
-        stats = SampleStats.of(trajectory, is_correct=verdict.is_correct, grading=str(verdict.status))
+        grading, prices = str(verdict.status), self.settings.prices.price_list()
+        stats = SampleStats.of(trajectory, is_correct=verdict.is_correct, grading=grading, prices=prices)
         return _Sample(trajectory, output, verdict, stats)
 
     def _rewards(self, samples: list[_Sample], validate: bool) -> list[float]:

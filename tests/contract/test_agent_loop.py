@@ -22,6 +22,7 @@ from relay_verl.run_config import RunConfig
 from relay_verl.tokenization import TokenBytes
 from relay_verl.trainer.agent_loop import RelayAgentLoop, RolloutError
 from relay_verl.types import CallOutcome
+from tests.helpers.fake_vllm import chat_route
 from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 CHAT = [{"role": "user", "content": "7*8?"}]
@@ -84,6 +85,26 @@ def test_each_query_is_answered_by_its_teacher_which_reads_its_own_prompt(tmp_pa
     assert asyncio.run(all_of_it()) == ["near", "fart", "near"]
     assert TokenBytes(theirs).join(engines["far"].requests[0]).decode() == "<T>7*8?<T>so "
     assert TokenBytes(ours).join(engines["near"].requests[0]).decode() == "<U>7*8?<U>so "
+
+
+def test_a_chat_api_reads_the_querys_chat_and_its_tokens_are_masked(fake_vllm: Any) -> None:
+    ours = tokenizer(BPE_WORDS, "<U>")
+    fake_vllm.routes["/v1/chat/completions"] = chat_route("so 56, ok")
+    node = f"{{base_url:'{fake_vllm.url}',api:chat,name:far}}"
+    overrides = (f"relay.teachers=[{node}]", "relay.teacher.path=null")
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        run = RunConfig(compose("ppo_trainer", overrides=["+recipe=relay_tiny", *overrides]))
+    teachers = {name: group.engine for name, group in asyncio.run(start_teachers(run, ours)).items()}
+    loop = make_loop(teachers, ours, *overrides)
+    prompt_ids = ours.encode("<U>7*8?<U>", add_special_tokens=False)
+    trajectory, output = asyncio.run(loop.relay(prompt_ids, {"temperature": 1.0}, messages=CHAT, data_source="math"))
+    [written] = [segment.token_ids for segment in trajectory.segments if segment.source == "teacher"]
+    assert TokenBytes(ours).join(written).decode() == "56, "
+    (body,) = [body for path, _, body in fake_vllm.requests if path.endswith("/chat/completions")]
+    assert body["messages"] == [*CHAT, {"role": "assistant", "content": "so "}]
+    start = len(trajectory.segments[0].token_ids)
+    mask = output.response_mask
+    assert mask[start : start + len(written)] == [0] * len(written) and sum(mask) == len(mask) - len(written)
 
 
 def test_a_query_without_a_teacher_is_an_error_and_not_a_response() -> None:

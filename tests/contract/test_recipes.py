@@ -57,7 +57,7 @@ def test_the_recipes_promised_are_there() -> None:
     wanted |= {f"warmup_{size}" for size in ("tiny", "real", "0.6b", "1.7b")}
     released = ("no_filter", "no_independence", "no_exploration", "teacher_tokens", "batch_scenarios", "two_calls")
     wanted |= {f"relay_{size}_{kind}" for size in ("1.7b", "tiny") for kind in released}
-    wanted |= {f"relay_1.7b_fixed_{n}" for n in (20, 100, 500)}
+    wanted |= {f"relay_1.7b_fixed_{n}" for n in (20, 100, 500)} | {"relay_1.7b_price", "relay_tiny_price"}
     assert wanted <= set(RECIPES)
     assert recipe_names() == RECIPES
 
@@ -70,7 +70,10 @@ def test_it_composes_into_settings_that_verl_accepts(name: str) -> None:
     settings = read_settings(config.relay)
     assert config.reward.reward_manager.name == "relay"
     assert settings.needs_teacher == (not name.startswith("grpo"))
-    assert settings.reward.kind == ("simple" if "simple" in name or "grpo" in name else "difficulty_aware")
+    is_priced = name.endswith("_price")
+    plain = "simple" if "simple" in name or "grpo" in name else "difficulty_aware"
+    assert settings.reward.kind == ("price" if is_priced else plain)
+    assert (settings.prices.price_list() is not None) == is_priced, "the paper has no prices"
     rollout = omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
     assert rollout.max_model_len >= config.data.max_prompt_length + config.data.max_response_length
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)

@@ -1,9 +1,55 @@
-"""An imitation of vLLM's HTTP server on loopback."""
+"""An imitation of vLLM's HTTP server on loopback, and of chat APIs that refuse an assistant prefix."""
 
 import json
+import re
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+PREFILL = "This model does not support assistant message prefill. The conversation must end with a user message."
+
+
+def chat_route(
+    response: str, *, refuses_prefix: str = "", num_hidden: int = 0, **choice: Any
+) -> Callable[[dict[str, Any]], Any]:
+    """`/v1/chat/completions` of a teacher that would write `response` and nothing else, a character a token: it
+    continues what of that is written, as an assistant's last message or between the tags of an explanation.
+
+    Args:
+        response: the whole response.
+        refuses_prefix: its words, with HTTP 400, to a chat that an assistant's message ends; it takes one if empty.
+        num_hidden: tokens of reasoning that it bills, beyond what `max_tokens` allows.
+        choice: other fields of the answer's choice.
+    """
+
+    def answer(body: dict[str, Any]) -> Any:
+        last = body["messages"][-1]
+        is_continued = body.get("continue_final_message") or last.get("prefix")
+        if last["role"] == "assistant" and (refuses_prefix or not is_continued):
+            return 400, {"error": {"message": refuses_prefix or "the last message is the assistant's", "code": 400}}
+        if body.get("continue_final_message") and body.get("add_generation_prompt", True):
+            return 400, {"error": {"message": "Cannot set both continue_final_message and add_generation_prompt"}}
+        explained = re.search(r"<answer>(.*)</answer>", last["content"], re.DOTALL)
+        written = last["content"] if last["role"] == "assistant" else explained[1] if explained else ""
+        if not response.startswith(written):
+            return 500, {"error": {"message": f"{written!r} is not the beginning of {response!r}"}}
+        rest = response[len(written) :]
+        limit = body["max_tokens"]
+        usage = {
+            "prompt_tokens": sum(len(message["content"]) for message in body["messages"]),
+            "completion_tokens": min(len(rest), limit) + num_hidden,
+            "prompt_tokens_details": {"cached_tokens": 3},
+        }
+        plain = {
+            "index": 0,
+            "message": {"role": "assistant", "content": rest[:limit]},
+            "finish_reason": "length" if len(rest) > limit else "stop",
+            "stop_reason": None,
+        }
+        return {"id": "1", "object": "chat.completion", "model": "big", "choices": [plain | choice], "usage": usage}
+
+    return answer
 
 
 class FakeVllm:

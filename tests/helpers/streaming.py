@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from relay_verl.engines import Generation
@@ -81,9 +82,6 @@ class Streaming:
             pieces.append(Generation(ids[start:end], None if logprobs is None else logprobs[start:end], None))
             start = end
         if self.ends_alone or not pieces:
-            return [*pieces, Generation([], None if logprobs is None else [], answer.finish_reason, answer.num_cached)]
+            return [*pieces, replace(answer, token_ids=[], logprobs=None if logprobs is None else [])]
         last = pieces[-1]
-        return [
-            *pieces[:-1],
-            Generation(last.token_ids, last.logprobs, answer.finish_reason, answer.num_cached),
-        ]
+        return [*pieces[:-1], replace(answer, token_ids=last.token_ids, logprobs=last.logprobs)]

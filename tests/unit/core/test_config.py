@@ -63,7 +63,7 @@ BAD_VALUES = [
     (
         "reward.kind",
         "dificulty_aware",
-        "difficulty_aware, simple, or pkg.module:Name; did you mean 'difficulty_aware'?",
+        "difficulty_aware, price, simple, or pkg.module:Name; did you mean 'difficulty_aware'?",
         "unknown",
     ),
     ("reward.charge", "asked", "'delivered' or 'requested'", "unknown"),
@@ -201,6 +201,15 @@ BAD_LISTS = [
      "it would be ignored"),
     ({"teacher": {"base_url": "http://b/v1", "text_bridge": True}}, "relay.teacher.tokenizer: text_bridge=true needs",
      "an endpoint does not send it"),
+    ({"teacher": {"path": "a", "api": "chat"}},
+     "relay.teacher.api: chat is for an endpoint, relay.teacher.base_url; 'a'", "a model of ours takes ids"),
+    ({"teacher": {"base_url": "http://b/v1", "api": "chat", "text_bridge": True}}, "relay.teacher.text_bridge: ",
+     "two ways to pass text"),
+    (listed({"base_url": "http://b/v1", "chat_prefix": "explain"}),
+     "relay.teachers.0.chat_prefix: explain is for relay.teachers.0.api=chat", "it would be ignored"),
+    ({"teacher": {"base_url": "http://b/v1", "chat_fallback": True}},
+     "relay.teacher.chat_fallback: True is for", "it, too"),
+    ({"teacher": {"base_url": "http://b/v1", "api": "messages"}}, "relay.teacher.api: 'messages': ", "another API"),
 ]  # fmt: skip
 
 

@@ -163,7 +163,7 @@ def test_what_is_not_a_reward(package: Path, name: str) -> None:
 def test_an_unknown_reward_lists_the_valid_ones() -> None:
     message = refusal({"reward": {"kind": "simpel"}})
     assert message.startswith("relay.reward.kind: 'simpel': ")
-    for text in ("difficulty_aware, simple", "pkg.module:Name", "did you mean 'simple'"):
+    for text in ("difficulty_aware, price, simple", "pkg.module:Name", "did you mean 'simple'"):
         assert text in message
 
 

@@ -11,13 +11,14 @@ from jinja2 import TemplateError
 
 from relay_verl.config import read_settings
 from relay_verl.data.schema import to_row
-from relay_verl.engines import PermanentError, ScriptedEngine
+from relay_verl.engines import ChatEngine, GuardedEngine, PermanentError, ScriptedEngine
 from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.errors import EngineError
 from relay_verl.evaluation.worker import EvalSettings, EvalWorker, to_records, unanswered
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines
 from relay_verl.traces.records import JudgeText, ResponseRecord, read_records
+from tests.helpers.fake_vllm import chat_route
 from tests.helpers.generators import ChatTokenizer
 
 TOKENIZER = ChatTokenizer()
@@ -249,6 +250,24 @@ def test_a_completed_response_has_no_error_in_its_line() -> None:
 def test_the_teacher_alone_needs_no_student(policy: str) -> None:
     made = ask(None, ScriptedEngine(TOKENIZER, ["\\boxed{56}"]), rules(policy))
     assert (made.is_correct, made.call_ratio) == (True, 1.0)
+
+
+@pytest.mark.parametrize("policy", ["learned", "teacher_alone", "router_1"])
+def test_a_chat_api_as_the_teacher(fake_vllm: Any, policy: str) -> None:
+    """It is given the row's chat and the text, in calls and as the one who writes all of it."""
+    fake_vllm.routes["/v1/chat/completions"] = chat_route("7*8=56, so \\boxed{56}", num_hidden=3)
+    api = GuardedEngine(ChatEngine(fake_vllm.url, "big", TOKENIZER, num_retries=0))
+    student = None if policy != "learned" else Noting(TOKENIZER, ["7*8=<call>2</call>", ", so \\boxed{56}"])
+    response = ask(student, api, rules(policy))
+    assert response.is_correct and response.num_teacher_tokens == (
+        2 if policy == "learned" else len("7*8=56, so \\boxed{56}") + 1
+    )
+    (body,) = [body for path, _, body in fake_vllm.requests if path.endswith("/chat/completions")]
+    question, *written = body["messages"]
+    assert "7*8?" in question["content"]
+    assert written == ([{"role": "assistant", "content": "7*8="}] if policy == "learned" else [])
+    (call,) = response.calls
+    assert call["num_billed_output"] == (2 if policy == "learned" else len("7*8=56, so \\boxed{56}")) + 3
 
 
 def test_a_sample_at_which_a_server_fails_each_time_is_a_record_and_the_evaluation_ends(

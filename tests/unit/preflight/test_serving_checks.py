@@ -65,6 +65,20 @@ def test_the_tokenizer_at_an_address_is_compared_where_it_answers(
     assert f"{fake.url}" in capfd.readouterr().err
 
 
+def test_a_chat_api_is_refused_at_the_start(tmp_path: Path) -> None:
+    student = save(tmp_path / "s")
+    fake = FakeVllm()  # it knows /v1/models, and not /tokenize
+    fake.routes["/v1/chat/completions"] = {"choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}]}
+    text = {"choices": [{"text": "ok", "finish_reason": "length"}]}
+    for route in ({}, {"/v1/completions": text}):  # an API of chats, and one of texts
+        fake.routes |= route
+        with pytest.raises(UserError, match=f"--teacher-url: expected a server of token ids.*{fake.url}.*chat API"):
+            check_pair(pair(student, ModelOptions("teacher", url=fake.url)))
+    fake.routes["/v1/completions"] = {"choices": [{"text": "x", "token_ids": [7], "finish_reason": "length"}]}
+    check_pair(pair(student, ModelOptions("teacher", url=fake.url)))
+    fake.stop()
+
+
 def builds(monkeypatch: pytest.MonkeyPatch, *installed: str) -> None:
     monkeypatch.setattr(serving_checks, "find_version", lambda name: "1" if name in installed else None)
 

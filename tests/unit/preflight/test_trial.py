@@ -13,6 +13,7 @@ from relay_verl.preflight.check import CheckWarning
 from relay_verl.preflight.rows import TrialRow, first_of_each_shape
 from relay_verl.preflight.trial import Reader, Request, Trial, Wording, check_completions, check_prompts
 from tests.helpers.errors import one_line
+from tests.helpers.fake_vllm import PREFILL, chat_route
 from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
@@ -237,3 +238,35 @@ def test_without_rows_a_question_of_our_own_is_asked(fake_vllm: Any) -> None:
 
 def test_no_endpoint_costs_nothing(tmp_path: Path) -> None:
     assert check_completions(Trial([QUESTION], [reader()])) == "no endpoint"
+
+
+# ---- a chat API ----
+
+RESPONSE = f"{module.WRITTEN} 7*8 is 56."
+
+
+def chat_trial(fake: Any, **values: Any) -> Trial:
+    trial = endpoint(fake, Wording(SAMPLING, 64, is_call=True), **values)
+    (request,) = trial.requests
+    return replace(trial, requests=[replace(request, settings=replace(request.settings, api="chat", model="big"))])
+
+
+def test_a_chat_api_is_asked_to_continue_a_text_and_for_a_few_tokens_alone(fake_vllm: Any) -> None:
+    fake_vllm.routes["/v1/chat/completions"] = chat_route(RESPONSE)
+    assert not isinstance(check_completions(chat_trial(fake_vllm)), CheckWarning)
+    (body,) = [body for path, _, body in fake_vllm.requests if path.endswith("/chat/completions")]
+    assert body["messages"] == [*QUESTION.messages, {"role": "assistant", "content": module.WRITTEN}]
+    assert body["max_tokens"] == module.NUM_TOKENS, "the longest request would be billed as a whole"
+
+
+def test_a_chat_api_that_refuses_the_prefix_is_named_before_a_model_loads(fake_vllm: Any) -> None:
+    fake_vllm.routes["/v1/chat/completions"] = chat_route(RESPONSE, refuses_prefix=PREFILL)
+    line = one_line(check_completions, chat_trial(fake_vllm))
+    for part in (f"relay.teacher.base_url: {fake_vllm.url}", "chat_prefix=explain", "chat_fallback=true"):
+        assert part in line
+
+
+def test_a_chat_api_that_bills_more_than_asked_is_a_warning(fake_vllm: Any) -> None:
+    fake_vllm.routes["/v1/chat/completions"] = chat_route(RESPONSE, num_hidden=200)
+    warning = check_completions(chat_trial(fake_vllm))
+    assert isinstance(warning, CheckWarning) and "bills 211 tokens" in str(warning)

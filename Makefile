@@ -34,7 +34,7 @@ test: $(VENV)/ready  ## run the tests: unit, contract, and end to end on the rea
 	$(PY) -m pytest -q -n 2 --dist loadfile tests/unit tests/contract; unit=$$?; \
 	$(PY) -m pytest -q --durations=20 -m "not slow" tests/e2e && exit $$unit
 
-test-slow: $(VENV)/ready  ## run the slow end-to-end tests: further trainings, each minutes of starting engines
+test-slow: $(VENV)/ready  ## run the slow end-to-end tests: further runs, each minutes of starting engines
 	$(PY) -m pytest -q --durations=20 -m slow tests/e2e
 
 lint: $(VENV)/ready  ## run ruff, mypy, import-linter (rooms import one way) and codespell

@@ -12,7 +12,7 @@ from relay_verl.traces.records import ResponseRecord
 from relay_verl.traces.results import read_result
 from tests.helpers.killing import finished, kill_when
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 TIMES = {"started_at", "latency_s"}
 POLICIES = ("learned", "random_0.05", "router_0.5", "teacher_free", "teacher_alone")

@@ -18,7 +18,7 @@ import pytest
 
 from tests.helpers.killing import finished, kill_when
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 GENERATORS: dict[str, tuple[list[str], int]] = {
     # command: options, after how many finished queries it is killed

@@ -129,7 +129,7 @@ def serve(
     )
     writer = read_model(
         "student",
-        student if student_url is None else None,
+        student if student_url is None or (student is not None and is_endpoint(student)) else None,
         student_url,
         student_model,
         gpus=_gpus(student_gpus),

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 _END = object()
+END_S = 5.0
+"""Seconds that cancelled work has to end when the loop is closed."""
 
 
 class BackgroundLoop:
@@ -72,9 +74,20 @@ class BackgroundLoop:
         """End the loop and its thread."""
         if self.is_closed:
             return
+        # who waits in another thread for what runs there would wait forever
+        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _cancel_others() -> None:
+    """End what still runs, and leave alone what does not hear its cancellation."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=END_S)
 
 
 async def _next(items: AsyncGenerator[Result, None]) -> Any:

@@ -6,7 +6,7 @@ Invariant: a pair whose tokenizers differ, or a model that is not there, is one 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -112,7 +112,8 @@ async def open_models(
             assert model.url is not None
             endpoint = EndpointEngine(model.url, api_key_env=model.api_key_env, timeout_s=TIMEOUT_S)
             # a token is asked for, so that a server without token ids is an error here and not in the first text
-            served = await HealthProbe(model.url, None, model.api_key_env).read_model(int(tokenizer.eos_token_id))
+            async with aclosing(HealthProbe(model.url, None, model.api_key_env)) as probe:
+                served = await probe.read_model(int(tokenizer.eos_token_id))
             opened = OpenedModel(endpoint, served.max_model_len)
         if isinstance(endpoint, (DoorEngine, EndpointEngine)):
             stack.push_async_callback(endpoint.aclose)

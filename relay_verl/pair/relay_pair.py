@@ -218,22 +218,30 @@ class RelayPair:
         policy = make_policy(
             options.policy or self.relay.policy, derive_seed(uuid4().int if seed is None else seed, "policy")
         )
+        if self._decoder.teacher is None and policy.next_interruption() is not None:
+            raise UserError(f"policy: {options.policy or self.relay.policy!r} needs a teacher, and the pair has none")
         sampling = options.parameters() | ({} if seed is None else {"seed": seed})
         teacher: MeteredTeacher | None = None
         if options.max_teacher_tokens is not None and self._decoder.teacher is not None:
+            if not type(policy).needs_student:
+                # the student must not continue where the budget ends
+                if options.max_teacher_tokens == 0:
+                    raise UserError("max_teacher_tokens: 0 leaves the teacher alone nothing to write")
+                limit = min(limit, options.max_teacher_tokens)
             allowance = Allowance(options.max_teacher_tokens)
             teacher = MeteredTeacher(self._decoder.teacher, self._decoder.teacher_pulse, [allowance])
+        limited = None if teacher is None else WithinAllowance(policy, teacher)
         relay = self._decoder_for(options, policy, limit).stream(
             ids,
             sampling={**self.relay.sampling.student.parameters(), **sampling},
             teacher_sampling=sampling,
-            policy=policy if teacher is None else WithinAllowance(policy, teacher),
+            policy=limited or policy,
             max_response_tokens=limit,
             teacher=teacher,
             streams=streams,
         )
         reader = DeltaReader(self._decoder.tokens, show_commands=options.show_commands, stop=options.stops)
-        return TextStream(relay, reader, self._decoder.end_ids)
+        return TextStream(relay, reader, self._decoder.end_ids, limited)
 
     def _decoder_for(self, options: WritingOptions, policy: Policy, limit: int) -> RelayDecoder:
         """The decoder with the limits of one call: a copy, which shares what follows the engines' load."""

@@ -27,6 +27,8 @@ class RelayedText:
     `error`; 'unfinished': its reader left."""
     stop_reason: str | None = None
     """The stop string that ended it."""
+    is_budget_spent: bool = False
+    """Whether calls were turned off because `max_teacher_tokens` were written."""
 
     def __str__(self) -> str:
         return self.text
@@ -39,7 +41,7 @@ class RelayedText:
     @property
     def usage(self) -> dict[str, Any]:
         """What it cost: prompt tokens and what `usage.relay` of the server has."""
-        count = RelayCount()
+        count = RelayCount(is_budget_spent=self.is_budget_spent)
         for segment in self.trajectory.segments:
             count.add_tokens(segment.source, len(segment.token_ids))
         count.add_calls(self.trajectory.calls)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import openai
 
 from relay_verl.config.reading import check_endpoint
@@ -86,6 +87,8 @@ class ServedReply(Reply):
             raise RetriedError(self.client.line(self.client.explain(error))) from None
         except openai.APIError as error:  # an event of the stream
             raise EngineError(self.client.line(error.message)) from None
+        except httpx.HTTPError as error:  # the stream broke off, which openai's client does not explain
+            raise EngineError(self.client.line(self.client.explain(error))) from None
 
     def _options(self) -> dict[str, Any]:
         question = self.question

@@ -14,6 +14,7 @@ from relay_verl.errors import EngineError
 from relay_verl.pair.background_loop import BackgroundLoop
 from relay_verl.pair.relayed_text import FinishReason, RelayedText
 from relay_verl.relay import Relay
+from relay_verl.serving.allowance import WithinAllowance
 from relay_verl.types import RelayStatus, RelayTrajectory
 
 
@@ -25,12 +26,16 @@ class TextStream:
         relay: writes it.
         reader: turns it into text.
         end_ids: ids that end it.
+        limited: the policy, where a budget bounds it.
     """
 
-    def __init__(self, relay: Relay, reader: DeltaReader, end_ids: frozenset[int]):
+    def __init__(
+        self, relay: Relay, reader: DeltaReader, end_ids: frozenset[int], limited: WithinAllowance | None = None
+    ):
         self._relay = relay
         self._reader = reader
         self._end_ids = end_ids
+        self._limited = limited
         self._deltas: list[Delta] = []
         self._is_over = False
 
@@ -59,7 +64,8 @@ class TextStream:
         trajectory = self._relay.trajectory()
         text = "".join(delta.text for delta in self._deltas)
         reason = self._finish_reason(trajectory)
-        return RelayedText(text, list(self._deltas), trajectory, reason, self._reader.stop_reason)
+        is_spent = self._limited is not None and self._limited.has_refused
+        return RelayedText(text, list(self._deltas), trajectory, reason, self._reader.stop_reason, is_spent)
 
     def _note(self, deltas: list[Delta]) -> list[Delta]:
         self._deltas += deltas

@@ -10,9 +10,11 @@ NAME:fixed-20        every call asks for 20 tokens; any number of 1 or more
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from relay_verl.errors import UserError, suggest
-from relay_verl.policies import make_policy, needs_student, needs_teacher, parse_policy
+from relay_verl.policies import make_policy, needs_teacher, parse_policy
+from relay_verl.policy_base import Policy
 from relay_verl.serving.api_error import ApiError, refuse
 
 _POLICIES = {"teacher-free": "teacher_free", "student": "student_alone", "teacher": "teacher_alone"}
@@ -55,11 +57,11 @@ def policy_of_model(model: str | None, name: str, *, has_teacher: bool) -> str |
     return policy
 
 
-def check_policy(policy: str, *, has_teacher: bool) -> str:
+def check_policy(policy: str) -> str:
     """`policy` as a request may name it.
 
     Raises:
-        ApiError: 400; there is none of that name, it is code, or it needs a teacher where none is served.
+        ApiError: 400; there is none of that name, or it is code.
     """
     # a name such as `pkg.module:Name` imports the module, which is not for a client to decide
     if ":" in policy:
@@ -69,6 +71,32 @@ def check_policy(policy: str, *, has_teacher: bool) -> str:
         make_policy(policy)
     except UserError as error:
         raise refuse("relay.policy", str(error).removeprefix("policy: ")) from None
-    if needs_teacher(policy) and not needs_student(policy) and not has_teacher:
-        raise refuse("relay.policy", f"{policy!r} needs a teacher, and none is served")
     return policy
+
+
+def may_ask_in_turns(policy: str) -> bool:
+    """Whether a response may have several turns of one model: the student calls, or calls come by themselves."""
+    return any(each.allows_calls or (type(each).needs_student and _plans(each)) for each in _alternatives(policy))
+
+
+def check_calls(policy: str, max_calls: int | None, *, has_teacher: bool) -> None:
+    """A policy whose calls come by themselves has a teacher, and no limit that it does not know.
+
+    Raises:
+        ApiError: 400.
+    """
+    planning = [each for each in _alternatives(policy) if _plans(each)]
+    if planning and not has_teacher:
+        raise refuse("relay.policy", f"{policy!r} needs a teacher, and none is served")
+    if max_calls is not None and any(max_calls == 0 or type(each).needs_student for each in planning):
+        reason = f"{policy!r} calls by itself, whatever max_calls says; limit it with relay.max_teacher_tokens"
+        raise refuse("relay.max_calls", reason)
+
+
+def _alternatives(policy: str) -> Sequence[Policy]:
+    kind, number = parse_policy(policy)
+    return kind.alternatives(number)
+
+
+def _plans(policy: Policy) -> bool:
+    return policy.next_interruption() is not None

@@ -100,6 +100,8 @@ class Answer:
             if not (self._metered and self._metered.is_refused):
                 self.finish_reason = "error"
                 raise self._failed("teacher", error) from None
+            if deltas := self._reader.end():
+                yield deltas
             self.finish_reason = "length"
         finally:
             await segments.aclose()

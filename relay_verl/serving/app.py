@@ -62,7 +62,7 @@ class ErrorBody(BaseModel):
 
 _VERSION = find_version("relay-verl") or "0.0.0"
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 401, 404, 405, 413, 422, 429, 500, 503, 504)
+    status: {"model": ErrorBody} for status in (400, 401, 404, 405, 408, 413, 422, 429, 500, 503, 504)
 }
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {}, "text/event-stream": {}}, "description": "The answer, or its stream."}
@@ -175,16 +175,17 @@ def create_app(service: RelayService, settings: ServeSettings, *, state: Callabl
         return {"version": _VERSION}
 
     app.include_router(tokenizer_routes(service))
-    if settings.allow_origins:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=list(settings.allow_origins), allow_methods=["*"], allow_headers=["*"]
-        )
     app.add_middleware(
         Gate,
         key_hashes=read_keys(settings.api_key_env),
         max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.request_timeout_s,
         answer_error=answer_noted,
     )
+    if settings.allow_origins:  # around the gate, so that a page can read its refusals
+        app.add_middleware(
+            CORSMiddleware, allow_origins=list(settings.allow_origins), allow_methods=["*"], allow_headers=["*"]
+        )
     return app
 
 

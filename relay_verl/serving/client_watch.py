@@ -30,7 +30,7 @@ class ClientWatch:
     def __init__(self, receive: Receive, timeout_s: float, write_timeout_s: float):
         self._receive = receive
         self._timeout_s = timeout_s
-        self._write_timeout_s = write_timeout_s
+        self.write_timeout_s = write_timeout_s
         self.writing_since: float | None = None
         """When the piece began that is written now, by the event loop's clock."""
 
@@ -44,12 +44,14 @@ class ClientWatch:
         """
         task = asyncio.current_task()
         assert task is not None
-        has_gone = False
+        has_gone = is_over = False
 
         def leave() -> None:
+            # once: a second cancellation would end the cleanup, or what the task does after the block
             nonlocal has_gone
-            has_gone = True
-            task.cancel()
+            if not has_gone and not is_over:
+                has_gone = True
+                task.cancel()
 
         watches = [asyncio.create_task(self._until_gone()), asyncio.create_task(self._until_stuck())]
         for watch in watches:
@@ -64,6 +66,7 @@ class ClientWatch:
                 raise
             raise ClientGoneError from None
         finally:
+            is_over = True
             for watch in watches:
                 watch.cancel()
 
@@ -73,5 +76,5 @@ class ClientWatch:
 
     async def _until_stuck(self) -> None:
         clock = asyncio.get_running_loop().time
-        while self.writing_since is None or clock() - self.writing_since < self._write_timeout_s:
-            await asyncio.sleep(self._write_timeout_s / 4)
+        while self.writing_since is None or clock() - self.writing_since < self.write_timeout_s:
+            await asyncio.sleep(self.write_timeout_s / 4)

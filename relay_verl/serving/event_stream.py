@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -48,6 +49,7 @@ class EventStream(Response):
         watch = self._make_watch(receive)
         clock = asyncio.get_running_loop().time
         has_started = False
+        rest = b""
         try:
             async with watch.while_client_waits():
                 try:
@@ -67,5 +69,8 @@ class EventStream(Response):
                 await self._answer_error(error)(scope, receive, send)
                 return
             self._note_error(error)
-            await send({"type": "http.response.body", "body": event(error.body) + DONE, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            rest = event(error.body) + DONE
+        # nothing watches the client any more: one that does not read would hold this forever
+        with suppress(TimeoutError):
+            async with asyncio.timeout(watch.write_timeout_s):
+                await send({"type": "http.response.body", "body": rest, "more_body": False})

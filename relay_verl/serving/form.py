@@ -151,7 +151,8 @@ class Form(ABC):
         parts = self._plain.get(key)
         if parts is None:
             choice = self.choice(answer, Written(delta.source, delta.kind, _PLACE), is_first=False)
-            before, _, after = (self._opening + encode(choice) + b"]}\n\n").partition(encode(_PLACE))
+            # the last one: the client's own name of the request stands before it
+            before, _, after = (self._opening + encode(choice) + b"]}\n\n").rpartition(encode(_PLACE))
             parts = self._plain[key] = (before, after)
         return parts[0] + encode(delta.text) + parts[1]
 

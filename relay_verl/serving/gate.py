@@ -6,6 +6,7 @@ is not read.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from hashlib import sha256
@@ -39,6 +40,7 @@ class Gate:
         app: what is behind it.
         key_hashes: of the keys that are taken; none for no key.
         max_body_bytes: longest body.
+        body_timeout_s: seconds until the body is there.
         answer_error: the response for an error.
     """
 
@@ -47,11 +49,13 @@ class Gate:
         app: ASGIApp,
         key_hashes: list[bytes],
         max_body_bytes: int,
+        body_timeout_s: float,
         answer_error: Callable[[ApiError], Response],
     ):
         self._app = app
         self._key_hashes = key_hashes
         self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
         self._answer_error = answer_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,16 +90,23 @@ class Gate:
             raise ApiError(401, "the key is missing or wrong: send it as Authorization: Bearer KEY")
 
     def _limited(self, headers: Headers, receive: Receive) -> Receive:
-        """`receive` for a body of at most `max_body_bytes`."""
+        """`receive` for a body of at most `max_body_bytes` that comes within `body_timeout_s`."""
         too_long = f"the body is longer than {self._max_body_bytes} bytes"
         length = headers.get("content-length", "")
         if length.isdigit() and int(length[:20]) > self._max_body_bytes:
             raise ApiError(413, too_long)
         num_bytes = 0
+        ends_at: float | None = asyncio.get_running_loop().time() + self._body_timeout_s
 
         async def receive_limited() -> Message:
-            nonlocal num_bytes
-            message = await receive()
+            nonlocal num_bytes, ends_at
+            try:
+                async with asyncio.timeout_at(ends_at):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"the body did not come within {self._body_timeout_s:g} s") from None
+            if not message.get("more_body", False):
+                ends_at = None  # what follows is the client's leaving, which is waited for as long as it takes
             num_bytes += len(message.get("body", b""))
             if num_bytes > self._max_body_bytes:
                 raise HTTPException(413, too_long)  # FastAPI, which reads the body, passes this class on

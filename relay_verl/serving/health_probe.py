@@ -58,7 +58,9 @@ class HealthProbe:
         """Whether the server is up; of one without /health, whether it lists its models."""
         try:
             async with asyncio.timeout(LOOK_TIMEOUT_S):
-                status = (await self._http.get(f"{root_of(self.base_url)}/health")).status_code
+                # with the key: a gateway in front of a server may ask for it on every path
+                answer = await self._http.get(f"{root_of(self.base_url)}/health", headers=self._client.headers)
+                status = answer.status_code
                 if status in _NO_SUCH_PATH:
                     await self._client.model_names()
                     return True
@@ -77,3 +79,10 @@ class HealthProbe:
         if not answer.token_ids:
             raise EngineError(f"{self.base_url}: asked for one token, it wrote none")
         return ServedModel(name, (await self._client.model_lengths()).get(name))
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; another look opens new ones."""
+        await self._engine.aclose()
+        await self._client.openai.close()
+        if (http := self.__dict__.pop("_http", None)) is not None:
+            await http.aclose()

@@ -187,8 +187,7 @@ class ProcessWatch(ModelWatch):
         ready = asyncio.create_task(self._become_ready())
         try:
             await asyncio.wait({ended, ready}, timeout=self._start_timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if ready.done():
-                ready.result()
+            if ready.done() and ready.exception() is None:
                 # A restart keeps the context that the first start found room for: clients know its length.
                 if self._server.max_model_len is None and self.model is not None:
                     self._server = replace(self._server, max_model_len=self.model.max_model_len)
@@ -196,11 +195,17 @@ class ProcessWatch(ModelWatch):
         finally:
             ready.cancel()
         if ended.done():
-            reason = f"{self._ended(ended, log_start)}"
+            reason = self._ended(ended, log_start)
+        elif ready.done():
+            error = ready.exception()
+            if not (isinstance(error, EngineError) and self.has_settled.is_set()):
+                ready.result()
+            reason = f"does not answer: {error}; its log is {self.log}"
         else:
             reason = f"did not answer within {self._start_timeout_s:g} s; its log is {self.log}"
-        kind = EndedError if self.has_settled.is_set() else EngineError
-        raise kind(f"the {self.role} {self._server.model} {reason}")
+        if self.has_settled.is_set():
+            raise EndedError(reason)
+        raise EngineError(f"the {self.role} {self._server.model} {reason}")
 
     async def _become_ready(self) -> None:
         while not await self.probe.is_alive():

@@ -113,8 +113,10 @@ def read_model(
             check_address(url, model.api_key_env)
         except ValueError as error:
             raise UserError(f"--{role}-url: {error}") from None
-        own = {"-port": model.port, "-gpus": model.gpus, "-args": model.more}
-        if useless := [f"--{role}{end}" for end, value in own.items() if value]:
+        length = "--max-model-len" if role == "student" else f"--{role}-max-model-len"
+        own = {f"--{role}{end}": value for end, value in (("-port", model.port), ("-gpus", model.gpus))}
+        own |= {f"--{role}-args": model.more, length: model.max_model_len}
+        if useless := [option for option, value in own.items() if value]:
             raise UserError(f"{' and '.join(useless)}: {url} runs already; these are for a server that is started here")
     elif name_there is not None:
         raise UserError(f"--{role}-model: {name_there!r}: for a {role} at an address, with --{role}-url")

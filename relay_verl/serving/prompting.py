@@ -90,6 +90,10 @@ class Prompter:
             raise refuse("prompt", "expected at least one token")
         return ids
 
+    def known_ids(self, ids: list[int]) -> list[int]:
+        """Those that are the model's; others have no text, and must not be remembered as if they had one."""
+        return [token_id for token_id in ids if token_id < self._num_ids]
+
     def _checked(self, ids: list[int]) -> list[int]:
         if max(ids) >= self._num_ids:
             raise refuse("prompt", f"{max(ids)} is not a token id of this model; expected ids below {self._num_ids}")

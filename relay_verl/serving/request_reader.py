@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from relay_verl.checkpoints.relay_file import RelayFile
-from relay_verl.policies import make_policy, needs_student
-from relay_verl.serving.aliases import check_policy, names_of, policy_of_model
+from relay_verl.policies import needs_student
+from relay_verl.serving.aliases import check_calls, check_policy, may_ask_in_turns, names_of, policy_of_model
 from relay_verl.serving.api_error import refuse
 from relay_verl.serving.prompting import Prompter, response_limits
 from relay_verl.serving.refusals import check_fields
@@ -109,12 +109,13 @@ class RequestReader:
         alias = policy_of_model(fields.model, self._name, has_teacher=self._has_teacher)
         policy = fields.relay.policy if fields.relay else None
         if policy is not None:
-            policy = check_policy(policy, has_teacher=self._has_teacher)
+            policy = check_policy(policy)
             if alias not in (None, policy):
                 raise refuse("relay.policy", f"{policy!r} is not what the model {fields.model!r} stands for")
         name = policy or alias or self._relay.policy
-        may_call = self._has_teacher and make_policy(name).allows_calls
-        return name, common_options(fields, headers, may_call=may_call)
+        options = common_options(fields, headers, may_call=self._has_teacher and may_ask_in_turns(name))
+        check_calls(name, options["max_calls"], has_teacher=self._has_teacher)
+        return name, options
 
     def _check_number(self, num_responses: int) -> None:
         if num_responses > self._max_responses:

@@ -122,13 +122,13 @@ class RelayService:
         Raises:
             ApiError: the teacher was asked to write alone and its budget is spent.
         """
-        self.metrics.prompt_tokens.inc(request.num_prompt_tokens)
         decoder = self._decoder_for(request)
         answers = []
         for number, (prompt, limit) in enumerate(zip(request.prompts, request.limits, strict=True)):
             for sample in range(request.n):
                 index = number * request.n + sample
                 answers.append(self._answer(request, decoder, index, prompt, limit, started_at))
+        self.metrics.prompt_tokens.inc(request.num_prompt_tokens)  # a refused request has no usage either
         return answers
 
     def _decoder_for(self, request: RelayRequest) -> RelayDecoder:

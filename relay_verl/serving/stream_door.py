@@ -18,6 +18,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from relay_verl.engines.boundary import describe
 from relay_verl.models.frame_server import FrameServer
 from relay_verl.models.wire import Answer, Request, Sender
 
@@ -75,10 +76,10 @@ class StreamServer(FrameServer):
             async for output in self._engine.generate(prompt, params, request.request_id):
                 sender.send(_piece_of(number, output))
         except (TypeError, ValueError) as error:  # how vLLM refuses a request
-            sender.send(Answer(number, error=f"{type(error).__name__}: {error}", is_refusal=True))
+            sender.send(Answer(number, error=describe(error), is_refusal=True))
         except Exception as error:  # the client is told: it decides what a server in trouble means
             is_dead = isinstance(error, self._dead_error)
-            sender.send(Answer(number, error=f"{type(error).__name__}: {error}", is_dead=is_dead))
+            sender.send(Answer(number, error=describe(error), is_dead=is_dead))
 
 
 def _piece_of(number: int, output: Any) -> Answer:

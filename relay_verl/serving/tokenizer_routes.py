@@ -24,6 +24,8 @@ class TokenizeFields(BaseModel):
     """Whether the tokenizer adds its special tokens to a text."""
     add_generation_prompt: bool = True
     """Whether a chat's prompt ends where an answer begins."""
+    continue_final_message: bool = False
+    """Whether it ends in the last message, which the response continues."""
     chat_template_kwargs: dict[str, Any] | None = None
     """Arguments of the chat template."""
     return_token_strs: bool = False
@@ -70,24 +72,28 @@ def tokenizer_routes(service: RelayService) -> APIRouter:
             chat = ChatFields(
                 messages=fields.messages,
                 add_generation_prompt=fields.add_generation_prompt,
+                continue_final_message=fields.continue_final_message,
                 chat_template_kwargs=fields.chat_template_kwargs,
             )
             ids = await service.reader.prompt_of(chat)
         else:
             text = fields.prompt or ""
             ids = await service.prompter.encode(text, has_special=fields.add_special_tokens) if text else []
-        texts = [service.tokens.to_bytes(each).decode("utf-8", errors="replace") for each in ids]
+        texts = None
+        if fields.return_token_strs:
+            texts = [service.tokens.to_bytes(each).decode("utf-8", errors="replace") for each in ids]
         return Tokens(
             count=len(ids),
             max_model_len=service.max_model_len,
             tokens=ids,
-            token_strs=texts if fields.return_token_strs else None,
+            token_strs=texts,
         )
 
     @router.post("/detokenize")
     async def detokenize(fields: DetokenizeFields) -> Text:
         """The text of token ids."""
-        return Text(prompt=service.tokens.join(fields.tokens).decode("utf-8", errors="replace"))
+        data = service.tokens.join(service.prompter.known_ids(fields.tokens))
+        return Text(prompt=data.decode("utf-8", errors="replace"))
 
     @router.get("/tokenizer_info")
     async def tokenizer_info() -> dict[str, Any]:

@@ -122,7 +122,7 @@ class VllmServer:
             variables: of this process; what the user set of vLLM's stays.
         """
         place = self.placement
-        own = {KEY_VARIABLE: variables[self.api_key_env]}
+        own = {KEY_VARIABLE: variables[self.api_key_env].strip()}  # as its clients send it
         if self.door is not None:
             own[stream_door.PATH_VARIABLE] = self.door
         if place.is_cpu:

@@ -134,3 +134,16 @@ def test_a_terminal_does_not_obey_a_model(monkeypatch: pytest.MonkeyPatch, capsy
     assert "56 [red]" in shown
     assert "\x1b[4;33m" in shown, "the teacher's words are underlined and amber"
     assert COMMAND in shown
+
+
+def test_a_stream_that_breaks_off_is_one_line_and_does_not_end_a_chat() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send({"type": "http.response.body", "body": b": ping\n\n", "more_body": True})  # and no more
+
+    with serving(app) as url:  # type: ignore[arg-type]
+        line = error_of("generate", "x", "--url", url, "--model", "pair")
+        chat = run("chat", "--url", url, "--model", "pair", input="x\n/budget 5\n")
+    assert line.startswith(url)
+    assert chat.exit_code == 0
+    assert "at most 5" in chat.stderr

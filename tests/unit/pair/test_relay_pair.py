@@ -319,3 +319,44 @@ def test_the_examples_run(
         rows = [json.loads(line) for line in output.splitlines()]
         assert [row["prompt"] for row in rows] == prompts
         assert rows[0]["text"] == "atttz"
+
+
+def test_a_budget_of_the_teacher_alone_is_not_filled_by_the_student() -> None:
+    with scripted(lambda _: "student", lambda _: "teacher writes") as pair:
+        [text] = pair.generate("Why?", policy="teacher_alone", max_teacher_tokens=5)
+        assert [segment.source for segment in text.trajectory.segments] == ["teacher"]
+        assert (text.usage["teacher_tokens"], text.finish_reason) == (5, "length")
+        with pytest.raises(UserError, match="max_teacher_tokens"):
+            pair.generate("Why?", policy="teacher_alone", max_teacher_tokens=0)
+
+
+def test_usage_says_that_a_budget_is_spent() -> None:
+    with scripted(lambda _: "a<call>3</call>") as pair:
+        options = {"max_tokens": 60, "seed": 0}
+        [spent] = pair.generate("Why?", max_teacher_tokens=3, **options)
+        [free] = pair.generate("Why?", **options)
+    assert (spent.usage["is_budget_spent"], free.usage["is_budget_spent"]) == (True, False)
+
+
+@pytest.mark.parametrize("policy", ["teacher_alone", "random_0.5"])
+def test_calls_that_come_by_themselves_need_a_teacher(policy: str) -> None:
+    student = ScriptedEngine(TOKENIZER, lambda _: "ab")
+    with RelayPair(student, None, TOKENIZER) as pair, pytest.raises(UserError, match=policy):
+        pair.generate("Why?", policy=policy)
+
+
+def test_a_pair_that_is_closed_ends_who_waits_for_it() -> None:
+    pair = RelayPair(ScriptedEngine(TOKENIZER, lambda _: "ab", delay_s=10_000), None, TOKENIZER)
+    ended = threading.Event()
+
+    def wait() -> None:
+        with pytest.raises(BaseException):  # noqa: B017
+            pair.generate("Why?")
+        ended.set()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    while not asyncio.all_tasks(pair._loop._loop):
+        pass
+    pair.close()
+    assert ended.wait(60)

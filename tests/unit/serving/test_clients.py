@@ -10,6 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+from relay_verl.serving.app import answer_error
+from relay_verl.serving.client_watch import ClientWatch
+from relay_verl.serving.event_stream import EventStream
 from relay_verl.serving.service import RelayService
 from tests.helpers.serving import RuleEngine, asks_once, events_of, make_app, make_service, running, text_of
 
@@ -155,3 +158,33 @@ async def test_a_storm(num_requests: int, leaving: int) -> None:
     gc.collect()
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     assert tasks == [], "a task of a request is left"
+
+
+async def test_a_client_that_leaves_at_the_end_cancels_nothing_behind_it() -> None:
+    gone = asyncio.Event()
+
+    async def receive() -> Any:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async with ClientWatch(receive, 60, 60).while_client_waits():
+        await asyncio.sleep(0)
+        gone.set()
+        await asyncio.sleep(0)  # the watch has seen it now, and has not said so yet
+    await asyncio.sleep(0.01)
+
+
+async def test_a_client_that_does_not_read_the_end_is_left() -> None:
+    async def events() -> Any:
+        yield b"data: 1\n\n"
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        if not message.get("more_body", True):
+            await asyncio.Event().wait()
+
+    stream = EventStream(events(), lambda receive: ClientWatch(receive, 60, 0.05), answer_error, lambda _: None)
+    async with asyncio.timeout(60):
+        await stream({"type": "http"}, receive, send)

@@ -13,7 +13,7 @@ from relay_verl.errors import EngineError, PermanentError
 from relay_verl.models.frame_server import FrameServer
 from relay_verl.models.wire import Answer, Request, Sender
 from relay_verl.serving.door_engine import DoorEngine
-from relay_verl.serving.stream_door import PATH_VARIABLE, StreamDoor, _piece_of
+from relay_verl.serving.stream_door import PATH_VARIABLE, StreamDoor, StreamServer, _piece_of
 
 
 class Server(FrameServer):
@@ -151,3 +151,19 @@ async def test_the_middleware_opens_the_door_once(tmp_path: Path, monkeypatch: p
     assert (tmp_path / "door").is_socket()
     assert door._listening is not None
     door._listening.close()
+
+
+async def test_an_error_of_the_engine_is_one_line() -> None:
+    sent: list[Answer] = []
+
+    class Refusing:
+        def generate(self, *_: Any) -> Any:
+            raise ValueError("1 validation error\n  prompt\n    too long")
+
+    door: Any = object.__new__(StreamServer)
+    door._engine, door._dead_error, door._in_pieces = Refusing(), RuntimeError, None
+    door._make_params, door._make_prompt = dict, list
+    await door.answer(Request(1, "name", [5], {}), SimpleNamespace(send=sent.append))
+    assert [(each.error, each.is_refusal) for each in sent] == [
+        ("ValueError: 1 validation error prompt too long", True)
+    ]

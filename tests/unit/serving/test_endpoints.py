@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relay_verl.errors import PermanentError
 from relay_verl.serving.settings import ServerState
-from tests.helpers.serving import RuleEngine, client_of, make_app, make_service, tokenizer
+from tests.helpers.serving import RuleEngine, client_of, make_app, make_service, text_of, tokenizer
 
 TEXT = {"prompt": "hi", "max_tokens": 60}
 
@@ -217,3 +217,33 @@ async def test_what_the_student_refuses_for_good_is_the_clients_error(is_stream:
     async with client_of(make_app(make_service(student))) as client:
         response = await client.post("/v1/completions", json={**TEXT, "stream": is_stream})
     assert (response.status_code, response.json()["error"]["code"]) == (400, "engine_refused")
+
+
+async def test_ids_that_are_not_the_models_are_not_remembered() -> None:
+    service = make_service()
+    async with client_of(make_app(service)) as client:
+        await client.post("/detokenize", json={"tokens": list(range(10**6, 10**6 + 1000))})
+    assert not any(token_id >= 10**6 for token_id in service.tokens._known)
+
+
+async def test_a_tokenized_chat_may_end_in_its_last_message() -> None:
+    chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "It is"}]
+    body = {"messages": chat, "add_generation_prompt": False, "continue_final_message": True}
+    async with client_of(make_app()) as client:
+        ids = (await client.post("/tokenize", json=body)).json()["tokens"]
+    assert text_of(ids).endswith("assistant: It is")
+
+
+async def test_a_page_of_another_origin_can_read_why_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_SERVE_API_KEY", "right-key")
+    async with client_of(make_app(allow_origins=("http://page",)), Origin="http://page") as client:
+        response = await client.get("/v1/models")
+    assert (response.status_code, response.headers["access-control-allow-origin"]) == (401, "http://page")
+
+
+async def test_a_request_that_is_refused_has_no_prompt_tokens() -> None:
+    service = make_service(teacher_tokens_per_minute=0)
+    async with client_of(make_app(service)) as client:
+        response = await client.post("/v1/completions", json={"prompt": "hi", "model": "pair:teacher"})
+        assert response.status_code == 429
+        assert (await metrics_of(client))["relay:prompt_tokens_total"] == 0

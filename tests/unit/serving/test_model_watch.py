@@ -15,7 +15,7 @@ from tenacity import wait_none
 from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.errors import EngineError
 from relay_verl.serving import model_watch
-from relay_verl.serving.health_probe import HealthProbe
+from relay_verl.serving.health_probe import HealthProbe, ServedModel
 from relay_verl.serving.model_watch import EndpointWatch, ProcessWatch
 from relay_verl.serving.placement import Placement
 from relay_verl.serving.settings import ServerState
@@ -126,3 +126,27 @@ async def test_a_teacher_at_an_address_may_be_down_and_come_up(tmp_path: Path) -
         await until(lambda: supervisor.state() is ServerState.READY)
         fake.stop()
         await until(lambda: supervisor.state() is ServerState.TEACHER_DOWN)
+
+
+async def test_a_restart_that_does_not_answer_is_another_restart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch, port = watch_of(tmp_path)
+    read_model = watch.probe.read_model
+    num_reads = 0
+
+    async def fails_once(token_id: int) -> ServedModel:
+        nonlocal num_reads
+        num_reads += 1
+        if num_reads == 2:
+            raise EngineError("HTTP 500: engine dead")
+        return await read_model(token_id)
+
+    watch.probe.read_model = fails_once  # type: ignore[method-assign]
+    async with Supervisor(watch, None) as supervisor:
+        await supervisor.wait_until_settled()
+        first = process_at(port)
+        assert first is not None
+        first.kill()
+        await until(lambda: num_reads == 3 and watch.is_up)
+    assert "the student does not answer: HTTP 500: engine dead" in caplog.text

@@ -1,5 +1,6 @@
 """What a request may say: fields that are honoured, harmless, or refused in OpenAI's form."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -7,7 +8,7 @@ import httpx
 import pytest
 
 from relay_verl.checkpoints.relay_file import RelayFile, RelayLimits, RelayTemplate
-from tests.helpers.serving import RuleEngine, client_of, make_app, make_service, text_of, tokenizer
+from tests.helpers.serving import RuleEngine, client_of, events_of, make_app, make_service, text_of, tokenizer
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
 TEXT = {"prompt": "hi"}
@@ -241,3 +242,44 @@ async def test_a_completion_has_sixteen_tokens_and_a_chat_what_the_file_says() -
     service = make_service(RuleEngine(lambda _: "x" * 200), relay=RelayFile(limits=RelayLimits(max_response_tokens=40)))
     assert (await post(TEXT, service=service)).json()["usage"]["completion_tokens"] == 16
     assert (await post(CHAT, service=service)).json()["usage"]["completion_tokens"] == 40
+
+
+@pytest.mark.parametrize("policy", ["random_0.5", "router_0.5", "teacher_alone"])
+async def test_calls_that_come_by_themselves_need_a_teacher(policy: str) -> None:
+    asked = await post({**TEXT, "relay": {"policy": policy}}, service=make_service(teacher=False))
+    trained = await post(TEXT, service=make_service(teacher=False, relay=RelayFile(policy=policy)))
+    for response in (asked, trained):
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "relay.policy")
+
+
+@pytest.mark.parametrize(
+    ("extra", "param"),
+    [
+        ({"relay": {"policy": "random_0.5", "max_calls": 2}}, "relay.max_calls"),
+        ({"relay": {"policy": "router_0.5", "max_calls": 0}}, "relay.max_calls"),
+        ({"model": "pair:teacher", "relay": {"max_calls": 0}}, "relay.max_calls"),
+        ({"relay": {"policy": "random_0.5"}, "presence_penalty": 1.0}, "presence_penalty"),
+    ],
+)
+async def test_what_does_not_bind_calls_that_come_by_themselves_is_refused(extra: dict[str, Any], param: str) -> None:
+    response = await post({**TEXT, **extra})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    never = asyncio.Event()
+
+    async def pieces() -> Any:
+        yield b"{"
+        await never.wait()
+
+    async with client_of(make_app(request_timeout_s=0.05)) as client:
+        response = await client.post("/v1/completions", content=pieces(), headers={"Content-Type": "application/json"})
+    assert (response.status_code, response.json()["error"]["code"]) == (408, "timeout")
+
+
+async def test_the_clients_own_name_does_not_break_its_stream() -> None:
+    body = {**TEXT, "stream": True, "request_id": 'a"\x00text\x00'}
+    response = await post(body)
+    chunks = [json.loads(each) for each in events_of(response.text)[:-1]]
+    assert {chunk["id"] for chunk in chunks} == {'cmpl-a"\x00text\x00'}

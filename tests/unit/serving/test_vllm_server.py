@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from relay_verl.errors import UserError
+from relay_verl.serving.pair_options import read_model
 from relay_verl.serving.placement import Placement
 from relay_verl.serving.vllm_server import HOST, KEY_VARIABLE, VllmServer, parse_more, reserve_port
 
@@ -87,3 +88,20 @@ def test_a_reserved_port_is_for_its_server_again_and_again(tmp_path: Path) -> No
 def test_a_port_in_use_is_named() -> None:
     with listening(0) as other, pytest.raises(UserError, match=str(other.getsockname()[1])):
         reserve_port(other.getsockname()[1])
+
+
+def test_a_key_is_what_clients_send_of_it() -> None:
+    assert server(Placement()).environment({"RELAY_TEACHER_API_KEY": " the-key\n"})[KEY_VARIABLE] == "the-key"
+
+
+@pytest.mark.parametrize(
+    ("role", "options", "named"),
+    [
+        ("student", {"max_model_len": 9}, "--max-model-len"),
+        ("teacher", {"max_model_len": 9}, "--teacher-max-model-len"),
+        ("teacher", {"port": 9}, "--teacher-port"),
+    ],
+)
+def test_what_a_server_that_runs_already_cannot_be_told_is_refused(role: str, options: dict, named: str) -> None:
+    with pytest.raises(UserError, match=f"^{named}: "):
+        read_model(role, None, "http://127.0.0.1:9/v1", None, **options)

@@ -48,11 +48,8 @@ class ChatForm(Form):
             return None
         entries = []
         for piece in pieces:
-            for token_id, text, logprob in zip(
-                piece.token_ids, self._texts(piece.token_ids), piece.logprobs, strict=True
-            ):
-                data = list(self._tokens.to_bytes(token_id))
-                entry = {"token": text, "logprob": logprob, "bytes": data, "top_logprobs": []}
+            for text, logprob in zip(self._texts(piece), piece.logprobs, strict=True):
+                entry = {"token": text, "logprob": logprob, "bytes": list(text.encode()), "top_logprobs": []}
                 entries.append(entry | ({"relay": {"source": "teacher"}} if piece.source == "teacher" else {}))
         return {"content": entries}
 

@@ -49,7 +49,7 @@ class CompletionForm(Form):
             return None
         tokens, logprobs, offsets, offset = [], [], [], 0
         for piece in pieces:
-            texts = self._texts(piece.token_ids)
+            texts = self._texts(piece)
             tokens += texts
             logprobs += piece.logprobs
             for text in texts:

@@ -44,6 +44,8 @@ class Written:
     """[length]; a token whose text is held back is here before its text."""
     logprobs: list[float | None] = field(default_factory=list)
     """Of each token, [length]; None where it is not known."""
+    deltas: list[Delta] = field(default_factory=list)
+    """What it joins."""
 
     @property
     def relay(self) -> dict[str, str] | None:
@@ -60,6 +62,7 @@ def joined(deltas: Iterable[Delta]) -> list[Written]:
         if not pieces or (pieces[-1].source, pieces[-1].kind) != (delta.source, delta.kind):
             pieces.append(Written(delta.source, delta.kind))
         piece = pieces[-1]
+        piece.deltas.append(delta)
         piece.text += delta.text
         piece.token_ids += delta.token_ids
         piece.logprobs += delta.logprobs if delta.logprobs is not None else [None] * len(delta.token_ids)
@@ -166,5 +169,13 @@ class Form(ABC):
         prompt = {"prompt_token_ids": answer.prompt_ids} if is_first else {}
         return {"token_ids": piece.token_ids, **prompt}
 
-    def _texts(self, token_ids: Sequence[int]) -> list[str]:
-        return [self._tokens.to_bytes(token_id).decode("utf-8", errors="replace") for token_id in token_ids]
+    def _texts(self, piece: Written) -> list[str]:
+        """The text of each token of a piece, as far as the reader sees it: where some of it is left out (a command, the
+        end of the response) or comes later, the last token has what the tokens together show."""
+        texts: list[str] = []
+        for delta in piece.deltas:
+            each = [self._tokens.to_bytes(token_id).decode("utf-8", errors="replace") for token_id in delta.token_ids]
+            if "".join(each) != delta.text:
+                each = [""] * (len(each) - 1) + [delta.text] if each else []
+            texts += each
+        return texts

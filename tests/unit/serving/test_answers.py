@@ -133,12 +133,31 @@ async def test_log_probabilities_are_of_each_token(base: dict[str, Any]) -> None
         entries = choice["logprobs"]["content"]
         assert [entry["logprob"] for entry in entries] == [-0.5] * len(ids)
         assert sum(entry.get("relay") == {"source": "teacher"} for entry in entries) == 3
-        assert bytes(byte for entry in entries for byte in entry["bytes"]).decode().startswith(" so<call>3</call>abc")
+        assert bytes(byte for entry in entries for byte in entry["bytes"]).decode() == choice["message"]["content"]
     else:
+        assert "".join(choice["logprobs"]["tokens"]) == choice["text"]
         assert choice["logprobs"]["token_logprobs"] == [-0.5] * len(ids)
         assert len(choice["logprobs"]["tokens"]) == len(choice["logprobs"]["text_offset"]) == len(ids)
     chunks = await stream(body)
     assert [i for chunk in chunks for choice in chunk["choices"] for i in choice.get("token_ids", ())] == ids
+
+
+@BASES
+@pytest.mark.parametrize("shows", [False, True])
+async def test_the_tokens_of_a_command_are_as_visible_as_its_text(base: dict[str, Any], shows: bool) -> None:
+    is_chat = "messages" in base
+    body = {**base, "logprobs": True if is_chat else 0, "relay": {"show_commands": shows}}
+    (whole,) = (await ask(body))["choices"]
+    for choices in ([whole], [choice for chunk in await stream(body) for choice in chunk["choices"]]):
+        known = [choice["logprobs"] for choice in choices if choice["logprobs"]]
+        texts = [text for each in known for text in tokens_in(each)]
+        assert "".join(texts) == "".join(map(text_in, choices))
+        assert ("call" in "".join(texts)) is shows
+
+
+def tokens_in(logprobs: dict[str, Any]) -> list[str]:
+    """The texts of the tokens, of a chat or a completion."""
+    return logprobs["tokens"] if "tokens" in logprobs else [entry["token"] for entry in logprobs["content"]]
 
 
 @BASES

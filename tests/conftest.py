@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import hydra
 import pytest
 from hypothesis import settings
 from omegaconf import OmegaConf
-from tqdm import tqdm
 
 from tests.helpers.composing import compose_once, read_once
 from tests.helpers.fake_vllm import FakeVllm
@@ -19,7 +17,6 @@ from tests.helpers.warm_python import WarmPython
 
 settings.register_profile("relay", max_examples=60, deadline=None, derandomize=True, database=None)
 settings.load_profile("relay")
-tqdm.set_lock(threading.RLock())  # its own one is shared with forks: one that is killed would keep it for good
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TextIO
@@ -36,6 +37,16 @@ DELAY_S = 1.0
 _WHAT = "the progress of a job"
 _SMOOTHING = 0.3
 """Weight of the last interval in a rate."""
+
+
+class _Bar(tqdm):
+    """tqdm's bar with a lock of its own. Where a bar cannot be printed, tqdm leaves its lock taken by the thread that
+    tried, and a bar of another thread, such as transformers' for loading weights, would wait for it for good."""
+
+    monitor_interval = 0  # its thread would wait, too
+
+
+_Bar.set_lock(threading.RLock())
 
 
 class _Author:
@@ -135,9 +146,9 @@ class ProgressBar:
         is_terminal = file.isatty()
         self._meter = meter
         self._every_s = REFRESH_S if is_terminal else LINE_S
-        self._bar = tqdm(disable=True)
+        self._bar = _Bar(disable=True)
         with by_product(_WHAT):  # it prints at once
-            self._bar = tqdm(
+            self._bar = _Bar(
                 total=num_queries,
                 desc=name,
                 unit="query",
@@ -191,9 +202,9 @@ def show_progress(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
     `options` are tqdm's.
     """
     if sys.stderr.isatty():
-        return tqdm(iterable, **options, delay=DELAY_S)
+        return _Bar(iterable, **options, delay=DELAY_S)
     options.pop("position", None)  # lines stand below each other
-    return tqdm(iterable, **options, delay=DELAY_S, file=Lines(sys.stderr), mininterval=LINE_S, maxinterval=LINE_S)
+    return _Bar(iterable, **options, delay=DELAY_S, file=Lines(sys.stderr), mininterval=LINE_S, maxinterval=LINE_S)
 
 
 class Lines:

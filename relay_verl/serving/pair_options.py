@@ -114,7 +114,9 @@ def read_model(
         except ValueError as error:
             raise UserError(f"--{role}-url: {error}") from None
         length = "--max-model-len" if role == "student" else f"--{role}-max-model-len"
-        own = {f"--{role}{end}": value for end, value in (("-port", model.port), ("-gpus", model.gpus))}
+        own: dict[str, object] = {
+            f"--{role}{end}": value for end, value in (("-port", model.port), ("-gpus", model.gpus))
+        }
         own |= {f"--{role}-args": model.more, length: model.max_model_len}
         if useless := [option for option, value in own.items() if value]:
             raise UserError(f"{' and '.join(useless)}: {url} runs already; these are for a server that is started here")

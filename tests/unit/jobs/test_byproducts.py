@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tqdm import tqdm
 
 from relay_verl.checkpoints import metrics_log
 from relay_verl.config import FilterSettings
@@ -186,6 +188,9 @@ def test_a_progress_bar_that_cannot_be_printed_costs_no_job(is_terminal: bool, m
         return 3
 
     assert asyncio.run(job()) == 3
+    with ThreadPoolExecutor(1) as another:
+        assert another.submit(tqdm.get_lock().acquire, timeout=60).result(), "other threads have their bars"
+        another.submit(tqdm.get_lock().release).result()
 
 
 def test_a_picture_that_fails_costs_no_report(

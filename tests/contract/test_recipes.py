@@ -206,6 +206,7 @@ VARIANTS: dict[str | None, dict[str, set[str]]] = {
     "relay_1.7b": {
         "relay_0.6b": {"relay.warmup.base_model"},
         "relay_1.7b_simple": {"relay.reward.kind"},
+        "relay_1.7b_price": {"relay.reward.kind", *(f"relay.prices.{who}.preset" for who in ("student", "teacher"))},
         "relay_1.7b_no_filter": {"relay.filter.min_pass_rate"},
         "relay_1.7b_no_independence": {"relay.reward.independence_bonus"},
         "relay_1.7b_no_exploration": {"relay.reward.exploration"},
@@ -220,6 +221,14 @@ VARIANTS: dict[str | None, dict[str, set[str]]] = {
     "relay_1.7b_simple": {"grpo_1.7b": NO_TEACHER},
     "relay_0.6b_simple": {"grpo_0.6b": NO_TEACHER},
     "relay_tiny": {
+        "relay_tiny_price": {
+            *("relay.reward.kind", "relay.prices.currency"),
+            *(
+                f"relay.prices.{who}.{of}"
+                for who in ("student", "teacher")
+                for of in ("input", "cached_input", "output")
+            ),
+        },
         "relay_tiny_simple": {"relay.reward.kind"},
         "relay_tiny_no_filter": {"relay.filter.min_pass_rate"},
         "relay_tiny_no_independence": {"relay.reward.independence_bonus"},

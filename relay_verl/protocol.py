@@ -168,7 +168,7 @@ def find_calls_in_bytes(data: bytes) -> list[Call]:
 
 def find_beginning_in_bytes(data: bytes, *, is_nested: bool) -> int:
     """The offset at which the end of a text begins that may become a command with what follows; the length of `data`
-    if there is none. There is no whole command in `data`.
+    without one. `data` holds no whole command.
 
     Args:
         data: UTF-8 bytes that may be cut inside a character.

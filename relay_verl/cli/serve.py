@@ -119,7 +119,6 @@ def serve(
     settings = ServeSettings(
         host=host,
         port=port,
-        name=name,
         max_concurrency=max_concurrency,
         max_queue=max_queue,
         teacher_tokens_per_minute=teacher_tokens_per_minute,

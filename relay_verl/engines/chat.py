@@ -102,7 +102,7 @@ class ChatEngine(EndpointEngine):
 
         Raises:
             PermanentError: the API refuses the request, or the form of `written`.
-            EngineError: there is no answer, or none that the student's tokenizer can write.
+            EngineError: the API does not answer, or with a text that the student's tokenizer cannot write.
         """
         own = {key: value for key, value in sampling.items() if key not in ("logprobs", "bad_words")}
         parameters = {**NEUTRAL_SAMPLING, **own} | {

@@ -35,7 +35,7 @@ class Pump(Generic[Item]):
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is no need to wait: there is an item, or there will be none."""
+        """Whether the next item can be taken without waiting, or the items have ended."""
         return bool(self._items) or self._task.done()
 
     def take(self) -> Item:

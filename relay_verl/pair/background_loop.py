@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Generator
+from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from relay_verl.errors import UserError
 
 Result = TypeVar("Result")
 
@@ -32,8 +35,12 @@ class BackgroundLoop:
         return self._loop.is_closed()
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """What `work` returns there; the caller's thread waits."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """What `work` returns there; the caller's thread waits.
+
+        Raises:
+            UserError: the loop is closed.
+        """
+        future = self._submit(work)
         try:
             return future.result()
         except BaseException:
@@ -42,7 +49,13 @@ class BackgroundLoop:
 
     async def arun(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The same for a caller in another event loop; a caller who is cancelled cancels the work."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        return await asyncio.wrap_future(self._submit(work))
+
+    def _submit(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
+        if self.is_closed:
+            work.close()
+            raise UserError("the pair is closed: load it again")
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def iterate(self, items: AsyncGenerator[Result, None]) -> Generator[Result, None, None]:
         """The items of an async generator, which is closed with the iterator."""

@@ -124,7 +124,7 @@ def place(options: PairOptions) -> Mapping[str, Placement]:
     """What each server that is started here computes with, by role; its needs are met.
 
     Raises:
-        UserError: vLLM is not installed, there is no GPU, or the memory is too small.
+        UserError: vLLM is not installed, no GPU is visible, or the memory is too small.
     """
     if not options.ours:
         return {}

@@ -58,7 +58,7 @@ class Allowance:
     def settle(self, grant: list[float], num_written: int) -> None:
         """Give back what of a grant was not written."""
         spare = int(grant[1]) - num_written
-        # a grant whose period has passed is no longer counted
+        # a grant does not count once its period has passed
         if spare > 0 and any(each is grant for each in self._grants):
             grant[1] -= spare
             self._num_used -= spare

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from relay_verl.serving.settings import ServerState
 from relay_verl.serving.token_metrics import TokenCounter, TokenHistogram
+from relay_verl.serving.usage import RelayCount
 from relay_verl.types import CallOutcome, CallRecord
 
 _FIRST_TOKEN_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160)
@@ -95,10 +96,10 @@ class ServeMetrics:
                 self.teacher_failures.inc()
             if call.outcome in ASKED:
                 self.call_latency.observe(call.latency_s)
-            if call.outcome is CallOutcome.SERVED:
-                cached = call.num_cached or 0
-                self._cached.inc(cached)
-                self._prefilled.inc(call.num_context - cached)
+        count = RelayCount()
+        count.add_calls(calls)
+        self._cached.inc(count.teacher_cached_tokens)
+        self._prefilled.inc(count.teacher_prefilled_tokens)
 
     def page(self) -> bytes:
         """The text that Prometheus reads."""

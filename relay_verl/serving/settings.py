@@ -37,8 +37,6 @@ class ServeSettings:
     """Address to listen on; loopback unless told otherwise."""
     port: int = 8000
     """TCP port; 0 takes a free one."""
-    name: str | None = None
-    """The model's name to clients; None takes the student folder's."""
     api_key_env: str = "RELAY_SERVE_API_KEY"
     """Environment variable with the keys that clients may send, separated by commas; where it is empty, no key is
     needed."""

@@ -271,6 +271,8 @@ def test_a_closed_pair_can_be_closed_again() -> None:
     pair = scripted(["ab"])
     pair.close()
     pair.close()
+    with pytest.raises(UserError, match="closed"):
+        pair.generate("b")
 
 
 # ---- what the documents show ----

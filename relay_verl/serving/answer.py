@@ -13,7 +13,7 @@ from typing import Any, Literal
 from relay_verl.deltas import Delta, DeltaReader
 from relay_verl.errors import EngineError, TeacherError
 from relay_verl.relay import Relay
-from relay_verl.serving.allowance import MeteredTeacher, WithinAllowance
+from relay_verl.serving.allowance import WithinAllowance
 from relay_verl.serving.api_error import ApiError
 from relay_verl.serving.serve_metrics import ServeMetrics
 from relay_verl.serving.usage import RelayCount
@@ -33,7 +33,6 @@ class Answer:
         end_ids: ids that end it.
         metrics: are told of it.
         started_at: when the request came, by `time.monotonic`.
-        metered: the teacher, where a budget bounds it.
         limited: the policy, where a budget bounds it.
     """
 
@@ -46,7 +45,6 @@ class Answer:
         end_ids: frozenset[int],
         metrics: ServeMetrics,
         started_at: float,
-        metered: MeteredTeacher | None = None,
         limited: WithinAllowance | None = None,
     ):
         self.index = index
@@ -59,7 +57,6 @@ class Answer:
         self._end_ids = end_ids
         self._metrics = metrics
         self._started_at = self._wrote_at = started_at
-        self._metered = metered
         self._limited = limited
         self._last_id: int | None = None
 
@@ -73,8 +70,7 @@ class Answer:
 
     @property
     def _has_spent(self) -> bool:
-        is_off = self._limited is not None and self._limited.has_refused
-        return is_off or (self._metered is not None and self._metered.is_refused)
+        return self._limited is not None and self._limited.has_refused
 
     async def __aiter__(self) -> AsyncIterator[list[Delta]]:
         """Deltas as they come, in order; at the end `finish_reason` says why it is over.
@@ -96,13 +92,8 @@ class Answer:
                 yield deltas
             self._finish(self._relay.trajectory())
         except TeacherError as error:
-            # a teacher that writes alone and has spent its budget leaves a response that is cut short, not a failure
-            if not (self._metered and self._metered.is_refused):
-                self.finish_reason = "error"
-                raise self._failed("teacher", error) from None
-            if deltas := self._reader.end():
-                yield deltas
-            self.finish_reason = "length"
+            self.finish_reason = "error"
+            raise self._failed("teacher", error) from None
         finally:
             await segments.aclose()
             self._record()

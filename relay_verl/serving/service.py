@@ -183,7 +183,7 @@ class RelayService:
             include_stop=request.include_stop,
             skip_end=request.skip_special_tokens,
         )
-        return Answer(index, prompt, relay, reader, decoder.end_ids, self.metrics, started_at, metered, limited)
+        return Answer(index, prompt, relay, reader, decoder.end_ids, self.metrics, started_at, limited)
 
     def _sampling(self, request: RelayRequest, trained: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
         """Sampling parameters of one writer: those of the training, and over them the request's."""

@@ -54,7 +54,7 @@ class PermanentError(EngineError):
 
 
 class DeclinedError(EngineError):
-    """The engine was not asked, since whoever asks has spent a budget. The call is turned off and counts as no failure."""
+    """The engine was not asked, since whoever asks has spent a budget: the call is turned off, and did not fail."""
 
 
 class TeacherError(EngineError):

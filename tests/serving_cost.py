@@ -85,7 +85,9 @@ async def serve_as_vllm(listener: socket.socket, step_s: float) -> None:
                     writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
                     writer.write(b"content-length: %d\r\n\r\n%b" % (len(data), data))
                     continue
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+                )
                 num_tokens = json.loads(body)["max_tokens"]
                 for count in range(num_tokens):
                     await steps.wait()
@@ -159,7 +161,9 @@ async def read_stream(port: int, num_tokens: int, path: str) -> tuple[float, lis
     data = json.dumps(body).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     started = last = time.perf_counter()
-    writer.write(b"POST %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n" % path.encode())
+    writer.write(
+        b"POST %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n" % path.encode()
+    )
     writer.write(b"Content-Length: %d\r\n\r\n%b" % (len(data), data))
     gaps: list[float] = []
     received = b""

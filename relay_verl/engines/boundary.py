@@ -87,7 +87,7 @@ async def stream_within(
         EngineError: it failed, was late, broke off, or a piece is not a Generation of the vocabulary.
     """
     pulse = pulse or Pulse()
-    checked = pulse.pieces(timeout_s, _checked(stream), num_tokens=max_tokens, measure=_num_tokens)
+    checked = pulse.pieces(timeout_s, _checked(stream), num_tokens=max_tokens, measure=_num_tokens, is_last=_is_last)
     try:
         async with aclosing(checked) as pieces:
             async for piece in pieces:
@@ -114,6 +114,11 @@ async def _checked(stream: AsyncGenerator[Generation, None]) -> AsyncGenerator[G
 
 def _num_tokens(generation: Generation) -> int:
     return len(generation.token_ids)
+
+
+def _is_last(piece: Generation) -> bool:
+    """Whether no piece of the answer follows."""
+    return piece.finish_reason is not None
 
 
 def _is_bug(error: Exception) -> bool:

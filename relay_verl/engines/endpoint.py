@@ -125,6 +125,7 @@ class EndpointEngine:
             self._pieces(prompt_ids, parameters, wants_logprobs),
             num_tokens=max_tokens,
             measure=lambda piece: len(piece.token_ids),
+            is_last=lambda piece: piece.finish_reason is not None,
         )
         async with aclosing(answer) as pieces:
             async for piece in pieces:

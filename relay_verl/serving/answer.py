@@ -31,6 +31,7 @@ class Answer:
         relay: writes it.
         reader: turns it into text.
         end_ids: ids that end it.
+        stop_ids: those of them that are the request's own, which `stop_reason` then names.
         metrics: are told of it.
         started_at: when the request came, by `time.monotonic`.
         limited: the policy, where a budget bounds it.
@@ -43,6 +44,7 @@ class Answer:
         relay: Relay,
         reader: DeltaReader,
         end_ids: frozenset[int],
+        stop_ids: frozenset[int],
         metrics: ServeMetrics,
         started_at: float,
         limited: WithinAllowance | None = None,
@@ -55,6 +57,7 @@ class Answer:
         self._relay = relay
         self._reader = reader
         self._end_ids = end_ids
+        self._stop_ids = stop_ids
         self._metrics = metrics
         self._started_at = self._wrote_at = started_at
         self._limited = limited
@@ -127,6 +130,7 @@ class Answer:
             raise self._failed(who, EngineError(trajectory.error))
         else:
             self.finish_reason = "stop" if self._last_id in self._end_ids else "length"
+            self.stop_reason = self._last_id if self._last_id in self._stop_ids else None
 
     def _failed(self, who: str, error: EngineError) -> ApiError:
         text = str(error).removeprefix(f"{who}: ")

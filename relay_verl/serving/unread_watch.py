@@ -3,8 +3,8 @@
 Closing a connection waits until all of it is sent, which a client that never reads puts off for ever: the socket and
 what waits in it would be kept.
 
-Invariant: a connection whose unsent bytes do not change for `timeout_s` is aborted, whatever was sent on it: a stream, a
-whole answer, or one that is over already.
+Invariant: a connection whose unsent bytes do not change for `timeout_s` is aborted, whatever was sent on it: a stream,
+a whole answer, or one that is over already.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from relay_verl.serving.service import RelayService
 from relay_verl.serving.settings import ServerState, ServeSettings
 from relay_verl.serving.web_server import WebServer
 from relay_verl.tokenization import TokenBytes
+
 from .tokenizers import BPE_WORDS, make_bpe
 
 TEMPLATE = (

@@ -200,7 +200,7 @@ def test_places_are_kept_and_given_back(sizes: list[int], leaving: set[int], pla
         order: list[int] = []
 
         async def respond(number: int) -> None:
-            async with admission.place(sizes[number]):
+            async with admission.place(min(sizes[number], places)):
                 order.append(number)
                 assert admission.num_running <= places
                 await asyncio.sleep(0)
@@ -231,8 +231,25 @@ async def test_a_full_server_says_when_to_come_back() -> None:
         (refused,) = [answer for answer in answers if answer.status_code == 429]
         assert refused.headers["retry-after"] == "7"
         assert refused.json()["error"]["type"] == "rate_limit_error"
-        streamed = await client.post("/v1/completions", json={**TEXT, "stream": True, "n": 3})
-        assert streamed.status_code == 400
+
+
+@pytest.mark.parametrize("body", [{"n": 3}, {"n": 3, "stream": True}, {"prompt": ["a", "b", "c"]}])
+async def test_each_response_has_a_place_of_its_own(body: dict[str, Any]) -> None:
+    student = RuleEngine(lambda _: "x" * 20, delay_s=0.001)
+    most_running = 0
+
+    def rule(_: list[int]) -> str:
+        nonlocal most_running
+        most_running = max(most_running, student.num_running + 1)
+        return "x" * 20
+
+    student._rule = rule
+    for places, status in ((2, 400), (3, 200)):
+        async with client_of(make_app(make_service(student, max_concurrency=places))) as client:
+            answer = await client.post("/v1/completions", json={**TEXT, **body})
+        assert answer.status_code == status
+        assert most_running <= places
+    assert most_running == 3
 
 
 @pytest.mark.parametrize(

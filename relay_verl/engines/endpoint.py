@@ -60,7 +60,7 @@ class EndpointEngine:
     ):
         self.base_url = base_url
         self._model = model
-        self._timeout_s = timeout_s
+        self._timeout_s = self.stream_timeout_s = timeout_s
         self._client = EndpointClient(base_url, api_key_env=api_key_env, timeout_s=timeout_s, num_retries=num_retries)
         self._direct = DirectHttp(base_url, timeout_s)
         self._names: set[str] = set()

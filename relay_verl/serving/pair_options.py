@@ -106,12 +106,12 @@ def read_model(
             raise UserError(f"--{role}-url: {path} is an address, too; give one")
         path, url = None, path
     if path is None and url is None:
-        given = [f"--{role}-{name.replace('_', '-')}" for name in ("port", "gpus") if options.get(name)]
-        given += [f"--{role}-args"] if options.get("more") else []
-        given += [_length_option(role)] if options.get("max_model_len") is not None else []
-        given += [f"--{role}-model"] if name_there is not None else []
-        if given:
-            raise UserError(f"{' and '.join(given)}: there is no {role}; give --{role}-url, or a folder or hub id")
+        useless = [f"--{role}-{name.replace('_', '-')}" for name in ("port", "gpus") if options.get(name)]
+        useless += [f"--{role}-args"] if options.get("more") else []
+        useless += [_length_option(role)] if options.get("max_model_len") is not None else []
+        useless += [f"--{role}-model"] if name_there is not None else []
+        if useless:
+            raise UserError(f"{' and '.join(useless)}: there is no {role}; give --{role}-url, or a folder or hub id")
         return None
     model = ModelOptions(role, path, url, name_there, **options)  # type: ignore[arg-type]
     if url is not None:

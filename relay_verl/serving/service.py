@@ -184,7 +184,7 @@ class RelayService:
             skip_end=request.skip_special_tokens,
             stop_ids=request.stop_token_ids,
         )
-        # an end of sequence is no reason of the client's, unless it asked for more behind it
+        # the end of a sequence is not the client's reason, unless it asked for more behind it
         stop_ids = request.stop_token_ids if request.ignore_eos else request.stop_token_ids - self._decoder.end_ids
         return Answer(index, prompt, relay, reader, decoder.end_ids, stop_ids, self.metrics, started_at, limited)
 

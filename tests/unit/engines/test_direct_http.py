@@ -1,4 +1,4 @@
-"""Streams of an endpoint on plain HTTP: read without openai's client where there is an answer, and with it where not."""
+"""Streams of an endpoint on plain HTTP: read directly where there is an answer, else left to openai's client."""
 
 import asyncio
 import json
@@ -57,7 +57,8 @@ async def test_an_answer_is_read_directly(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("TEST_KEY", "sk-1234")
     server = Server()
     async with server.running() as engine:
-        assert await read(pickle.loads(pickle.dumps(engine))) == [Generation([7], None, "length")]
+        async with aclosing(pickle.loads(pickle.dumps(engine))) as sent:
+            assert await read(sent) == [Generation([7], None, "length")]
         assert await read(engine) == await read(engine)
     assert ["aiohttp" in agent for agent in server.agents] == [True] * 3
     assert server.keys == ["bearer sk-1234"] * 3

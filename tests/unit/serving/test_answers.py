@@ -190,7 +190,7 @@ async def test_limits_and_ends() -> None:
     assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", x)
     (choice,) = (await ask({**body, "stop_token_ids": [x], "include_stop_str_in_output": True}, service))["choices"]
     assert (choice["text"], choice["stop_reason"]) == ("x", x)
-    for ignores, reason in ((False, None), (True, end)):  # the end of the sequence is no reason of the client's
+    for ignores, reason in ((False, None), (True, end)):  # of a sequence's own end the client asked nothing
         (choice,) = (await ask({**body, "stop_token_ids": [end], "ignore_eos": ignores}, service))["choices"]
         assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", reason)
     await ask({**body, "ignore_eos": True}, service)

@@ -221,7 +221,7 @@ class EndpointEngine:
     async def aclose(self) -> None:
         """Close the connections of the running event loop; another request opens new ones."""
         await self._direct.aclose()
-        await self._client.openai.close()
+        await self._client.aclose()
 
     async def _count_tokens(self) -> int | None:
         load = await read_load([root_of(self.base_url)], uses_proxy=True)

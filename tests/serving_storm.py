@@ -96,8 +96,9 @@ def model_app(engine: RuleEngine, written: Any) -> FastAPI:
     return app
 
 
-def run_model(role: str, port: int, written: Any) -> None:
+def run_model(role: str, port: int, written: Any, may_start: Any) -> None:
     """A model's server, until it is killed."""
+    may_start.wait()
     engine = RuleEngine(student_rule if role == "student" else teacher_rule, piece=1, delay_s=0.002)
     WebServer(model_app(engine, written), ServeSettings()).run(sockets=[listen("127.0.0.1", port)])
 
@@ -112,27 +113,36 @@ class ScriptedModels:
             with reserve_port() as holder:
                 self._ports[role] = int(holder.getsockname()[1])
         self._written = {role: SPAWN.Value("q", 0, lock=False) for role in self._ports}
-        self._processes = {role: self._start(role) for role in self._ports}
+        self._processes = {role: self._prepare(role) for role in self._ports}
+        self._next = self._prepare("teacher")
+        for _, may_start in self._processes.values():
+            may_start.set()
         urls = [f"--{role}-url=http://127.0.0.1:{port}/v1" for role, port in self._ports.items()]
         self.words = ["--tokenizer", folder, *urls]
 
-    def _start(self, role: str) -> Any:
-        process = SPAWN.Process(target=run_model, args=(role, self._ports[role], self._written[role]), daemon=True)
+    def _prepare(self, role: str) -> tuple[Any, Any]:
+        """A process that has all but to listen, and what lets it."""
+        may_start = SPAWN.Event()
+        args = (role, self._ports[role], self._written[role], may_start)
+        process = SPAWN.Process(target=run_model, args=args, daemon=True)
         process.start()
-        return process
+        return process, may_start
 
     def kill_teacher(self, server: psutil.Process) -> None:
-        self._processes["teacher"].kill()
-        self._processes["teacher"].join()
+        process, _ = self._processes["teacher"]
+        process.kill()
+        process.join()
 
     def restart_teacher(self) -> None:
-        self._processes["teacher"] = self._start("teacher")
+        self._processes["teacher"] = self._next
+        self._next[1].set()
+        self._next = self._prepare("teacher")
 
     async def num_written(self) -> int | None:
         return sum(int(counter.value) for counter in self._written.values())
 
     def close(self) -> None:
-        for process in self._processes.values():
+        for process, _ in (*self._processes.values(), self._next):
             process.kill()
 
 
@@ -228,6 +238,7 @@ async def storm(options: argparse.Namespace, models: Any, server: psutil.Process
                 models.kill_teacher(server)
                 await until(options.requests * (number + 0.7) / options.kills)
                 models.restart_teacher()
+                print(f"the teacher was killed, and starts again after {requests.num_done} requests")
 
         async def watch_memory() -> None:
             for quarter in range(1, 5):

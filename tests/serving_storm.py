@@ -227,6 +227,7 @@ async def storm(options: argparse.Namespace, models: Any, server: psutil.Process
                     break
             await asyncio.sleep(0.2)
         requests = Storm(options, client)
+        at_start = await models.num_written()  # by the checks of the start
 
         async def until(num_done: float) -> None:
             while requests.num_done < num_done:
@@ -258,7 +259,9 @@ async def storm(options: argparse.Namespace, models: Any, server: psutil.Process
     failures = re.search(r"^relay:teacher_failures_total (.*)$", page, re.MULTILINE)
     print(f"{options.requests} requests in {took_s:.0f} s:", dict(requests.outcomes.most_common()))
     print(f"calls that failed: {float(failures[1]) if failures else 0:.0f}")
-    print(f"tokens: {requests.in_usage} in usage, {in_metrics:.0f} in metrics, {await models.num_written()} in engines")
+    at_end = await models.num_written()
+    in_engines = "not counted" if at_start is None or at_end is None else f"{at_end - at_start}"
+    print(f"tokens: {requests.in_usage} in usage, {in_metrics:.0f} in metrics, {in_engines} in engines")
 
 
 def main() -> None:

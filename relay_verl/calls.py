@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relay_verl.engines.base import Generation
-from relay_verl.errors import EngineError
+from relay_verl.errors import DeclinedError, EngineError
 from relay_verl.protocol import MAX_NUM_TOKENS
 from relay_verl.relay_config import RelayConfig
 from relay_verl.transcript import Transcript
@@ -69,6 +69,7 @@ class Calls:
             turn: how much is asked for.
 
         Raises:
+            DeclinedError: it was not asked, as a budget is spent.
             EngineError: it failed, was late, or answered rubbish.
         """
         num_asked = max_tokens = transcript.tokens_left
@@ -103,6 +104,11 @@ class Calls:
                     yield piece
             if not num_delivered:
                 raise EngineError("the teacher answered with no token")
+        except DeclinedError:
+            # as a command that is met when calls are off: none of `max_calls`, and not a failure
+            self._num_attempts -= turn.has_command
+            self.pass_over(CallOutcome.OVER_LIMIT, num_asked)
+            raise
         except EngineError as error:
             self._num_failed += 1
             outcome, record["error"] = CallOutcome.FAILED, str(error)

@@ -99,6 +99,7 @@ class DeltaReader:
         stop: strings that end the response once both authors together have written them.
         include_stop: leave the stop string in the text.
         skip_end: leave out the text of special tokens, such as the end of the response.
+        stop_ids: further ids that end the response; as a stop string, they are text only with `include_stop`.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class DeltaReader:
         stop: Sequence[str] = (),
         include_stop: bool = False,
         skip_end: bool = True,
+        stop_ids: frozenset[int] = frozenset(),
     ):
         self.is_stopped = False
         """Whether a stop string is written: what is fed from now on adds tokens, and no text."""
@@ -118,7 +120,9 @@ class DeltaReader:
         self._shows_commands = show_commands
         self._stops = [(string.encode(), string) for string in stop if string]
         self._includes_stop = include_stop
-        self._skips_end = skip_end
+        self._hidden_ids = tokens.special_ids if skip_end else frozenset()
+        self._hidden_ids |= frozenset() if include_stop else stop_ids
+        self._end_ids = tokens.special_ids | stop_ids
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._has_ended = False  # whether the last token is one that ends responses
         # Tokens that are in no delta yet, the first of which has the number `_num_out`.
@@ -138,7 +142,7 @@ class DeltaReader:
         ids, logprobs = segment.token_ids, segment.logprobs
         pieces = [self._bytes_of(token_id) for token_id in ids]
         if ids:
-            self._has_ended = ids[-1] in self._tokens.special_ids
+            self._has_ended = ids[-1] in self._end_ids
         data = b"".join(pieces)
         if not self._waiting and not self._stops and b"<" not in data:
             # nearly all pieces: nothing waits, and nothing will
@@ -171,7 +175,7 @@ class DeltaReader:
         return self._num_out + len(self._waiting)
 
     def _bytes_of(self, token_id: int) -> bytes:
-        is_hidden = self.is_stopped or (self._skips_end and token_id in self._tokens.special_ids)
+        is_hidden = self.is_stopped or token_id in self._hidden_ids
         return b"" if is_hidden else self._tokens.to_bytes(token_id)
 
     # ---- commands ----

@@ -3,6 +3,7 @@
     UserError       the input is wrong: a key, a file, a folder, an address; names it, its value and what is allowed
     EngineError     a model did not answer; in training a failed call, in a job a failed query: data, not a crash
       PermanentError    it would refuse the same request again; not retried
+      DeclinedError     it was not asked, as a budget is spent: the call is turned off, and did not fail
       TeacherError      the teacher did not answer and the run asked to end then
     JobError        a long job cannot continue; says what is saved
     SaveError       a checkpoint could not be saved
@@ -50,6 +51,10 @@ class PermanentError(EngineError):
     def __init__(self, message: str, *, concerns_all: bool = False):
         super().__init__(message)
         self.concerns_all = concerns_all
+
+
+class DeclinedError(EngineError):
+    """The engine was not asked, since whoever asks has spent a budget: the call is turned off, and did not fail."""
 
 
 class TeacherError(EngineError):

@@ -18,7 +18,7 @@ from relay_verl.calls import Calls, TeacherTurn
 from relay_verl.constraint import force_command
 from relay_verl.engines.base import Generation
 from relay_verl.engines.failures import RetriedError
-from relay_verl.errors import EngineError, PermanentError, TeacherError
+from relay_verl.errors import DeclinedError, EngineError, PermanentError, TeacherError
 from relay_verl.policy_base import Interruption, Policy
 from relay_verl.protocol import CLOSE, OPEN, find_calls_in_bytes
 from relay_verl.relay_config import RelayConfig
@@ -237,6 +237,10 @@ class Relay:
                         # until a token comes, the student's turn may continue
                         num_malformed += self._transcript.close_turn()
                         yield self._transcript.append_teacher(piece)
+        except DeclinedError:
+            # the budget was spent after the command was met: the student continues, unless the teacher writes alone
+            self._has_ended = not type(self._policy).needs_student
+            self._plans_calls = self._plans_calls and turn.has_command
         except EngineError as error:
             if self._config.on_teacher_failure == "fail":
                 raise TeacherError(f"teacher: {error}") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, Literal
 
 from relay_verl.engines.base import FinishReason, Generation, TokenEngine, stream_of
@@ -119,6 +120,7 @@ class Writer:
             writer=self.name,
             vocab_size=self.vocab_size,
             raises_bugs=self.raises_bugs,
+            is_timed=getattr(self.engine, "stream_timeout_s", inf) <= self.timeout_s,
         )
         async with aclosing(checked) as pieces:
             async for piece in pieces:

@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 
 from relay_verl.checkpoints.card_words import without_paths
+from relay_verl.models.address import name_of
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def shown(address: str | None) -> str | None:
     """A model's hub id, or the last part of its folder."""
-    return address if not address or hub_id(address) else without_paths(Path(address).name)
+    return address if not address or hub_id(address) else without_paths(name_of(address))
 
 
 def hub_id(address: str | None) -> str | None:

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,7 +24,11 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 Student = Annotated[str | None, typer.Option(help="Student to load here: a folder or a hub id.")]
 Teacher = Annotated[str | None, typer.Option(help="Its teacher, likewise.")]
-Engine = Annotated[str, typer.Option(help="What runs the two models here: transformers or vllm.")]
+DEFAULT_ENGINE = "transformers"
+Engine = Annotated[
+    str | None,
+    typer.Option(help="What runs the two models here: transformers or vllm.", show_default=DEFAULT_ENGINE),
+]
 Url = Annotated[
     str | None, typer.Option(help="Running server to ask, such as `relay-verl serve`.", show_default=DEFAULT_URL)
 ]
@@ -44,8 +47,11 @@ Commands = Annotated[
     bool | None,
     typer.Option("--commands/--no-commands", help="Show the student's commands in the text; on a terminal by default."),
 ]
-KeyEnv = Annotated[str, typer.Option("--api-key-env", help="Environment variable with the server's key.")]
 DEFAULT_KEY_ENV = "RELAY_SERVE_API_KEY"
+KeyEnv = Annotated[
+    str | None,
+    typer.Option("--api-key-env", help="Environment variable with the server's key.", show_default=DEFAULT_KEY_ENV),
+]
 
 
 @app.command(rich_help_panel=TALK)
@@ -53,7 +59,7 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.")],
     student: Student = None,
     teacher: Teacher = None,
-    engine: Engine = "transformers",
+    engine: Engine = None,
     url: Url = None,
     model: Model = None,
     alias: Alias = None,
@@ -64,7 +70,7 @@ def generate(
     seed: Seed = None,
     system: System = None,
     commands: Commands = None,
-    api_key_env: KeyEnv = DEFAULT_KEY_ENV,
+    api_key_env: KeyEnv = None,
     as_json: Json = False,
 ) -> None:
     """Ask a pair one question and watch who writes which word: models of this machine, or a running server."""
@@ -104,7 +110,7 @@ def generate(
 def chat(
     student: Student = None,
     teacher: Teacher = None,
-    engine: Engine = "transformers",
+    engine: Engine = None,
     url: Url = None,
     model: Model = None,
     alias: Alias = None,
@@ -115,7 +121,7 @@ def chat(
     seed: Seed = None,
     system: System = None,
     commands: Commands = None,
-    api_key_env: KeyEnv = DEFAULT_KEY_ENV,
+    api_key_env: KeyEnv = None,
 ) -> None:
     """Chat with a pair on the terminal; /budget, /alias and /quit while it runs."""
     from relay_verl.cli.chat_loop import ChatLoop
@@ -139,7 +145,9 @@ def _running(pair: Pair) -> Iterator[asyncio.Runner]:
             runner.run(pair.aclose())
 
 
-def _open_pair(student: str | None, teacher: str | None, engine: str, url: str | None, api_key_env: str) -> Pair:
+def _open_pair(
+    student: str | None, teacher: str | None, engine: str | None, url: str | None, api_key_env: str | None
+) -> Pair:
     """The pair that the options name.
 
     Raises:
@@ -148,17 +156,24 @@ def _open_pair(student: str | None, teacher: str | None, engine: str, url: str |
     if student is None:
         if teacher is not None:
             raise UserError("--teacher: is loaded together with --student; a running server has its own teacher")
+        if engine is not None:
+            raise UserError(f"--engine: {engine} runs models that are loaded here; a running server has its own engine")
         from relay_verl.pair.served_pair import ServedPair
 
-        return ServedPair(url or DEFAULT_URL, api_key_env=api_key_env)
+        return ServedPair(url or DEFAULT_URL, api_key_env=api_key_env or DEFAULT_KEY_ENV)
     if url is not None:
         raise UserError("--url: a running server has its own models; leave it out, or --student")
+    if api_key_env is not None:
+        raise UserError(f"--api-key-env: {api_key_env}: models that are loaded here need no server's key")
+    from relay_verl.models.address import is_endpoint, name_of
     from relay_verl.pair.loaded_pair import LoadedPair
     from relay_verl.pair.relay_pair import RelayPair
 
+    if engine is not None and all(is_endpoint(model) for model in (student, teacher) if model is not None):
+        raise UserError(f"--engine: {engine} runs models of folders and hub ids, and these run at addresses")
     with results_only():  # vLLM and transformers write to standard output
-        pair = RelayPair.load(student, teacher, engine=engine)
-    return LoadedPair(pair, Path(student).name, has_teacher=teacher is not None)
+        pair = RelayPair.load(student, teacher, engine=engine or DEFAULT_ENGINE)
+    return LoadedPair(pair, name_of(student), has_teacher=teacher is not None)
 
 
 async def _name_of(pair: Pair, model: str | None) -> str:

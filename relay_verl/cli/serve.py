@@ -45,9 +45,12 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    api_key_env: Annotated[
+        str, typer.Option(help="Environment variable with the keys that clients may send, with commas between them.")
+    ] = "RELAY_SERVE_API_KEY",
     no_key: Annotated[
         bool,
-        typer.Option("--no-key", help="Let other machines in without a key: RELAY_SERVE_API_KEY is not needed."),
+        typer.Option("--no-key", help="Let other machines in without a key."),
     ] = False,
     allow_origin: Annotated[
         list[str] | None, typer.Option(help="Origin of a web page that may call the API from a browser; repeatable.")
@@ -59,7 +62,9 @@ def serve(
     teacher_max_model_len: Annotated[
         int | None, typer.Option(min=1, help="Tokens of the teacher's context, likewise.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="Format of weights and activations, as vLLM names it.")] = "auto",
+    dtype: Annotated[
+        str | None, typer.Option(help="Format of weights and activations, as vLLM names it.", show_default="auto")
+    ] = None,
     student_gpus: Annotated[
         str | None, typer.Option(help="GPUs of the student, such as 0 or 0,1: it is split over them.")
     ] = None,
@@ -91,8 +96,28 @@ def serve(
         int | None,
         typer.Option(min=0, help="Tokens that the teacher may write in a minute for all clients together."),
     ] = None,
+    max_choices: Annotated[
+        int, typer.Option(min=1, help="Most responses of a request: n times the number of its prompts.")
+    ] = 16,
+    max_body_bytes: Annotated[int, typer.Option(min=1024, help="Longest body of a request; a longer one gets 413.")] = 8
+    << 20,
+    retry_after: Annotated[
+        int, typer.Option(min=0, help="Seconds after which a client is told to try again, on 429 and 503.")
+    ] = 1,
     request_timeout: Annotated[float, typer.Option(min=1, help="Seconds a request may take.")] = 600.0,
-    start_timeout: Annotated[float, typer.Option(min=1, help="Seconds until a model answers.")] = 1800.0,
+    student_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds of the student's silence after which a response fails.")
+    ] = 120.0,
+    teacher_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds of the teacher's silence after which a call fails.")
+    ] = 60.0,
+    write_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds for which a client may read nothing, before it is cut off.")
+    ] = 60.0,
+    start_timeout: Annotated[
+        float | None,
+        typer.Option(min=1, help="Seconds until a model that is started here answers.", show_default="1800"),
+    ] = None,
     shutdown_timeout: Annotated[
         float, typer.Option(min=1, help="Seconds that running requests have to end on SIGTERM or Ctrl-C.")
     ] = 30.0,
@@ -108,7 +133,7 @@ def serve(
     running."""
     from relay_verl.checkpoints.relay_file import RelayFile, read_relay_file
     from relay_verl.logs import install
-    from relay_verl.models.address import is_endpoint
+    from relay_verl.models.address import is_endpoint, name_of
     from relay_verl.preflight.serving_checks import check_access, check_pair, place
     from relay_verl.serving.pair_options import PairOptions, read_model
     from relay_verl.serving.pair_server import PairServer
@@ -119,10 +144,17 @@ def serve(
     settings = ServeSettings(
         host=host,
         port=port,
+        api_key_env=api_key_env,
         max_concurrency=max_concurrency,
         max_queue=max_queue,
+        retry_after_s=retry_after,
+        max_choices=max_choices,
+        max_body_bytes=max_body_bytes,
         teacher_tokens_per_minute=teacher_tokens_per_minute,
         request_timeout_s=request_timeout,
+        student_timeout_s=student_timeout,
+        teacher_timeout_s=teacher_timeout,
+        write_timeout_s=write_timeout,
         shutdown_timeout_s=shutdown_timeout,
         allow_origins=tuple(allow_origin or ()),
     )
@@ -156,11 +188,14 @@ def serve(
         answerer,
         reads,
         logs,
-        dtype=dtype,
+        dtype=dtype or PairOptions.dtype,
         cache_bytes=None if kv_cache_gb is None else int(kv_cache_gb * _GIB),
-        start_timeout_s=start_timeout,
+        start_timeout_s=start_timeout or PairOptions.start_timeout_s,
         trust_remote_code=trust_remote_code,
     )
+    ours = {"--dtype": dtype, "--kv-cache-gb": kv_cache_gb, "--start-timeout": start_timeout, "--logs": logs}
+    if not options.ours and (useless := [option for option, value in ours.items() if value is not None]):
+        raise UserError(f"{' and '.join(useless)}: no model is started here; these are for a server that is")
     check_access(settings, needs_no_key=no_key)
     # the port is taken from here on, so that two commands at once do not both load their models
     listener = listen(host, port)
@@ -169,7 +204,7 @@ def serve(
     relay = RelayFile() if folder is None else read_relay_file(folder)
     install()
     logging.getLogger("relay_verl.serving").setLevel(logging.INFO)
-    called = name or _name_of(folder or reads)
+    called = name or name_of(folder or reads)
 
     def announce(url: str) -> None:
         typer.echo(f"{called} is served at {url}/v1, with a page to chat at {url}/")
@@ -180,12 +215,3 @@ def serve(
 def _gpus(text: str | None) -> tuple[str, ...]:
     """The GPUs of an option, as `CUDA_VISIBLE_DEVICES` names them."""
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
-
-
-def _name_of(model: str) -> str:
-    """What clients call a model in a folder or on the hub.
-
-    >>> _name_of("runs/relay/student/"), _name_of("Qwen/Qwen3-1.7B")
-    ('student', 'Qwen3-1.7B')
-    """
-    return Path(model).name or Path(model).resolve().name

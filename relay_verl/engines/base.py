@@ -62,8 +62,9 @@ class Generation:
 class TokenEngine(Protocol):
     """A model that continues token ids.
 
-    Four attributes are optional: `stream` (see `StreamingEngine`); `pulse` (`relay_verl.engines.deadlines.Pulse`), by
-    which deadlines of all who ask follow the engine's load; `async load()` (`relay_verl.engines.load.EngineLoad` or
+    Five attributes are optional: `stream` (see `StreamingEngine`); `pulse` (`relay_verl.engines.deadlines.Pulse`), by
+    which deadlines of all who ask follow the engine's load; `stream_timeout_s`, the seconds of silence that streams
+    bear which keep the deadline of that pulse by themselves; `async load()` (`relay_verl.engines.load.EngineLoad` or
     None), which tells how far it is; and `open(messages, num_prompt_tokens)` of an engine that reads a chat and not its
     ids, see `open_engine`.
     """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from typing import Any
 
 from relay_verl.engines.base import Billed, Generation
 from relay_verl.engines.deadlines import DeadlineError, Pulse
@@ -76,18 +77,23 @@ async def stream_within(
     writer: str = "engine",
     vocab_size: int | None = None,
     raises_bugs: bool = False,
+    is_timed: bool = False,
 ) -> AsyncGenerator[Generation, None]:
     """`ask_within` for an answer in pieces: yields each once it is checked, the last one with its `finish_reason`.
     Closing it ends the request.
 
     Args:
         stream: the request, from `StreamingEngine.stream`; the other arguments are those of `ask_within`.
+        is_timed: whether the stream keeps the deadline of this pulse by itself.
 
     Raises:
         EngineError: it failed, was late, broke off, or a piece is not a Generation of the vocabulary.
     """
     pulse = pulse or Pulse()
-    checked = pulse.pieces(timeout_s, _checked(stream), num_tokens=max_tokens, measure=_num_tokens)
+    checked = _checked(stream)
+    if not is_timed:
+        options: dict[str, Any] = {"num_tokens": max_tokens, "measure": _num_tokens, "is_last": _is_last}
+        checked = pulse.pieces(timeout_s, _uncancelled(checked), **options)
     try:
         async with aclosing(checked) as pieces:
             async for piece in pieces:
@@ -104,16 +110,28 @@ async def stream_within(
 
 async def _checked(stream: AsyncGenerator[Generation, None]) -> AsyncGenerator[Generation, None]:
     """Each piece once it is well-formed."""
+    async with aclosing(stream) as pieces:
+        async for piece in pieces:
+            yield _check(piece)
+
+
+async def _uncancelled(stream: AsyncGenerator[Generation, None]) -> AsyncGenerator[Generation, None]:
+    """The same in a task that its reader does not share."""
     try:
         async with aclosing(stream) as pieces:
             async for piece in pieces:
-                yield _check(piece)
+                yield piece
     except asyncio.CancelledError:
         raise EngineError("the engine cancelled the request") from None  # as in `ask_within`
 
 
 def _num_tokens(generation: Generation) -> int:
     return len(generation.token_ids)
+
+
+def _is_last(piece: Generation) -> bool:
+    """Whether no piece of the answer follows."""
+    return piece.finish_reason is not None
 
 
 def _is_bug(error: Exception) -> bool:

@@ -17,7 +17,8 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
-from relay_verl.engines.address import check_address, proxy_of, root_of
+from relay_verl.engines.address import check_address, proxy_of
+from relay_verl.engines.address_hint import find_hint
 from relay_verl.engines.deadlines import LONGEST_WAIT, DeadlineError, Pulse
 from relay_verl.engines.failures import Refusal, RetriedError, explain_endpoint_error
 from relay_verl.engines.parameters import RefusedParameters
@@ -31,8 +32,6 @@ Result = TypeVar("Result")
 CONNECT_TIMEOUT_S = 30.0
 """Most seconds until a connection stands: a host that drops packets must not hold a request for as long as a whole
 response may take."""
-HINT_TIMEOUT_S = 10.0
-"""Most seconds for a look at what else an address may mean."""
 MAX_REASON_CHARS = 300
 """Longest reason in a message, with neither the address nor what to do about it."""
 SHORTEST_KEY = 4
@@ -85,6 +84,13 @@ class EndpointClient:
             client = self._make_openai()
             self._openai_of_loop = (asyncio.get_running_loop(), client)
         return client
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop, if it has any; another request opens new ones."""
+        loop, client = self._openai_of_loop
+        if loop is asyncio.get_running_loop():
+            self._openai_of_loop = (None, None)
+            await client.close()
 
     def _make_openai(self) -> Any:
         from openai import AsyncOpenAI, Timeout
@@ -274,23 +280,5 @@ class EndpointClient:
         if refusal.status != 404:
             return ""
         if self._hint is None:
-            self._hint = await self._look_around()
+            self._hint = await find_hint(self.base_url, self.headers, self.timeout_s)
         return self._hint
-
-    async def _look_around(self) -> str:
-        """Whether the endpoint is at another path of the same server."""
-        import httpx
-
-        path = httpx.URL(self.base_url).path.rstrip("/")
-        for ending in ("/chat/completions", "/completions", "/models"):
-            if path.endswith(ending):
-                return f"; leave out {ending}: {self.base_url.rstrip('/').removesuffix(ending)}"
-        if path.endswith("/v1"):
-            return ""
-        candidate = f"{root_of(self.base_url)}/v1"
-        try:
-            async with httpx.AsyncClient(timeout=min(self.timeout_s, HINT_TIMEOUT_S)) as client:
-                answer = await client.get(f"{candidate}/models", headers=self.headers)
-        except Exception:  # this is about another error, which it must not hide
-            return ""
-        return f"; add /v1: {candidate}" if answer.status_code in (200, 401, 403) else ""

@@ -174,9 +174,14 @@ class Pulse:
         *,
         num_tokens: int = 1,
         measure: Callable[[Result], int] = lambda _: 1,
+        is_last: Callable[[Result], bool] = lambda _: False,
     ) -> AsyncGenerator[Result, None]:
         """`wait` for an answer that comes in pieces: the items of `stream`. Closed early, or past its deadline, the
         stream is cancelled and left alone.
+
+        Args:
+            is_last: whether a piece ends the answer: then it is answered, whether or not the reader asks for more. The
+                others are those of `wait`.
 
         Raises:
             DeadlineError: the engine is silent, or this stream is lost.
@@ -184,6 +189,7 @@ class Pulse:
         clock = asyncio.get_running_loop().time
         request = _Request(clock(), num_tokens, clock())
         num_written = 0
+        has_ended = False
         self._waiting.add(request)
         pump = Pump(stream)
         reason: str | None = None
@@ -205,6 +211,9 @@ class Pulse:
                 num_written += measure(piece)
                 self._last_sign_at = clock()
                 request.has_begun = True
+                if is_last(piece) and not has_ended:
+                    has_ended = True
+                    self._note_answer(request, clock(), max(1, num_written))
                 yield piece
             pump.check()
         except (asyncio.CancelledError, GeneratorExit):
@@ -213,7 +222,8 @@ class Pulse:
         finally:
             self._waiting.discard(request)
             pump.stop(reason)
-        self._note_answer(request, clock(), max(1, num_written))
+        if not has_ended:
+            self._note_answer(request, clock(), max(1, num_written))
 
     def _patience_s(self, request: _Request, timeout_s: float) -> float:
         """Seconds until a request that waits is looked at again.

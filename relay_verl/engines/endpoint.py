@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from relay_verl.engines.address import root_of
 from relay_verl.engines.base import NEUTRAL_SAMPLING, Generation
 from relay_verl.engines.client import EndpointClient
 from relay_verl.engines.deadlines import Pulse
+from relay_verl.engines.direct_http import DirectHttp
 from relay_verl.engines.events import read_events
 from relay_verl.engines.failures import Refusal, RetriedError
 from relay_verl.engines.load import read_load
@@ -57,8 +60,9 @@ class EndpointEngine:
     ):
         self.base_url = base_url
         self._model = model
-        self._timeout_s = timeout_s
+        self._timeout_s = self.stream_timeout_s = timeout_s
         self._client = EndpointClient(base_url, api_key_env=api_key_env, timeout_s=timeout_s, num_retries=num_retries)
+        self._direct = DirectHttp(base_url, timeout_s)
         self._names: set[str] = set()
         """What else the endpoint calls what it serves."""
         self.pulse = Pulse(self._count_tokens)
@@ -121,6 +125,7 @@ class EndpointEngine:
             self._pieces(prompt_ids, parameters, wants_logprobs),
             num_tokens=max_tokens,
             measure=lambda piece: len(piece.token_ids),
+            is_last=lambda piece: piece.finish_reason is not None,
         )
         async with aclosing(answer) as pieces:
             async for piece in pieces:
@@ -157,10 +162,10 @@ class EndpointEngine:
         required = {"model": self._model or await self.model(), "prompt": prompt_ids}
         last: Generation | None = None
         num_cached: int | None = None
-        async with self._client.open("completions", required, parameters) as response:
+        async with self._open(required, parameters) as response:
             async for event in read_events(response, MAX_BODY_BYTES):
                 try:
-                    chunk = json.loads(event)
+                    chunk = _decode(event)
                     if "error" in chunk:
                         refusal = Refusal.read(_status_of(chunk["error"]), event)
                         raise refusal.to_error(self._client.line(f"the stream broke off: {refusal}"))
@@ -179,6 +184,22 @@ class EndpointEngine:
         if last is None:
             raise EngineError(self._client.line("the stream ended before the answer did"))
         yield replace(last, num_cached=num_cached)
+
+    @asynccontextmanager
+    async def _open(self, required: Mapping[str, Any], parameters: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        """A stream's body, as `EndpointClient.open` gives it."""
+        sent = {**required, **self._client.refused.apply(parameters)}
+        async with self._direct.open("/completions", sent, self._client.headers) as response:
+            if response is not None:
+                try:
+                    yield response
+                except EngineError:
+                    raise
+                except Exception as error:  # the body broke off
+                    raise EngineError(self._client.line(self._client.explain(error))) from None
+                return
+        async with self._client.open("completions", required, parameters) as response:
+            yield response
 
     def _read(self, choice: Any, wants_logprobs: bool, num_cached: int | None) -> Generation:
         """The one choice of an answer, or of an event of its stream."""
@@ -199,7 +220,8 @@ class EndpointEngine:
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; another request opens new ones."""
-        await self._client.openai.close()
+        await self._direct.aclose()
+        await self._client.aclose()
 
     async def _count_tokens(self) -> int | None:
         load = await read_load([root_of(self.base_url)], uses_proxy=True)
@@ -235,6 +257,14 @@ def _parameters(max_tokens: int, stop: Sequence[str], sampling: Mapping[str, Any
         "return_token_ids": True,
         "include_stop_str_in_output": bool(stop),
     }
+
+
+def _decode(event: bytes) -> Any:
+    """An event's JSON; what strict JSON does not have, such as NaN, costs more."""
+    try:
+        return msgspec.json.decode(event)
+    except msgspec.DecodeError:
+        return json.loads(event)
 
 
 def _status_of(error: Any) -> int:

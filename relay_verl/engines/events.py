@@ -23,18 +23,24 @@ async def read_events(response: Any, max_bytes: int) -> AsyncGenerator[bytes, No
         EngineError: the body is longer.
     """
     num_bytes = 0
-    rest = b""
+    begun: list[bytes] = []  # of a line that has not ended yet
     is_done = False
     async for chunk in response.iter_bytes():
         num_bytes += len(chunk)
         if num_bytes > max_bytes:
             raise EngineError(f"the reply is longer than {max_bytes} bytes")
         # Comments, names of events and empty lines are of no interest; an event of these servers is a line of JSON.
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            line = end
+            if begun:
+                line = b"".join([*begun, end])
+                begun = []
             if not line.startswith(_DATA) or is_done:
                 continue
             data = line[len(_DATA) :].strip()
             is_done = data == _DONE
             if not is_done:
                 yield data
+        if rest:
+            begun.append(rest)

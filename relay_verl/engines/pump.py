@@ -25,6 +25,7 @@ class Pump(Generic[Item]):
     def __init__(self, items: AsyncGenerator[Item, None]):
         self._items: deque[Item] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._task = asyncio.create_task(self._run(items))
         self._task.add_done_callback(self._end)
 
@@ -49,18 +50,24 @@ class Pump(Generic[Item]):
     def stop(self, reason: str | None = None) -> None:
         """End the iterator without waiting for it, as it may not hear its cancellation, which says `reason`."""
         self._task.cancel(reason)
+        if self._timer is not None:
+            self._timer.cancel()
 
     async def wait(self, timeout_s: float) -> None:
-        """Return when `is_ready`, or after `timeout_s` seconds."""
+        """Return when `is_ready`, or after `timeout_s` seconds at the latest: a timer that was set for an earlier wait
+        and is due before is kept, since to set one for each item costs as much as the item."""
         if self.is_ready:
             return
         loop = asyncio.get_running_loop()
+        ends_at = loop.time() + timeout_s
+        if self._timer is None or self._timer.when() > ends_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_at(ends_at, self._ring)
         self._waiter = loop.create_future()
-        timer = loop.call_later(timeout_s, self._wake)
         try:
             await self._waiter
         finally:
-            timer.cancel()
             self._waiter = None
 
     async def _run(self, items: AsyncGenerator[Item, None]) -> None:
@@ -68,6 +75,10 @@ class Pump(Generic[Item]):
             async for item in items:
                 self._items.append(item)
                 self._wake()
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._wake()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

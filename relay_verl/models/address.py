@@ -38,6 +38,16 @@ def is_elsewhere(address: str) -> bool:
     return is_endpoint(address) or is_engine(address)
 
 
+def name_of(address: str) -> str:
+    """What a model in a folder or on the hub is called.
+
+    >>> name_of("runs/relay/student/"), name_of("Qwen/Qwen3-1.7B"), bool(name_of("."))
+    ('student', 'Qwen3-1.7B', True)
+    """
+    path = Path(address)
+    return path.name if path.name not in ("", "..") else path.resolve().name
+
+
 def check_folder_name(key: str, address: str) -> None:
     """vLLM finds a model's weights by a pattern that begins with the folder's name, which must not be one itself.
 

@@ -53,7 +53,7 @@ class ServedPair:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self.client.openai.close()
+        await self.client.aclose()
 
 
 @dataclass(kw_only=True)

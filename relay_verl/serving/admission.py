@@ -41,12 +41,14 @@ class Admission:
         """Hold places for the responses of one request.
 
         Args:
-            num_places: its responses; more than there are places count as all of them.
+            num_places: its responses, at most `max_concurrency`.
 
         Raises:
             ApiError: 429; the queue is full.
+            ValueError: more than there are places, which `RequestReader` refuses.
         """
-        num_places = min(num_places, self._max_concurrency)
+        if num_places > self._max_concurrency:
+            raise ValueError(f"{num_places} responses never have a place each: there are {self._max_concurrency}")
         await self._take(num_places)
         try:
             yield

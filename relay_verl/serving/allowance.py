@@ -2,10 +2,12 @@
 
 Invariant: in any 60 s the teacher is granted at most `tokens_per_minute` tokens, whoever asks, and in one response at
 most its `max_teacher_tokens`: tokens are reserved before the teacher is asked, and what it did not write is given back.
+Where that is not known, as of a whole answer that no one waits for any more, nothing is.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -13,7 +15,7 @@ from typing import Any
 
 from relay_verl.engines.base import Generation, TokenEngine, stream_of
 from relay_verl.engines.deadlines import Pulse
-from relay_verl.errors import EngineError
+from relay_verl.errors import DeclinedError
 from relay_verl.policy_base import Interruption, Policy
 from relay_verl.protocol import Call
 
@@ -97,7 +99,7 @@ class MeteredTeacher:
         """See `TokenEngine.generate`.
 
         Raises:
-            EngineError: none is left.
+            DeclinedError: none is left.
         """
         grants, num_tokens = self._reserve(max_tokens)
         num_written = 0
@@ -107,6 +109,9 @@ class MeteredTeacher:
             )
             num_written = len(generation.token_ids)
             return generation
+        except asyncio.CancelledError:
+            num_written = num_tokens  # the engine may have written all of them by now
+            raise
         finally:
             self._settle(grants, num_written)
 
@@ -144,7 +149,7 @@ class MeteredTeacher:
             if grant is None:
                 self._settle(grants, 0)
                 self.is_refused = True
-                raise EngineError("no teacher token is left of the budget")
+                raise DeclinedError("no teacher token is left of the budget")
             grants.append(grant)
             max_tokens = int(grant[1])
         return grants, max_tokens
@@ -166,8 +171,12 @@ class WithinAllowance(Policy):
     def __init__(self, policy: Policy, teacher: MeteredTeacher):
         self._policy = policy
         self._teacher = teacher
-        self.has_refused = False
+        self._has_refused = False
+
+    @property
+    def has_refused(self) -> bool:
         """Whether a call was turned off because none was left."""
+        return self._has_refused or self._teacher.is_refused
 
     @property
     def allows_calls(self) -> bool:  # type: ignore[override]
@@ -189,5 +198,5 @@ class WithinAllowance(Policy):
 
     def _is_spent(self) -> bool:
         is_spent = self._teacher.is_spent
-        self.has_refused |= is_spent
+        self._has_refused |= is_spent
         return is_spent

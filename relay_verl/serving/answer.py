@@ -13,7 +13,7 @@ from typing import Any, Literal
 from relay_verl.deltas import Delta, DeltaReader
 from relay_verl.errors import EngineError, TeacherError
 from relay_verl.relay import Relay
-from relay_verl.serving.allowance import MeteredTeacher, WithinAllowance
+from relay_verl.serving.allowance import WithinAllowance
 from relay_verl.serving.api_error import ApiError
 from relay_verl.serving.serve_metrics import ServeMetrics
 from relay_verl.serving.usage import RelayCount
@@ -31,9 +31,9 @@ class Answer:
         relay: writes it.
         reader: turns it into text.
         end_ids: ids that end it.
+        stop_ids: those of them that are the request's own, which `stop_reason` then names.
         metrics: are told of it.
         started_at: when the request came, by `time.monotonic`.
-        metered: the teacher, where a budget bounds it.
         limited: the policy, where a budget bounds it.
     """
 
@@ -44,9 +44,9 @@ class Answer:
         relay: Relay,
         reader: DeltaReader,
         end_ids: frozenset[int],
+        stop_ids: frozenset[int],
         metrics: ServeMetrics,
         started_at: float,
-        metered: MeteredTeacher | None = None,
         limited: WithinAllowance | None = None,
     ):
         self.index = index
@@ -57,9 +57,9 @@ class Answer:
         self._relay = relay
         self._reader = reader
         self._end_ids = end_ids
+        self._stop_ids = stop_ids
         self._metrics = metrics
         self._started_at = self._wrote_at = started_at
-        self._metered = metered
         self._limited = limited
         self._last_id: int | None = None
 
@@ -73,8 +73,7 @@ class Answer:
 
     @property
     def _has_spent(self) -> bool:
-        is_off = self._limited is not None and self._limited.has_refused
-        return is_off or (self._metered is not None and self._metered.is_refused)
+        return self._limited is not None and self._limited.has_refused
 
     async def __aiter__(self) -> AsyncIterator[list[Delta]]:
         """Deltas as they come, in order; at the end `finish_reason` says why it is over.
@@ -96,13 +95,8 @@ class Answer:
                 yield deltas
             self._finish(self._relay.trajectory())
         except TeacherError as error:
-            # a teacher that writes alone and has spent its budget leaves a response that is cut short, not a failure
-            if not (self._metered and self._metered.is_refused):
-                self.finish_reason = "error"
-                raise self._failed("teacher", error) from None
-            if deltas := self._reader.end():
-                yield deltas
-            self.finish_reason = "length"
+            self.finish_reason = "error"
+            raise self._failed("teacher", error) from None
         finally:
             await segments.aclose()
             self._record()
@@ -136,6 +130,7 @@ class Answer:
             raise self._failed(who, EngineError(trajectory.error))
         else:
             self.finish_reason = "stop" if self._last_id in self._end_ids else "length"
+            self.stop_reason = self._last_id if self._last_id in self._stop_ids else None
 
     def _failed(self, who: str, error: EngineError) -> ApiError:
         text = str(error).removeprefix(f"{who}: ")

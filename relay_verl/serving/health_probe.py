@@ -83,6 +83,6 @@ class HealthProbe:
     async def aclose(self) -> None:
         """Close the connections of the running event loop; another look opens new ones."""
         await self._engine.aclose()
-        await self._client.openai.close()
+        await self._client.aclose()
         if (http := self.__dict__.pop("_http", None)) is not None:
             await http.aclose()

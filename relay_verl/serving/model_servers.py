@@ -48,6 +48,7 @@ class ModelServers:
         self._tokenizer = tokenizer
         self._logs = options.logs
         self._ports: list[socket.socket] = []
+        self._asked: list[DoorEngine | EndpointEngine] = []
         self._doors = tempfile.TemporaryDirectory(prefix="relay-door-")  # its mode is 0700
 
     def supervisor(self) -> Supervisor:
@@ -82,6 +83,7 @@ class ModelServers:
         name = model.role if model.is_ours else model.name_there
         endpoint = EndpointEngine(url, name, api_key_env=model.api_key_env, timeout_s=timeout_s)
         engine = DoorEngine(self._door_of(model), endpoint) if model.is_ours else endpoint
+        self._asked.append(engine)
         if model.role == "student":
             return engine
         # a teacher that is gone costs a call nothing; the client tries again by itself
@@ -91,6 +93,11 @@ class ModelServers:
             breaker_threshold=TeacherSettings.breaker_threshold,
             breaker_reset_s=BREAKER_RESET_S,
         )
+
+    async def aclose(self) -> None:
+        """Close the connections of all engines of the running event loop."""
+        for engine in self._asked:
+            await engine.aclose()
 
     def _watch(self, model: ModelOptions, after: ModelWatch | None) -> ModelWatch:
         token_id = int(self._tokenizer.eos_token_id)

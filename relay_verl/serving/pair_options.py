@@ -106,6 +106,12 @@ def read_model(
             raise UserError(f"--{role}-url: {path} is an address, too; give one")
         path, url = None, path
     if path is None and url is None:
+        useless = [f"--{role}-{name.replace('_', '-')}" for name in ("port", "gpus") if options.get(name)]
+        useless += [f"--{role}-args"] if options.get("more") else []
+        useless += [_length_option(role)] if options.get("max_model_len") is not None else []
+        useless += [f"--{role}-model"] if name_there is not None else []
+        if useless:
+            raise UserError(f"{' and '.join(useless)}: there is no {role}; give --{role}-url, or a folder or hub id")
         return None
     model = ModelOptions(role, path, url, name_there, **options)  # type: ignore[arg-type]
     if url is not None:
@@ -113,13 +119,16 @@ def read_model(
             check_address(url, model.api_key_env)
         except ValueError as error:
             raise UserError(f"--{role}-url: {error}") from None
-        length = "--max-model-len" if role == "student" else f"--{role}-max-model-len"
         own: dict[str, object] = {
             f"--{role}{end}": value for end, value in (("-port", model.port), ("-gpus", model.gpus))
         }
-        own |= {f"--{role}-args": model.more, length: model.max_model_len}
+        own |= {f"--{role}-args": model.more, _length_option(role): model.max_model_len}
         if useless := [option for option, value in own.items() if value]:
             raise UserError(f"{' and '.join(useless)}: {url} runs already; these are for a server that is started here")
     elif name_there is not None:
         raise UserError(f"--{role}-model: {name_there!r}: for a {role} at an address, with --{role}-url")
     return model
+
+
+def _length_option(role: str) -> str:
+    return "--max-model-len" if role == "student" else f"--{role}-max-model-len"

@@ -107,6 +107,7 @@ class PairServer:
                 failing.cancel()
                 web.should_exit = True
                 await serving
+                await self._models.aclose()
 
     async def _start(self, front: StartingApp, supervisor: Supervisor) -> None:
         """Put the application in front once the models answer."""

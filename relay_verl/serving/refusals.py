@@ -74,22 +74,29 @@ def check_fields(fields: RequestFields) -> None:
     Raises:
         ApiError: 400; names the field.
     """
-    extra = fields.model_extra or {}
-    # long field names come from fuzzers
-    for name, value in extra.items():
-        if value is None or name in HARMLESS:
-            continue
-        if name not in _REASONS:
-            raise refuse(f"{name:.64}", "not a field of this request")
-        neutral, reason = _REASONS[name]
-        if not any(value == each and type(value) is type(each) for each in neutral):
-            raise refuse(name, f"not possible here: {reason}")
+    check_others(fields.model_extra or {})
     if isinstance(fields, ChatFields):
         _check_chat(fields)
     if isinstance(fields, CompletionFields) and fields.logprobs:
         raise refuse("logprobs", "0 gives the log-probability of each token; alternatives to it are not known")
     if fields.stream_options is not None and not fields.stream:
         raise refuse("stream_options", "only with stream=true")
+
+
+def check_others(extra: Mapping[str, Any]) -> None:
+    """Refuse fields that no model of a body has, unless they change nothing.
+
+    Raises:
+        ApiError: 400; names the field.
+    """
+    for name, value in extra.items():
+        if value is None or name in HARMLESS:
+            continue
+        if name not in _REASONS:
+            raise refuse(f"{name:.64}", "not a field of this request")  # long names come from fuzzers
+        neutral, reason = _REASONS[name]
+        if not any(value == each and type(value) is type(each) for each in neutral):
+            raise refuse(name, f"not possible here: {reason}")
 
 
 def _check_chat(fields: ChatFields) -> None:

@@ -90,7 +90,7 @@ class RelayService:
             has_teacher=teacher is not None,
             context=max_model_len,
             teacher_context=min(teacher_max_model_len or max_model_len, max_model_len),
-            max_responses=min(settings.max_choices, settings.max_queue + settings.max_concurrency),
+            max_responses=min(settings.max_choices, settings.max_concurrency),  # each has a place of its own
         )
         self._minute: Allowance | None = None
         if settings.teacher_tokens_per_minute is not None:
@@ -182,8 +182,11 @@ class RelayService:
             stop=request.stop,
             include_stop=request.include_stop,
             skip_end=request.skip_special_tokens,
+            stop_ids=request.stop_token_ids,
         )
-        return Answer(index, prompt, relay, reader, decoder.end_ids, self.metrics, started_at, metered, limited)
+        # the end of a sequence is not the client's reason, unless it asked for more behind it
+        stop_ids = request.stop_token_ids if request.ignore_eos else request.stop_token_ids - self._decoder.end_ids
+        return Answer(index, prompt, relay, reader, decoder.end_ids, stop_ids, self.metrics, started_at, limited)
 
     def _sampling(self, request: RelayRequest, trained: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
         """Sampling parameters of one writer: those of the training, and over them the request's."""

@@ -47,7 +47,8 @@ class ServeSettings:
     retry_after_s: int = 1
     """What a 429 and a 503 say in `Retry-After`, in seconds."""
     max_choices: int = 16
-    """Most responses (`n` times the number of prompts) that one request may ask for."""
+    """Most responses (`n` times the number of prompts) that one request may ask for; never more than
+    `max_concurrency`."""
     teacher_tokens_per_minute: int | None = None
     """Tokens that the teacher may write in a minute for all clients together; once they are spent, calls are not served
     until the minute has passed. None for no limit."""

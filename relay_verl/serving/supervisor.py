@@ -43,6 +43,8 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()  # a watch ends its process on the way out
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for watch in self._watches:
+            await watch.probe.aclose()
 
     async def wait_until_settled(self) -> None:
         """Return once the pair can be served: its student answers, and so does a teacher that is started here.

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from relay_verl.serving.api_error import refuse
+from relay_verl.serving.refusals import check_others
 from relay_verl.serving.request_fields import ChatFields, ChatMessage, TokenId
 from relay_verl.serving.service import RelayService
 
@@ -14,14 +16,16 @@ from relay_verl.serving.service import RelayService
 class TokenizeFields(BaseModel):
     """A text or a chat."""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
+    model_config = ConfigDict(strict=True, extra="allow")
 
+    model: str | None = None
+    """One of the pair's names; all have one tokenizer."""
     prompt: str | None = None
     """The text; null where `messages` has a chat."""
     messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
     """The chat."""
-    add_special_tokens: bool = True
-    """Whether the tokenizer adds its special tokens to a text."""
+    add_special_tokens: bool | None = None
+    """Whether the tokenizer adds its special tokens to a text; true by default."""
     add_generation_prompt: bool = True
     """Whether a chat's prompt ends where an answer begins."""
     continue_final_message: bool = False
@@ -48,7 +52,10 @@ class Tokens(BaseModel):
 class DetokenizeFields(BaseModel):
     """Token ids."""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    model: str | None = None
+    """One of the pair's names; all have one tokenizer."""
 
     tokens: list[TokenId]
     """[length]."""
@@ -68,6 +75,7 @@ def tokenizer_routes(service: RelayService) -> APIRouter:
     @router.post("/tokenize")
     async def tokenize(fields: TokenizeFields) -> Tokens:
         """Token ids of a text or of a chat."""
+        _check(fields, service)
         if fields.messages is not None:
             chat = ChatFields(
                 messages=fields.messages,
@@ -77,8 +85,8 @@ def tokenizer_routes(service: RelayService) -> APIRouter:
             )
             ids = await service.reader.prompt_of(chat)
         else:
-            text = fields.prompt or ""
-            ids = await service.prompter.encode(text, has_special=fields.add_special_tokens) if text else []
+            text, has_special = fields.prompt or "", fields.add_special_tokens is not False
+            ids = await service.prompter.encode(text, has_special=has_special) if text else []
         texts = None
         if fields.return_token_strs:
             texts = [service.tokens.to_bytes(each).decode("utf-8", errors="replace") for each in ids]
@@ -92,6 +100,9 @@ def tokenizer_routes(service: RelayService) -> APIRouter:
     @router.post("/detokenize")
     async def detokenize(fields: DetokenizeFields) -> Text:
         """The text of token ids."""
+        check_others(fields.model_extra or {})
+        if fields.model is not None:
+            service.reader.check_model(fields.model)
         data = service.tokens.join(service.prompter.known_ids(fields.tokens))
         return Text(prompt=data.decode("utf-8", errors="replace"))
 
@@ -104,3 +115,23 @@ def tokenizer_routes(service: RelayService) -> APIRouter:
         return {"tokenizer_class": type(tokenizer).__name__, **known}
 
     return router
+
+
+def _check(fields: TokenizeFields, service: RelayService) -> None:
+    """Refuse what would be ignored.
+
+    Raises:
+        ApiError: 400; names the field. 404; there is no such model.
+    """
+    check_others(fields.model_extra or {})
+    if fields.model is not None:
+        service.reader.check_model(fields.model)
+    if (fields.prompt is None) == (fields.messages is None):
+        raise refuse("prompt", "expected either prompt, a text, or messages, a chat")
+    if fields.messages is not None:
+        if fields.add_special_tokens:
+            raise refuse("add_special_tokens", "only with prompt: the chat template writes a chat's special tokens")
+        return
+    for name in ("chat_template_kwargs", "continue_final_message"):
+        if getattr(fields, name):
+            raise refuse(name, "only with messages")

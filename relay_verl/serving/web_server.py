@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from starlette.types import ASGIApp
 
 from relay_verl.errors import as_user_error
 from relay_verl.serving.settings import ServeSettings
+from relay_verl.serving.unread_watch import UnreadWatch
 
 KEEP_ALIVE_S = 75
 """Seconds that a connection may idle: longer than proxies and clients' pools keep theirs, which then close first."""
@@ -39,6 +41,13 @@ class WebServer(uvicorn.Server):
                 backlog=BACKLOG,
             )
         )
+        self._unread = UnreadWatch(settings.write_timeout_s)
+
+    async def on_tick(self, counter: int) -> bool:
+        """What uvicorn does ten times a second."""
+        transports = [each.transport for each in self.server_state.connections]
+        self._unread.look([each for each in transports if each is not None], asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -66,7 +66,8 @@ async def _pieces_of(answer: Answer) -> AsyncIterator[Piece]:
 
 async def _merged(answers: Sequence[Answer]) -> AsyncIterator[Piece]:
     """The pieces of several responses as they come."""
-    # one place: a client that reads slowly slows the engines down, instead of filling the memory
+    # one place: no response gets ahead of the others. A client that reads slowly does not slow the engines down: what
+    # they write meanwhile waits in memory, at most `max_tokens` tokens, until it is read or its request is ended
     queue: asyncio.Queue[Piece | Exception] = asyncio.Queue(maxsize=1)
 
     async def write(answer: Answer) -> None:

@@ -85,6 +85,8 @@ NOT_RUN = {
     "python examples/real/real.py": "likewise",
     "vllm serve": "needs a GPU; tests/e2e/test_eval.py serves an endpoint on CPU",
     "python tests/replica_kills.py": "minutes; tests/unit/models/test_replica_client.py kills replicas in the same way",
+    "python tests/serving_cost.py": "a minute of timing, not useful as a test",
+    "python tests/serving_storm.py": "minutes; tests/unit/serving/test_clients.py storms a server in the same way",
     "relay-verl bench": "minutes of timing, not useful as a test; relay_verl/bench/README.md has what it printed",
     "pip install -e '.[gpu]'": "there is no GPU; tests/contract/test_install.py resolves it",
     "uv pip install --torch-backend=cpu -e '.[cpu]'": "gigabytes; tests/contract/test_install.py resolves it",

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from typing import Any
 
 import httpx
-import uvicorn
 from anyio.from_thread import start_blocking_portal
 from fastapi import FastAPI
 
@@ -20,8 +19,10 @@ from relay_verl.errors import EngineError
 from relay_verl.serving.app import create_app
 from relay_verl.serving.service import RelayService
 from relay_verl.serving.settings import ServerState, ServeSettings
+from relay_verl.serving.web_server import WebServer
 from relay_verl.tokenization import TokenBytes
-from tests.helpers.tokenizers import BPE_WORDS, make_bpe
+
+from .tokenizers import BPE_WORDS, make_bpe
 
 TEMPLATE = (
     "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
@@ -144,13 +145,10 @@ def client_of(app: FastAPI, **headers: str) -> httpx.AsyncClient:
 
 
 @asynccontextmanager
-async def running(app: FastAPI, port: int = 0) -> AsyncIterator[str]:
-    """The application behind a real HTTP server on loopback, on a free port for 0; gives its address."""
+async def running(app: FastAPI, port: int = 0, settings: ServeSettings | None = None) -> AsyncIterator[str]:
+    """The application behind the real HTTP server on loopback, on a free port for 0; gives its address."""
     listening = socket.create_server(("127.0.0.1", port))
-    # a pool of connections may idle while this machine is busy
-    options: Any = {"log_level": "error", "lifespan": "off", "timeout_graceful_shutdown": 5, "timeout_keep_alive": 120}
-    server = uvicorn.Server(uvicorn.Config(app, **options))
-    server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]  # the test runner keeps its handlers
+    server = WebServer(app, settings or ServeSettings(shutdown_timeout_s=5))
     task = asyncio.create_task(server.serve([listening]))
     try:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"

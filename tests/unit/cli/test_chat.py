@@ -147,3 +147,17 @@ def test_a_stream_that_breaks_off_is_one_line_and_does_not_end_a_chat() -> None:
     assert line.startswith(url)
     assert chat.exit_code == 0
     assert "at most 5" in chat.stderr
+
+
+@pytest.mark.parametrize("command", ["generate", "chat"])
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["--engine", "vllm"], "--engine"),
+        (["--student", "http://127.0.0.1:1/v1", "--engine", "vllm"], "--engine"),
+        (["--student", "x", "--api-key-env", "KEY"], "--api-key-env"),
+    ],
+)
+def test_an_option_without_effect_is_refused(command: str, words: list[str], option: str) -> None:
+    prompt = ["hi"] if command == "generate" else []
+    assert error_of(command, *prompt, *words).startswith(f"{option}:")

@@ -14,6 +14,7 @@ import pytest
 from relay_verl.engines import EndpointEngine, Generation, GuardedEngine, ScriptedEngine
 from relay_verl.engines.boundary import stream_within
 from relay_verl.engines.deadlines import LOST_FACTOR, DeadlineError, Pulse
+from relay_verl.engines.events import read_events
 from relay_verl.engines.resilience import CircuitOpenError
 from relay_verl.errors import EngineError, PermanentError
 from tests.helpers.streaming import HANG, Streaming
@@ -157,6 +158,26 @@ async def test_events_may_be_cut_anywhere_and_stand_between_comments(server: Str
     server.body = [body[start : start + size] for start in range(0, len(body), size)]
     pieces = await read(engine_of(server).stream([1], max_tokens=9))
     assert [piece.token_ids for piece in pieces] == [[5], [8]]
+
+
+async def test_a_long_line_in_many_chunks_is_copied_once() -> None:
+    class Counting(bytes):
+        num_copied = 0
+
+        def __radd__(self, other: bytes) -> bytes:
+            Counting.num_copied += len(other)
+            return other + bytes(self)
+
+    class Body:
+        async def iter_bytes(self) -> AsyncGenerator[bytes, None]:
+            yield b"data: "
+            for _ in range(1000):
+                yield Counting(b"x" * 100)
+            yield b"\ndata: y\n"
+
+    events = [event async for event in read_events(Body(), 1 << 20)]
+    assert events == [b"x" * 100_000, b"y"]
+    assert Counting.num_copied <= 100_000
 
 
 async def test_logprobs_of_a_stream(server: StreamServer) -> None:
@@ -346,6 +367,25 @@ def test_pieces_are_signs_of_life_for_requests_that_wait() -> None:
         return answer
 
     assert run_virtually(both()) == "served"
+
+
+def test_streams_that_are_answered_overtake_a_request_that_is_lost() -> None:
+    """Its reader leaves a stream at the piece that ends it, which is its end all the same."""
+    pulse = Pulse()
+
+    async def short() -> AsyncGenerator[Generation, None]:
+        yield Generation([5], None, None)
+        yield Generation([6], None, "eos")
+
+    async def both() -> float:
+        lost = asyncio.create_task(pulse.wait(10.0, asyncio.Event().wait()))
+        while not lost.done():
+            await asyncio.sleep(1.0)
+            await read(stream_within(10.0, short(), pulse=pulse))
+        assert isinstance(lost.exception(), DeadlineError)
+        return now()
+
+    assert run_virtually(both()) < 20.0
 
 
 # ---- the guard ----

@@ -1,5 +1,7 @@
 """What `relay-verl serve` refuses before anything starts."""
 
+import dataclasses
+import inspect
 from pathlib import Path
 
 import psutil
@@ -7,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from relay_verl.cli.main import app
+from relay_verl.cli.serve import serve as serve_command
 from relay_verl.errors import UserError
 from relay_verl.preflight import serving_checks
 from relay_verl.preflight.serving_checks import check_access, check_pair, place
@@ -155,6 +158,15 @@ def test_other_machines_need_a_key(
         check_access(settings, needs_no_key=needs_no_key)
 
 
+AT_URLS = ["--student-url", "http://h/v1", "--teacher-url", "http://i/v1", "--tokenizer", "t"]
+
+
+def test_every_setting_of_a_server_has_an_option() -> None:
+    options = {name.removesuffix("_s") for name in inspect.signature(serve_command).parameters}
+    fields = {each.name.removesuffix("_s").replace("origins", "origin") for each in dataclasses.fields(ServeSettings)}
+    assert fields <= options
+
+
 def serve(*words: str) -> str:
     """The error of the command."""
     outcome = CliRunner().invoke(app, ["serve", *words])
@@ -181,6 +193,14 @@ def test_a_port_in_use_is_named_before_models_are_read() -> None:
         (["m", "--teacher", "engine:x:Y"], "engine:x:Y"),
         (["m", "--student-args", "--port 3"], "--port"),
         (["m", "--host", "not a host"], "--host"),
+        ([*AT_URLS, "--dtype", "auto"], "--dtype"),
+        ([*AT_URLS, "--kv-cache-gb", "1"], "--kv-cache-gb"),
+        ([*AT_URLS, "--start-timeout", "9"], "--start-timeout"),
+        ([*AT_URLS, "--logs", "x"], "--logs"),
+        ([*AT_URLS, "--teacher-max-model-len", "9"], "--teacher-max-model-len"),
+        (["m", "--teacher-port", "9"], "--teacher-port"),
+        (["m", "--teacher-args", "--seed 1"], "--teacher-args"),
+        (["m", "--teacher-model", "x"], "--teacher-model"),
     ],
 )
 def test_a_bad_command_line_names_the_option(words: list[str], named: str) -> None:

@@ -140,6 +140,9 @@ async def test_log_probabilities_are_of_each_token(base: dict[str, Any]) -> None
         assert len(choice["logprobs"]["tokens"]) == len(choice["logprobs"]["text_offset"]) == len(ids)
     chunks = await stream(body)
     assert [i for chunk in chunks for choice in chunk["choices"] for i in choice.get("token_ids", ())] == ids
+    if not is_chat:
+        parts = [each["logprobs"] for chunk in chunks for each in chunk["choices"] if each["logprobs"]]
+        assert [at for part in parts for at in part["text_offset"]] == choice["logprobs"]["text_offset"]
 
 
 @BASES
@@ -182,7 +185,14 @@ async def test_limits_and_ends() -> None:
     assert choice["text"] == "x" * 30 + tokenizer().eos_token
     x = tokenizer().encode("x", add_special_tokens=False)[0]
     (choice,) = (await ask({**body, "stop_token_ids": [x]}, service))["choices"]
-    assert (choice["token_ids"], choice["finish_reason"]) == ([x], "stop")
+    # the id is the reason, and its text is left out as a stop string's is
+    assert (choice["token_ids"], choice["text"]) == ([x], "")
+    assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", x)
+    (choice,) = (await ask({**body, "stop_token_ids": [x], "include_stop_str_in_output": True}, service))["choices"]
+    assert (choice["text"], choice["stop_reason"]) == ("x", x)
+    for ignores, reason in ((False, None), (True, end)):  # of a sequence's own end the client asked nothing
+        (choice,) = (await ask({**body, "stop_token_ids": [end], "ignore_eos": ignores}, service))["choices"]
+        assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", reason)
     await ask({**body, "ignore_eos": True}, service)
     assert engine.samplings[-1]["ignore_eos"] is True
 

@@ -8,12 +8,15 @@ from random import Random
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from relay_verl.serving.app import answer_error
 from relay_verl.serving.client_watch import ClientWatch
 from relay_verl.serving.event_stream import EventStream
 from relay_verl.serving.service import RelayService
+from relay_verl.serving.settings import ServeSettings
+from relay_verl.serving.unread_watch import UnreadWatch
 from tests.helpers.serving import RuleEngine, asks_once, events_of, make_app, make_service, running, text_of
 
 TEXT = {"prompt": "hi", "max_tokens": 2000}
@@ -65,21 +68,32 @@ async def test_a_request_that_takes_too_long_ends() -> None:
     assert slow.num_running == 0
 
 
-async def test_a_client_that_does_not_read_is_ended() -> None:
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_a_client_that_does_not_read_keeps_nothing(is_stream: bool) -> None:
+    """Neither its engines' requests nor its socket, whether it leaves a stream or a whole answer unread."""
     endless = RuleEngine(lambda _: "x" * 100_000, piece=500)
     service = make_service(endless, max_model_len=10**6)
-    body = {"prompt": "hi", "max_tokens": 10**5, "stream": True, "n": 8, "return_token_ids": True}
+    body = {"prompt": "hi", "max_tokens": 10**5, "stream": is_stream, "n": 8, "return_token_ids": True}
     data = json.dumps(body).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}"
-    async with running(make_app(service, write_timeout_s=0.3)) as url:
+    settings = ServeSettings(write_timeout_s=0.3, shutdown_timeout_s=600)
+    async with running(make_app(service, write_timeout_s=0.3), settings=settings) as url:
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that what is sent waits at the server
             client.connect(("127.0.0.1", int(url.rpartition(":")[2])))
             client.sendall(f"{head}\r\n\r\n".encode() + data)
             await until(lambda: service._admission.num_running == 8)
             await until(lambda: service._admission.num_running == 0)
+            port = client.getsockname()[1]
+            await until(lambda: port not in far_ports())
     assert endless.num_running == 0
-    assert 'relay:request_success_total{finished_reason="abort"}' in service.metrics.page().decode()
+    reason = "abort" if is_stream else "length"
+    assert f'relay:request_success_total{{finished_reason="{reason}"}}' in service.metrics.page().decode()
+
+
+def far_ports() -> set[int]:
+    """Ports of the clients of this process's sockets."""
+    return {each.raddr.port for each in psutil.Process().net_connections("tcp4") if each.raddr and each.fd >= 0}
 
 
 @pytest.mark.parametrize(("num_requests", "leaving"), [(1000, 30), (300, 0)])
@@ -188,3 +202,29 @@ async def test_a_client_that_does_not_read_the_end_is_left() -> None:
     stream = EventStream(events(), lambda receive: ClientWatch(receive, 60, 0.05), answer_error, lambda _: None)
     async with asyncio.timeout(60):
         await stream({"type": "http"}, receive, send)
+
+
+class Unsent:
+    """A connection with bytes that wait."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.is_aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.size
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+def test_only_a_client_that_reads_nothing_is_cut_off() -> None:
+    watch = UnreadWatch(10.0)
+    idle, slow, stuck = transports = [Unsent(), Unsent(), Unsent()]
+    for second in range(30):
+        slow.size, stuck.size = 1000 - second, 1000
+        watch.look(transports, float(second))  # type: ignore[arg-type]
+        assert stuck.is_aborted is (second >= 10)
+        transports = [each for each in transports if not each.is_aborted]
+    assert not idle.is_aborted
+    assert not slow.is_aborted

@@ -1,5 +1,7 @@
 """Everything but answers: models, health, metrics, tokenizer, keys, names of requests, errors."""
 
+from typing import Any
+
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -109,6 +111,42 @@ async def test_the_tokenizer_answers_as_vllms_does() -> None:
         assert chat["tokens"] == tokenizer().encode("user: hi\nassistant:")
         assert (await client.get("/tokenizer_info")).json()["eos_token"] == tokenizer().eos_token
         assert (await client.post("/detokenize", json={"tokens": [10**8]})).json() == {"prompt": ""}
+
+
+@pytest.mark.parametrize(
+    ("extra", "param"),
+    [
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"chat_template": "{{ messages }}"}, "chat_template"),
+        ({"documents": [{"text": "x"}]}, "documents"),
+        ({"mm_processor_kwargs": {"x": 1}}, "mm_processor_kwargs"),
+        ({"model": "pear"}, "model"),
+    ],
+)
+@pytest.mark.parametrize("base", [{"prompt": "hi"}, {"messages": [{"role": "user", "content": "hi"}]}, {"tokens": [5]}])
+async def test_the_tokenizer_ignores_nothing(base: dict[str, Any], extra: dict[str, Any], param: str) -> None:
+    path = "/detokenize" if "tokens" in base else "/tokenize"
+    async with client_of(make_app()) as client:
+        response = await client.post(path, json={**base, **extra})
+        assert (response.status_code, response.json()["error"]["param"]) == (404 if param == "model" else 400, param)
+        neutral = {"model": "pair:student", "tools": None}
+        assert (await client.post(path, json={**base, **neutral})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "prompt"),
+        ({"prompt": "hi", "messages": [{"role": "user", "content": "hi"}]}, "prompt"),
+        ({"prompt": "hi", "chat_template_kwargs": {"x": 1}}, "chat_template_kwargs"),
+        ({"prompt": "hi", "continue_final_message": True}, "continue_final_message"),
+        ({"messages": [{"role": "user", "content": "hi"}], "add_special_tokens": True}, "add_special_tokens"),
+    ],
+)
+async def test_what_a_text_or_a_chat_has_alone(body: dict[str, Any], param: str) -> None:
+    async with client_of(make_app()) as client:
+        response = await client.post("/tokenize", json=body)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
 
 
 async def test_the_page_is_served() -> None:

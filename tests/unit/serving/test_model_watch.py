@@ -22,6 +22,7 @@ from relay_verl.serving.settings import ServerState
 from relay_verl.serving.supervisor import Supervisor
 from relay_verl.serving.vllm_server import VllmServer, reserve_port
 from tests.helpers.fake_vllm import FakeVllm
+from tests.helpers.serving import make_app, make_service, running
 
 DEADLINE_S = 60.0
 PROGRAM = str(Path(__file__).parents[2] / "helpers" / "fake_vllm_process.py")
@@ -150,3 +151,15 @@ async def test_a_restart_that_does_not_answer_is_another_restart(
         first.kill()
         await until(lambda: num_reads == 3 and watch.is_up)
     assert "the student does not answer: HTTP 500: engine dead" in caplog.text
+
+
+async def test_probes_are_closed_with_their_supervisor(tmp_path: Path) -> None:
+    async with running(make_app(make_service(teacher=False))) as url:
+        probe = HealthProbe(f"{url}/v1", None, "NO_KEY")
+        async with Supervisor(EndpointWatch("student", probe, 5, is_needed=True), None) as supervisor:
+            await supervisor.wait_until_settled()
+            assert await probe.is_alive()
+            http = probe._http
+            clients = [probe._client.openai, probe._engine._client.openai]
+        assert http.is_closed
+        assert all(client.is_closed() for client in clients)

@@ -15,9 +15,8 @@ from typing import Annotated
 from pydantic import Field
 
 from relay_verl.config.values import STRICT, Count
+from relay_verl.deferral import MAX_THRESHOLD
 
-MAX_THRESHOLD = 2.0
-"""A threshold is below this. A score is at most 1, so any threshold above 1 asks the teacher for every token."""
 Threshold = Annotated[float, Field(ge=0, lt=MAX_THRESHOLD, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 

@@ -11,7 +11,7 @@ that one threshold means the same for every vocabulary: an entropy of .45 nats i
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,10 @@ class DeferHead(nn.Module):
             logits: [batch, vocab_size].
         """
         raise NotImplementedError
+
+    def for_inference(self) -> DeferHead:
+        """The same function in evaluation mode, with fewer operations where some can be joined."""
+        return self.eval().requires_grad_(False)
 
 
 class WeightedHead(DeferHead):
@@ -76,6 +80,35 @@ class CiterHead(WeightedHead):
             nn.Dropout(0.1),
             nn.Linear(hidden_size, 1),
         )
+
+    @torch.no_grad()
+    def for_inference(self) -> DeferHead:
+        """One hidden layer: the normalisation is a scale of the first layer, and nothing stands between the other two.
+        """
+        super().for_inference()
+        first, norm, _, _, middle, _, last = cast(nn.Sequential, self.layers)
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)  # [2 * hidden_size]
+        return _JoinedCiterHead(
+            first.weight * scale[:, None],
+            (first.bias - norm.running_mean) * scale + norm.bias,
+            last.weight @ middle.weight,  # [1, 2 * hidden_size]
+            last.weight @ middle.bias + last.bias,
+        )
+
+
+class _JoinedCiterHead(WeightedHead):
+    """What `CiterHead` computes in evaluation mode."""
+
+    kind = HeadKind.CITER
+
+    def __init__(self, *tensors: Tensor):
+        super().__init__(tensors[0].shape[1])
+        for name, tensor in zip(("wide", "wide_bias", "narrow", "narrow_bias"), tensors, strict=True):
+            self.register_buffer(name, tensor.detach().clone())
+
+    def log_odds(self, hidden: Tensor) -> Tensor:
+        inner = torch.relu(nn.functional.linear(hidden.float(), self.wide, self.wide_bias))
+        return nn.functional.linear(inner, self.narrow, self.narrow_bias).squeeze(-1)
 
 
 class CollmHead(WeightedHead):

@@ -1,4 +1,5 @@
-"""`relay.defer`: the head by which the student's engine asks the teacher, for the policies `deferred_TAU` (`relay_verl.defer`).
+"""`relay.defer`: the head by which the student's engine asks the teacher, for the policies `deferred_TAU`
+(`relay_verl.defer`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What `defer_head.json` says of a head. Pure.
 
-    {"format": 1, "kind": "citer", "hidden_size": 1024, "threshold": 0.95,
-     "calibration": {"target_ratio": 0.01, "reached_ratio": 0.0102, "interval": [0.0088, 0.0117], "num_questions": 500},
-     "student": "Qwen/Qwen3-0.6B", "student_sha256": "...", "step_end": "\\n\\n", "versions": {"relay-verl": "0.2.0"}}
+{"format": 1, "kind": "citer", "hidden_size": 1024, "threshold": 0.95,
+ "calibration": {"target_ratio": 0.01, "reached_ratio": 0.0102, "interval": [0.0088, 0.0117], "num_questions": 500},
+ "student": "Qwen/Qwen3-0.6B", "student_sha256": "...", "step_end": "\\n\\n", "versions": {"relay-verl": "0.2.0"}}
 """
 
 from __future__ import annotations

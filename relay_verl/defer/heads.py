@@ -1,8 +1,8 @@
 """The heads as torch modules: hidden states, and the student's logits, to scores.
 
 One protocol: `head(hidden, logits)` with hidden states [batch, hidden_size] after the final norm and logits
-[batch, vocab_size] gives scores [batch] from 0 to 1, the probability that the STUDENT writes the next token. The teacher
-is asked where a score is below the threshold.
+[batch, vocab_size] gives scores [batch] from 0 to 1, the probability that the STUDENT writes the next token. The
+teacher is asked where a score is below the threshold.
 
 `citer` is the MLP of CITER's release: Linear(H, 2H), BatchNorm1d, ReLU, Dropout(.1), Linear(2H, H), Dropout(.1),
 Linear(H, 1), sigmoid. The entropies are mapped to exp(-entropy), one over the number of equally likely next tokens, so
@@ -83,8 +83,7 @@ class CiterHead(WeightedHead):
 
     @torch.no_grad()
     def for_inference(self) -> DeferHead:
-        """One hidden layer: the normalisation is a scale of the first layer, and nothing stands between the other two.
-        """
+        """One hidden layer: the normalisation scales the first layer, and nothing stands between the other two."""
         super().for_inference()
         first, norm, _, _, middle, _, last = cast(nn.Sequential, self.layers)
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)  # [2 * hidden_size]

@@ -41,7 +41,9 @@ class DeferProcessor(LogitsProcessor):
         if threshold is None:
             return
         if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold < MAX_THRESHOLD:
-            raise ValueError(f"{THRESHOLD_ARG}: {threshold!r}: expected a number of at least 0, below {MAX_THRESHOLD:g}")
+            raise ValueError(
+                f"{THRESHOLD_ARG}: {threshold!r}: expected a number of at least 0, below {MAX_THRESHOLD:g}"
+            )
         masks = ("allowed_token_ids", "structured_outputs", "min_tokens")
         if given := [name for name in masks if getattr(sampling_params, name, None)]:
             raise ValueError(f"{THRESHOLD_ARG}: not with {', '.join(given)}")

@@ -32,8 +32,8 @@ def read_engine_head(settings: DeferSettings, student: str, tokenizer: Any, prom
         prompts: how the student's files are read.
 
     Raises:
-        UserError: the folder has no head, it is another student's, the student's class has no variant with a head, no row of
-            its embedding is free, or the student does not run here.
+        UserError: the folder has no head, it is another student's, the student's class has no variant with a head, no
+            row of its embedding is free, or the student does not run here.
     """
     assert settings.head is not None
     if is_elsewhere(student):

@@ -20,7 +20,9 @@ H = 8
 
 
 def info_of(kind: HeadKind) -> HeadInfo:
-    return HeadInfo(kind, H if kind.has_weights else None, threshold=0.7, calibration=Calibration(0.01, 0.02, (0.0, 0.1)))
+    return HeadInfo(
+        kind, H if kind.has_weights else None, threshold=0.7, calibration=Calibration(0.01, 0.02, (0.0, 0.1))
+    )
 
 
 @pytest.mark.parametrize("kind", HeadKind)

@@ -1,4 +1,4 @@
-"""Deferral decided by the student's engine: who writes which token, in pieces or whole, and what a dead teacher does."""
+"""Deferral by the student's engine: who writes which token, in pieces or whole, and what a dead teacher does."""
 
 from __future__ import annotations
 

@@ -144,8 +144,9 @@ def evaluate(
     async def answer_all() -> None:
         engines = await start_models(started, models, tokenizer, heads=heads)
         for (condition, spec), vocabulary in zip(open_jobs, writers, strict=True):
-            head = heads[condition.student] if condition.defers and condition.student else None
-            deferral = head and head.deferral(relay.defer.num_tokens)
+            deferral: Deferral | None = None
+            if condition.defers and condition.student:
+                deferral = heads[condition.student].deferral(relay.defer.num_tokens)
             job = _make_job(run, condition, spec, suite, engines, tokenizer, models, num_workers, vocabulary, deferral)
             await run_job(job, suite.queries(), suite.num_queries, condition.out / RESPONSES)
             write_summary(condition.out)

@@ -49,8 +49,8 @@ from relay_verl.policies import make_policy
 from relay_verl.run_config import PromptSettings
 from relay_verl.tokenization import chat_ids
 
-NUM_PROMPTS, NUM_RELAYED = 64, 6
-MAX_TOKENS = 40
+NUM_PROMPTS, NUM_RELAYED = 64, 4
+MAX_TOKENS = 24
 
 
 class OfflineEngine:
@@ -184,10 +184,12 @@ def main(pair: Path, out: Path) -> None:
     results["plain"] = write(llm, prompts, params_of(spec, None))
     del llm
     gc.collect()
+    out.write_text(json.dumps(results)); print("STAGE", __import__("time").process_time(), flush=True)
     llm = open_llm(student, hf_overrides={"architectures": spec.overrides()["architectures"]})
     results["headless"] = write(llm, prompts, params_of(spec, None))
     del llm
     gc.collect()
+    out.write_text(json.dumps(results)); print("STAGE", __import__("time").process_time(), flush=True)
     llm = open_llm(student, hf_overrides=spec.overrides(), logits_processors=[PROCESSOR])
     results["off"] = write(llm, prompts, params_of(spec, None))
     results["zero"] = write(llm, prompts, params_of(spec, 0.0))
@@ -200,6 +202,7 @@ def main(pair: Path, out: Path) -> None:
     results["scores"] = {
         kind: find_scores(llm, spec, each, student_model, prompts[:NUM_RELAYED]) for kind, each in heads.items()
     }
+    out.write_text(json.dumps(results)); print("STAGE", __import__("time").process_time(), flush=True)
     middle = middle_of(results["scores"][HeadKind.CITER]["engine"])
     results["batch"] = write(llm, prompts, params_of(spec, middle))
     results["alone"] = [write(llm, [prompt], params_of(spec, middle))[0] for prompt in prompts]
@@ -212,6 +215,7 @@ def main(pair: Path, out: Path) -> None:
     for policy in ("student_alone", "teacher_alone", "deferred_0", "deferred_1.5", f"deferred_{middle}"):
         for name, engine in engines.items():
             relayed = relay(engine, answering, spec, tokenizer, prompts[:NUM_RELAYED], policy)
+            out.write_text(json.dumps(results)); print("STAGE", policy, name,  __import__("time").process_time(), flush=True)
             results[f"{policy.replace(str(middle), 'middle')} by {name}"] = asyncio.run(relayed)
     out.write_text(json.dumps(results))
 

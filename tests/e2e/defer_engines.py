@@ -185,14 +185,10 @@ def main(pair: Path, out: Path) -> None:
     results["plain"] = write(llm, prompts, params_of(spec, None))
     del llm
     gc.collect()
-    out.write_text(json.dumps(results))
-    print("STAGE", __import__("time").process_time(), flush=True)
     llm = open_llm(student, hf_overrides={"architectures": spec.overrides()["architectures"]})
     results["headless"] = write(llm, prompts, params_of(spec, None))
     del llm
     gc.collect()
-    out.write_text(json.dumps(results))
-    print("STAGE", __import__("time").process_time(), flush=True)
     llm = open_llm(student, hf_overrides=spec.overrides(), logits_processors=[PROCESSOR])
     results["off"] = write(llm, prompts, params_of(spec, None))
     results["zero"] = write(llm, prompts, params_of(spec, 0.0))
@@ -205,8 +201,6 @@ def main(pair: Path, out: Path) -> None:
     results["scores"] = {
         kind: find_scores(llm, spec, each, student_model, prompts[:NUM_RELAYED]) for kind, each in heads.items()
     }
-    out.write_text(json.dumps(results))
-    print("STAGE", __import__("time").process_time(), flush=True)
     citer_scores = results["scores"][HeadKind.CITER]["engine"]
     middle, low = threshold_at(citer_scores, 0.3, 0.7), threshold_at(citer_scores, 0.05, 0.2)
     results["batch"] = write(llm, prompts, params_of(spec, low))
@@ -220,8 +214,6 @@ def main(pair: Path, out: Path) -> None:
     for policy in ("student_alone", "teacher_alone", "deferred_0", "deferred_1.5", f"deferred_{middle}"):
         for name, engine in engines.items():
             relayed = relay(engine, answering, spec, tokenizer, prompts[:NUM_RELAYED], policy)
-            out.write_text(json.dumps(results))
-            print("STAGE", policy, name, __import__("time").process_time(), flush=True)
             results[f"{policy.replace(str(middle), 'middle')} by {name}"] = asyncio.run(relayed)
     out.write_text(json.dumps(results))
 

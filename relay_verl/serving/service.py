@@ -15,8 +15,10 @@ from uuid import uuid4
 
 from relay_verl.checkpoints.relay_file import RelayFile
 from relay_verl.decoder import RelayDecoder
+from relay_verl.deferral import Deferral
 from relay_verl.deltas import DeltaReader
 from relay_verl.engines.base import TokenEngine, check_reads_ids
+from relay_verl.errors import UserError
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
 from relay_verl.policies import make_policy
 from relay_verl.policy_base import Policy
@@ -45,6 +47,7 @@ class RelayService:
         teacher_max_model_len: tokens of the teacher's; None for as many.
         settings: the operator's.
         vocabulary: of the student; of unknown size if None.
+        deferral: how the student's engine asks for the teacher, where it has a defer head.
         state: how the server is, for metrics.
     """
 
@@ -60,10 +63,13 @@ class RelayService:
         settings: ServeSettings,
         *,
         vocabulary: Vocabulary | None = None,
+        deferral: Deferral | None = None,
         state: Callable[[], ServerState] = lambda: ServerState.READY,
     ):
         check_reads_ids("student", student)
         check_reads_ids("teacher", teacher)
+        if deferral is None and make_policy(relay.policy).defer_threshold(0.0) is not None:
+            raise UserError(f"relay.json: policy: {relay.policy}: the student has no defer head; give --defer-head")
         self.name = name
         self.relay = relay
         self.tokenizer = tokenizer
@@ -74,6 +80,7 @@ class RelayService:
             max_response_tokens=max_model_len,
             vocab_size=vocabulary.size,
             end_ids=vocabulary.end_ids,
+            deferral=deferral,
             student_timeout_s=settings.student_timeout_s,
             teacher_timeout_s=settings.teacher_timeout_s,
         )
@@ -88,6 +95,7 @@ class RelayService:
             relay,
             self.prompter,
             has_teacher=teacher is not None,
+            has_head=deferral is not None,
             context=max_model_len,
             teacher_context=min(teacher_max_model_len or max_model_len, max_model_len),
             max_responses=min(settings.max_choices, settings.max_concurrency),  # each has a place of its own

@@ -134,9 +134,7 @@ class Labeller:
     async def _roll_out(self, row: Row, prompt_ids: list[int], written: list[int]) -> tuple[bool, int]:
         """Whether the student alone is right from there, and the tokens it wrote."""
         context = prompt_ids + written
-        room = self._room(len(context), self._rollout_tokens)
-        if room < 1:
-            return False, 0
+        room = self._room(len(context), self._rollout_tokens)  # at least 1: the whole reference has room for a token
         generation = await self._ask(self._student, context, room, GREEDY)
         return await self._is_right(row, written + generation.token_ids), len(generation.token_ids)
 

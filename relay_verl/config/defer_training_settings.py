@@ -1,4 +1,4 @@
-"""`relay.defer`: how a defer head is trained and calibrated (CITER's release, Co-LLM's paper)."""
+"""`relay.defer_training`: how a defer head is trained and calibrated (CITER's release, Co-LLM's paper)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Split = Literal["token", "query"]
 
 
 @dataclass(frozen=True)
-class DeferSettings:
+class DeferTrainingSettings:
     """How `relay-verl defer-data`, `defer-train` and `calibrate` make a head; the defaults are those of CITER's release.
     """
 
@@ -36,8 +36,8 @@ class DeferSettings:
     """The same of the student under the last head and the teacher, in later iterations."""
     routed_threshold: Annotated[float, Field(ge=0, lt=2, allow_inf_nan=False)] = 0.95
     """Threshold of the last head in these rollouts."""
-    learning_rate: Positive = 1e-7
-    """Of Adam."""
+    learning_rate: Positive | None = None
+    """Of Adam; null: that of the head's own release, 1e-7 of `citer` and 2e-5 of `collm`."""
     batch_size: Annotated[int, Field(ge=2, strict=True)] = 64
     """Tokens of a step; the release's README has 64, its code 80."""
     max_epochs: Count = 1000

@@ -37,7 +37,7 @@ def search(target: float, scores: list[float], ratio_of: object, **options: floa
 EVEN = [number / 2000 for number in range(1, 2001)]
 
 
-@given(st.floats(0.002, 0.9), st.floats(0.2, 5.0))
+@given(st.floats(0.002, 0.9), st.floats(0.5, 5.0))
 def test_a_target_is_reached_where_own_text_differs_from_references(target: float, shift: float) -> None:
     """The routed system's ratio is another function of the threshold than the share of held-out scores."""
     found = search(target, EVEN, lambda threshold: min(1.0, threshold) ** shift, most=30)

@@ -27,7 +27,7 @@ from uuid import uuid4
 
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.deadlines import pulse_of
-from relay_verl.errors import EngineError
+from relay_verl.errors import EngineError, UserError
 from relay_verl.policies import Learned
 from relay_verl.policy_base import Policy
 from relay_verl.relay import Relay
@@ -102,6 +102,7 @@ class RelayDecoder:
 
         Raises:
             TeacherError: the teacher failed and `on_teacher_failure` is 'fail'.
+            UserError: the policy asks a defer head, and `config.deferral` is None.
         """
         relay = self.stream(
             prompt_ids,
@@ -161,4 +162,6 @@ class RelayDecoder:
             pulse = self.teacher_pulse if engine is self.teacher else pulse_of(engine)
             merged = {**config.teacher_sampling, **(teacher_sampling or {})}
             answering = Writer("teacher", engine, pulse, config.teacher_timeout_s, merged, **common)
+        if config.deferral is None and policy.defer_threshold(0.0) is not None:
+            raise UserError("policy deferred: the student's engine has no defer head (relay.defer.head)")
         return Relay(list(prompt_ids), config, policy, student, answering, self.tokens, self.note_failed_call)

@@ -7,6 +7,8 @@ baselines call by themselves, without a command.
                     whether its command has to say N, too
     random_P        before each token of the student's a call with probability P, its length by the warm-up's law (3.1)
     router_P        a whole query goes to the teacher with probability P, else to the student: the random router
+    deferred_TAU    the student's engine asks where a defer head's score is below TAU: CITER, Co-LLM, entropy
+                    (`relay_verl.deferred`)
     student_alone   nothing answers commands
     teacher_alone   the teacher writes the whole response
 
@@ -26,6 +28,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from relay_verl.deferred import Deferred
 from relay_verl.errors import UserError, suggest
 from relay_verl.extensions import FORM, Registry, short_name, subclasses_of
 from relay_verl.policy_base import COUNT, RATE, SHARE, Author, Interruption, Policy
@@ -167,6 +170,7 @@ POLICIES: dict[str, type[Policy]] = {
     "fixed": FixedLength,
     "random": RandomCalls,
     "router": Router,
+    "deferred": Deferred,
 }
 """Our policies by name; the number that some names end with is the class's `number`."""
 REGISTRY: Registry[type[Policy]] = Registry(
@@ -289,4 +293,4 @@ def policy_words(name: str) -> str:
     kind, number = find_policy(name)
     if not kind.words:
         return short_name(name).replace("_", " ")
-    return kind.words.format(number=number, percent=f"{100 * float(number or 0):g}")
+    return kind.words.format(number=number, percent=f"{100 * float(number or 0):g}").strip()

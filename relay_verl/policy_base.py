@@ -98,3 +98,12 @@ class Policy:
     def next_interruption(self) -> Interruption | None:
         """The next call without a command; None if there will be none. Asked before each turn of the student's."""
         return None
+
+    def defer_threshold(self, own: float) -> float | None:
+        """The score of the student's defer head below which its engine asks the teacher in its next turn
+        (`relay_verl.deferral`); None asks no head. Asked before each turn of the student's.
+
+        Args:
+            own: the threshold that is stored with the head.
+        """
+        return None

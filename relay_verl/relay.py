@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 
 from relay_verl.calls import Calls, TeacherTurn
 from relay_verl.constraint import force_command
+from relay_verl.deferral import Deferral
 from relay_verl.engines.base import Generation
 from relay_verl.engines.failures import RetriedError
 from relay_verl.errors import EngineError, PermanentError, TeacherError
@@ -64,7 +66,8 @@ class Relay:
         self._calls = Calls(config, note_failed_call)
         self._has_ended = False
         self._teacher_turn: TeacherTurn | None = None  # what the student's last step asks for
-        self._plans_calls = True  # baselines only: see `_next_planned_call`
+        self._deferral: Deferral | None = None  # of the student's current turn, if its engine may ask by itself
+        self._plans_calls = True  # baselines only: see `_next_planned_call` and `_ask_student`
         self._status = RelayStatus.COMPLETED
         self._error = ""
         self._is_refused = False
@@ -134,9 +137,10 @@ class Relay:
                     forced: Generation | None = None
                     if self._is_constrained:
                         piece, forced = self._constrain(piece)
-                    piece = self._read(piece)
+                    piece = self._read(self._cut_deferral(piece))
                     num_written += len(piece.token_ids)
-                    is_empty_answer = piece.finish_reason is not None and not num_written
+                    has_call = self._teacher_turn is not None
+                    is_empty_answer = piece.finish_reason is not None and not num_written and not has_call
                     if piece.token_ids or (is_empty_answer and forced is None):
                         yield self._transcript.append_student(piece)
                     if forced is not None:
@@ -168,8 +172,24 @@ class Relay:
         stop: tuple[str, ...] = ()
         if self._is_listening:
             stop = (OPEN,) if self._is_constrained else (CLOSE,)
-        written = self._transcript
-        return self._student.pieces(written.student_context(), max_tokens, num_written=written.num_tokens, stop=stop)
+        written, student = self._transcript, self._student
+        self._deferral = self._config.deferral if self._teacher is not None and self._plans_calls else None
+        if self._deferral is not None:
+            threshold = self._policy.defer_threshold(self._deferral.threshold)
+            if threshold is None:
+                self._deferral = None
+            else:
+                student = replace(student, sampling=self._deferral.sampling(threshold, student.sampling))
+        return student.pieces(written.student_context(), max_tokens, num_written=written.num_tokens, stop=stop)
+
+    def _cut_deferral(self, piece: Generation) -> Generation:
+        """`piece` without the reserved id by which the student's engine asks for the teacher, who then has the next
+        turn; the engine says that it ended, or filled what it was asked for."""
+        deferral = self._deferral
+        if deferral is None or deferral.token_id not in piece.token_ids:
+            return piece
+        self._teacher_turn = TeacherTurn(deferral.num_tokens, has_command=False)
+        return cut(piece, piece.token_ids.index(deferral.token_id), "stop")
 
     def _read(self, piece: Generation) -> Generation:
         """`piece` cut after its first command to be served, which becomes the `_teacher_turn`; commands that are passed
@@ -250,7 +270,7 @@ class Relay:
         finally:
             self._calls.note_malformed(num_malformed)
 
-    # ---- calls without a command: baselines of the evaluation (random_P, router_P, teacher_alone) ----
+    # ---- calls without a command: baselines of the evaluation (random_P, router_P, teacher_alone, deferred_TAU) ----
 
     def _next_planned_call(self) -> Interruption | None:
         """The baseline's next call; None under every policy that can be trained."""

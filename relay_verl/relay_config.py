@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from relay_verl.deferral import Deferral
+
 FixedCommand = Literal["text", "delivered"]
 FIXED_COMMAND: tuple[FixedCommand, ...] = ("text", "delivered")
 OnTeacherFailure = Literal["continue", "drop", "fail"]
@@ -49,6 +51,8 @@ class RelayConfig:
     """Failed calls after which a response stops asking, so that a dead teacher costs a bounded time."""
     end_ids: frozenset[int] = frozenset()
     """Ids that end a response, with the tokenizer's end-of-sequence token, which always does."""
+    deferral: Deferral | None = None
+    """How the student's engine asks for the teacher, where it has a defer head."""
     fixed_command: FixedCommand = "delivered"
     """What a policy with a fixed length fixes (paper 5.4). 'text': the number that the student writes, by constrained
     decoding; 'delivered': only what the teacher is asked for, whatever the student wrote."""

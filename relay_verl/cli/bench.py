@@ -30,20 +30,9 @@ def rollout(
 ) -> None:
     """Time training's responses: with calls, with all waiting for all at each call, and without a teacher."""
     from relay_verl.bench.relay_speed import bench_rollout
-    from relay_verl.models.address import is_elsewhere
-    from relay_verl.preflight.commands import check_asked_model
 
     run = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
-    student = student or run.student_path
-    if not student:
-        raise UserError("--student: the recipe names none while RELAY_STUDENT is not set; give one")
-    if is_elsewhere(student):
-        raise UserError(f"--student: {student} is an endpoint; verl's single turn needs a folder or a hub id")
-    check_asked_model("--student", student)
-    teacher = teacher or run.relay.only_teacher.path
-    if teacher is None:
-        raise UserError("--teacher: the recipe names none; give one")
-    check_asked_model("--teacher", teacher)
+    student, teacher = _pair_of(run, student, teacher)
     rows = _questions(run, num_responses)
     with results_only():
         text = bench_rollout(run, student, teacher, rows, rounds)
@@ -96,6 +85,31 @@ def bench_filter_(
     check_filters_models(run.relay)
     with results_only():
         text = bench_filter(run, Source.scan(data), rounds)
+    typer.echo(text)
+
+
+@app.command("defer")
+def bench_defer_(
+    head: Annotated[str, typer.Option(help="Folder of the student's defer head.")],
+    recipe: TinyRecipe = None,
+    config_dir: ConfigDir = None,
+    student: Annotated[str | None, typer.Option(help="Student; the recipe's if not given.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Teacher; the recipe's if not given.")] = None,
+    num_responses: Annotated[int, typer.Option(min=1, help="Responses a round.")] = 64,
+    num_tokens: Annotated[int, typer.Option(min=2, help="Tokens of a response.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Counted rounds.")] = 7,
+    overrides: Overrides = None,
+) -> None:
+    """Time a student with a defer head against one without, and a hop to the teacher."""
+    from dataclasses import replace
+
+    from relay_verl.bench.defer_speed import bench_defer
+
+    run = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)
+    student, teacher = _pair_of(run, student, teacher)
+    rows = _questions(run, num_responses)
+    with results_only():
+        text = bench_defer(run, student, teacher, replace(run.relay.defer, head=head), rows, rounds, num_tokens)
     typer.echo(text)
 
 
@@ -154,6 +168,28 @@ def bench_scale_(
     study = study_scale(read_scenario(curves or ASSUMED), gpus or NUM_GPUS, num_responses=num_responses, seed=seed)
     draw_scale(study, out)
     typer.echo(f"{scale_to_markdown(study)}\n\n{out}")
+
+
+def _pair_of(run: RunConfig, student: str | None, teacher: str | None) -> tuple[str, str]:
+    """The models of a command line, or else of the recipe, that run here.
+
+    Raises:
+        UserError: one is missing, or the student is an endpoint.
+    """
+    from relay_verl.models.address import is_elsewhere
+    from relay_verl.preflight.commands import check_asked_model
+
+    student = student or run.student_path
+    if not student:
+        raise UserError("--student: the recipe names none while RELAY_STUDENT is not set; give one")
+    if is_elsewhere(student):
+        raise UserError(f"--student: {student} is an endpoint; what is compared needs a folder or a hub id")
+    check_asked_model("--student", student)
+    teacher = teacher or run.relay.only_teacher.path
+    if teacher is None:
+        raise UserError("--teacher: the recipe names none; give one")
+    check_asked_model("--teacher", teacher)
+    return student, teacher
 
 
 def _questions(run: RunConfig, num: int) -> list[dict[str, Any]]:

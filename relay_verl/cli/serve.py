@@ -81,6 +81,14 @@ def serve(
         str, typer.Option(help="Further arguments of the student's `vllm serve`, as one text.")
     ] = "",
     teacher_args: Annotated[str, typer.Option(help="Further arguments of the teacher's.")] = "",
+    defer_head: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the student's defer head, which asks the teacher where its score is low: the model "
+            "NAME:deferred, or NAME:deferred-TAU for another threshold."
+        ),
+    ] = None,
+    defer_tokens: Annotated[int, typer.Option(min=1, help="Tokens that the teacher writes when the head asks.")] = 1,
     max_concurrency: Annotated[
         int, typer.Option(min=1, help="Responses that are written at a time; further ones wait.")
     ] = 256,
@@ -107,10 +115,11 @@ def serve(
     """Serve a student and its teacher behind OpenAI's HTTP API, with a chat page; starts vLLM for both and keeps it
     running."""
     from relay_verl.checkpoints.relay_file import RelayFile, read_relay_file
+    from relay_verl.config import DeferSettings
     from relay_verl.logs import install
     from relay_verl.models.address import is_endpoint
     from relay_verl.preflight.serving_checks import check_access, check_pair, place
-    from relay_verl.serving.pair_options import PairOptions, read_model
+    from relay_verl.serving.pair_options import PairOptions, read_model, with_head
     from relay_verl.serving.pair_server import PairServer
     from relay_verl.serving.settings import ServeSettings
     from relay_verl.serving.vllm_server import parse_more
@@ -165,6 +174,8 @@ def serve(
     # the port is taken from here on, so that two commands at once do not both load their models
     listener = listen(host, port)
     loaded = check_pair(options)
+    if defer_head is not None:
+        options = with_head(options, DeferSettings(defer_head, defer_tokens), loaded)
     placements = place(options)
     relay = RelayFile() if folder is None else read_relay_file(folder)
     install()

@@ -7,11 +7,13 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from relay_verl.config.defer_settings import DeferSettings
 from relay_verl.config.defer_training_settings import DeferTrainingSettings
 from relay_verl.config.parts import FilterSettings, RewardSettings, WarmupSettings
 from relay_verl.config.price_settings import PriceSettings
 from relay_verl.config.teacher import TeacherSettings
 from relay_verl.config.values import STRICT, Count, NonNegative, Positive
+from relay_verl.deferral import Deferral
 from relay_verl.errors import UserError
 from relay_verl.policies import make_policy, needs_teacher, parse_policy, trainable
 from relay_verl.relay_config import FixedCommand, OnTeacherFailure, RelayConfig
@@ -53,6 +55,8 @@ class RelaySettings:
     """The data of the call warm-up."""
     filter: FilterSettings = field(default_factory=FilterSettings)
     """Which queries are trained on."""
+    defer: DeferSettings = field(default_factory=DeferSettings)
+    """The student's defer head, for the policies `deferred_TAU` of `relay-verl eval`."""
     defer_training: DeferTrainingSettings = field(default_factory=DeferTrainingSettings)
     """How a defer head is trained and calibrated; see `relay_verl.defer_training`."""
     prices: PriceSettings = field(default_factory=PriceSettings)
@@ -115,9 +119,10 @@ class RelaySettings:
         vocab_size: int | None,
         teacher: TeacherSettings | None = None,
         end_ids: frozenset[int] = frozenset(),
+        deferral: Deferral | None = None,
     ) -> RelayConfig:
         """The limits of one response of at most `max_response_tokens` tokens, answered by `teacher`; `self.teacher` if
-        None. `vocab_size` and `end_ids` are the student's (`relay_verl.models.vocabulary`)."""
+        None. `vocab_size` and `end_ids` are the student's (`relay_verl.models.vocabulary`), and so is `deferral`."""
         teacher = teacher or self.teacher
         return RelayConfig(
             max_response_tokens=max_response_tokens,
@@ -131,5 +136,6 @@ class RelaySettings:
             end_ids=end_ids,
             teacher_name=teacher.label if len(self.active_teachers) > 1 else None,
             max_failed_calls=self.max_failed_calls,
+            deferral=deferral,
             fixed_command=self.fixed_command,
         )

@@ -7,6 +7,7 @@ no torch.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from relay_verl.config.validation import validate
 from relay_verl.defer.head_info import HeadInfo
 from relay_verl.errors import UserError, as_user_error
-from relay_verl.files import read_tensor_header, reading, replace_file, replacing, writing
+from relay_verl.files import read_tensor_header, reading, replace_file, replacing, sha256_of, writing
 
 if TYPE_CHECKING:
     from relay_verl.defer.heads import DeferHead
@@ -89,6 +90,15 @@ def read_info(folder: Path | str, *, hidden_size: int | None = None) -> HeadInfo
         with as_user_error((OSError, ValueError), f"{weights} cannot be read"):
             read_tensor_header(weights)
     return info
+
+
+def head_sha256(folder: Path | str) -> str:
+    """A hash of what decides a head's scores, and of its threshold. Raises UserError, as `read_info`."""
+    info = read_info(folder)
+    decisive = {"kind": info.kind, "threshold": info.threshold, "step_end": info.step_end}
+    if info.kind.has_weights:
+        decisive["weights"] = sha256_of(Path(folder).expanduser() / WEIGHTS_FILE)
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def load_head(folder: Path | str, *, hidden_size: int | None = None) -> tuple[DeferHead, HeadInfo]:

@@ -1,8 +1,8 @@
 """What `defer_head.json` says of a head. Pure.
 
-    {"format": 1, "kind": "citer", "hidden_size": 1024, "threshold": 0.95,
-     "calibration": {"target_ratio": 0.01, "reached_ratio": 0.0102, "interval": [0.0088, 0.0117], "num_questions": 500},
-     "student": "Qwen/Qwen3-0.6B", "student_sha256": "...", "step_end": "\\n\\n", "versions": {"relay-verl": "0.2.0"}}
+{"format": 1, "kind": "citer", "hidden_size": 1024, "threshold": 0.95,
+ "calibration": {"target_ratio": 0.01, "reached_ratio": 0.0102, "interval": [0.0088, 0.0117], "num_questions": 500},
+ "student": "Qwen/Qwen3-0.6B", "student_sha256": "...", "step_end": "\\n\\n", "versions": {"relay-verl": "0.2.0"}}
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from typing import Annotated
 from pydantic import Field
 
 from relay_verl.config.values import STRICT, Count
+from relay_verl.deferral import MAX_THRESHOLD
 
-MAX_THRESHOLD = 2.0
-"""A threshold is below this. A score is at most 1, so any threshold above 1 asks the teacher for every token."""
 Threshold = Annotated[float, Field(ge=0, lt=MAX_THRESHOLD, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 

@@ -1,8 +1,8 @@
 """The heads as torch modules: hidden states, and the student's logits, to scores.
 
 One protocol: `head(hidden, logits)` with hidden states [batch, hidden_size] after the final norm and logits
-[batch, vocab_size] gives scores [batch] from 0 to 1, the probability that the STUDENT writes the next token. The teacher
-is asked where a score is below the threshold.
+[batch, vocab_size] gives scores [batch] from 0 to 1, the probability that the STUDENT writes the next token. The
+teacher is asked where a score is below the threshold.
 
 `citer` is the MLP of CITER's release: Linear(H, 2H), BatchNorm1d, ReLU, Dropout(.1), Linear(2H, H), Dropout(.1),
 Linear(H, 1), sigmoid. The entropies are mapped to exp(-entropy), one over the number of equally likely next tokens, so
@@ -11,7 +11,7 @@ that one threshold means the same for every vocabulary: an entropy of .45 nats i
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,10 @@ class DeferHead(nn.Module):
             logits: [batch, vocab_size].
         """
         raise NotImplementedError
+
+    def for_inference(self) -> DeferHead:
+        """The same function in evaluation mode, with fewer operations where some can be joined."""
+        return self.eval().requires_grad_(False)
 
 
 class WeightedHead(DeferHead):
@@ -76,6 +80,34 @@ class CiterHead(WeightedHead):
             nn.Dropout(0.1),
             nn.Linear(hidden_size, 1),
         )
+
+    @torch.no_grad()
+    def for_inference(self) -> DeferHead:
+        """One hidden layer: the normalisation scales the first layer, and nothing stands between the other two."""
+        super().for_inference()
+        first, norm, _, _, middle, _, last = cast(nn.Sequential, self.layers)
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)  # [2 * hidden_size]
+        return _JoinedCiterHead(
+            first.weight * scale[:, None],
+            (first.bias - norm.running_mean) * scale + norm.bias,
+            last.weight @ middle.weight,  # [1, 2 * hidden_size]
+            last.weight @ middle.bias + last.bias,
+        )
+
+
+class _JoinedCiterHead(WeightedHead):
+    """What `CiterHead` computes in evaluation mode."""
+
+    kind = HeadKind.CITER
+
+    def __init__(self, *tensors: Tensor):
+        super().__init__(tensors[0].shape[1])
+        for name, tensor in zip(("wide", "wide_bias", "narrow", "narrow_bias"), tensors, strict=True):
+            self.register_buffer(name, tensor.detach().clone())
+
+    def log_odds(self, hidden: Tensor) -> Tensor:
+        inner = torch.relu(nn.functional.linear(hidden.float(), self.wide, self.wide_bias))
+        return nn.functional.linear(inner, self.narrow, self.narrow_bias).squeeze(-1)
 
 
 class CollmHead(WeightedHead):

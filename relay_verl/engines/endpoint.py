@@ -234,6 +234,8 @@ class EndpointEngine:
 def _parameters(max_tokens: int, stop: Sequence[str], sampling: Mapping[str, Any]) -> dict[str, Any]:
     """What a request says but for its prompt."""
     return {**NEUTRAL_SAMPLING, **sampling} | {
+        "extra_args": None,
+        "vllm_xargs": sampling.get("extra_args"),  # its name over HTTP
         "max_tokens": max_tokens,
         "stop": list(stop) or None,
         "logprobs": 0 if sampling.get("logprobs") else None,

@@ -18,8 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
+from relay_verl.deferral import THRESHOLD_ARG
 from relay_verl.engines.base import NEUTRAL_SAMPLING, FinishReason, Generation
 from relay_verl.engines.prompt_scores import PARAMETER, PromptScores
 from relay_verl.engines.sampler import Sampler
@@ -37,6 +38,14 @@ class _Past:
     """The model's keys and values of them."""
 
 
+class Head(Protocol):
+    """A defer head: `relay_verl.defer.loaded_head.LoadedHead` is one."""
+
+    @property
+    def token_id(self) -> int: ...
+    def is_deferred(self, threshold: float, hidden: Any, logits: Any, context: Sequence[int]) -> bool: ...
+
+
 class TransformersEngine:
     """Writes with a causal language model.
 
@@ -45,10 +54,20 @@ class TransformersEngine:
         tokenizer: the model's.
         num_kept: trajectories whose past is kept; the one that was not asked for longest goes first.
         end_ids: what else than the tokenizer's and the model's end-of-sequence tokens ends a response.
+        head: by which it asks for the teacher (`relay_verl.deferral`).
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, num_kept: int = 4, end_ids: frozenset[int] = frozenset()):
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        num_kept: int = 4,
+        end_ids: frozenset[int] = frozenset(),
+        head: Head | None = None,
+    ):
         self._model = model
+        self._head = head
         self._tokenizer = tokenizer
         self._tokens = TokenBytes(tokenizer)
         self._num_kept = num_kept
@@ -134,7 +153,11 @@ class TransformersEngine:
             raise PermanentError(
                 f"the prompt has {len(prompt_ids)} tokens; the model's context has {self.max_model_len}"
             )
-        sampler = Sampler(self._tokenizer, {**NEUTRAL_SAMPLING, **sampling}, prompt_ids, self._model.device)
+        threshold = (sampling.get("extra_args") or {}).get(THRESHOLD_ARG)
+        if threshold is not None and self._head is None:
+            raise PermanentError(f"sampling: {THRESHOLD_ARG}: this engine has no defer head")
+        plain = {name: value for name, value in sampling.items() if threshold is None or name != "extra_args"}
+        sampler = Sampler(self._tokenizer, {**NEUTRAL_SAMPLING, **plain}, prompt_ids, self._model.device)
         ends = frozenset() if sampling.get("ignore_eos") else self._end_ids
         ends |= frozenset(sampling.get("stop_token_ids") or ())
         stops = [string.encode() for string in stop]
@@ -147,7 +170,7 @@ class TransformersEngine:
         reason: FinishReason | None = None
         while reason is None:
             # Cancelled here, the thread may still write into the past: then it is not kept.
-            token_id, logprob = await run(self._step, past, unread, sampler)
+            token_id, logprob = await run(self._step, past, unread, sampler, threshold)
             unread = [token_id]
             num_written += 1
             piece = self._tokens.to_bytes(token_id)
@@ -168,16 +191,25 @@ class TransformersEngine:
         self._kept.clear()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _step(self, past: _Past, unread: list[int], sampler: Sampler) -> tuple[int, float]:
-        """The next token and its log-probability; the model has read `unread` then."""
+    def _step(self, past: _Past, unread: list[int], sampler: Sampler, threshold: float | None) -> tuple[int, float]:
+        """The next token and its log-probability; the model has read `unread` then. Below `threshold`, if one is given,
+        the head's reserved id."""
         import torch
 
         with torch.inference_mode():
             ids = torch.tensor([unread], device=self._model.device)  # [1, unread_length]
-            output = self._model(input_ids=ids, past_key_values=past.cache, use_cache=True, **self._only_last)
+            options = self._only_last if threshold is None else {**self._only_last, "output_hidden_states": True}
+            output = self._model(input_ids=ids, past_key_values=past.cache, use_cache=True, **options)
             past.cache = output.past_key_values
             past.ids += unread
-            return sampler.draw(output.logits[:, -1, :])
+            logits = output.logits[:, -1, :]
+            if self._head is not None:
+                if threshold is not None:
+                    hidden = output.hidden_states[-1][:, -1, :]  # behind the final norm
+                    if self._head.is_deferred(threshold, hidden, logits, past.ids):
+                        return self._head.token_id, 0.0
+                logits[:, self._head.token_id] = -torch.inf
+            return sampler.draw(logits)
 
     def _score(self, token_ids: list[int]) -> PromptScores:
         """The greedy token and the log-probability of the own one behind each token but the last."""

@@ -10,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from relay_verl.config import PriceSettings, TeacherSettings
+from relay_verl.config import DeferSettings, PriceSettings, TeacherSettings
+from relay_verl.defer.head_folder import head_sha256
+from relay_verl.errors import UserError
 from relay_verl.models.address import count_parameters, is_endpoint
 from relay_verl.policies import make_policy
 from relay_verl.run_config import RunConfig
@@ -45,6 +48,17 @@ def note_costs(prices: PriceSettings, student: str | None, teacher: str | None) 
 def _api_of(teacher: TeacherSettings) -> str | None:
     """How a chat API is asked; None for an endpoint of token ids."""
     return f"chat, {teacher.chat_prefix}" if teacher.reads_messages else None
+
+
+def _describe_head(defer: DeferSettings) -> dict[str, Any]:
+    """The head of a condition that defers.
+
+    Raises:
+        UserError: there is none.
+    """
+    if defer.head is None:
+        raise UserError("relay.defer.head: null: the policy deferred asks the student's defer head; name its folder")
+    return {**asdict(defer), "head_sha256": head_sha256(defer.head)}
 
 
 def describe(
@@ -91,6 +105,7 @@ def describe(
         },
         # under another policy it decides nothing
         "fixed_command": settings.fixed_command if make_policy(condition.policy).fixed_length() is not None else None,
+        **({"defer": _describe_head(settings.defer)} if condition.defers else {}),
         # of calls, unless the student is greedy; who writes whole responses has the benchmark's
         "teacher_sampling": dict(settings.decoder_config(1, greedy=False, vocab_size=None).teacher_sampling),
         "template": dict(run.prompts.template),

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from relay_verl.config import TeacherSettings, num_gpus_of
+from relay_verl.deferral import Deferral
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.deadlines import GRADING_S
 from relay_verl.engines.resilience import NO_BREAKER
@@ -37,6 +38,7 @@ from relay_verl.jobs.formats import JsonLines
 from relay_verl.jobs.pool import Pool, default_num_workers
 from relay_verl.jobs.store import JobStore
 from relay_verl.models.address import as_student, model_at, model_sha256
+from relay_verl.models.deferring import read_engine_head, with_head
 from relay_verl.models.launch import start_models
 from relay_verl.models.ray_session import ray_cluster
 from relay_verl.models.vocabulary import Vocabulary
@@ -130,6 +132,13 @@ def evaluate(
     writers = [
         vocabulary_of_writer(*condition.models, tokenizer, tokenizer_path, run.prompts) for condition, _ in open_jobs
     ]
+    heads = {
+        condition.student: read_engine_head(relay.defer, condition.student, tokenizer, run.prompts)
+        for condition, _ in open_jobs
+        if condition.defers and condition.student
+    }
+    for head in heads.values():
+        with_head(run, head)  # what it says against the recipe is said before a model loads
     open_conditions = [condition for condition, _ in open_jobs]
     check(PlannedEvaluation(run, open_conditions, suite, models, tokenizer, tokenizer_path, writers))
 
@@ -137,10 +146,12 @@ def evaluate(
     started = run.changed("actor_rollout_ref.rollout.enable_prefix_caching", False) if suite.is_deterministic else run
 
     async def answer_all() -> None:
-        engines = await start_models(started, models, tokenizer)
+        engines = await start_models(started, models, tokenizer, heads=heads)
 
         async def answer(condition: Condition, spec: Mapping[str, Any], vocabulary: Vocabulary) -> None:
-            job = _make_job(run, condition, spec, suite, engines, tokenizer, models, num_workers, vocabulary)
+            head = heads[condition.student] if condition.defers and condition.student else None
+            deferral = head and head.deferral(relay.defer.num_tokens)
+            job = _make_job(run, condition, spec, suite, engines, tokenizer, models, num_workers, vocabulary, deferral)
             await run_job(job, suite.queries(), suite.num_queries, condition.out / RESPONSES)
             write_summary(condition.out)
             if missing := tell_not_completed(condition.out):
@@ -168,6 +179,7 @@ def _make_job(
     models: Mapping[str, TeacherSettings],
     num_workers: int | None,
     vocabulary: Vocabulary | None = None,
+    deferral: Deferral | None = None,
 ) -> Job:
     student, teacher = condition.models
     settings = run.relay
@@ -179,6 +191,7 @@ def _make_job(
         max_context=run.lengths.max_context,
         template=run.prompts.template,
         seed=suite.seed,
+        deferral=deferral,
     )
     writer = models[student or teacher or ""]
     # twice what an engine runs at a time, so that it never waits for work

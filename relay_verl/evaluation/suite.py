@@ -55,6 +55,11 @@ class Condition:
                 find_engine(model.removeprefix(PREFIX))
 
     @property
+    def defers(self) -> bool:
+        """Whether the student's engine asks the teacher by a defer head."""
+        return make_policy(self.policy).defer_threshold(0.0) is not None
+
+    @property
     def models(self) -> tuple[str | None, str | None]:
         """The student and the teacher that take part; None for one that does not."""
         return (

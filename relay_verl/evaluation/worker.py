@@ -24,6 +24,7 @@ from relay_verl.data.prompt_ids import prompt_ids_of
 from relay_verl.data.prompts import strip_wrapper
 from relay_verl.data.truths import truth_of, truth_text
 from relay_verl.decoder import RelayDecoder
+from relay_verl.deferral import Deferral
 from relay_verl.engines.base import TokenEngine, open_engine
 from relay_verl.engines.failures import RetriedError
 from relay_verl.errors import EngineError, PermanentError
@@ -58,6 +59,8 @@ class EvalSettings:
     """Arguments of the chat template."""
     seed: int
     """Of all that is drawn."""
+    deferral: Deferral | None = None
+    """How the student's engine asks for the teacher, where the policy is one of a defer head."""
 
 
 class EvalWorker:
@@ -86,7 +89,11 @@ class EvalWorker:
         # a response that its teacher fails ends there; `process` decides whether it is asked for again
         settings = replace(rules.settings, on_teacher_failure="drop")
         config = settings.decoder_config(
-            rules.max_tokens, greedy=False, vocab_size=vocabulary.size, end_ids=vocabulary.end_ids
+            rules.max_tokens,
+            greedy=False,
+            vocab_size=vocabulary.size,
+            end_ids=vocabulary.end_ids,
+            deferral=rules.deferral,
         )
         # a teacher that writes the whole response is one more student: nothing of `relay.teacher` bounds it
         whole = replace(config, teacher_sampling={}, teacher_timeout_s=settings.rollout_timeout_s)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from relay_verl.config import TeacherSettings, num_gpus_of
+from relay_verl.defer.engine_head import EngineHead
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.chat import ChatEngine
 from relay_verl.engines.chat_prefix import ChatPrefix
@@ -21,6 +22,7 @@ from relay_verl.engines.factory import make_engine
 from relay_verl.engines.resilience import GuardedEngine
 from relay_verl.errors import EngineError, UserError
 from relay_verl.models.address import check_folder_name
+from relay_verl.models.deferring import with_head
 from relay_verl.models.pretrained import trusts
 from relay_verl.models.reservation import find_reserved, reserve, start_in
 from relay_verl.models.tokenizers import read_tokenizer
@@ -234,8 +236,20 @@ def _guard(engine: TokenEngine, settings: TeacherSettings) -> GuardedEngine:
     )
 
 
-async def start_models(run: RunConfig, models: Mapping[str, TeacherSettings], tokenizer: Any) -> dict[str, TokenEngine]:
+async def start_models(
+    run: RunConfig,
+    models: Mapping[str, TeacherSettings],
+    tokenizer: Any,
+    *,
+    heads: Mapping[str, EngineHead] = {},
+) -> dict[str, TokenEngine]:
     """Start the models side by side, each by its own settings; gives their engines by the same names.
+
+    Args:
+        run: a composed recipe.
+        models: by name.
+        tokenizer: that of all of them.
+        heads: the defer heads that some of them have, by name.
 
     Raises:
         UserError: the cluster lacks the GPUs, or they did not start within `relay.teacher.start_timeout_s`.
@@ -248,8 +262,14 @@ async def start_models(run: RunConfig, models: Mapping[str, TeacherSettings], to
     if needed:
         check_resources(ray.available_resources(), needed, f"{len(models)} models")
     starts = (
-        start_teacher(run, settings, tokenizer, is_teacher=False, name=f"model{index}")
-        for index, settings in enumerate(models.values())
+        start_teacher(
+            with_head(run, heads[name]) if name in heads else run,
+            settings,
+            tokenizer,
+            is_teacher=False,
+            name=f"model{index}",
+        )
+        for index, (name, settings) in enumerate(models.items())
     )
     timeout_s = run.relay.teacher.start_timeout_s
     try:

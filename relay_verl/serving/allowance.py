@@ -187,6 +187,10 @@ class WithinAllowance(Policy):
         interruption = self._policy.next_interruption()
         return None if interruption is not None and self._is_spent() else interruption
 
+    def defer_threshold(self, own: float) -> float | None:
+        threshold = self._policy.defer_threshold(own)
+        return None if threshold is not None and self._is_spent() else threshold
+
     def _is_spent(self) -> bool:
         is_spent = self._teacher.is_spent
         self.has_refused |= is_spent

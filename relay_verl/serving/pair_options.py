@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from relay_verl.config import DeferSettings
+from relay_verl.deferral import Deferral
 from relay_verl.engines.address import check_address
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.models.address import is_endpoint, is_engine
+from relay_verl.models.deferring import read_engine_head
 from relay_verl.run_config import PromptSettings
 
 STUDENT_KEY, TEACHER_KEY = "RELAY_STUDENT_API_KEY", "RELAY_TEACHER_API_KEY"
@@ -67,6 +71,8 @@ class PairOptions:
     """Seconds until a model that is started here answers."""
     trust_remote_code: bool = False
     """Whether code in the models' folders may run."""
+    deferral: Deferral | None = None
+    """How the student's server asks for the teacher, where it has a defer head."""
 
     @property
     def prompts(self) -> PromptSettings:
@@ -82,6 +88,37 @@ class PairOptions:
     def ours(self) -> list[ModelOptions]:
         """Those whose server is started here."""
         return [model for model in self if model.is_ours]
+
+
+_SPECULATES = ("--speculative-config", "-sc", "--spec-method", "--spec-model", "--spec-tokens")
+
+
+def with_head(options: PairOptions, settings: DeferSettings, tokenizer: Any) -> PairOptions:
+    """The pair whose student has a defer head.
+
+    Args:
+        options: the pair.
+        settings: which head, which is given.
+        tokenizer: the student's.
+
+    Raises:
+        UserError: the student is not started here, decodes speculatively, or does not fit the head.
+    """
+    student = options.student
+    if student.path is None:
+        raise UserError(f"--defer-head: {student.url} runs already; a head is for a student that is started here")
+    if options.teacher is None:
+        raise UserError("--defer-head: a head asks the teacher; give --teacher or --teacher-url")
+    names = [word.partition("=")[0].replace("_", "-") for word in student.more]
+    if given := [name for name in names if name in (*_SPECULATES, "--hf-overrides", "--logits-processors")]:
+        raise UserError(
+            f"--student-args: {given[0]}: not with --defer-head, which sets the model's class and scores each token "
+            "before it is written"
+        )
+    with as_user_error(UserError, lambda error: str(error).replace("relay.defer.head", "--defer-head")):
+        head = read_engine_head(settings, student.path, tokenizer, options.prompts)
+    served = replace(student, more=(*student.more, *head.arguments()))
+    return replace(options, student=served, deferral=head.deferral(settings.num_tokens))
 
 
 def read_model(

@@ -130,6 +130,7 @@ class PairServer:
                 self._tokenizer,
                 self._options.prompts,
             ),
+            deferral=self._options.deferral,
             state=supervisor.state,
         )
         front.app = create_app(service, self._settings, state=supervisor.state)

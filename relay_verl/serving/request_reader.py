@@ -30,6 +30,7 @@ class RequestReader:
         relay: how the pair is to be used, as it was trained.
         prompter: turns prompts into token ids.
         has_teacher: whether anyone answers calls.
+        has_head: whether the student has a defer head.
         context: tokens of the student's context.
         teacher_context: tokens of the teacher's.
         max_responses: most responses of one request.
@@ -42,6 +43,7 @@ class RequestReader:
         prompter: Prompter,
         *,
         has_teacher: bool,
+        has_head: bool = False,
         context: int,
         teacher_context: int,
         max_responses: int,
@@ -50,6 +52,7 @@ class RequestReader:
         self._relay = relay
         self._prompter = prompter
         self._has_teacher = has_teacher
+        self._has_head = has_head
         self._context = context
         self._teacher_context = teacher_context
         self._max_responses = max_responses
@@ -57,7 +60,7 @@ class RequestReader:
     @property
     def model_names(self) -> list[str]:
         """NAME and its aliases."""
-        return names_of(self._name, has_teacher=self._has_teacher)
+        return names_of(self._name, has_teacher=self._has_teacher, has_head=self._has_head)
 
     def check_model(self, model: str) -> None:
         """Whether `model` is served.
@@ -65,7 +68,7 @@ class RequestReader:
         Raises:
             ApiError: 404; lists what there is.
         """
-        policy_of_model(model, self._name, has_teacher=self._has_teacher)
+        self._policy_of(model)
 
     async def prompt_of(self, fields: ChatFields) -> list[int]:
         """The prompt of a chat, [prompt_length].
@@ -106,16 +109,20 @@ class RequestReader:
     def _options(self, fields: RequestFields, headers: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
         """The policy and what else chats and completions share."""
         check_fields(fields)
-        alias = policy_of_model(fields.model, self._name, has_teacher=self._has_teacher)
+        alias = self._policy_of(fields.model)
         policy = fields.relay.policy if fields.relay else None
         if policy is not None:
-            policy = check_policy(policy)
+            policy = check_policy(policy, has_head=self._has_head)
             if alias not in (None, policy):
                 raise refuse("relay.policy", f"{policy!r} is not what the model {fields.model!r} stands for")
         name = policy or alias or self._relay.policy
         options = common_options(fields, headers, may_call=self._has_teacher and may_ask_in_turns(name))
         check_calls(name, options["max_calls"], has_teacher=self._has_teacher)
         return name, options
+
+    def _policy_of(self, model: str | None) -> str | None:
+        """See `policy_of_model`."""
+        return policy_of_model(model, self._name, has_teacher=self._has_teacher, has_head=self._has_head)
 
     def _check_number(self, num_responses: int) -> None:
         if num_responses > self._max_responses:

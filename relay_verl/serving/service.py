@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from relay_verl.checkpoints.relay_file import RelayFile
 from relay_verl.decoder import RelayDecoder
+from relay_verl.deferral import Deferral
 from relay_verl.deltas import DeltaReader
 from relay_verl.engines.base import TokenEngine, check_reads_ids
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
@@ -45,6 +46,7 @@ class RelayService:
         teacher_max_model_len: tokens of the teacher's; None for as many.
         settings: the operator's.
         vocabulary: of the student; of unknown size if None.
+        deferral: how the student's engine asks for the teacher, where it has a defer head.
         state: how the server is, for metrics.
     """
 
@@ -60,6 +62,7 @@ class RelayService:
         settings: ServeSettings,
         *,
         vocabulary: Vocabulary | None = None,
+        deferral: Deferral | None = None,
         state: Callable[[], ServerState] = lambda: ServerState.READY,
     ):
         check_reads_ids("student", student)
@@ -74,6 +77,7 @@ class RelayService:
             max_response_tokens=max_model_len,
             vocab_size=vocabulary.size,
             end_ids=vocabulary.end_ids,
+            deferral=deferral,
             student_timeout_s=settings.student_timeout_s,
             teacher_timeout_s=settings.teacher_timeout_s,
         )
@@ -88,6 +92,7 @@ class RelayService:
             relay,
             self.prompter,
             has_teacher=teacher is not None,
+            has_head=deferral is not None,
             context=max_model_len,
             teacher_context=min(teacher_max_model_len or max_model_len, max_model_len),
             max_responses=min(settings.max_choices, settings.max_queue + settings.max_concurrency),

@@ -20,7 +20,9 @@ H = 8
 
 
 def info_of(kind: HeadKind) -> HeadInfo:
-    return HeadInfo(kind, H if kind.has_weights else None, threshold=0.7, calibration=Calibration(0.01, 0.02, (0.0, 0.1)))
+    return HeadInfo(
+        kind, H if kind.has_weights else None, threshold=0.7, calibration=Calibration(0.01, 0.02, (0.0, 0.1))
+    )
 
 
 @pytest.mark.parametrize("kind", HeadKind)
@@ -79,3 +81,13 @@ def test_a_new_head_replaces_weights(tmp_path: Path) -> None:
     save_head(tmp_path, make_head(entropy), entropy)
     assert load_head(tmp_path)[1] == entropy
     assert not (tmp_path / WEIGHTS_FILE).exists()
+
+
+@pytest.mark.parametrize("kind", HeadKind)
+def test_for_inference_it_is_the_same_function(kind: HeadKind) -> None:
+    torch.manual_seed(1)
+    head = make_head(info_of(kind))
+    hidden, logits = torch.randn(50, H), torch.randn(50, 11)
+    head.train()(hidden, logits)  # which moves the running statistics of a normalisation
+    scores = head.eval()(hidden, logits)
+    assert torch.allclose(head.for_inference()(hidden, logits), scores, atol=1e-6)

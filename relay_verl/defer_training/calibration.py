@@ -7,11 +7,12 @@ continues, and what is measured is what `relay-verl eval` would measure: all tea
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from relay_verl.defer.head_folder import read_info, save_info
+from relay_verl.defer.head_folder import WEIGHTS_FILE, read_info, save_info
 from relay_verl.defer.head_info import Calibration, HeadInfo
 from relay_verl.defer_training.head_training import read_training
 from relay_verl.defer_training.score_levels import levels
@@ -19,7 +20,7 @@ from relay_verl.defer_training.threshold_search import Measured, ThresholdSearch
 from relay_verl.errors import UserError
 from relay_verl.evaluation.runner import PlannedEvaluation, evaluate
 from relay_verl.evaluation.suite import Condition, EvalSuite
-from relay_verl.files import writing
+from relay_verl.files import replacing, writing
 from relay_verl.report.statistics import Estimate, estimate, pooled_call_ratio
 from relay_verl.run_config import RunConfig
 from relay_verl.traces.records import ResponseRecord
@@ -78,9 +79,10 @@ def calibrate(
     info = read_info(head)
     training = read_training(head)
     known = UNIFORM if training is None else training["held_out_quantiles"]
+    copy = _copy_head(head, info, out / "head")
     search = ThresholdSearch(target_ratio, known, tolerance=tolerance, most=most)
     steps = _Steps(search, out, student, teacher)
-    started = run.changed("relay.defer.head", str(head.absolute()))
+    started = run.changed("relay.defer.head", str(copy.absolute()))
     while (condition := steps.next_condition()) is not None:
         evaluate(
             started,
@@ -105,6 +107,17 @@ def calibrate(
     with writing():
         save_info(head, changed)
     return Calibrated(changed, search.measured)
+
+
+def _copy_head(head: Path, info: HeadInfo, folder: Path) -> Path:
+    """The head without its threshold: the evaluations are then the same job before and after it is stored."""
+    with writing():
+        folder.mkdir(parents=True, exist_ok=True)
+        if info.kind.has_weights:
+            with replacing(folder / WEIGHTS_FILE) as temporary:
+                shutil.copyfile(head / WEIGHTS_FILE, temporary)
+        save_info(folder, replace(info, threshold=HeadInfo.threshold, calibration=None))
+    return folder
 
 
 class _Steps:

@@ -14,18 +14,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from relay_verl.config import TeacherSettings
+from relay_verl.config import DeferSettings, TeacherSettings
 from relay_verl.data.source import Source
-from relay_verl.defer.head_folder import INFO_FILE, WEIGHTS_FILE, read_info
+from relay_verl.defer.head_folder import head_sha256, read_info
 from relay_verl.defer_training.labelled_query import COLUMN, LabelledQuery, check_labelled, labelled_schema
 from relay_verl.defer_training.labeller import Labeller
 from relay_verl.defer_training.relabeller import Relabeller
 from relay_verl.defer_training.threshold_search import policy_at
 from relay_verl.engines.base import TokenEngine
 from relay_verl.errors import UserError
-from relay_verl.files import sha256_of
 from relay_verl.jobs.pool import Worker
 from relay_verl.models.address import as_student, model_sha256
+from relay_verl.models.deferring import read_engine_head
 from relay_verl.models.vocabulary import read_vocabulary
 from relay_verl.relay_config import RelayConfig
 from relay_verl.run_config import PromptSettings, RunConfig
@@ -41,8 +41,8 @@ class LabelPlan:
     """How the student's engine runs."""
     teacher: TeacherSettings
     """How the teacher's engine runs."""
-    head: Path | None
-    """Folder of the head that the student runs with; None in iteration 1."""
+    defer: DeferSettings | None
+    """The head that the student runs with; None in iteration 1."""
     spec: Mapping[str, Any]
     """See `relay_verl.jobs.job.Job.spec`."""
     schema: pa.Schema
@@ -97,6 +97,7 @@ def plan_new_labels(run: RunConfig, source: Source, head: Path) -> LabelPlan:
     read_info(head)
     iteration = 1 + max(LabelledQuery.of(row).iteration for _, row in source.queries())
     defer = run.relay.defer_training
+    engine = replace(run.relay.defer, head=str(head))
     config = run.relay.decoder_config(defer.routed_rollout_tokens, greedy=True, vocab_size=None)
     arguments: dict[str, Any] = {
         "policy": policy_at(defer.routed_threshold),
@@ -108,10 +109,13 @@ def plan_new_labels(run: RunConfig, source: Source, head: Path) -> LabelPlan:
         **_inputs(run, source, student, teacher),
         **arguments,
         "limits": {**asdict(config), "end_ids": sorted(config.end_ids)},
-        "head_sha256": {name: sha256_of(head / name) for name in (INFO_FILE, WEIGHTS_FILE) if (head / name).is_file()},
+        "num_tokens": engine.num_tokens,
+        "head_sha256": head_sha256(head),
     }
-    make_worker = partial(_make_relabeller, prompts=run.prompts, path=student.address, config=config, **arguments)
-    return LabelPlan(iteration, student, teacher, head, spec, labelled_schema(source.schema), make_worker)
+    make_worker = partial(
+        _make_relabeller, engine=engine, prompts=run.prompts, path=student.address, config=config, **arguments
+    )
+    return LabelPlan(iteration, student, teacher, engine, spec, labelled_schema(source.schema), make_worker)
 
 
 def _make_relabeller(
@@ -119,14 +123,17 @@ def _make_relabeller(
     teacher: TokenEngine,
     tokenizer: Any,
     *,
+    engine: DeferSettings,
     prompts: PromptSettings,
     path: str,
     config: RelayConfig,
     **arguments: Any,
 ) -> Relabeller:
-    """The worker, with the student's vocabulary, which its tokenizer tells in part."""
+    """The worker, with what the student's files and its tokenizer tell together: its vocabulary, and how its engine
+    asks."""
     vocabulary = read_vocabulary(path, tokenizer, prompts)
-    bounded = replace(config, vocab_size=vocabulary.size, end_ids=vocabulary.end_ids)
+    deferral = read_engine_head(engine, path, tokenizer, prompts).deferral(engine.num_tokens)
+    bounded = replace(config, vocab_size=vocabulary.size, end_ids=vocabulary.end_ids, deferral=deferral)
     return Relabeller(student, teacher, tokenizer, config=bounded, **arguments)
 
 

@@ -18,6 +18,7 @@ from relay_verl.data.schema import iter_rows
 from relay_verl.data.source import Source
 from relay_verl.defer_training.label_plan import LabelPlan
 from relay_verl.defer_training.labelled_query import LabelledQuery, count_tokens, summarize, to_records
+from relay_verl.defer.engine_head import EngineHead
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.deadlines import GRADING_S
 from relay_verl.engines.resilience import NO_BREAKER
@@ -27,6 +28,7 @@ from relay_verl.jobs import Job, run_job, tell_unanswerable
 from relay_verl.jobs.formats import Parquet
 from relay_verl.jobs.pool import Pool, default_num_workers
 from relay_verl.jobs.store import JobStore
+from relay_verl.models.deferring import read_engine_head, with_head
 from relay_verl.models.launch import start_models
 from relay_verl.models.ray_session import ray_cluster
 from relay_verl.run_config import RunConfig
@@ -65,9 +67,13 @@ def write_labels(
     models = {"student": plan.student, "teacher": plan.teacher}
     # a job counts failures by itself
     models = {role: replace(model, breaker_threshold=NO_BREAKER) for role, model in models.items()}
+    heads: dict[str, EngineHead] = {}
+    if plan.defer is not None:
+        heads["student"] = read_engine_head(plan.defer, addresses[0], tokenizer, run.prompts)
+        with_head(run, heads["student"])  # what it says against the recipe is said before a model loads
 
     async def write() -> dict[str, Any]:
-        engines = await start_models(run, models, tokenizer)
+        engines = await start_models(run, models, tokenizer, heads=heads)
         workers = default_num_workers() if num_workers is None else num_workers
         job = label_job(run, plan, engines["student"], engines["teacher"], tokenizer, workers)
         return await run_job(job, source.queries(), source.num_rows, out)

@@ -36,6 +36,9 @@ class DeferTrainingSettings:
     """The same of the student under the last head and the teacher, in later iterations."""
     routed_threshold: Annotated[float, Field(ge=0, lt=2, allow_inf_nan=False)] = 0.95
     """Threshold of the last head in these rollouts."""
+    trains_on_rollouts: Annotated[bool, Field(strict=True)] = True
+    """False leaves out the places that a rollout decides: labels from the two models' tokens alone, the paper's ablation
+    CITER-S and this pipeline's iteration 0."""
     learning_rate: Positive | None = None
     """Of Adam; null: that of the head's own release, 1e-7 of `citer` and 2e-5 of `collm`."""
     batch_size: Annotated[int, Field(ge=2, strict=True)] = 64

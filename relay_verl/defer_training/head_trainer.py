@@ -22,6 +22,7 @@ from relay_verl.defer.head_info import HeadInfo
 from relay_verl.defer.heads import WeightedHead, make_head
 from relay_verl.defer_training.objectives import Loss, Objective
 from relay_verl.defer_training.training_tokens import TrainingTokens, split_rows
+from relay_verl.errors import UserError
 from relay_verl.files import replacing
 from relay_verl.jobs.progress import show_progress
 
@@ -95,9 +96,12 @@ class HeadTrainer:
         self._head = head.to(device)
         rate = settings.learning_rate or objective.learning_rate
         self._optimizer = torch.optim.Adam(head.parameters(), lr=rate)
-        self._train_rows, self._held_out_rows = split_rows(
-            tokens, settings.split, settings.held_out_share, self._generator
-        )
+        rows = split_rows(tokens, settings.split, settings.held_out_share, self._generator)
+        if not settings.trains_on_rollouts:
+            rows = tuple(side[~tokens.is_rolled_out[side]] for side in rows)  # type: ignore[assignment]
+        if not all(map(len, rows)):
+            raise UserError("relay.defer_training.trains_on_rollouts=false leaves no token to train on, or to hold out")
+        self._train_rows, self._held_out_rows = rows
         self._held_out = tokens.answers_at(self._held_out_rows)
         self._epochs: list[Epoch] = []
         self._best = 0

@@ -1,7 +1,7 @@
 """Labels a query in iteration 1: a right response of the teacher, what both models think of its tokens, and a rollout of
 the student alone at each place where neither has the token. Can be sent to a Ray worker.
 
-A reference is written under `relay.teacher`'s sampling, each try with a seed of its own; it has to be right and to end
+A query that `relay-verl filter` saw the teacher fail each time is not asked. A reference is written under `relay.teacher`'s sampling, each try with a seed of its own; it has to be right and to end
 with an end-of-sequence token. Both models are greedy for the labels, as in CITER's release.
 """
 
@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from relay_verl.data.pass_counts import COLUMN
 from relay_verl.data.prompt_ids import prompt_ids_of
 from relay_verl.data.truths import truth_of
 from relay_verl.defer_training.labelled_query import LabelledQuery
@@ -121,15 +122,18 @@ class Labeller:
         """A right response of the teacher, the tries it took, and the tokens of all of them; None if none is right."""
         # the prefills of the labels write a token behind the reference
         room = self._room(len(prompt_ids) + 1, self._max_tokens)
+        passes = row.get(COLUMN)  # of a dataset that was filtered: not one of its samples was right
+        is_hopeless = passes is not None and passes["num_done"] and not passes["num_correct"]
+        num_tries = 0 if is_hopeless or room < 1 else self._num_tries
         num_tokens = 0
-        for number in range(self._num_tries if room > 0 else 0):
+        for number in range(num_tries):
             seed = sample_seed(self._seed, "reference", row["extra_info"]["id"], number)
             generation = await self._ask(self._teacher, prompt_ids, room, {**self._sampling, **seed})
             num_tokens += generation.num_billed_tokens
             ended = generation.finish_reason == "eos"
             if ended and await self._is_right(row, generation.token_ids):
                 return generation.token_ids, number + 1, num_tokens
-        return None, self._num_tries, num_tokens
+        return None, num_tries, num_tokens
 
     async def _roll_out(self, row: Row, prompt_ids: list[int], written: list[int]) -> tuple[bool, int]:
         """Whether the student alone is right from there, and the tokens it wrote."""

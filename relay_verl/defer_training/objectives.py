@@ -34,7 +34,7 @@ def weak_loss(log_odds: Tensor, batch: TrainingTokens) -> Tensor:
 def marginal_loss(log_odds: Tensor, batch: TrainingTokens) -> Tensor:
     """Co-LLM's: the negative log marginal likelihood of the references.
 
-    >>> batch = TrainingTokens(*[torch.zeros(1)] * 3, torch.tensor([[0.5, 0.25]]).log(), torch.zeros(1))
+    >>> batch = TrainingTokens(*[torch.zeros(1)] * 4, torch.tensor([[0.5, 0.25]]).log(), torch.zeros(1))
     >>> round(float(marginal_loss(torch.zeros(1), batch).exp()), 4)  # 1 / (0.5 * 0.5 + 0.5 * 0.25)
     2.6667
     """

@@ -24,6 +24,8 @@ class TrainingTokens:
     """1.0 where the student may write, [num_tokens]."""
     needs_teacher: Tensor
     """1.0 where the teacher alone has the reference's token: Co-LLM's weak label, [num_tokens]."""
+    is_rolled_out: Tensor
+    """Where a rollout decides the label, [num_tokens]."""
     logprobs: Tensor | None
     """Log-probability of the reference's token under student and teacher, [num_tokens, 2]; None if they are unknown."""
     queries: Tensor
@@ -39,15 +41,14 @@ class TrainingTokens:
     def answers_at(self, rows: Tensor) -> TrainingTokens:
         """Some rows without their hidden states, which are large: what a loss reads."""
         logprobs = None if self.logprobs is None else self.logprobs[rows]
-        return TrainingTokens(
-            self.hidden[:0], self.labels[rows], self.needs_teacher[rows], logprobs, self.queries[rows]
-        )
+        others = (self.needs_teacher[rows], self.is_rolled_out[rows], logprobs, self.queries[rows])
+        return TrainingTokens(self.hidden[:0], self.labels[rows], *others)
 
     def to(self, device: str) -> TrainingTokens:
         """On a device."""
         logprobs = None if self.logprobs is None else self.logprobs.to(device)
-        others = (self.labels.to(device), self.needs_teacher.to(device), logprobs, self.queries.to(device))
-        return TrainingTokens(self.hidden.to(device), *others)
+        others = (self.needs_teacher.to(device), self.is_rolled_out.to(device), logprobs, self.queries.to(device))
+        return TrainingTokens(self.hidden.to(device), self.labels.to(device), *others)
 
 
 def make_tokens(queries: Sequence[LabelledQuery], hidden: Tensor, *, needs_logprobs: bool, path: object) -> TrainingTokens:
@@ -78,7 +79,7 @@ def make_tokens(queries: Sequence[LabelledQuery], hidden: Tensor, *, needs_logpr
             )
         logprobs = torch.tensor(columns).T.contiguous()
     weak = (sources == LabelSource.TEACHER).float()
-    return TrainingTokens(hidden, labels, weak, logprobs, torch.tensor(numbers))
+    return TrainingTokens(hidden, labels, weak, sources == LabelSource.ROLLOUT, logprobs, torch.tensor(numbers))
 
 
 def split_rows(tokens: TrainingTokens, split: Split, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,8 @@ def make_tokens(num: int = 400, *, num_queries: int = 20, noise: float = 0.2) ->
     flipped = torch.rand(num, generator=rng) < noise
     labels = ((hidden[:, 0] > 0) ^ flipped).float()
     logprobs = torch.stack([torch.where(labels > 0, -0.1, -3.0), torch.full((num,), -0.4)], dim=1)
-    return TrainingTokens(hidden, labels, 1 - labels, logprobs, torch.arange(num) % num_queries)
+    rolled_out = torch.arange(num) % 5 == 0
+    return TrainingTokens(hidden, labels, 1 - labels, rolled_out, logprobs, torch.arange(num) % num_queries)
 
 
 SETTINGS = DeferTrainingSettings(learning_rate=0.01, batch_size=32, max_epochs=30, patience=5)
@@ -95,14 +96,14 @@ def test_the_weak_labels_come_first() -> None:
 
 @given(st.floats(-8, 8), st.floats(-6, -0.01), st.floats(-6, -0.01))
 def test_the_marginal_likelihood_is_that_of_the_mixture(odds: float, student: float, teacher: float) -> None:
-    batch = TrainingTokens(*[torch.zeros(1)] * 3, torch.tensor([[student, teacher]]), torch.zeros(1))
+    batch = TrainingTokens(*[torch.zeros(1)] * 4, torch.tensor([[student, teacher]]), torch.zeros(1))
     share = 1 / (1 + math.exp(-odds))
     expected = -math.log(share * math.exp(student) + (1 - share) * math.exp(teacher))
     assert float(marginal_loss(torch.tensor([odds]), batch)) == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
 def test_the_other_losses() -> None:
-    batch = TrainingTokens(torch.zeros(2, 1), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), None, torch.zeros(2))
+    batch = TrainingTokens(torch.zeros(2, 1), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.zeros(2), None, torch.zeros(2))
     odds = torch.tensor([2.0, -1.0])
     expected = -(math.log(1 / (1 + math.exp(-2))) + math.log(1 - 1 / (1 + math.exp(1)))) / 2
     assert float(label_loss(odds, batch)) == pytest.approx(expected)
@@ -131,6 +132,18 @@ def test_auc_counts_pairs(places: list[tuple[int, bool]]) -> None:
     expected = sum(above) / len(above) if above else 0.5
     scores, labels = (torch.tensor([float(place[index]) for place in places]) for index in (0, 1))
     assert auc(scores, labels) == pytest.approx(expected)
+
+
+def test_places_that_rollouts_decide_may_be_left_out() -> None:
+    trainer = HeadTrainer(
+        HeadInfo(HeadKind.CITER, HIDDEN),
+        OBJECTIVES[HeadKind.CITER],
+        make_tokens(),
+        replace(SETTINGS, trains_on_rollouts=False, max_epochs=1),
+    )
+    rows = torch.cat([trainer._train_rows, trainer._held_out_rows])
+    assert sorted(rows.tolist()) == [row for row in range(400) if row % 5]
+    assert trainer.train().num_train < 320
 
 
 def test_a_last_batch_of_one_token_is_left_out() -> None:

@@ -40,26 +40,26 @@ EVEN = [number / 2000 for number in range(1, 2001)]
 @given(st.floats(0.002, 0.9), st.floats(0.5, 5.0))
 def test_a_target_is_reached_where_own_text_differs_from_references(target: float, shift: float) -> None:
     """The routed system's ratio is another function of the threshold than the share of held-out scores."""
-    found = search(target, EVEN, lambda threshold: min(1.0, threshold) ** shift, most=30)
-    assert found.is_reached
-    assert abs(found.nearest.ratio - target) <= 0.1 * target
+    ended = search(target, EVEN, lambda threshold: min(1.0, threshold) ** shift, most=30)
+    assert ended.is_reached
+    assert abs(ended.nearest.ratio - target) <= 0.1 * target
 
 
 @given(st.floats(0.01, 0.99), SCORES)
 def test_it_ends_whatever_is_measured(target: float, scores: list[float]) -> None:
     for ratio_of in (lambda t: 0.0, lambda t: 1.0, lambda t: float(t > 0.5), lambda t: math.sin(40 * t) ** 2):
-        found = search(target, scores, ratio_of, most=12)
-        assert 1 <= len(found.measured) <= 12
-        assert found.nearest in found.measured
-        assert len({each.threshold for each in found.measured}) == len(found.measured)
+        ended = search(target, scores, ratio_of, most=12)
+        assert 1 <= len(ended.measured) <= 12
+        assert ended.nearest in ended.measured
+        assert len({each.threshold for each in ended.measured}) == len(ended.measured)
 
 
 def test_a_step_of_the_scores_is_not_reached() -> None:
     """All scores are one of two numbers, so that the ratio is 0, 0.3 or 1."""
     scores = [0.4] * 30 + [0.9] * 70
-    found = search(0.1, scores, lambda threshold: 0.3 * (threshold > 0.4) + 0.7 * (threshold > 0.9), most=30)
-    assert not found.is_reached
-    assert found.nearest.ratio in (0.0, 0.3)
+    ended = search(0.1, scores, lambda threshold: 0.3 * (threshold > 0.4) + 0.7 * (threshold > 0.9), most=30)
+    assert not ended.is_reached
+    assert ended.nearest.ratio in (0.0, 0.3)
 
 
 def test_the_first_step_is_the_targets_own_quantile() -> None:

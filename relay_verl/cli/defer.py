@@ -44,12 +44,12 @@ def defer_data(
         Path | None,
         typer.Option(
             parser=user_path,
-            help="Head that was trained on the labels of --data: label again, with rollouts of student, head and teacher.",
+            help="Head that was trained on the labels of --data: label again, with rollouts under it.",
         ),
     ] = None,
     logprobs: Annotated[
         bool,
-        typer.Option(help="Also keep the probabilities of the references, which collm needs: a second prefill a model."),
+        typer.Option(help="Also keep the references' probabilities, which collm needs: a second prefill a model."),
     ] = True,
     recipe: CiterRecipe = None,
     config_dir: ConfigDir = None,
@@ -73,8 +73,8 @@ def defer_data(
 
     plan = plan_labels(run, source, wants_logprobs=logprobs) if head is None else plan_new_labels(run, source, head)
     typer.echo(
-        f"iteration {plan.iteration}: {source.num_rows:,} questions; progress is shown, and a stopped command continues "
-        "where it ended",
+        f"iteration {plan.iteration}: {source.num_rows:,} questions; progress is shown, and a stopped command "
+        "continues where it ended",
         err=True,
     )
     with results_only():
@@ -85,8 +85,8 @@ def defer_data(
         return
     typer.echo(
         f"{out}: {summary['num_tokens']:,} tokens of {summary['num_queries']:,} answers: the student has "
-        f"{summary['num_student']:,}, the teacher alone {summary['num_teacher']:,}, neither {summary['num_rollout']:,}, "
-        f"where {summary['rollout_right_share']:.1%} of the rollouts are right"
+        f"{summary['num_student']:,}, the teacher alone {summary['num_teacher']:,}, neither "
+        f"{summary['num_rollout']:,}, where {summary['rollout_right_share']:.1%} of the rollouts are right"
     )
 
 

@@ -17,8 +17,7 @@ Split = Literal["token", "query"]
 
 @dataclass(frozen=True)
 class DeferTrainingSettings:
-    """How `relay-verl defer-data`, `defer-train` and `calibrate` make a head; the defaults are those of CITER's release.
-    """
+    """How `relay-verl defer-data`, `defer-train` and `calibrate` make a head; the defaults are those of CITER's release."""
 
     __pydantic_config__ = STRICT
 

@@ -168,7 +168,9 @@ class HeadTrainer:
         """Those of some rows, in evaluation mode."""
         self._head.eval()
         with torch.inference_mode():
-            parts = [self._head.log_odds(self._tokens.hidden[part].to(self._device)) for part in rows.split(EVALUATED_TOKENS)]
+            parts = [
+                self._head.log_odds(self._tokens.hidden[part].to(self._device)) for part in rows.split(EVALUATED_TOKENS)
+            ]
         return torch.cat(parts)
 
     def _save(self) -> None:

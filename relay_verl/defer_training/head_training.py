@@ -157,7 +157,16 @@ def read_training(folder: Path) -> dict[str, Any] | None:
 
 def _describe(settings: DeferTrainingSettings) -> dict[str, Any]:
     """What of the settings decides a training."""
-    names = ("kind", "learning_rate", "batch_size", "max_epochs", "patience", "held_out_share", "split", "trains_on_rollouts")
+    names = (
+        "kind",
+        "learning_rate",
+        "batch_size",
+        "max_epochs",
+        "patience",
+        "held_out_share",
+        "split",
+        "trains_on_rollouts",
+    )
     return {name: getattr(settings, name) for name in (*names, "num_weak_epochs", "seed")}
 
 

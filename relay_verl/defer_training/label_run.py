@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from relay_verl.config import num_gpus_of
 from relay_verl.data.schema import iter_rows
 from relay_verl.data.source import Source
+from relay_verl.defer.engine_head import EngineHead
 from relay_verl.defer_training.label_plan import LabelPlan
 from relay_verl.defer_training.labelled_query import LabelledQuery, count_tokens, summarize, to_records
-from relay_verl.defer.engine_head import EngineHead
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.deadlines import GRADING_S
 from relay_verl.engines.resilience import NO_BREAKER

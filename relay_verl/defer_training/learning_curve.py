@@ -37,7 +37,9 @@ def draw_learning_curve(epochs: Sequence[EpochLike], best: int, out: Path, title
     own = [epoch for epoch in epochs if not epoch.is_weak]  # a weak epoch's loss is another quantity
     with new_figure(8.5, 3.4, title) as figure:
         losses, aucs = figure.subplots(1, 2)
-        losses.plot([epoch.number for epoch in own], [epoch.loss for epoch in own], ".-", color=STUDENT, label="training")
+        losses.plot(
+            [epoch.number for epoch in own], [epoch.loss for epoch in own], ".-", color=STUDENT, label="training"
+        )
         losses.plot(numbers, [epoch.held_out_loss for epoch in epochs], ".-", color=RELAY, label="held out")
         aucs.plot(numbers, [epoch.held_out_auc for epoch in epochs], ".-", color=RELAY)
         for axis in (losses, aucs):

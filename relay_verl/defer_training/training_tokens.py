@@ -51,7 +51,9 @@ class TrainingTokens:
         return TrainingTokens(self.hidden.to(device), self.labels.to(device), *others)
 
 
-def make_tokens(queries: Sequence[LabelledQuery], hidden: Tensor, *, needs_logprobs: bool, path: object) -> TrainingTokens:
+def make_tokens(
+    queries: Sequence[LabelledQuery], hidden: Tensor, *, needs_logprobs: bool, path: object
+) -> TrainingTokens:
     """All places of all references.
 
     Args:

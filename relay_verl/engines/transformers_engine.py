@@ -124,7 +124,10 @@ class TransformersEngine:
         Raises:
             PermanentError: the prompt fills the context, or the sampling has a parameter that is not known here.
         """
-        asked, sampling = sampling.get(PARAMETER), {name: value for name, value in sampling.items() if name != PARAMETER}
+        asked, sampling = (
+            sampling.get(PARAMETER),
+            {name: value for name, value in sampling.items() if name != PARAMETER},
+        )
         answer = self.stream(prompt_ids, max_tokens=max_tokens, stop=stop, sampling=sampling, request_id=request_id)
         ids: list[int] = []
         logprobs: list[float] = []

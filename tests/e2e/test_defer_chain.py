@@ -98,5 +98,7 @@ def test_a_ratio_that_no_threshold_reaches(chain: Path, pair: Path, tmp_path: Pa
 def test_a_label_file_has_its_provenance(chain: Path) -> None:
     manifest = json.loads((chain / "labels_1.parquet.manifest.json").read_text())
     assert {"student_sha256", "teacher_sha256", "data", "rollout_tokens"} <= manifest["job"].keys()
-    assert manifest["summary"]["num_tokens"] == sum(len(query.values) for query in read_labels(chain / "labels_1.parquet"))
+    assert manifest["summary"]["num_tokens"] == sum(
+        len(query.values) for query in read_labels(chain / "labels_1.parquet")
+    )
     assert pq.read_schema(chain / "labels_1.parquet").names[-1] == "defer"

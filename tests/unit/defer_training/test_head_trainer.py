@@ -56,7 +56,9 @@ def test_a_head_learns_where_the_student_may_write(kind: HeadKind) -> None:
 def test_the_best_state_is_kept_with_its_running_statistics(split: Any) -> None:
     """At so large a rate the last epochs are worse than the best one; the release saves the last one's weights."""
     changes: dict[str, Any] = {"learning_rate": 0.5, "patience": 6, "split": split}
-    trainer = HeadTrainer(HeadInfo(HeadKind.CITER, HIDDEN), OBJECTIVES[HeadKind.CITER], make_tokens(), replace(SETTINGS, **changes))
+    trainer = HeadTrainer(
+        HeadInfo(HeadKind.CITER, HIDDEN), OBJECTIVES[HeadKind.CITER], make_tokens(), replace(SETTINGS, **changes)
+    )
     states = []
     trained = trainer.train(lambda epoch: states.append({k: v.clone() for k, v in trainer._head.state_dict().items()}))
     assert trained.best == len(trained.epochs) - 6 or len(trained.epochs) == 30
@@ -103,7 +105,9 @@ def test_the_marginal_likelihood_is_that_of_the_mixture(odds: float, student: fl
 
 
 def test_the_other_losses() -> None:
-    batch = TrainingTokens(torch.zeros(2, 1), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.zeros(2), None, torch.zeros(2))
+    batch = TrainingTokens(
+        torch.zeros(2, 1), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.zeros(2), None, torch.zeros(2)
+    )
     odds = torch.tensor([2.0, -1.0])
     expected = -(math.log(1 / (1 + math.exp(-2))) + math.log(1 - 1 / (1 + math.exp(1)))) / 2
     assert float(label_loss(odds, batch)) == pytest.approx(expected)

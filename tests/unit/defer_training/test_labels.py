@@ -68,7 +68,8 @@ class Model:
         if (num_asked := sampling.get(PARAMETER)) is not None:
             own = [*self.text.encode(), EOS]
             best = list(prompt_ids[1:start]) + [
-                ord(self.wrong[place]) if place in self.wrong else own[place] for place in range(len(prompt_ids) - start)
+                ord(self.wrong[place]) if place in self.wrong else own[place]
+                for place in range(len(prompt_ids) - start)
             ]
             logprobs = [-0.25] * (len(prompt_ids) - 1)
             scores = PromptScores(best, None) if num_asked else PromptScores(None, logprobs)

@@ -1,9 +1,9 @@
 """The `relay:` node of a recipe, typed: the only place where its defaults are written. Imports neither torch nor verl.
 
 `settings` has the node, `teacher`, `parts`, `defer_settings`, `defer_training_settings` and `price_settings` its
-groups, `reading` makes them of a composed config, `validation` says what is wrong with a value, `defaults` offers the node to
-Hydra. The type written next to a value checks it. May import the decoder's limits, the policies, the prices, the
-rewards and what is below them. To add a key, add a field with a docstring that gives its unit and its source in the
+groups, `reading` makes them of a composed config, `validation` says what is wrong with a value, `defaults` offers the
+node to Hydra. The type written next to a value checks it. May import the decoder's limits, the policies, the prices,
+the rewards and what is below them. To add a key, add a field with a docstring that gives its unit and its source in the
 paper: recipes and command lines can then set it.
 """
 

@@ -43,8 +43,8 @@ class Epoch:
     held_out_loss: float
     """The objective on the held-out tokens, behind it."""
     held_out_auc: float
-    """Probability that a held-out place where the student may write scores above one where it may not; 0.5 where all are
-    alike."""
+    """Probability that a held-out place where the student may write scores above one where it may not; 0.5 where all
+    are alike."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""What `relay-verl defer-data` will do, before any model is there: iteration 1 over a dataset, later ones over the labels
-of the one before.
+"""What `relay-verl defer-data` will do, before any model is there: iteration 1 over a dataset, later ones over the
+labels of the one before.
 
 Invariant: the spec has all that decides a label, so that a command that was stopped continues only as the same job.
 """

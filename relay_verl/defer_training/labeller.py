@@ -1,8 +1,9 @@
-"""Labels a query in iteration 1: a right response of the teacher, what both models think of its tokens, and a rollout of
-the student alone at each place where neither has the token. Can be sent to a Ray worker.
+"""Labels a query in iteration 1: a right response of the teacher, what both models think of its tokens, and a rollout
+of the student alone at each place where neither has the token. Can be sent to a Ray worker.
 
-A query that `relay-verl filter` saw the teacher fail each time is not asked. A reference is written under `relay.teacher`'s sampling, each try with a seed of its own; it has to be right and to end
-with an end-of-sequence token. Both models are greedy for the labels, as in CITER's release.
+A query that `relay-verl filter` saw the teacher fail each time is not asked. A reference is written under
+`relay.teacher`'s sampling, each try with a seed of its own; it has to be right and to end with an end-of-sequence
+token. Both models are greedy for the labels, as in CITER's release.
 """
 
 from __future__ import annotations

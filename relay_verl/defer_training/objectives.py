@@ -1,8 +1,8 @@
 """What a head minimises, over a batch of places: functions of the log-odds z that the student writes.
 
 CITER: binary cross-entropy of the labels. Co-LLM (2.1): the negative log of the probability of the reference's token
-under the mixture of both models, -log(sigmoid(z) p_S + sigmoid(-z) p_L), first started on weak labels (2.2): whether the
-teacher alone has the token.
+under the mixture of both models, -log(sigmoid(z) p_S + sigmoid(-z) p_L), first started on weak labels (2.2): whether
+the teacher alone has the token.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from relay_verl.defer.head_info import HeadKind
 from relay_verl.defer_training.training_tokens import TrainingTokens
@@ -23,12 +23,12 @@ Loss = Callable[[Tensor, TrainingTokens], Tensor]
 
 def label_loss(log_odds: Tensor, batch: TrainingTokens) -> Tensor:
     """CITER's: cross-entropy of the labels, all places alike."""
-    return F.binary_cross_entropy_with_logits(log_odds, batch.labels)
+    return functional.binary_cross_entropy_with_logits(log_odds, batch.labels)
 
 
 def weak_loss(log_odds: Tensor, batch: TrainingTokens) -> Tensor:
     """Cross-entropy of Co-LLM's weak labels."""
-    return F.binary_cross_entropy_with_logits(log_odds, 1 - batch.needs_teacher)
+    return functional.binary_cross_entropy_with_logits(log_odds, 1 - batch.needs_teacher)
 
 
 def marginal_loss(log_odds: Tensor, batch: TrainingTokens) -> Tensor:
@@ -40,7 +40,9 @@ def marginal_loss(log_odds: Tensor, batch: TrainingTokens) -> Tensor:
     """
     assert batch.logprobs is not None
     student, teacher = batch.logprobs.unbind(-1)
-    return -torch.logaddexp(F.logsigmoid(log_odds) + student, F.logsigmoid(-log_odds) + teacher).mean()
+    return -torch.logaddexp(
+        functional.logsigmoid(log_odds) + student, functional.logsigmoid(-log_odds) + teacher
+    ).mean()
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Labels a query again in iteration 2 and later: at each place that a rollout decides, the student's own token and then
 the student under the last head, with the teacher. Can be sent to a Ray worker.
 
-Invariant: no other label changes, as in CITER's release. Its rollouts of later iterations read multiple choice alone, so
-that they do not exist for mathematics; here the grader reads them like all responses.
+Invariant: no other label changes, as in CITER's release. Its rollouts of later iterations read multiple choice alone,
+so that they do not exist for mathematics; here the grader reads them like all responses.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How the student's engine says by itself that the teacher writes next: a defer head (`relay_verl.defer`) scores each
 position, and below a threshold the engine writes a reserved id, which ends its request. Pure.
 
-Invariant: the reserved id is no part of a response. The decoder drops it and asks the teacher.
+Invariant: no response has the reserved id in it. The decoder drops it and asks the teacher.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Three ways to write the same greedy responses of the student alone, in turn, round after round: vLLM's plain class, the
 class with a head that is not asked, and one that is asked at threshold 0, so that each token has a score and none is
 deferred. Then hops: under threshold 1.5 every token is the teacher's, one request to each engine a token, as many
-responses at a time as in the other ways, and one at a time. Beside them the hop of CITER's release: transformers'
+responses at a time as in the other ways, and one at a time; and the hop of CITER's release, transformers'
 `generate` of one token over the whole context, without a cache.
 """
 
@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relay_verl.bench.timing import time_rounds, timings_to_markdown
+from relay_verl.bench.timing import ratio_to, time_rounds, timings_to_markdown
 from relay_verl.config import DeferSettings
 from relay_verl.decoder import RelayDecoder
 from relay_verl.defer.engine_head import EngineHead
@@ -137,11 +137,7 @@ async def _time_hops(decoder: RelayDecoder, prompts: list[list[int]], rounds: in
             for name, seconds in zip(times, (in_batch, alone, as_released), strict=True):
                 times[name].append(1000 * seconds)
     base = times["a hop, alone"]
-    rows = []
-    for name, each in times.items():
-        ratios = [mine / theirs for mine, theirs in zip(each, base, strict=True)]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        rows.append([name, f"{statistics.median(each):.2f}", spread])
+    rows = [[name, f"{statistics.median(each):.2f}", ratio_to(each, base)] for name, each in times.items()]
     return markdown_table(["way", "ms a hop", "time / a hop's alone"], rows)
 
 

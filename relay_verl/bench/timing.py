@@ -38,13 +38,22 @@ async def time_rounds(variants: Mapping[str, Variant], rounds: int) -> list[Timi
     return list(timings.values())
 
 
+def ratio_to(times: Sequence[float], base: Sequence[float]) -> str:
+    """Times relative to others, round by round: median (least to most).
+
+    >>> ratio_to([2.0, 3.0, 3.0], [2.0, 2.0, 1.0])
+    '1.50 (1.00 to 3.00)'
+    """
+    ratios = [one / other for one, other in zip(times, base, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
 def timings_to_markdown(timings: Sequence[Timing]) -> str:
     """A table: median seconds, tokens, and seconds relative to the first way, median (least to most)."""
     base = timings[0]
     rows = []
     for timing in timings:
-        ratios = [mine / theirs for mine, theirs in zip(timing.seconds, base.seconds, strict=True)]
         seconds, num_tokens = statistics.median(timing.seconds), statistics.median(timing.num_tokens)
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        rows.append([timing.name, f"{seconds:.2f}", f"{num_tokens:.0f}", spread])
+        ratio = ratio_to(timing.seconds, base.seconds)
+        rows.append([timing.name, f"{seconds:.2f}", f"{num_tokens:.0f}", ratio])
     return markdown_table(["way", "seconds a round", "tokens a round", f"time / {base.name}'s"], rows)

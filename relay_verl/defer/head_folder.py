@@ -68,7 +68,7 @@ def read_info(folder: Path | str, *, hidden_size: int | None = None) -> HeadInfo
         hidden_size: of the student; None does not check.
 
     Raises:
-        UserError: there is no head, it is not whole, or it is for hidden states of another size.
+        UserError: the folder has no head, it is not whole, or it is for hidden states of another size.
     """
     file = Path(folder).expanduser() / INFO_FILE
     if not file.is_file():

@@ -149,5 +149,5 @@ def make_head(info: HeadInfo) -> DeferHead:
     """A head with fresh weights, in float32 on CPU, in training mode."""
     head = HEADS[info.kind]
     with torch.device("cpu"):
-        made = head(info.hidden_size) if issubclass(head, WeightedHead) else head()
-    return made.float()
+        module = head(info.hidden_size) if issubclass(head, WeightedHead) else head()
+    return module.float()

@@ -4,7 +4,7 @@ The runner calls `compute_logits` at each step with the last hidden states, afte
 are sampled, outside of the compiled model. `vllm_processor` reads the column back and masks it.
 
 Invariant: without `relay_defer_head` in the model's configuration these are vLLM's own classes, bit by bit. The head's
-weights are no parameters of the model: neither the loader nor a weight update sees them.
+weights are not parameters of the model: neither the loader nor a weight update sees them.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ class DeferProcessor(LogitsProcessor):
                 f"{THRESHOLD_ARG}: {threshold!r}: expected a number of at least 0, below {MAX_THRESHOLD:g}"
             )
         masks = ("allowed_token_ids", "structured_outputs", "min_tokens")
-        if given := [name for name in masks if getattr(sampling_params, name, None)]:
-            raise ValueError(f"{THRESHOLD_ARG}: not with {', '.join(given)}")
+        if masking := [name for name in masks if getattr(sampling_params, name, None)]:
+            raise ValueError(f"{THRESHOLD_ARG}: not with {', '.join(masking)}")
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool):
         config = vllm_config.model_config.hf_config

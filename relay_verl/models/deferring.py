@@ -65,8 +65,8 @@ def with_head(run: RunConfig, head: EngineHead) -> RunConfig:
         UserError: the recipe's engine decodes speculatively, or verl changes the model's configuration itself.
     """
     kwargs_key = f"{_ROLLOUT}.engine_kwargs.vllm"
-    given = OmegaConf.select(run.verl, kwargs_key)
-    kwargs = dict(OmegaConf.to_container(given, resolve=True) or {}) if given is not None else {}  # type: ignore[call-overload]
+    node = OmegaConf.select(run.verl, kwargs_key)
+    kwargs = dict(OmegaConf.to_container(node, resolve=True) or {}) if node is not None else {}  # type: ignore[call-overload]
     if kwargs.get("speculative_config"):
         raise UserError(
             f"{kwargs_key}.speculative_config: not with relay.defer.head, which scores each token before it is written"

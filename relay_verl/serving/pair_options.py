@@ -110,9 +110,9 @@ def with_head(options: PairOptions, settings: DeferSettings, tokenizer: Any) -> 
     if options.teacher is None:
         raise UserError("--defer-head: a head asks the teacher; give --teacher or --teacher-url")
     names = [word.partition("=")[0].replace("_", "-") for word in student.more]
-    if given := [name for name in names if name in (*_SPECULATES, "--hf-overrides", "--logits-processors")]:
+    if refused := [name for name in names if name in (*_SPECULATES, "--hf-overrides", "--logits-processors")]:
         raise UserError(
-            f"--student-args: {given[0]}: not with --defer-head, which sets the model's class and scores each token "
+            f"--student-args: {refused[0]}: not with --defer-head, which sets the model's class and scores each token "
             "before it is written"
         )
     with as_user_error(UserError, lambda error: str(error).replace("relay.defer.head", "--defer-head")):

@@ -18,6 +18,7 @@ from relay_verl.decoder import RelayDecoder
 from relay_verl.deferral import Deferral
 from relay_verl.deltas import DeltaReader
 from relay_verl.engines.base import TokenEngine, check_reads_ids
+from relay_verl.errors import UserError
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
 from relay_verl.policies import make_policy
 from relay_verl.policy_base import Policy
@@ -67,6 +68,8 @@ class RelayService:
     ):
         check_reads_ids("student", student)
         check_reads_ids("teacher", teacher)
+        if deferral is None and make_policy(relay.policy).defer_threshold(0.0) is not None:
+            raise UserError(f"relay.json: policy: {relay.policy}: the student has no defer head; give --defer-head")
         self.name = name
         self.relay = relay
         self.tokenizer = tokenizer

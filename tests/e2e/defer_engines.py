@@ -80,12 +80,12 @@ def params_of(spec: EngineHead, threshold: float | None) -> SamplingParams:
 def write(llm: LLM, prompts: list[list[int]], params: SamplingParams) -> list[dict[str, Any]]:
     """Greedy responses: ids, and the log-probability of each as text that loses no bit."""
     outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
-    found = []
+    results = []
     for output in outputs:
         one = output.outputs[0]
         logprobs = [chosen[i].logprob for i, chosen in zip(one.token_ids, one.logprobs, strict=True)]
-        found.append({"ids": list(one.token_ids), "logprobs": [logprob.hex() for logprob in logprobs]})
-    return found
+        results.append({"ids": list(one.token_ids), "logprobs": [logprob.hex() for logprob in logprobs]})
+    return results
 
 
 def spread_head(hidden_size: int) -> CiterHead:
@@ -178,31 +178,31 @@ def main(pair: Path, out: Path) -> None:
     head = spread_head(64)
     save_head(folder, head, HeadInfo(HeadKind.CITER, 64))
     spec = read_engine_head(DeferSettings(str(folder)), student, tokenizer, PromptSettings({}))
-    found: dict[str, Any] = {"reserved": spec.token_id, "rows": mask_rows(spec)}
+    results: dict[str, Any] = {"reserved": spec.token_id, "rows": mask_rows(spec)}
 
     llm = open_llm(student)
-    found["plain"] = write(llm, prompts, params_of(spec, None))
+    results["plain"] = write(llm, prompts, params_of(spec, None))
     del llm
     gc.collect()
     llm = open_llm(student, hf_overrides={"architectures": spec.overrides()["architectures"]})
-    found["headless"] = write(llm, prompts, params_of(spec, None))
+    results["headless"] = write(llm, prompts, params_of(spec, None))
     del llm
     gc.collect()
     llm = open_llm(student, hf_overrides=spec.overrides(), logits_processors=[PROCESSOR])
-    found["off"] = write(llm, prompts, params_of(spec, None))
-    found["zero"] = write(llm, prompts, params_of(spec, 0.0))
+    results["off"] = write(llm, prompts, params_of(spec, None))
+    results["zero"] = write(llm, prompts, params_of(spec, 0.0))
 
     torch.set_num_threads(1)
     student_model, teacher_model = (
         AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval() for path in (student, teacher)
     )
     heads = {kind: make_head(HeadInfo(kind, 64)).for_inference() for kind in HeadKind} | {HeadKind.CITER: spec.load()}
-    found["scores"] = {
+    results["scores"] = {
         kind: find_scores(llm, spec, each, student_model, prompts[:NUM_RELAYED]) for kind, each in heads.items()
     }
-    middle = middle_of(found["scores"][HeadKind.CITER]["engine"])
-    found["batch"] = write(llm, prompts, params_of(spec, middle))
-    found["alone"] = [write(llm, [prompt], params_of(spec, middle))[0] for prompt in prompts]
+    middle = middle_of(results["scores"][HeadKind.CITER]["engine"])
+    results["batch"] = write(llm, prompts, params_of(spec, middle))
+    results["alone"] = [write(llm, [prompt], params_of(spec, middle))[0] for prompt in prompts]
 
     engines = {
         "vllm": OfflineEngine(llm),
@@ -212,8 +212,8 @@ def main(pair: Path, out: Path) -> None:
     for policy in ("student_alone", "teacher_alone", "deferred_0", "deferred_1.5", f"deferred_{middle}"):
         for name, engine in engines.items():
             relayed = relay(engine, answering, spec, tokenizer, prompts[:NUM_RELAYED], policy)
-            found[f"{policy.replace(str(middle), 'middle')} by {name}"] = asyncio.run(relayed)
-    out.write_text(json.dumps(found))
+            results[f"{policy.replace(str(middle), 'middle')} by {name}"] = asyncio.run(relayed)
+    out.write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -105,7 +105,9 @@ def estimate(run: RunConfig, gpu_gib: float) -> GpuEstimate:
             share, tensor_parallel = given.gpu_memory_utilization, given.tensor_parallel_size
             engines.append(vllm_engine(shape, share, tensor_parallel, length, gpu_gib))
     teacher = min(engines, key=lambda engine: engine.cache_gib, default=None)
-    return GpuEstimate(gpu_gib, num_gpus, num_teacher_gpus, phases, student, teacher, host, tuple(unknown), is_head=is_head)
+    return GpuEstimate(
+        gpu_gib, num_gpus, num_teacher_gpus, phases, student, teacher, host, tuple(unknown), is_head=is_head
+    )
 
 
 def _warm_up(run: RunConfig, gpu_gib: float) -> GpuEstimate:

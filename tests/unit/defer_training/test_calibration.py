@@ -74,7 +74,7 @@ class RoutedSystem:
             record(id=str(number), num_tokens=1000, num_teacher_tokens=num_teacher + (number % 2) - (number + 1) % 2)
             for number in range(NUM_QUESTIONS)
         ]
-        write_records(records, condition.out / RESPONSES)
+        write_records(condition.out / RESPONSES, records)
         (condition.out / MANIFEST).write_text(json.dumps({"job": {}, "num_queries": len(records)}))
 
 
@@ -119,7 +119,7 @@ def test_a_target_that_no_threshold_reaches(head: Path, suite: EvalSuite, monkey
 
 @pytest.mark.parametrize("target", [0.0, 1.0, -0.1, 1.5])
 def test_a_target_is_a_share(target: float, head: Path, suite: EvalSuite, monkeypatch: Any) -> None:
-    with pytest.raises(UserError, match="--target-ratio: .* expected a share between 0 and 1"):
+    with pytest.raises(UserError, match=r"--target-ratio: .* expected a share between 0 and 1"):
         run(head, suite, RoutedSystem(lambda threshold: threshold), monkeypatch, target)
 
 

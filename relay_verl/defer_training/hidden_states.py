@@ -45,11 +45,13 @@ def compute_hidden_states(
         JobError: the folder has those of another job.
     """
     import torch
-    from transformers import AutoModel
+    from transformers import AutoModelForCausalLM
 
     with as_user_error((OSError, ValueError, RuntimeError), student):
-        model = AutoModel.from_pretrained(student, dtype="auto", use_safetensors=True, trust_remote_code=trusts)
-    model = model.to(device).eval()
+        whole = AutoModelForCausalLM.from_pretrained(
+            student, dtype="auto", use_safetensors=True, trust_remote_code=trusts
+        )
+    model = whole.base_model.to(device).eval()  # without the head of the vocabulary
     num_tokens = sum(len(query.reference_ids) for query in queries)
     size = model.config.get_text_config().hidden_size
     dtype = model.dtype

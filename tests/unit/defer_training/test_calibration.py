@@ -80,7 +80,7 @@ class RoutedSystem:
 
 def run(head: Path, suite: EvalSuite, system: RoutedSystem, monkeypatch: Any, target: float) -> Calibrated:
     monkeypatch.setattr(calibration, "evaluate", system)
-    config = RunConfig(OmegaConf.create({"relay": {"defer": {"head": None}}}))
+    config = RunConfig(OmegaConf.create({"relay": {"teacher": {"path": "teacher"}, "defer": {"head": None}}}))
     options: dict[str, Any] = {"student": "student", "target_ratio": target}
     return calibrate(config, head, "teacher", suite, head.parent / "out", lambda planned: None, **options)
 

@@ -35,13 +35,13 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_labels(path: Path, *, has_logprobs: bool = True) -> Path:
-    """The teacher has to write behind token 7."""
+    """The teacher has to write behind the tokens from 7 on."""
     rng = torch.Generator().manual_seed(0)
     rows = []
     for number in range(12):
         ids = torch.randint(1, 12, (16,), generator=rng).tolist()
         prompt, reference = ids[:4], ids[4:]
-        values = [int(before != 7) for before in ids[3:-1]]
+        values = [int(before < 7) for before in ids[3:-1]]
         student = [-0.1 if value else -4.0 for value in values]
         logprobs: list[Any] = [student, [-0.5] * 12] if has_logprobs else [None, None]
         sources = [0 if value else 1 for value in values]
@@ -54,7 +54,10 @@ def write_labels(path: Path, *, has_logprobs: bool = True) -> Path:
 
 def config(student: Path | str | None, **settings: Any) -> RunConfig:
     training = {"kind": "citer", "learning_rate": 0.01, "batch_size": 16, "max_epochs": 30, **settings}
-    values = {"relay": {"defer_training": training}, "actor_rollout_ref": {"model": {"path": student and str(student)}}}
+    values = {
+        "relay": {"teacher": {"path": "teacher"}, "defer_training": training},
+        "actor_rollout_ref": {"model": {"path": student and str(student)}},
+    }
     return RunConfig(OmegaConf.create(values))
 
 

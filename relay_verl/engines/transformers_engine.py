@@ -138,8 +138,8 @@ class TransformersEngine:
         scores: PromptScores | None = None
         if asked is not None:
             scores = await asyncio.get_running_loop().run_in_executor(self._thread, self._score, prompt_ids)
-        given = logprobs if sampling.get("logprobs") else None
-        return Generation(ids, given, piece.finish_reason, piece.num_cached, prompt=scores)
+        asked_logprobs = logprobs if sampling.get("logprobs") else None
+        return Generation(ids, asked_logprobs, piece.finish_reason, piece.num_cached, prompt=scores)
 
     async def stream(
         self,

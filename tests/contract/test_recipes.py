@@ -54,11 +54,10 @@ def test_the_recipes_promised_are_there() -> None:
     wanted |= {f"{kind}_{size}" for kind in ("relay", "grpo") for size in ("0.6b", "1.7b")}
     wanted |= {f"relay_{size}_simple" for size in ("0.6b", "1.7b")}
     wanted |= {"relay_real", "relay_real_simple", "grpo_real"}
-    wanted |= {f"warmup_{size}" for size in ("tiny", "real", "0.6b", "1.7b")}
+    wanted |= {f"{kind}_{size}" for kind in ("warmup", "citer") for size in ("tiny", "0.6b", "1.7b")} | {"warmup_real"}
     released = ("no_filter", "no_independence", "no_exploration", "teacher_tokens", "batch_scenarios", "two_calls")
     wanted |= {f"relay_{size}_{kind}" for size in ("1.7b", "tiny") for kind in released}
     wanted |= {f"relay_1.7b_fixed_{n}" for n in (20, 100, 500)} | {"relay_1.7b_price", "relay_tiny_price"}
-    wanted |= {f"citer_{size}" for size in ("0.6b", "1.7b", "tiny")}
     assert wanted <= set(RECIPES)
     assert recipe_names() == RECIPES
 

@@ -260,7 +260,7 @@ def test_every_recipe_says_what_it_is() -> None:
 
 @pytest.mark.parametrize("name", ["relay_1.7bb", "", "../relay/base", "relay_1.7b,relay_tiny"])
 def test_an_unknown_recipe_lists_the_valid_ones(name: str) -> None:
-    with pytest.raises(UserError, match=r"no such recipe; one of grpo_0\.6b, .*warmup_tiny") as caught:
+    with pytest.raises(UserError, match=r"no such recipe; one of citer_0\.6b, .*warmup_tiny") as caught:
         find_recipe(name)
     assert str(caught.value).startswith(f"recipe={name}: ")
 
@@ -377,7 +377,7 @@ REFUSED = [
     ("relay_tiny", ["+recipe=grpo_tiny"], ["relay_tiny and grpo_tiny at once"], "two recipes"),
     ("[relay_tiny,grpo_tiny]", [], ["relay_tiny and grpo_tiny at once"], "two as a list"),
     ("warmup_1.7b", [], ["recipe=warmup_1.7b: it is for verl.trainer.sft_trainer"], "another trainer's"),
-    ("relay_1.7bb", [], ["recipe=relay_1.7bb: no such recipe; one of grpo_0.6b"], "misspelt"),
+    ("relay_1.7bb", [], ["recipe=relay_1.7bb: no such recipe; one of citer_0.6b"], "misspelt"),
     ("relay_1.7b", ["relay.no_such_key=1"], ["Could not override 'relay.no_such_key'"], "Hydra's own word in one line"),
 ]
 
@@ -542,7 +542,7 @@ def test_a_head_is_a_variant_of_the_relay_that_trains_no_student(size: str, rati
     lines = run(f"citer_{size}", "--against", f"relay_{size}").splitlines()
     assert lines == [
         f"Against relay_{size}, 4 keys:",
-        f"  actor_rollout_ref.model.path: null -> Qwen/Qwen3-{size.upper()}",
+        f"  actor_rollout_ref.model.path: ${{oc.env:RELAY_STUDENT,null}} -> Qwen/Qwen3-{size.upper()}",
         "  relay.defer_training.kind: null -> citer",
         f"  relay.defer_training.target_ratio: null -> {ratio}",
         f"  trainer.experiment_name: relay_{size} -> citer_{size}",

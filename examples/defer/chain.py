@@ -35,6 +35,8 @@ from relay_verl.traces.results import read_result
 TINY = Path(__file__).parents[1] / "tiny"
 RECIPE = "citer_tiny"
 ITERATIONS = {0: "the two models' tokens alone", 1: "and rollouts of the student", 2: "and rollouts under head 1"}
+UNSURE = "relay.teacher.temperature=1.5"
+"""Of the references: at less, none of them has a token that neither model would write, and no rollout is needed."""
 FAMILIES = {"tiny/add": "+", "tiny/mul": "*", "tiny/hash": "#"}
 
 
@@ -57,7 +59,7 @@ class Chain:
         calibration, others = self.split()
         labels = self.out / "labels_1.parquet"
         print("1/4 labels of iteration 1", flush=True)
-        self.call("defer-data", "--data", self.pair / "train.parquet", "--out", labels)
+        self.call("defer-data", "--data", self.pair / "train.parquet", "--out", labels, UNSURE)
         print("2/4 heads 0 and 1, and their thresholds", flush=True)
         self.train(0, labels, "relay.defer_training.trains_on_rollouts=false")
         self.train(1, labels)

@@ -98,7 +98,7 @@ class HeadTrainer:
         self._optimizer = torch.optim.Adam(head.parameters(), lr=rate)
         rows = split_rows(tokens, settings.split, settings.held_out_share, self._generator)
         if not settings.trains_on_rollouts:
-            rows = tuple(side[~tokens.is_rolled_out[side]] for side in rows)  # type: ignore[assignment]
+            rows = tuple(side[~tokens.is_rolled_out[side]] for side in rows)
         if not all(map(len, rows)):
             raise UserError("relay.defer_training.trains_on_rollouts=false leaves no token to train on, or to hold out")
         self._train_rows, self._held_out_rows = rows

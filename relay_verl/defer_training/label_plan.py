@@ -113,7 +113,7 @@ def plan_new_labels(run: RunConfig, source: Source, head: Path) -> LabelPlan:
         "head_sha256": head_sha256(head),
     }
     make_worker = partial(
-        _make_relabeller, engine=engine, prompts=run.prompts, path=student.address, config=config, **arguments
+        _make_relabeller, engine=engine, prompts=run.prompts, path=str(student.address), config=config, **arguments
     )
     return LabelPlan(iteration, student, teacher, engine, spec, labelled_schema(source.schema), make_worker)
 
@@ -160,7 +160,7 @@ def _models(run: RunConfig) -> tuple[TeacherSettings, TeacherSettings]:
 
 def _inputs(run: RunConfig, source: Source, student: TeacherSettings, teacher: TeacherSettings) -> dict[str, Any]:
     """Data and models, for the spec."""
-    described = {}
+    described: dict[str, str | None] = {}
     for role, model in (("student", student), ("teacher", teacher)):
         described[role] = str(model.address)
         described[f"{role}_sha256"] = model_sha256(str(model.address))

@@ -60,7 +60,7 @@ def read_endpoint_scores(
     if not places:
         return None
     named = [{int(name): entry for name, entry in (place or {}).items()} for place in places[1:]]
-    best = [min(place, key=lambda token_id, place=place: place[token_id]["rank"]) for place in named if num_asked]
+    best = [min((entry["rank"], token_id) for token_id, entry in place.items())[1] for place in named if num_asked]
     own = [place.get(token_id) for place, token_id in zip(named, prompt_ids[1:], strict=True)]
     logprobs = None if None in own else [float(entry["logprob"]) for entry in own if entry is not None]
     return PromptScores(best if num_asked else None, logprobs)

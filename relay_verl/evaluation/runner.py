@@ -150,7 +150,7 @@ def evaluate(
 
         async def answer(condition: Condition, spec: Mapping[str, Any], vocabulary: Vocabulary) -> None:
             head = heads[condition.student] if condition.defers and condition.student else None
-            deferral = head and head.deferral(relay.defer.num_tokens)
+            deferral = None if head is None else head.deferral(relay.defer.num_tokens)
             job = _make_job(run, condition, spec, suite, engines, tokenizer, models, num_workers, vocabulary, deferral)
             await run_job(job, suite.queries(), suite.num_queries, condition.out / RESPONSES)
             write_summary(condition.out)

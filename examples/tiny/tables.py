@@ -29,8 +29,8 @@ from relay_verl.recipes.paper import rows
 from relay_verl.report import write_report
 from relay_verl.run_config import RunConfig
 
-RECIPES = {row.method: row.recipe for row in rows() if row.size == "tiny" and row.recipe}
-"""The recipe of each row that is trained."""
+RECIPES = {row.method: row.recipe for row in rows() if row.size == "tiny" and row.recipe and row.method != "citer"}
+"""The recipe of each row that verl's trainer trains."""
 ROUTERS = ("router_0.1", "router_0.25", "router_0.5", "router_0.75")
 RANDOM_CALLS = ("random_0.02", "random_0.05", "random_0.1")
 STUDENTS_AT_A_TIME = 3

@@ -18,6 +18,7 @@ from relay_verl.cli import (
     bench,
     chat,
     data,
+    defer,
     doctor,
     models,
     quickstart,
@@ -71,6 +72,7 @@ app.add_typer(data.app)
 app.add_typer(recipes.app)
 app.add_typer(doctor.app)
 app.add_typer(evaluation.app)
+app.add_typer(defer.app)
 app.add_typer(bench.app, name="bench", rich_help_panel=EVALUATE)
 app.add_typer(serve.app)
 app.add_typer(chat.app)

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from relay_verl.config.defer_settings import DeferSettings
+from relay_verl.config.defer_training_settings import DeferTrainingSettings
 from relay_verl.config.parts import FilterSettings, RewardSettings, WarmupSettings
 from relay_verl.config.price_settings import PriceSettings
 from relay_verl.config.teacher import TeacherSettings
@@ -56,6 +57,8 @@ class RelaySettings:
     """Which queries are trained on."""
     defer: DeferSettings = field(default_factory=DeferSettings)
     """The student's defer head, for the policies `deferred_TAU` of `relay-verl eval`."""
+    defer_training: DeferTrainingSettings = field(default_factory=DeferTrainingSettings)
+    """How a defer head is trained and calibrated; see `relay_verl.defer_training`."""
     prices: PriceSettings = field(default_factory=PriceSettings)
     """What tokens cost, for reports and for `reward.kind: price`."""
     on_teacher_failure: OnTeacherFailure = "continue"

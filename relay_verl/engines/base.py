@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from relay_verl.engines.prompt_scores import PromptScores
 from relay_verl.errors import UserError
 
 FinishReason = Literal["stop", "length", "eos"]
@@ -52,6 +53,9 @@ class Generation:
     billed: Billed | None = None
     """What it cost, where that is not the context and the tokens above: an engine that counts other tokens, or hidden
     ones. The last piece of a stream has it."""
+    prompt: PromptScores | None = None
+    """What the model thinks of the context's tokens, if `prompt_logprobs` of the sampling asks for it and the engine
+    can say it."""
 
     @property
     def num_billed_tokens(self) -> int:

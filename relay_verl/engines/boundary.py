@@ -14,6 +14,7 @@ from typing import Any
 
 from relay_verl.engines.base import Billed, Generation
 from relay_verl.engines.deadlines import DeadlineError, Pulse
+from relay_verl.engines.prompt_scores import PromptScores
 from relay_verl.errors import EngineError
 
 MAX_CAUSE_CHARS = 400
@@ -175,7 +176,8 @@ def _check(generation: Generation) -> Generation:
     )
     billed = generation.billed if isinstance(generation.billed, Billed) else None
     logprobs = None if logprobs is None else list(logprobs)
-    return Generation(list(ids), logprobs, generation.finish_reason, cached, block or None, billed)
+    prompt = generation.prompt if isinstance(generation.prompt, PromptScores) else None
+    return Generation(list(ids), logprobs, generation.finish_reason, cached, block or None, billed, prompt)
 
 
 def describe(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from relay_verl.engines.direct_http import DirectHttp
 from relay_verl.engines.events import read_events
 from relay_verl.engines.failures import Refusal, RetriedError
 from relay_verl.engines.load import read_load
+from relay_verl.engines.prompt_scores import PARAMETER, read_endpoint_scores
 from relay_verl.errors import EngineError
 
 MAX_BODY_BYTES = 1 << 26
@@ -138,7 +139,11 @@ class EndpointEngine:
         try:
             completion = json.loads(body)
             await self._check_model(completion.get("model"), required["model"])
-            piece = self._read(completion["choices"][0], wants_logprobs, _num_cached(completion))
+            choice = completion["choices"][0]
+            piece = self._read(choice, wants_logprobs, _num_cached(completion))
+            if (asked := parameters.get(PARAMETER)) is not None:
+                scores = read_endpoint_scores(choice.get(PARAMETER), prompt_ids, asked)
+                piece = replace(piece, prompt=scores)
         except NO_ANSWER as error:
             raise EngineError(self._client.line(f"the answer is not a completion: {error!r}")) from None
         if piece.finish_reason is None:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from relay_verl.deferral import THRESHOLD_ARG
 from relay_verl.engines.base import NEUTRAL_SAMPLING, FinishReason, Generation
+from relay_verl.engines.prompt_scores import PARAMETER, PromptScores
 from relay_verl.engines.sampler import Sampler
 from relay_verl.errors import PermanentError, as_user_error
 from relay_verl.tokenization import TokenBytes, end_ids_of
@@ -123,6 +124,10 @@ class TransformersEngine:
         Raises:
             PermanentError: the prompt fills the context, or the sampling has a parameter that is not known here.
         """
+        asked, sampling = (
+            sampling.get(PARAMETER),
+            {name: value for name, value in sampling.items() if name != PARAMETER},
+        )
         answer = self.stream(prompt_ids, max_tokens=max_tokens, stop=stop, sampling=sampling, request_id=request_id)
         ids: list[int] = []
         logprobs: list[float] = []
@@ -130,7 +135,11 @@ class TransformersEngine:
             async for piece in pieces:
                 ids += piece.token_ids
                 logprobs += piece.logprobs or []
-        return Generation(ids, logprobs if sampling.get("logprobs") else None, piece.finish_reason, piece.num_cached)
+        scores: PromptScores | None = None
+        if asked is not None:
+            scores = await asyncio.get_running_loop().run_in_executor(self._thread, self._score, prompt_ids)
+        asked_logprobs = logprobs if sampling.get("logprobs") else None
+        return Generation(ids, asked_logprobs, piece.finish_reason, piece.num_cached, prompt=scores)
 
     async def stream(
         self,
@@ -204,6 +213,16 @@ class TransformersEngine:
                         return self._head.token_id, 0.0
                 logits[:, self._head.token_id] = -torch.inf
             return sampler.draw(logits)
+
+    def _score(self, token_ids: list[int]) -> PromptScores:
+        """The greedy token and the log-probability of the own one behind each token but the last."""
+        import torch
+
+        with torch.inference_mode():
+            ids = torch.tensor([token_ids], device=self._model.device)  # [1, length]
+            laws = torch.log_softmax(self._model(input_ids=ids).logits[0, :-1].float(), dim=-1)  # [length - 1, vocab]
+            own = laws.gather(1, ids[0, 1:, None])[:, 0]
+        return PromptScores(laws.argmax(dim=-1).tolist(), own.tolist())
 
     def _keep(self, request_id: str | None, past: _Past) -> None:
         if request_id is None:

@@ -10,6 +10,7 @@ from relay_verl.engines.base import NEUTRAL_SAMPLING, FinishReason, Generation
 from relay_verl.engines.boundary import describe
 from relay_verl.engines.deadlines import Pulse
 from relay_verl.engines.load import EngineLoad, read_load
+from relay_verl.engines.prompt_scores import PARAMETER, read_verl_scores
 from relay_verl.errors import EngineError, PermanentError
 from relay_verl.tokenization import TokenBytes, end_ids_of
 
@@ -86,7 +87,9 @@ class VerlServerEngine:
             self._versions.setdefault(request_id, []).extend(v for v in versions if v is not None)
         reason = self._finish_reason(token_ids, max_tokens, stop)
         cached, block = (output.extra_fields.get(name) for name in ("num_cached_tokens", "cache_block"))
-        return Generation(token_ids, output.log_probs or None, reason, cached, block)
+        asked = sampling.get(PARAMETER)
+        prompt = None if asked is None else read_verl_scores(output.extra_fields, asked)
+        return Generation(token_ids, output.log_probs or None, reason, cached, block, prompt=prompt)
 
     def pop_weight_versions(self, request_id: str) -> tuple[int | None, int | None]:
         """First and last weight version (verl's global step) that wrote for `request_id`; forgets them."""

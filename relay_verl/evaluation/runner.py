@@ -77,6 +77,7 @@ def evaluate(
     endpoint_models: Mapping[str, str] = {},
     student_replicas: int = 1,
     num_workers: int | None = None,
+    further: Callable[[], Condition | None] = lambda: None,
 ) -> None:
     """Ask every question under every condition; each leaves its results folder. What is there already is kept.
 
@@ -90,6 +91,8 @@ def evaluate(
         endpoint_models: the model's name at an endpoint, by address; its first one if it is not there.
         student_replicas: vLLM replicas of each student.
         num_workers: processes that tokenize and grade; by default one for each node of a cluster that has several.
+        further: asked for one more condition of the last one's models once all are answered, until it gives None, such
+            as a search whose next step depends on the results; not asked where nothing is open.
 
     Raises:
         UserError: a model cannot be used; before any model loads.
@@ -98,10 +101,11 @@ def evaluate(
     addresses = dict.fromkeys(model for condition in conditions for model in condition.models if model)
     digests = {address: model_sha256(address) for address in addresses}  # once each: weights are large
     prompts_by = tokenizer_path or run.prompts.tokenizer_path
-    specs = [
-        describe(run, condition, suite.describe(), digests, names=endpoint_models, tokenizer=prompts_by)
-        for condition in conditions
-    ]
+
+    def spec_of(condition: Condition) -> dict[str, Any]:
+        return describe(run, condition, suite.describe(), digests, names=endpoint_models, tokenizer=prompts_by)
+
+    specs = [spec_of(condition) for condition in conditions]
     open_jobs = []
     for condition, spec in zip(conditions, specs, strict=True):
         if JobStore(condition.out / RESPONSES, spec, JsonLines()).finished_manifest() is None:
@@ -143,15 +147,20 @@ def evaluate(
 
     async def answer_all() -> None:
         engines = await start_models(started, models, tokenizer, heads=heads)
-        for (condition, spec), vocabulary in zip(open_jobs, writers, strict=True):
-            deferral: Deferral | None = None
-            if condition.defers and condition.student:
-                deferral = heads[condition.student].deferral(relay.defer.num_tokens)
+
+        async def answer(condition: Condition, spec: Mapping[str, Any], vocabulary: Vocabulary) -> None:
+            head = heads[condition.student] if condition.defers and condition.student else None
+            deferral = None if head is None else head.deferral(relay.defer.num_tokens)
             job = _make_job(run, condition, spec, suite, engines, tokenizer, models, num_workers, vocabulary, deferral)
             await run_job(job, suite.queries(), suite.num_queries, condition.out / RESPONSES)
             write_summary(condition.out)
             if missing := tell_not_completed(condition.out):
                 print(f"warning: {missing}", file=sys.stderr)
+
+        for (condition, spec), vocabulary in zip(open_jobs, writers, strict=True):
+            await answer(condition, spec, vocabulary)
+        while (another := further()) is not None:
+            await answer(another, spec_of(another), writers[-1])
 
     num_gpus = num_gpus_of(models.values())
     turns = [[models[name] for name in condition.models if name] for condition, _ in open_jobs]

@@ -19,6 +19,7 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from relay_verl.engines.prompt_scores import PARAMETER
 from relay_verl.models.frame_server import FrameServer
 from relay_verl.models.wire import Answer, Request, Sender
 
@@ -110,6 +111,8 @@ class DirectServer(FrameServer):
         except Exception as error:  # the client is told: it decides what a server in trouble means
             return Answer(request.number, error=_text(error), is_dead=isinstance(error, self._dead_error))
         known = {name: output.extra_fields.get(name) for name in ("global_steps", "num_cached_tokens")}
+        if PARAMETER in request.sampling:
+            known |= {name: output.extra_fields.get(name) for name in ("prompt_ids", "prompt_logprobs")}
         return Answer(
             request.number,
             list(output.token_ids),

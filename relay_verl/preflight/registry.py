@@ -48,7 +48,12 @@ from relay_verl.preflight.ray_checks import (
     check_teacher_nodes,
     check_workers,
 )
-from relay_verl.preflight.student import check_student_given, check_student_size, check_warmed_up
+from relay_verl.preflight.student import (
+    check_student_given,
+    check_student_size,
+    check_trains_student,
+    check_warmed_up,
+)
 from relay_verl.preflight.trials import check_training_completions, check_training_prompts
 from relay_verl.preflight.wiring import (
     check_agent_loop,
@@ -82,6 +87,7 @@ RECIPE = (
     Check("recipe", _of_verl(check_recipe_was_found)),
     *RECIPE_CHOICE,
     Check("relay settings", check_settings),
+    Check("what it trains", check_trains_student, after=("relay settings",)),
     Check("references", _of_verl(check_references), after=("relay settings",)),
     Check("student given", check_student_given, after=("relay settings",)),
     Check("student's size", check_student_size, after=("student given",)),

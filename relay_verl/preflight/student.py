@@ -27,6 +27,17 @@ _COMPARED = {
 """Names in a config.json by the field of `Shape`; the vocabulary may be padded, so it is not compared."""
 
 
+def check_trains_student(run: RunConfig) -> str:
+    """The recipe is for verl's trainer, not for a defer head."""
+    kind = run.relay.defer_training.kind
+    if kind is not None:
+        raise UserError(
+            f"relay.defer_training.kind: {kind!r}: this recipe trains a defer head, and verl's trainer a student: run "
+            "relay-verl defer-data, defer-train and calibrate, or set it to null"
+        )
+    return "the student"
+
+
 def check_student_given(run: RunConfig) -> str:
     """A student is given."""
     path = run.student_path

@@ -36,11 +36,14 @@ def describe(recipe: Recipe, run: RunConfig) -> str:
 
 
 def command_of(recipe: Recipe, run: RunConfig) -> str:
-    """What runs it."""
+    """What runs it: of a head, the names of the commands."""
     platform = "VERL_PLATFORM=cpu " if run.trainer.is_cpu else ""
     if is_warm_up(recipe):
         start = f"torchrun --standalone --nproc_per_node={run.trainer.gpus_per_node}"
         return f"{platform}{start} -m verl.trainer.sft_trainer +recipe={recipe.name}"
+    if run.relay.defer_training.kind is not None:
+        commands = "defer-data, then defer-train and calibrate,"
+        return f"{platform}relay-verl {commands} each with --recipe {recipe.name} (relay_verl/defer_training/README.md)"
     return f"{platform}python -m verl.trainer.main_ppo +recipe={recipe.name}"
 
 
@@ -48,7 +51,7 @@ def explain_recipe(run: RunConfig) -> str:
     """The estimate on each size of GPU, term by term, in GiB."""
     sized = {name: estimate(run, gib) for name, gib in GPUS.items()}
     first = next(iter(sized.values()))
-    trainer = f"trainer {first.num_trainer_gpus}, teacher {first.num_teacher_gpus}"
+    trainer = f"{first.trainer} {first.num_trainer_gpus}, teacher {first.num_teacher_gpus}"
     if first.is_cpu:
         return f"GPUs: none; it trains on CPU (to Ray, logical GPUs: {trainer})"
     lines = [f"GPUs: {trainer}"]
@@ -70,7 +73,7 @@ def explain_recipe(run: RunConfig) -> str:
 def _details(estimate: GpuEstimate) -> list[str]:
     lines = []
     for phase in estimate.phases:
-        lines.append(f"  a trainer's GPU {phase.name}: {phase.gib:.1f}")
+        lines.append(f"  a {estimate.trainer}'s GPU {phase.name}: {phase.gib:.1f}")
         lines += [_line(term) for term in phase.terms]
     for who, engine in (("the student's vLLM", estimate.student), ("a teacher's GPU", estimate.teacher)):
         if engine is not None:

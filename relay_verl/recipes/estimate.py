@@ -41,6 +41,13 @@ class GpuEstimate:
     """Models whose shape is not known, so that their part is missing here."""
     is_cpu: bool = False
     """Trains on CPU: its GPUs are Ray's logical ones, and nothing is counted."""
+    is_head: bool = False
+    """Makes a defer head: the trainer's GPU is that of the student's engine."""
+
+    @property
+    def trainer(self) -> str:
+        """What a message calls the trainer."""
+        return "student" if self.is_head else "trainer"
 
     @property
     def peak_gib(self) -> float:
@@ -63,11 +70,13 @@ def estimate(run: RunConfig, gpu_gib: float) -> GpuEstimate:
     """
     if not run.is_grpo:
         return _warm_up(run, gpu_gib)
-    settings, num_gpus = run.relay, run.trainer.num_gpus
+    settings = run.relay
+    is_head = settings.defer_training.kind is not None  # no trainer: the student's engine is a replica as the teacher's
+    num_gpus = 1 if is_head else run.trainer.num_gpus
     teachers = [each for each in settings.active_teachers.values() if each.path] if settings.needs_teacher else []
     num_teacher_gpus = num_gpus_of(teachers)
     if run.trainer.is_cpu:
-        return GpuEstimate(gpu_gib, num_gpus, num_teacher_gpus, is_cpu=True)
+        return GpuEstimate(gpu_gib, num_gpus, num_teacher_gpus, is_cpu=True, is_head=is_head)
     config = run.verl
     parts = config.actor_rollout_ref
     length = run.lengths.max_context or int(config.data.max_prompt_length) + run.lengths.max_response
@@ -77,6 +86,9 @@ def estimate(run: RunConfig, gpu_gib: float) -> GpuEstimate:
     address = run.student
     if (shape := shape_of(address)) is None:
         unknown.append(str(address))
+    elif is_head:
+        student = vllm_engine(shape, settings.teacher.gpu_memory_utilization, 1, length, gpu_gib)
+        phases = (Phase("while it answers", (student.share,)),)
     else:
         tensor_parallel = parts.rollout.tensor_model_parallel_size
         student = vllm_engine(shape, parts.rollout.gpu_memory_utilization, tensor_parallel, length, gpu_gib)
@@ -93,7 +105,9 @@ def estimate(run: RunConfig, gpu_gib: float) -> GpuEstimate:
             share, tensor_parallel = given.gpu_memory_utilization, given.tensor_parallel_size
             engines.append(vllm_engine(shape, share, tensor_parallel, length, gpu_gib))
     teacher = min(engines, key=lambda engine: engine.cache_gib, default=None)
-    return GpuEstimate(gpu_gib, num_gpus, num_teacher_gpus, phases, student, teacher, host, tuple(unknown))
+    return GpuEstimate(
+        gpu_gib, num_gpus, num_teacher_gpus, phases, student, teacher, host, tuple(unknown), is_head=is_head
+    )
 
 
 def _warm_up(run: RunConfig, gpu_gib: float) -> GpuEstimate:

@@ -57,7 +57,7 @@ class Row:
     words: str
     """The method where conditions are named in words."""
     recipe: str | None
-    """The recipe that trains it; None where nothing is trained, or not by us."""
+    """The recipe that trains it, or its head (CITER); None where nothing is trained, or not by us."""
 
     @property
     def name(self) -> str:

@@ -62,13 +62,13 @@ def test_metrics_exist(metric: str) -> None:
 
 def test_every_room_with_a_page_is_linked_from_the_readme() -> None:
     rooms = {path.parent.name for path in PAGES if path.parent.parent.name == "relay_verl"}
-    assert rooms == set(re.findall(r"\]\(relay_verl/([a-z]+)/README\.md\)", README.read_text()))
+    assert rooms == set(re.findall(r"\]\(relay_verl/([a-z_]+)/README\.md\)", README.read_text()))
 
 
 def test_the_readme_names_every_room() -> None:
     layout = README.read_text().partition("## Layout")[2].partition("## Licence")[0]
     rooms = {path.parent.name for path in (ROOT / "relay_verl").glob("[a-z]*/__init__.py")}
-    assert rooms - set(re.findall(r"[`\[]([a-z]+)[`\]]", layout)) == set()
+    assert rooms - set(re.findall(r"[`\[]([a-z_]+)[`\]]", layout)) == set()
 
 
 def test_every_room_says_what_it_may_import() -> None:

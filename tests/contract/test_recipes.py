@@ -54,7 +54,7 @@ def test_the_recipes_promised_are_there() -> None:
     wanted |= {f"{kind}_{size}" for kind in ("relay", "grpo") for size in ("0.6b", "1.7b")}
     wanted |= {f"relay_{size}_simple" for size in ("0.6b", "1.7b")}
     wanted |= {"relay_real", "relay_real_simple", "grpo_real"}
-    wanted |= {f"warmup_{size}" for size in ("tiny", "real", "0.6b", "1.7b")}
+    wanted |= {f"{kind}_{size}" for kind in ("warmup", "citer") for size in ("tiny", "0.6b", "1.7b")} | {"warmup_real"}
     released = ("no_filter", "no_independence", "no_exploration", "teacher_tokens", "batch_scenarios", "two_calls")
     wanted |= {f"relay_{size}_{kind}" for size in ("1.7b", "tiny") for kind in released}
     wanted |= {f"relay_1.7b_fixed_{n}" for n in (20, 100, 500)} | {"relay_1.7b_price", "relay_tiny_price"}
@@ -139,7 +139,7 @@ def test_the_papers_hyperparameters(name: str) -> None:
     assert config.trainer.total_epochs == 1
     assert config.data.apply_chat_template_kwargs.enable_thinking is False
     size = "1.7B" if "1.7b" in name else "0.6B"
-    needs_student = not name.startswith("grpo")
+    needs_student = not name.startswith(("grpo", "citer"))
     assert config.actor_rollout_ref.model.path == (None if needs_student else f"Qwen/Qwen3-{size}"), "RELAY_STUDENT"
     assert config.relay.warmup.base_model == f"Qwen/Qwen3-{size}"
     assert config.relay.teacher.path == (None if name.startswith("grpo") else "Qwen/Qwen3-8B")
@@ -198,6 +198,10 @@ def test_the_teacher_is_sampled_as_the_released_service_samples(name: str) -> No
 STUDENT = "actor_rollout_ref.model.path"
 TEACHER_TOKENS = {"relay.train_on_teacher_tokens", "actor_rollout_ref.rollout.calculate_log_probs"}
 NO_TEACHER = {STUDENT, "relay.max_calls", "relay.filter.min_pass_rate", "relay.teacher.path"}
+HEAD = {STUDENT, "relay.defer_training.kind", "relay.defer_training.target_ratio"}
+TINY_HEAD = {f"relay.defer_training.{key}" for key in ("learning_rate", "max_epochs")} | {
+    f"relay.defer_training.{key}" for key in ("rollout_tokens", "routed_rollout_tokens")
+}
 STUDENTS = ("1.7b", "tiny", "real")
 VARIANTS: dict[str | None, dict[str, set[str]]] = {
     # parent: variants and the keys they differ in, the experiment's name apart
@@ -216,8 +220,9 @@ VARIANTS: dict[str | None, dict[str, set[str]]] = {
         "relay_1.7b_teacher_tokens": TEACHER_TOKENS,
         "relay_1.7b_batch_scenarios": {"relay.reward.scenario_scope"},
         "relay_1.7b_two_calls": {"relay.max_calls"},
+        "citer_1.7b": HEAD,
     },
-    "relay_0.6b": {"relay_0.6b_simple": {"relay.reward.kind"}},
+    "relay_0.6b": {"relay_0.6b_simple": {"relay.reward.kind"}, "citer_0.6b": HEAD},
     "relay_1.7b_simple": {"grpo_1.7b": NO_TEACHER},
     "relay_0.6b_simple": {"grpo_0.6b": NO_TEACHER},
     "relay_tiny": {
@@ -239,6 +244,7 @@ VARIANTS: dict[str | None, dict[str, set[str]]] = {
         "relay_tiny_teacher_tokens": TEACHER_TOKENS,
         "relay_tiny_batch_scenarios": {"relay.reward.scenario_scope"},
         "relay_tiny_two_calls": {"relay.max_calls"},
+        "citer_tiny": HEAD | TINY_HEAD,
     },
     "relay_tiny_simple": {"grpo_tiny": NO_TEACHER},
     "relay_real": {"relay_real_simple": {"relay.reward.kind"}},

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from relay_verl.cli.main import app
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
+from relay_verl.preflight.student import check_trains_student
 from relay_verl.preflight.wiring import check_replay_buffer
 from relay_verl.recipes.compose import compose
 from relay_verl.recipes.composed import compose_all, differences
@@ -21,7 +22,7 @@ from relay_verl.recipes.estimate import estimate
 from relay_verl.recipes.listing import listing
 from relay_verl.recipes.memory import CONTEXT_GIB, FUSED_GIB, GIB, training_phase, update_phase, vllm_engine
 from relay_verl.recipes.overrides import check_recipe_choice
-from relay_verl.recipes.paper import rows
+from relay_verl.recipes.paper import paper, rows
 from relay_verl.recipes.recipe import find_recipe, flat, lineage, recipe_names
 from relay_verl.recipes.shapes import SHAPES, Shape, read_shape, shape_of
 from relay_verl.run_config import RunConfig, read_all
@@ -259,7 +260,7 @@ def test_every_recipe_says_what_it_is() -> None:
 
 @pytest.mark.parametrize("name", ["relay_1.7bb", "", "../relay/base", "relay_1.7b,relay_tiny"])
 def test_an_unknown_recipe_lists_the_valid_ones(name: str) -> None:
-    with pytest.raises(UserError, match=r"no such recipe; one of grpo_0\.6b, .*warmup_tiny") as caught:
+    with pytest.raises(UserError, match=r"no such recipe; one of citer_0\.6b, .*warmup_tiny") as caught:
         find_recipe(name)
     assert str(caught.value).startswith(f"recipe={name}: ")
 
@@ -267,9 +268,9 @@ def test_an_unknown_recipe_lists_the_valid_ones(name: str) -> None:
 def test_the_rows_of_the_paper_name_their_recipes() -> None:
     named = [row.recipe for row in rows() if row.recipe is not None]
     assert set(named) <= set(recipe_names())
-    assert len(named) == len(set(named)) == 25
+    assert len(named) == len(set(named)) == 28
     untrained = {row.method for row in rows() if row.recipe is None}
-    assert untrained == {"base", "citer", "teacher"}, "nothing is trained, or not by us"
+    assert untrained == {"base", "teacher"}, "nothing is trained, or not by us"
 
 
 def test_flat() -> None:
@@ -376,7 +377,7 @@ REFUSED = [
     ("relay_tiny", ["+recipe=grpo_tiny"], ["relay_tiny and grpo_tiny at once"], "two recipes"),
     ("[relay_tiny,grpo_tiny]", [], ["relay_tiny and grpo_tiny at once"], "two as a list"),
     ("warmup_1.7b", [], ["recipe=warmup_1.7b: it is for verl.trainer.sft_trainer"], "another trainer's"),
-    ("relay_1.7bb", [], ["recipe=relay_1.7bb: no such recipe; one of grpo_0.6b"], "misspelt"),
+    ("relay_1.7bb", [], ["recipe=relay_1.7bb: no such recipe; one of citer_0.6b"], "misspelt"),
     ("relay_1.7b", ["relay.no_such_key=1"], ["Could not override 'relay.no_such_key'"], "Hydra's own word in one line"),
 ]
 
@@ -534,6 +535,24 @@ def test_one_recipe_against_another() -> None:
         "  relay.policy: learned -> fixed_20",
         "  trainer.experiment_name: relay_1.7b -> relay_1.7b_fixed_20",
     ]
+
+
+@pytest.mark.parametrize(("size", "ratio"), [("0.6b", 0.0098), ("1.7b", 0.0134)])
+def test_a_head_is_a_variant_of_the_relay_that_trains_no_student(size: str, ratio: float) -> None:
+    lines = run(f"citer_{size}", "--against", f"relay_{size}").splitlines()
+    assert lines == [
+        f"Against relay_{size}, 4 keys:",
+        f"  actor_rollout_ref.model.path: ${{oc.env:RELAY_STUDENT,null}} -> Qwen/Qwen3-{size.upper()}",
+        "  relay.defer_training.kind: null -> citer",
+        f"  relay.defer_training.target_ratio: null -> {ratio}",
+        f"  trainer.experiment_name: relay_{size} -> citer_{size}",
+    ]
+    text = run(f"citer_{size}")
+    assert "command: relay-verl defer-data" in text and "GPUs: student 1, teacher 1" in text
+    assert f"paper, Table 1: Minerva {paper().find('Table 1', f'{size}/citer')['minerva']:g}" in text
+    with pytest.raises(UserError, match=r"relay\.defer_training\.kind: 'citer'"):
+        check_trains_student(RunConfig(compose(f"citer_{size}", [])))
+    assert check_trains_student(RunConfig(compose(f"relay_{size}", [])))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from relay_verl.cli import (
     chat,
     data,
     doctor,
+    frontier,
     models,
     quickstart,
     recipes,
@@ -71,6 +72,7 @@ app.add_typer(data.app)
 app.add_typer(recipes.app)
 app.add_typer(doctor.app)
 app.add_typer(evaluation.app)
+app.add_typer(frontier.app)
 app.add_typer(bench.app, name="bench", rich_help_panel=EVALUATE)
 app.add_typer(serve.app)
 app.add_typer(chat.app)

@@ -89,6 +89,7 @@ def describe(
             "max_calls": settings.max_calls,
             "max_tokens_per_call": settings.max_tokens_per_call,
         },
+        "max_teacher_tokens": condition.max_teacher_tokens,
         # under another policy it decides nothing
         "fixed_command": settings.fixed_command if make_policy(condition.policy).fixed_length() is not None else None,
         # of calls, unless the student is greedy; who writes whole responses has the benchmark's

@@ -75,6 +75,7 @@ def evaluate(
     endpoint_models: Mapping[str, str] = {},
     student_replicas: int = 1,
     num_workers: int | None = None,
+    tell: Callable[[Condition], None] = lambda condition: None,
 ) -> None:
     """Ask every question under every condition; each leaves its results folder. What is there already is kept.
 
@@ -88,6 +89,7 @@ def evaluate(
         endpoint_models: the model's name at an endpoint, by address; its first one if it is not there.
         student_replicas: vLLM replicas of each student.
         num_workers: processes that tokenize and grade; by default one for each node of a cluster that has several.
+        tell: told of each condition when its turn comes.
 
     Raises:
         UserError: a model cannot be used; before any model loads.
@@ -135,6 +137,7 @@ def evaluate(
     async def answer_all() -> None:
         engines = await start_models(started, models, tokenizer)
         for (condition, spec), vocabulary in zip(open_jobs, writers, strict=True):
+            tell(condition)
             job = _make_job(run, condition, spec, suite, engines, tokenizer, models, num_workers, vocabulary)
             await run_job(job, suite.queries(), suite.num_queries, condition.out / RESPONSES)
             write_summary(condition.out)
@@ -169,6 +172,8 @@ def _make_job(
         max_context=run.lengths.max_context,
         template=run.prompts.template,
         seed=suite.seed,
+        max_teacher_tokens=condition.max_teacher_tokens,
+        has_scores=condition.has_scores,
     )
     writer = models[student or teacher or ""]
     # twice what an engine runs at a time, so that it never waits for work

@@ -39,7 +39,7 @@ from relay_verl.policies import make_policy
 from relay_verl.policy_base import Policy
 from relay_verl.preflight.serving_checks import check_pair
 from relay_verl.seeds import derive_seed
-from relay_verl.serving.allowance import Allowance, MeteredTeacher, WithinAllowance
+from relay_verl.allowance import Allowance, MeteredTeacher, WithinAllowance
 
 
 class RelayPair:

@@ -14,7 +14,7 @@ from relay_verl.errors import EngineError
 from relay_verl.pair.background_loop import BackgroundLoop
 from relay_verl.pair.relayed_text import FinishReason, RelayedText
 from relay_verl.relay import Relay
-from relay_verl.serving.allowance import WithinAllowance
+from relay_verl.allowance import WithinAllowance
 from relay_verl.types import RelayStatus, RelayTrajectory
 
 

@@ -187,6 +187,9 @@ class WithinAllowance(Policy):
         interruption = self._policy.next_interruption()
         return None if interruption is not None and self._is_spent() else interruption
 
+    def settle(self, planned: Interruption, written: Generation) -> Interruption | None:
+        return self._policy.settle(planned, written)
+
     def _is_spent(self) -> bool:
         is_spent = self._teacher.is_spent
         self.has_refused |= is_spent

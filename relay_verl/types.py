@@ -24,8 +24,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import compress
 from enum import StrEnum
+from itertools import compress
 from typing import Literal
 
 

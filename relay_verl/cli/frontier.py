@@ -44,7 +44,7 @@ def frontier(
         Path | None,
         typer.Option(
             parser=user_path,
-            help="YAML list of methods (name, policy, student, options); relay_verl/frontier/methods.yaml if not given.",
+            help="YAML list of methods (name, policy, student, options); that of relay_verl/frontier if not given.",
         ),
     ] = None,
     plan: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ from relay_verl.report.figures import MARKERS, error_bar
 WIDE_RANGE = 50
 """Ratio of the largest cost to the smallest one above 0 from which the axis is logarithmic."""
 _NOTE = (
-    "With 95% intervals of both. The grey line is the convex hull: a random mixture of two neighbouring corners reaches "
-    "every point of it. Filled: a corner of the hull. Hollow: dominated, or under the hull. Methods of one colour have "
+    "With 95% intervals of both. The grey line is the convex hull: a random mixture of two neighbours on it reaches "
+    "every point between them. Filled: a corner of the hull. Hollow: dominated, or under the hull. Methods of one colour have "
     "one kind of policy: blue is the student alone, amber the teacher alone, green the relay."
 )
 
@@ -82,7 +83,7 @@ def colours_of(points: Sequence[Point]) -> list[str]:
 def _draw_hull(axes: Axes, standings: Sequence[Standing], axis: Axis) -> None:
     """The hull, densely sampled: on a logarithmic axis a mixture is not a straight line."""
     corners = sorted(one.point.place(axis) for one in standings if one.position is Position.HULL)
-    for left, right in zip(corners, corners[1:], strict=False):
+    for left, right in pairwise(corners):
         if right[0] > left[0]:
             # a straight line in cost, with more points where a logarithmic axis is wide
             costs = left[0] + (right[0] - left[0]) * np.concatenate([[0.0], np.geomspace(1e-4, 1.0, 60)])

@@ -73,7 +73,9 @@ def make_document(comparison: Comparison, experiment: Experiment) -> Document:
         f"questions for all of them. {_INTERVALS} {' '.join(missing)}"
     )
     headlines = tuple(headline(placed, axis) for axis, placed in comparison.standings.items())
-    return Document("What each way to share the work costs", note.strip(), tuple(sections), headlines, _models(experiment))
+    return Document(
+        "What each way to share the work costs", note.strip(), tuple(sections), headlines, _models(experiment)
+    )
 
 
 def _models(experiment: Experiment) -> tuple[tuple[str, str], ...]:

@@ -22,7 +22,7 @@ def dominates(one: Place, other: Place) -> bool:
 
 
 def dominator_of(index: int, places: Sequence[Place]) -> int | None:
-    """The most accurate of the places that dominate the one at `index`, and the cheapest of these; None if none does."""
+    """The most accurate of the places that dominate the one at `index`, the cheapest of these; None if none does."""
     others = [number for number, place in enumerate(places) if dominates(place, places[index])]
     return min(others, key=lambda number: (-places[number][1], places[number][0], number), default=None)
 
@@ -38,8 +38,9 @@ def hull_of(places: Sequence[Place]) -> list[int]:
         if corners and places[index][1] <= places[corners[-1]][1]:
             continue  # an earlier one is as accurate and costs no more
         # a corner on or under the line from the one before it to this place is not a corner
-        while len(corners) > 1 and height_at(places[corners[-1]][0], places[corners[-2]], places[index]) >= (
-            places[corners[-1]][1]
+        while (
+            len(corners) > 1
+            and height_at(places[corners[-1]][0], places[corners[-2]], places[index]) >= (places[corners[-1]][1])
         ):
             corners.pop()
         corners.append(index)

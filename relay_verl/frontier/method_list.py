@@ -73,8 +73,8 @@ def _check_names(methods: Sequence[Method], where: str) -> None:
         if method.slug in seen:
             other = seen[method.slug]
             raise UserError(
-                f"{where}: {KEY}.{number}.name: {method.name!r} is that of {KEY}.{other}, {methods[other].name!r}, too; "
-                "give each method a name of its own"
+                f"{where}: {KEY}.{number}.name: {method.name!r} is that of {KEY}.{other}, {methods[other].name!r}, too: "
+                "give each a name of its own"
             )
         seen[method.slug] = number
 
@@ -86,8 +86,8 @@ def _check_routers(methods: Sequence[Method], where: str) -> None:
             continue
         if source_of(method, methods) is None or teacher_of(methods) is None:
             raise UserError(
-                f"{where}: {KEY}.{number}.policy: {method.policy} is made of the responses of two other methods: add one "
-                f"with policy {ALONE} and the same student, and one with policy {TEACHER_ALONE}"
+                f"{where}: {KEY}.{number}.policy: {method.policy} is made of the responses of two other methods: "
+                f"add one with policy {ALONE} and the same student, and one with policy {TEACHER_ALONE}"
             )
 
 

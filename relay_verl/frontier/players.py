@@ -38,8 +38,8 @@ class Players:
             if method.student is not None and method.student not in self.students:
                 known = ", ".join(self.students)
                 raise UserError(
-                    f"method {method.name!r}: student: {method.student!r} is not one of {known}; give it with --student "
-                    f"{method.student}=MODEL{suggest(method.student, self.students)}"
+                    f"method {method.name!r}: student: {method.student!r} is not one of {known}; give it with "
+                    f"--student {method.student}=MODEL{suggest(method.student, self.students)}"
                 )
         first = next(iter(self.students))
         for name in self.students:

@@ -39,7 +39,8 @@ def sentence(one: Standing, axis: Axis, ledger: Ledger) -> str:
         )
     (by,) = one.by
     assert one.extra is not None
-    return f"{name} is dominated by {by.name}, which is {gain} and {cost_words(one.extra, axis, ledger)}.{_doubt(one.gain)}"
+    cost = cost_words(one.extra, axis, ledger)
+    return f"{name} is dominated by {by.name}, which is {gain} and {cost}.{_doubt(one.gain)}"
 
 
 def points_words(gain: Estimate) -> str:

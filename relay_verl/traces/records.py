@@ -220,8 +220,8 @@ class ResponseRecord:
         return self.status == RelayStatus.COMPLETED
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as JSON's types. A task, an error or a log-probability that is None has no key: an old record stays
-        byte for byte."""
+        """The record as JSON's types. A task, an error or a score that is None has no key: an old record stays byte for
+        byte."""
         fields = asdict(self)
         for name in ("task", "error", "mean_logprob"):
             if fields[name] is None:

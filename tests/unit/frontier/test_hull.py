@@ -1,5 +1,7 @@
 """The convex hull and dominance, by their definitions."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,4 +49,4 @@ def test_the_hull_does_not_depend_on_the_order(places: list[tuple[int, int]], ra
 
 
 def pairs(values: list) -> list:
-    return list(zip(values, values[1:], strict=False))
+    return list(pairwise(values))

@@ -14,11 +14,7 @@ from tests.helpers.records import alone, record
 WORKLOADS = st.builds(
     Workload,
     num_responses=st.integers(1, 100).map(float),
-    **{
-        field.name: st.floats(0, 1e6)
-        for field in dataclasses.fields(Workload)
-        if field.name != "num_responses"
-    },
+    **{field.name: st.floats(0, 1e6) for field in dataclasses.fields(Workload) if field.name != "num_responses"},
 )
 NUMBERS = st.integers(0, 10_000)
 

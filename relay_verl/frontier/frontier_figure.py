@@ -24,8 +24,8 @@ WIDE_RANGE = 50
 """Ratio of the largest cost to the smallest one above 0 from which the axis is logarithmic."""
 _NOTE = (
     "With 95% intervals of both. The grey line is the convex hull: a random mixture of two neighbours on it reaches "
-    "every point between them. Filled: a corner of the hull. Hollow: dominated, or under the hull. Methods of one colour have "
-    "one kind of policy: blue is the student alone, amber the teacher alone, green the relay."
+    "every point between them. Filled: a corner of the hull. Hollow: dominated, or under the hull. Methods of one "
+    "colour have one kind of policy: blue is the student alone, amber the teacher alone, green the relay."
 )
 
 

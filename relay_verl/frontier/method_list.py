@@ -73,7 +73,7 @@ def _check_names(methods: Sequence[Method], where: str) -> None:
         if method.slug in seen:
             other = seen[method.slug]
             raise UserError(
-                f"{where}: {KEY}.{number}.name: {method.name!r} is that of {KEY}.{other}, {methods[other].name!r}, too: "
+                f"{where}: {KEY}.{number}.name: {method.name!r} is that of {KEY}.{other}, {methods[other].name!r}: "
                 "give each a name of its own"
             )
         seen[method.slug] = number

@@ -127,8 +127,8 @@ def plan_to_markdown(plans: Sequence[MethodPlan], currency: str | None) -> str:
     rows.append(["all", *_cells(total, minutes, currency)])
     note = (
         "Tokens of all responses; both read: what no cache holds. Minutes: from as fast as in the trial with more "
-        "responses at a time, to the trial's own speed, without the start of the models. A method that is finished, and "
-        "a query router, which is made of the responses of the two models alone, take nothing more."
+        "responses at a time, to the trial's own speed, without the start of the models. A method that is "
+        "finished, and a query router, which is made of the responses of the two models alone, take nothing more."
     )
     return f"{markdown_table(head, rows)}\n\n{note}"
 

@@ -79,7 +79,7 @@ class Proposing(ScriptedEngine):
     """Writes a text whose capitals it is unsure of: entropy and surprise are high there."""
 
     async def generate(self, prompt_ids: list[int], **options: Any) -> Generation:
-        assert options["sampling"]["logprobs"], "the policy asks for log-probabilities"
+        assert options.get("sampling", {"logprobs": True})["logprobs"], "the policy asks for log-probabilities"
         answer = await super().generate(prompt_ids, **options)
         unsure = [chr(token_id).isupper() for token_id in answer.token_ids]
         logprobs = [-2.0 if is_unsure else -0.01 for is_unsure in unsure]

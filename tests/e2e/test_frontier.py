@@ -1,4 +1,4 @@
-"""`relay-verl frontier` over real vLLM: killed in the middle, resumed, planned; the page, the pictures and the table."""
+"""`relay-verl frontier` over real vLLM: killed, resumed and planned; the page, the pictures and the table."""
 
 import csv
 import json

@@ -85,22 +85,27 @@ class Experiment:
         return {method: self.conditions(method, results) for method in self.methods}
 
     def conditions(self, method: Method, results: Path) -> list[Condition]:
-        """How a method is asked, once a training seed; nothing for a query router."""
+        """How a method is asked, once a training seed; nothing for a query router.
+
+        Raises:
+            UserError: its limit does not fit its policy, or a model's address is wrong; names the method.
+        """
         if method.routed_share is not None:
             return []
         students: Sequence[str | None] = self.players.students_of(method) if needs_student(method.policy) else [None]
-        return [
-            Condition(
-                method.name,
-                results / (f"{method.slug}.{number}" if number > 1 else method.slug),
-                student,
-                self.players.teacher,
-                method.policy,
-                max_teacher_tokens=method.max_teacher_tokens,
-                has_scores=method.policy == ALONE,  # a query router may read them
-            )
-            for number, student in enumerate(students, start=1)
-        ]
+        with as_user_error(UserError, lambda error: f"method {method.name!r}: {error}"):
+            return [
+                Condition(
+                    method.name,
+                    results / (f"{method.slug}.{number}" if number > 1 else method.slug),
+                    student,
+                    self.players.teacher,
+                    method.policy,
+                    max_teacher_tokens=method.max_teacher_tokens,
+                    has_scores=method.policy == ALONE,  # a query router may read them
+                )
+                for number, student in enumerate(students, start=1)
+            ]
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,11 @@ def headline(standings: Sequence[Standing], axis: Axis) -> str:
         others = [one for one in standings if one.position is position]
         if others:
             num_clear = sum(one.is_clear for one in others)
-            kinds = f"{num_clear} of them beyond the intervals" if num_clear else "none of them beyond the intervals"
-            parts.append(f"{len(others)} of {len(standings)} methods are {words}, {kinds}")
+            is_are = "is" if len(others) == 1 else "are"
+            parts.append(
+                f"{len(others)} of {len(standings)} methods {is_are} {words}, {num_clear or 'none'} of them beyond the "
+                "intervals"
+            )
     return f"{'; '.join(parts)}."
 
 
@@ -53,10 +56,9 @@ def points_words(gain: Estimate) -> str:
 
 def cost_words(extra: Estimate, axis: Axis, ledger: Ledger) -> str:
     """A difference of cost that is not positive."""
-    if extra.value == 0 == extra.low == extra.high:
-        return "costs as much"
-    unit = ledger.unit(axis)
-    return f"costs {number(-extra.value)} {unit} less (95% interval {number(-extra.high)} to {number(-extra.low)})"
+    saved, low, high = 0.0 - extra.value, 0.0 - extra.high, 0.0 - extra.low
+    words = f"costs {number(saved)} {ledger.unit(axis)} less" if saved else "costs as much"
+    return f"{words} (95% interval {number(low)} to {number(high)})" if low < high else words
 
 
 def _doubt(gain: Estimate) -> str:

@@ -1,6 +1,6 @@
 """What a comparison will cost, before it runs: a few questions under every method, scaled to all of them.
 
-    OUT/trial/SLUG    the trial's responses; a second plan reads them
+    OUT/trial/N/SLUG    the responses to N questions of each benchmark; a second plan reads them
 
 The trial is asked as the comparison will be, so it also shows that every model and policy works.
 """
@@ -52,7 +52,10 @@ def plan(experiment: Experiment, out: Path, num_questions: int) -> list[MethodPl
         method: [one for one in experiment.conditions(method, out / RESULTS) if not is_finished(one)]
         for method in experiment.methods
     }
-    trials = {method: [_on_trial(one, out) for one in open_conditions[method]] for method in experiment.methods}
+    trials = {
+        method: [_on_trial(one, out / TRIAL / str(num_questions)) for one in open_conditions[method]]
+        for method in experiment.methods
+    }
     ask(experiment, few, trials)
     plans = []
     for method in experiment.methods:
@@ -72,8 +75,8 @@ def plan(experiment: Experiment, out: Path, num_questions: int) -> list[MethodPl
     return plans
 
 
-def _on_trial(condition: Condition, out: Path) -> Condition:
-    return replace(condition, out=out / TRIAL / condition.out.name)
+def _on_trial(condition: Condition, folder: Path) -> Condition:
+    return replace(condition, out=folder / condition.out.name)
 
 
 def limit_suite(suite: EvalSuite, num_questions: int) -> EvalSuite:

@@ -18,6 +18,7 @@ from relay_verl.frontier.query_router import route
 from relay_verl.frontier.standing import Position
 from relay_verl.prices import PriceList, TokenPrice
 from relay_verl.traces.records import ResponseRecord
+from tests.helpers.errors import names, one_line
 from tests.helpers.records import alone, call, record, student, teacher
 
 NUM_QUESTIONS = 60
@@ -167,3 +168,22 @@ def test_the_pace_tells_what_is_left() -> None:
     assert pace.line("a") == "method 1 of 3: a"
     assert pace.line("b").endswith("about 2.0 min left")
     assert pace.line("c").endswith("about 1.0 min left")
+
+
+@pytest.mark.parametrize("policy", ["teacher_alone", "student_alone", "router_0.5"])
+def test_a_budget_is_for_a_policy_under_which_both_models_write(experiment: Experiment, policy: str) -> None:
+    method = Method("odd", policy, options={"max_teacher_tokens": 10})
+    assert names(one_line(experiment.conditions, method, Path("x")), "method 'odd': max_teacher_tokens", 10, policy)
+
+
+def test_each_training_seed_has_a_folder_and_the_teacher_alone_has_one() -> None:
+    players = Players("t", {"student": ("a", "b")})
+    experiment = Experiment(None, METHODS, players, None, lambda planned: None)  # type: ignore[arg-type]
+    folders = {
+        method.name: [(one.out.name, one.student, one.has_scores) for one in conditions]
+        for method, conditions in experiment.all_conditions(Path("x")).items()
+    }
+    assert folders["student alone"] == [("student-alone", "a", True), ("student-alone.2", "b", True)]
+    assert folders["teacher alone"] == [("teacher-alone", None, False)]
+    assert folders["query router 50%"] == []
+    assert [name for name, *_ in folders["relay, budget 10"]] == ["relay-budget-10", "relay-budget-10.2"]

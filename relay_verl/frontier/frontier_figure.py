@@ -93,10 +93,10 @@ def _draw_hull(axes: Axes, standings: Sequence[Standing], axis: Axis) -> None:
 
 def _cost_bar(axes: Axes, point: Point, axis: Axis, colour: str) -> None:
     """The interval of the cost, across."""
-    made = point.cost_estimates[axis]
-    if made.high > made.low:
-        reach = [[max(0.0, made.value - made.low)], [max(0.0, made.high - made.value)]]
+    cost = point.cost_estimates[axis]
+    if cost.high > cost.low:
+        reach = [[max(0.0, cost.value - cost.low)], [max(0.0, cost.high - cost.value)]]
         height = 100 * point.accuracy_estimate.value
         axes.errorbar(
-            made.value, height, xerr=reach, linestyle="none", elinewidth=1.0, capsize=2.0, color=colour, zorder=1.8
+            cost.value, height, xerr=reach, linestyle="none", elinewidth=1.0, capsize=2.0, color=colour, zorder=1.8
         )

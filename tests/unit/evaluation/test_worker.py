@@ -81,21 +81,21 @@ def test_a_budget_bounds_the_teachers_tokens_of_a_response(
     """A command past it is text."""
     student = ScriptedEngine(TOKENIZER, ["a<call>4</call>", "b<call>4</call>", "c"])
     teacher = Noting(TOKENIZER, lambda _: "teacher")
-    made = ask(student, teacher, rules(max_teacher_tokens=limit))
-    assert [call["num_delivered"] for call in made.calls if call["outcome"] == "served"] == delivered
-    assert made.num_teacher_tokens == sum(delivered)
+    answer = ask(student, teacher, rules(max_teacher_tokens=limit))
+    assert [call["num_delivered"] for call in answer.calls if call["outcome"] == "served"] == delivered
+    assert answer.num_teacher_tokens == sum(delivered)
     assert len(teacher.asked) == num_asked
-    assert "c" in made.segments[-1]["text"], "the student ends the response"
+    assert "c" in answer.segments[-1]["text"], "the student ends the response"
 
 
 @pytest.mark.parametrize(("has_scores", "mean"), [(False, None), (True, pytest.approx(-0.5))])
 def test_scores_are_asked_for_where_a_condition_has_them(has_scores: bool, mean: Any) -> None:
     student = Noting(TOKENIZER, ["a<call>2</call>", "b"])
-    made = ask(student, Noting(TOKENIZER, ["56"]), rules(has_scores=has_scores))
-    assert made.mean_logprob == mean
+    answer = ask(student, Noting(TOKENIZER, ["56"]), rules(has_scores=has_scores))
+    assert answer.mean_logprob == mean
     assert ("logprobs" in student.asked[0]["sampling"]) == has_scores
-    assert ("mean_logprob" in made.to_dict()) == has_scores
-    assert ResponseRecord.from_json(made.to_json()) == made
+    assert ("mean_logprob" in answer.to_dict()) == has_scores
+    assert ResponseRecord.from_json(answer.to_json()) == answer
 
 
 STUDENT, TEACHER = "student", "teacher"

@@ -30,7 +30,7 @@ def responses(accuracy: float, num_teacher_tokens: int, seed: int, **changes: An
     """Of one method: right where a draw, which is the same for all methods, is below its accuracy."""
     draws = random.Random(0)
     others = random.Random(seed)
-    made = []
+    records = []
     for number in range(NUM_QUESTIONS):
         common: dict[str, Any] = {
             "id": f"q{number}",
@@ -45,10 +45,10 @@ def responses(accuracy: float, num_teacher_tokens: int, seed: int, **changes: An
                 "num_teacher_tokens": num_teacher_tokens,
                 "num_tokens": 6 + num_teacher_tokens,
             }
-            made.append(record(**common, **parts, **changes))
+            records.append(record(**common, **parts, **changes))
         else:
-            made.append(alone(**common, mean_logprob=-others.random(), **changes))
-    return made
+            records.append(alone(**common, mean_logprob=-others.random(), **changes))
+    return records
 
 
 METHODS = [
@@ -107,13 +107,13 @@ def test_a_query_router_pays_for_both_answers(measured: list[Measured], comparis
     sure = sorted(own, key=lambda one: one.mean_logprob or 0.0)
     expected = {one.id for one in sure[: NUM_QUESTIONS // 2]}
     assert {one.id for one in routed if one.num_teacher_tokens} == expected, "the least sure half"
-    for student_record, teacher_record, made in zip(own, whole, routed, strict=True):
-        is_routed = made.id in expected
-        assert made.is_correct == (teacher_record if is_routed else student_record).is_correct
+    for student_record, teacher_record, routed_record in zip(own, whole, routed, strict=True):
+        is_routed = routed_record.id in expected
+        assert routed_record.is_correct == (teacher_record if is_routed else student_record).is_correct
         both = [LEDGER.cost(one, Axis.SECONDS) for one in (student_record, teacher_record)]
-        assert LEDGER.cost(made, Axis.SECONDS) == pytest.approx(sum(both) if is_routed else both[0])
-        assert LEDGER.cost(made, Axis.MONEY) > LEDGER.cost(student_record, Axis.MONEY) or not is_routed
-        assert LEDGER.cost(made, Axis.TOKENS) == (40 if is_routed else 0)
+        assert LEDGER.cost(routed_record, Axis.SECONDS) == pytest.approx(sum(both) if is_routed else both[0])
+        assert LEDGER.cost(routed_record, Axis.MONEY) > LEDGER.cost(student_record, Axis.MONEY) or not is_routed
+        assert LEDGER.cost(routed_record, Axis.TOKENS) == (40 if is_routed else 0)
 
 
 @pytest.mark.parametrize(("share", "num_routed"), [(0.0, 0), (0.25, 15), (1.0, NUM_QUESTIONS)])
@@ -121,8 +121,8 @@ def test_the_share_is_kept(share: float, num_routed: int, measured: list[Measure
     own, whole = (one.seeds[0] for one in measured[:2])
     routed = route("r", share, own, whole)
     assert routed is not None
-    assert sum(made.num_teacher_tokens > 0 for made in routed) == num_routed
-    assert {made.condition for made in routed} == {"r"}
+    assert sum(routed_record.num_teacher_tokens > 0 for routed_record in routed) == num_routed
+    assert {routed_record.condition for routed_record in routed} == {"r"}
 
 
 def test_without_log_probabilities_there_is_no_query_router(measured: list[Measured]) -> None:

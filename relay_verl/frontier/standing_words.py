@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from relay_verl.frontier.axis import WORDS, Axis, Ledger
 from relay_verl.frontier.standing import Position, Standing
+from relay_verl.policies import find_policy
 from relay_verl.report.statistics import Estimate
 
 
@@ -25,7 +26,17 @@ def headline(standings: Sequence[Standing], axis: Axis) -> str:
                 f"{len(others)} of {len(standings)} methods {is_are} {words}, {num_clear or 'none'} of them beyond the "
                 "intervals"
             )
-    return f"{'; '.join(parts)}."
+    return " ".join([f"{'; '.join(parts)}.", *_losses(standings)])
+
+
+def _losses(standings: Sequence[Standing]) -> list[str]:
+    """Where a relay loses, and to whom; nothing if each of them is on the frontier, or none takes part."""
+    beaten = [one for one in standings if one.by and find_policy(one.point.method.policy).kind.author == "relay"]
+    losses = [
+        f"{one.point.name} to {' mixed with '.join(by.name for by in one.by)}{'' if one.is_clear else ' (within noise)'}"
+        for one in beaten
+    ]
+    return [f"The relay loses here: {list_words(losses)}."] if losses else []
 
 
 def sentence(one: Standing, axis: Axis, ledger: Ledger) -> str:

@@ -16,6 +16,7 @@ from relay_verl.frontier.method import Method
 from relay_verl.frontier.players import Players
 from relay_verl.frontier.query_router import route
 from relay_verl.frontier.standing import Position
+from relay_verl.frontier.standing_words import headline
 from relay_verl.prices import PriceList, TokenPrice
 from relay_verl.traces.records import ResponseRecord
 from tests.helpers.errors import names, one_line
@@ -187,3 +188,10 @@ def test_each_training_seed_has_a_folder_and_the_teacher_alone_has_one() -> None
     assert folders["teacher alone"] == [("teacher-alone", None, False)]
     assert folders["query router 50%"] == []
     assert [name for name, *_ in folders["relay, budget 10"]] == ["relay-budget-10", "relay-budget-10.2"]
+
+
+def test_the_headline_says_where_the_relay_loses(measured: list[Measured], comparison: Comparison) -> None:
+    assert "relay loses" not in headline(comparison.standings[Axis.TOKENS], Axis.TOKENS)
+    weak = Measured(Method("relay, weak", "learned"), (responses(0.2, 12, 6),))
+    placed = compare_methods([*measured, weak], LEDGER).standings[Axis.TOKENS]
+    assert "relay loses here: relay, weak to relay, budget 10." in headline(placed, Axis.TOKENS)

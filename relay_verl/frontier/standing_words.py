@@ -33,7 +33,7 @@ def _losses(standings: Sequence[Standing]) -> list[str]:
     """Where a relay loses, and to whom; nothing if each of them is on the frontier, or none takes part."""
     beaten = [one for one in standings if one.by and find_policy(one.point.method.policy).kind.author == "relay"]
     losses = [
-        f"{one.point.name} to {' mixed with '.join(by.name for by in one.by)}{'' if one.is_clear else ' (within noise)'}"
+        f"{one.point.name} to {' mixed with '.join(by.name for by in one.by)}{'' if one.is_clear else ' (not clearly)'}"
         for one in beaten
     ]
     return [f"The relay loses here: {list_words(losses)}."] if losses else []

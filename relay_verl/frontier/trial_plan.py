@@ -155,7 +155,7 @@ def plan_to_rows(plans: Sequence[MethodPlan], currency: str | None) -> list[dict
         low, high = one.minutes
         numbers = {name: round(value, 6) for name, value in asdict(one.workload).items()}
         if currency is None:
-            numbers["money"] = None  # type: ignore[assignment]
+            numbers["money"] = None
         rows.append(
             {"method": one.method.name, **numbers, "currency": currency, "minutes_least": low, "minutes_most": high}
         )

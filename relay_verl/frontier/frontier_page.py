@@ -95,9 +95,9 @@ def methods_table(comparison: Comparison) -> Table:
     head = ("method", "accuracy (%)", *(ledger.unit(axis) for axis in ledger.axes))
     note = (
         "In parentheses the 95% interval. FLOPs: 2 x parameters x tokens, prefill counted. Seconds are those of a "
-        "response among many at a time, and depend on the machine's load and on how warm the engines are. A query router "
-        "is a cascade: the student answers every question, the share with the lowest mean log-probability is answered "
-        "anew by the teacher, and both answers count."
+        "response among many at a time, and depend on the machine's load and on how warm the engines are. A query "
+        "router is a cascade: the student answers every question, the share with the lowest mean log-probability is "
+        "answered anew by the teacher, and both answers count."
     )
     return Table("Accuracy and costs", head, tuple(rows), note=note)
 

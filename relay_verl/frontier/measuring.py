@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from relay_verl.errors import UserError, as_user_error
@@ -65,10 +66,14 @@ class Experiment:
         Raises:
             UserError: an unknown key or a bad value; names the method and the key.
         """
-        run = self.run
-        for key, value in method.changes.items():
-            with as_user_error(OmegaConfBaseException, lambda error: f"method {method.name!r}: {key}: {error}"):  # noqa: B023
-                run = run.changed(key, value)
+        if not method.changes:
+            return self.run
+        config = self.run.verl.copy()
+        with as_user_error(OmegaConfBaseException, f"method {method.name!r}"):
+            for key, value in method.changes.items():
+                # a key that no recipe says is added here, and refused below unless the settings have it
+                OmegaConf.update(config, key, value, merge=False, force_add=True)
+        run = RunConfig(config)
         with as_user_error(UserError, lambda error: f"method {method.name!r}: {error}"):
             _ = run.relay
         return run

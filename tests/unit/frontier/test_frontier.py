@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from relay_verl.benchmarks.registry import Questions, find_benchmark
 from relay_verl.evaluation.suite import EvalSuite
@@ -18,6 +19,7 @@ from relay_verl.frontier.query_router import route
 from relay_verl.frontier.standing import Position
 from relay_verl.frontier.standing_words import headline
 from relay_verl.prices import PriceList, TokenPrice
+from relay_verl.run_config import RunConfig
 from relay_verl.traces.records import ResponseRecord
 from tests.helpers.errors import names, one_line
 from tests.helpers.records import alone, call, record, student, teacher
@@ -195,3 +197,19 @@ def test_the_headline_says_where_the_relay_loses(measured: list[Measured], compa
     weak = Measured(Method("relay, weak", "learned"), (responses(0.2, 12, 6),))
     placed = compare_methods([*measured, weak], LEDGER).standings[Axis.TOKENS]
     assert "relay loses here: relay, weak to relay, budget 10." in headline(placed, Axis.TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [("relay.max_calls", 1, None), ("relay.nope", 1, "max_calls"), ("relay.max_calls", "x", "x")],
+)
+def test_a_method_may_change_the_recipe(key: str, value: object, named: str | None) -> None:
+    config = OmegaConf.create({"relay": {"teacher": {"path": "t"}}})
+    OmegaConf.set_struct(config, True)
+    experiment = Experiment(RunConfig(config), [], None, None, lambda planned: None)  # type: ignore[arg-type]
+    method = Method("odd", "learned", options={key: value})
+    if named is None:
+        assert experiment.run_of(method).relay.max_calls == value
+        assert experiment.run.relay.max_calls is None, "the others keep the recipe"
+    else:
+        assert names(one_line(experiment.run_of, method), f"method 'odd': {key}", named)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from relay_verl.engines.base import Generation
 from relay_verl.protocol import Call
 
 Author = Literal["student", "teacher", "relay", "other"]
@@ -41,6 +42,8 @@ class Interruption:
     """Tokens the student writes before it; if it ends earlier, there is no call."""
     num_tokens: int | None
     """Teacher tokens to ask for; None for all that is left of the response, whatever `max_tokens_per_call` says."""
+    is_tentative: bool = False
+    """Whether `Policy.settle` decides about the call once the student has written these tokens."""
 
 
 class Policy:
@@ -107,3 +110,15 @@ class Policy:
             own: the threshold that is stored with the head.
         """
         return None
+
+    def settle(self, planned: Interruption, written: Generation) -> Interruption | None:
+        """A tentative call, now that the student has written all tokens before it: the call as it will be made, whose
+        `num_student_tokens` says how many of these tokens stay; None leaves it out, and the student continues. Not
+        asked where the student ends or completes a command that is served before.
+
+        Args:
+            planned: what `next_interruption` gave.
+            written: the student's tokens since then. Its `logprobs`, and `top_logprobs` where the engine has them, are
+                there if `student_sampling` asks for them.
+        """
+        return planned

@@ -30,6 +30,8 @@ from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajecto
 from relay_verl.writer import Whole, Writer, cut
 
 _CLOSING = CLOSE.encode()
+_LEFT_OUT = Interruption(0, 0)
+"""In place of a tentative call that the policy leaves out: the student continues."""
 
 
 class Relay:
@@ -127,7 +129,8 @@ class Relay:
         num_written = 0
         piece = Generation([], None, None)
         try:
-            async with aclosing(self._ask_student(max_tokens)) as pieces:
+            is_tentative = planned is not None and planned.is_tentative
+            async with aclosing(self._ask_student(max_tokens, is_whole=is_tentative)) as pieces:
                 async for piece in pieces:
                     # it would write nothing the next time, too
                     if not num_written and not piece.token_ids and piece.finish_reason == "stop":
@@ -139,6 +142,10 @@ class Relay:
                         piece, forced = self._constrain(piece)
                     piece = self._read(self._cut_deferral(piece))
                     num_written += len(piece.token_ids)
+                    if planned is not None and planned.is_tentative and self._is_due(planned, piece, num_written):
+                        planned = self._policy.settle(planned, piece) or _LEFT_OUT
+                        num_kept = min(planned.num_student_tokens, num_written)
+                        piece = cut(piece, num_written if planned is _LEFT_OUT else num_kept, "length")
                     has_call = self._teacher_turn is not None
                     is_empty_answer = piece.finish_reason is not None and not num_written and not has_call
                     if piece.token_ids or (is_empty_answer and forced is None):
@@ -157,6 +164,8 @@ class Relay:
         if self._teacher_turn is not None:
             return
         is_due = planned is not None and piece.finish_reason == "length" and num_written == max_tokens
+        if planned is _LEFT_OUT:
+            return
         if planned is not None and is_due:
             # The student wrote all tokens before the planned place. Where they filled the response, no call is left.
             if self._transcript.tokens_left:
@@ -166,13 +175,20 @@ class Relay:
             # A stop without a call is a command that is passed over (n = 0): the student continues behind it.
             self._has_ended = True
 
-    def _ask_student(self, max_tokens: int) -> AsyncGenerator[Generation, None] | Whole:
+    def _is_due(self, planned: Interruption, piece: Generation, num_written: int) -> bool:
+        """Whether the student has written all tokens before a planned call, and none of its own commands is served."""
+        is_there = piece.finish_reason == "length" and num_written == planned.num_student_tokens
+        return is_there and self._teacher_turn is None
+
+    def _ask_student(self, max_tokens: int, *, is_whole: bool) -> AsyncGenerator[Generation, None] | Whole:
         # A command that would not be served need not stop the engine. Under the constraint `<call>` has to, since the
         # number behind it is written for the student.
         stop: tuple[str, ...] = ()
         if self._is_listening:
             stop = (OPEN,) if self._is_constrained else (CLOSE,)
-        written, student = self._transcript, self._student
+        written = self._transcript
+        # what a policy may take back is not shown before it has decided
+        student = replace(self._student, streams=False) if is_whole else self._student
         self._deferral = self._config.deferral if self._teacher is not None and self._plans_calls else None
         if self._deferral is not None:
             threshold = self._policy.defer_threshold(self._deferral.threshold)

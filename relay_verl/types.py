@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import compress
 from typing import Literal
 
 
@@ -193,6 +194,13 @@ class RelayTrajectory:
             else:
                 joined += segment.logprobs
         return joined
+
+    @property
+    def mean_logprob(self) -> float | None:
+        """Mean log-probability of the tokens that the student sampled; None if some are unknown, or without any."""
+        if self.logprobs is None or not any(self.response_mask):
+            return None
+        return sum(compress(self.logprobs, self.response_mask)) / sum(self.response_mask)
 
     @property
     def num_tokens(self) -> int:

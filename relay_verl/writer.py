@@ -152,4 +152,6 @@ class Writer:
 def cut(piece: Generation, num_tokens: int, finish_reason: FinishReason) -> Generation:
     """The first `num_tokens` of `piece`."""
     logprobs = None if piece.logprobs is None else piece.logprobs[:num_tokens]
-    return replace(piece, token_ids=piece.token_ids[:num_tokens], logprobs=logprobs, finish_reason=finish_reason)
+    top = None if piece.top_logprobs is None else piece.top_logprobs[:num_tokens]
+    ids = piece.token_ids[:num_tokens]
+    return replace(piece, token_ids=ids, logprobs=logprobs, finish_reason=finish_reason, top_logprobs=top)

@@ -56,6 +56,10 @@ class Generation:
     prompt: PromptScores | None = None
     """What the model thinks of the context's tokens, if `prompt_logprobs` of the sampling asks for it and the engine
     can say it."""
+    top_logprobs: list[list[float]] | None = None
+    """Log-probabilities of the k likeliest tokens at each place, the largest first, and of the sampled one if it is not
+    among them, [length, k or k + 1], for `logprobs: k` in the sampling; None where the engine has none. Endpoints do.
+    """
 
     @property
     def num_billed_tokens(self) -> int:
@@ -89,7 +93,7 @@ class TokenEngine(Protocol):
             max_tokens: most tokens to write, at least 1.
             stop: strings that end the generation once written.
             sampling: parameters under vLLM's names (temperature, top_p, bad_words, logprobs ...); what it leaves out is
-                NEUTRAL_SAMPLING's.
+                NEUTRAL_SAMPLING's. `logprobs` is True, or the number of likeliest tokens at each place.
             request_id: equal for all turns of one trajectory, so that a replica's prefix cache serves them.
 
         Raises:

@@ -177,7 +177,9 @@ def _check(generation: Generation) -> Generation:
     billed = generation.billed if isinstance(generation.billed, Billed) else None
     logprobs = None if logprobs is None else list(logprobs)
     prompt = generation.prompt if isinstance(generation.prompt, PromptScores) else None
-    return Generation(list(ids), logprobs, generation.finish_reason, cached, block or None, billed, prompt)
+    top = generation.top_logprobs
+    top = top if isinstance(top, list) and len(top) == len(ids) else None
+    return Generation(list(ids), logprobs, generation.finish_reason, cached, block or None, billed, prompt, top)
 
 
 def describe(error: BaseException) -> str:

@@ -214,14 +214,17 @@ class EndpointEngine:
             raise NoTokenIdsError(
                 self._client.line("the answer has no token_ids; the endpoint must know return_token_ids, as vLLM does")
             )
-        logprobs = list((choice.get("logprobs") or {}).get("token_logprobs") or []) or None if wants_logprobs else None
+        scores = (choice.get("logprobs") or {}) if wants_logprobs else {}
+        logprobs = list(scores.get("token_logprobs") or []) or None
+        # 0 alternatives leave the sampled token alone in each place
+        top = [sorted((place or {}).values(), reverse=True) for place in scores.get("top_logprobs") or ()] or None
         reason = choice.get("finish_reason")
         if reason is None or reason == "length":
-            return Generation(token_ids, logprobs, reason, num_cached)
+            return Generation(token_ids, logprobs, reason, num_cached, top_logprobs=top)
         if reason != "stop":  # vLLM ends a request so that it gives up, and says 200
             raise EngineError(self._client.line(f"the request did not end: finish_reason is {reason!r}"))
         is_stop = isinstance(choice.get("stop_reason"), str)
-        return Generation(token_ids, logprobs, "stop" if is_stop else "eos", num_cached)
+        return Generation(token_ids, logprobs, "stop" if is_stop else "eos", num_cached, top_logprobs=top)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; another request opens new ones."""
@@ -255,12 +258,15 @@ class EndpointEngine:
 
 def _parameters(max_tokens: int, stop: Sequence[str], sampling: Mapping[str, Any]) -> dict[str, Any]:
     """What a request says but for its prompt."""
+    num_top = sampling.get("logprobs")
     return {**NEUTRAL_SAMPLING, **sampling} | {
         "extra_args": None,
         "vllm_xargs": sampling.get("extra_args"),  # its name over HTTP
         "max_tokens": max_tokens,
         "stop": list(stop) or None,
-        "logprobs": 0 if sampling.get("logprobs") else None,
+        "logprobs": None if not num_top else 0 if num_top is True else num_top,
+        # by their texts, which several ids may share, alternatives would overwrite each other
+        "return_tokens_as_token_ids": True if num_top and num_top is not True else None,
         "return_token_ids": True,
         "include_stop_str_in_output": bool(stop),
     }

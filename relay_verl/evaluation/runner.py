@@ -78,6 +78,7 @@ def evaluate(
     student_replicas: int = 1,
     num_workers: int | None = None,
     further: Callable[[], Condition | None] = lambda: None,
+    tell: Callable[[Condition], None] = lambda condition: None,
 ) -> None:
     """Ask every question under every condition; each leaves its results folder. What is there already is kept.
 
@@ -93,6 +94,7 @@ def evaluate(
         num_workers: processes that tokenize and grade; by default one for each node of a cluster that has several.
         further: asked for one more condition of the last one's models once all are answered, until it gives None, such
             as a search whose next step depends on the results; not asked where nothing is open.
+        tell: told of each condition when its turn comes.
 
     Raises:
         UserError: a model cannot be used; before any model loads.
@@ -149,6 +151,7 @@ def evaluate(
         engines = await start_models(started, models, tokenizer, heads=heads)
 
         async def answer(condition: Condition, spec: Mapping[str, Any], vocabulary: Vocabulary) -> None:
+            tell(condition)
             head = heads[condition.student] if condition.defers and condition.student else None
             deferral = None if head is None else head.deferral(relay.defer.num_tokens)
             job = _make_job(run, condition, spec, suite, engines, tokenizer, models, num_workers, vocabulary, deferral)
@@ -192,6 +195,8 @@ def _make_job(
         template=run.prompts.template,
         seed=suite.seed,
         deferral=deferral,
+        max_teacher_tokens=condition.max_teacher_tokens,
+        has_scores=condition.has_scores,
     )
     writer = models[student or teacher or ""]
     # twice what an engine runs at a time, so that it never waits for work

@@ -15,7 +15,8 @@ from relay_verl.jobs.formats import Row
 from relay_verl.jobs.queries import Queries
 from relay_verl.judging.answer_judge import AnswerJudge
 from relay_verl.models.address import is_endpoint, is_engine
-from relay_verl.policies import make_policy, needs_student, needs_teacher
+from relay_verl.policies import make_policy, needs_student, needs_teacher, parse_policy
+from relay_verl.traces.words import has_both
 
 _UNTRUNCATED: Mapping[str, Any] = {"top_p": 1.0, "top_k": -1}
 """Sampling from the whole distribution, said in full: what is not said an endpoint takes from the model's files."""
@@ -39,6 +40,11 @@ class Condition:
     """The row of the paper or of the tiny world that the student is (see `relay_verl.recipes.paper`)."""
     teacher_name: str | None = None
     """What tables call the teacher; the last part of its address if None."""
+    max_teacher_tokens: int | None = None
+    """Most tokens that the teacher writes in a response, all its calls together; from then on a command is text. None
+    sets no limit but those of the recipe."""
+    has_scores: bool = False
+    """Whether records have the mean log-probability of the student's tokens."""
 
     def __post_init__(self) -> None:
         with as_user_error(UserError, lambda error: f"--{error}"):
@@ -53,6 +59,16 @@ class Condition:
                 check_endpoint(f"--{role}", model, f"RELAY_{role.upper()}_API_KEY")
             if model is not None and is_engine(model):
                 find_engine(model.removeprefix(PREFIX))
+        if self.max_teacher_tokens is not None:
+            kind, number = parse_policy(self.policy)
+            # a model that writes alone would not have written what it was asked for
+            if not (has_both(self.policy) and len(kind.alternatives(number)) == 1):
+                raise UserError(
+                    f"max_teacher_tokens: {self.max_teacher_tokens}: policy {self.policy} gives whole responses to one "
+                    "model; a limit is for a policy under which both models write"
+                )
+            if self.max_teacher_tokens < 0:
+                raise UserError(f"max_teacher_tokens: {self.max_teacher_tokens}: expected a number of tokens from 0 on")
 
     @property
     def defers(self) -> bool:

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from relay_verl.allowance import Allowance, MeteredTeacher, WithinAllowance
 from relay_verl.config import RelaySettings
 from relay_verl.data.prompt_ids import prompt_ids_of
 from relay_verl.data.prompts import strip_wrapper
@@ -61,6 +62,10 @@ class EvalSettings:
     """Of all that is drawn."""
     deferral: Deferral | None = None
     """How the student's engine asks for the teacher, where the policy is one of a defer head."""
+    max_teacher_tokens: int | None = None
+    """Most tokens of the teacher in a response; None sets no limit."""
+    has_scores: bool = False
+    """Whether the student's engine is asked for log-probabilities."""
 
 
 class EvalWorker:
@@ -138,6 +143,7 @@ class EvalWorker:
             started_at=started_at,
             latency_s=latency_s,
             join=self._tokens.join,
+            mean_logprob=trajectory.mean_logprob if self._rules.has_scores else None,
             **facts,
         )
         return record.to_dict()
@@ -162,13 +168,18 @@ class EvalWorker:
         # Greedy for pass@1, sampled where a benchmark says so: a teacher that answers calls follows the student, one
         # that writes the whole response is sampled as the benchmark says.
         teacher_sampling = sampling if is_teachers else rules.settings.teacher.sampling(greedy=is_greedy)
+        teacher = self._teacher and open_engine(self._teacher, row["prompt"], len(prompt_ids))
+        if teacher is not None and rules.max_teacher_tokens is not None:
+            teacher = MeteredTeacher(teacher, decoder.teacher_pulse, [Allowance(rules.max_teacher_tokens)])
+            policy = WithinAllowance(policy, teacher)
+        scores = {"logprobs": True} if rules.has_scores else {}
         return await decoder.run(
             prompt_ids,
-            sampling={**sampling, **seeds[0]},
+            sampling={**sampling, **seeds[0], **scores},
             teacher_sampling={**teacher_sampling, **seeds[1]},
             policy=policy,
             max_response_tokens=room,
-            teacher=self._teacher and open_engine(self._teacher, row["prompt"], len(prompt_ids)),
+            teacher=teacher,
         )
 
 

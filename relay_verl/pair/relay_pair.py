@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
+from relay_verl.allowance import Allowance, MeteredTeacher, WithinAllowance
 from relay_verl.checkpoints.relay_file import RelayFile, read_relay_file
 from relay_verl.decoder import RelayDecoder
 from relay_verl.deltas import DeltaReader
@@ -39,7 +40,6 @@ from relay_verl.policies import make_policy
 from relay_verl.policy_base import Policy
 from relay_verl.preflight.serving_checks import check_pair
 from relay_verl.seeds import derive_seed
-from relay_verl.serving.allowance import Allowance, MeteredTeacher, WithinAllowance
 
 
 class RelayPair:

@@ -9,12 +9,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing
 
+from relay_verl.allowance import WithinAllowance
 from relay_verl.deltas import Delta, DeltaReader
 from relay_verl.errors import EngineError
 from relay_verl.pair.background_loop import BackgroundLoop
 from relay_verl.pair.relayed_text import FinishReason, RelayedText
 from relay_verl.relay import Relay
-from relay_verl.serving.allowance import WithinAllowance
 from relay_verl.types import RelayStatus, RelayTrajectory
 
 

@@ -70,6 +70,8 @@ class Measure:
     """Ids of each stratum's questions, in its order; () if they are not needed."""
     is_proportion: bool = False
     """Whether it counts successes that could have been failures: then a stratum of equal questions has an interval."""
+    is_share: bool = True
+    """Whether it lies between 0 and 1, where its interval ends; a cost lies above 0."""
 
     @property
     def num_seeds(self) -> int:
@@ -198,14 +200,15 @@ def _sum_by_question(records: Iterable[ResponseRecord], counts: Counts) -> dict[
 def estimate(measured: Measure, *, seed: int = 0) -> Estimate:
     """Mean over seeds with its interval: over seeds where there are several that differ, else over questions.
 
-    An interval over seeds ends where a share does, at 0 and at 1.
+    An interval over seeds ends where a share does, at 0 and at 1; that of a cost at 0.
     """
     values = measured.of_seeds()
     mean, error = float(values.mean()), _standard_error(values)
     # Seeds that differ: their spread holds all sources of noise, also that of the questions.
     if error > 0:
         reach = t_quantile(len(values) - 1) * error
-        return Estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach), len(values), "seeds")
+        highest = 1.0 if measured.is_share else math.inf
+        return Estimate(mean, max(0.0, mean - reach), min(highest, mean + reach), len(values), "seeds")
     # One seed, or seeds of equal value: only the choice of questions is left to vary.
     low, high = _percentiles(measured.resample(np.random.default_rng(seed)).mean(axis=1))
     if measured.is_proportion:

@@ -10,10 +10,10 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
+from relay_verl.allowance import MeteredTeacher, WithinAllowance
 from relay_verl.deltas import Delta, DeltaReader
 from relay_verl.errors import EngineError, TeacherError
 from relay_verl.relay import Relay
-from relay_verl.serving.allowance import WithinAllowance
 from relay_verl.serving.api_error import ApiError
 from relay_verl.serving.serve_metrics import ServeMetrics
 from relay_verl.serving.usage import RelayCount

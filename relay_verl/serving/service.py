@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
+from relay_verl.allowance import MINUTE_S, Allowance, MeteredTeacher, WithinAllowance
 from relay_verl.checkpoints.relay_file import RelayFile
 from relay_verl.decoder import RelayDecoder
 from relay_verl.deferral import Deferral
@@ -24,7 +25,6 @@ from relay_verl.policies import make_policy
 from relay_verl.policy_base import Policy
 from relay_verl.seeds import derive_seed
 from relay_verl.serving.admission import Admission
-from relay_verl.serving.allowance import MINUTE_S, Allowance, MeteredTeacher, WithinAllowance
 from relay_verl.serving.answer import Answer
 from relay_verl.serving.api_error import ApiError, refuse
 from relay_verl.serving.prompting import Prompter

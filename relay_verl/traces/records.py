@@ -142,6 +142,8 @@ class ResponseRecord:
     error: str | None = None
     """Why the response is not completed, such as a prompt that fills the context; None if it is completed, and in files
     written before there was this field."""
+    mean_logprob: float | None = None
+    """Mean log-probability of the student's tokens; None if its engine was not asked."""
 
     @classmethod
     def of(
@@ -160,6 +162,7 @@ class ResponseRecord:
         sample: int = 0,
         judge: JudgeText | None = None,
         task: str | None = None,
+        mean_logprob: float | None = None,
     ) -> ResponseRecord:
         """The record of a trajectory; `join` gives the bytes of token ids (`relay_verl.tokenization.TokenBytes`)."""
         texts = decode_parts(join(segment.token_ids) for segment in trajectory.segments)
@@ -188,6 +191,7 @@ class ResponseRecord:
             latency_s=float(latency_s),
             task=task,
             error=trajectory.error or None,
+            mean_logprob=mean_logprob,
         )
 
     @property
@@ -216,10 +220,10 @@ class ResponseRecord:
         return self.status == RelayStatus.COMPLETED
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as JSON's types. Without a task or an error there is no key for it: an old record stays byte for
+        """The record as JSON's types. A task, an error or a score that is None has no key: an old record stays byte for
         byte."""
         fields = asdict(self)
-        for name in ("task", "error"):
+        for name in ("task", "error", "mean_logprob"):
             if fields[name] is None:
                 del fields[name]
         return fields

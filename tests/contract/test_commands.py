@@ -62,6 +62,7 @@ RUN_BY = {
     "relay-verl eval": "tests/e2e/test_eval.py",
     "relay-verl export": "tests/unit/checkpoints/test_export.py",
     "relay-verl filter": "tests/e2e/test_generators.py",
+    "relay-verl frontier": "tests/contract/test_frontier.py",
     "relay-verl generate": "tests/unit/cli/test_chat.py",
     "relay-verl judge": "tests/unit/judging/test_judge.py",
     "relay-verl models": "tests/unit/weights/test_weights.py",

@@ -1,11 +1,13 @@
 """What examples/extend adds, from the installed package: each by its path and by its entry point."""
 
 import asyncio
+import dataclasses
 import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -15,8 +17,8 @@ from relay_verl.benchmarks.own import find_benchmarks
 from relay_verl.benchmarks.registry import load_benchmark
 from relay_verl.cli.main import app
 from relay_verl.config import num_gpus_of, read_settings
-from relay_verl.decoder import RelayDecoder
-from relay_verl.engines import ScriptedEngine
+from relay_verl.decoder import RelayConfig, RelayDecoder
+from relay_verl.engines import Generation, ScriptedEngine
 from relay_verl.engines.factory import make_engine
 from relay_verl.errors import UserError
 from relay_verl.judging.other_judge import OtherJudge, choose_judge
@@ -28,6 +30,7 @@ from relay_verl.rewards import rewards_of
 from relay_verl.run_config import RunConfig
 from relay_verl.traces.results import read_result
 from relay_verl.trainer.metrics import SampleStats
+from relay_verl.types import RelayTrajectory
 from tests.helpers.extension import install_example
 from tests.helpers.tokenizers import BPE_WORDS, ByteTokenizer, make_bpe
 
@@ -70,6 +73,66 @@ def test_the_policy_bounds_each_call(name: str) -> None:
     )  # fmt: skip
     trajectory = asyncio.run(decoder.run([1], policy=make_policy(settings.policy)))
     assert [call.num_delivered for call in trajectory.calls] == [3, 2]
+
+
+class Proposing(ScriptedEngine):
+    """Writes a text whose capitals it is unsure of: entropy and surprise are high there."""
+
+    async def generate(self, prompt_ids: list[int], **options: Any) -> Generation:
+        assert options.get("sampling", {"logprobs": True})["logprobs"], "the policy asks for log-probabilities"
+        answer = await super().generate(prompt_ids, **options)
+        unsure = [chr(token_id).isupper() for token_id in answer.token_ids]
+        logprobs = [-2.0 if is_unsure else -0.01 for is_unsure in unsure]
+        top = [[-1.1, -1.1, -1.1] if is_unsure else [-0.01, -5.0] for is_unsure in unsure]
+        return dataclasses.replace(answer, logprobs=logprobs, top_logprobs=top)
+
+
+def decode(policy: str, text: str, teacher: ScriptedEngine, *, streams: bool = False) -> RelayTrajectory:
+    """What the student's text becomes under a policy; the student continues at the place it is asked at."""
+    tokenizer = ByteTokenizer()
+    student = Proposing(tokenizer, lambda context: text[len(context) - 1 :])
+    decoder = RelayDecoder(student, teacher, tokenizer, RelayConfig(len(text), None, 100))
+    relay = decoder.stream([1], policy=make_policy(policy), streams=streams)
+
+    async def read() -> list[int]:
+        return [token_id async for segment in relay for token_id in segment.token_ids]
+
+    shown = asyncio.run(read())
+    trajectory = relay.trajectory()
+    assert trajectory.error == ""
+    assert shown == trajectory.response_ids, "a reader sees no token that was dropped"
+    return trajectory
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("name", ["r2r_0.5", "relay_extend.r2r:R2R_0.5"])
+def test_r2rs_rule_replaces_the_tokens_that_the_student_is_unsure_of(name: str, streams: bool) -> None:
+    teacher = ScriptedEngine(ByteTokenizer(), lambda _: "t")
+    trajectory = decode(name, "abCdeFFg", teacher, streams=streams)
+    assert ByteTokenizer().decode(trajectory.response_ids) == "abtdettg"
+    assert trajectory.response_mask == [1, 1, 0, 1, 1, 0, 0, 1]
+    assert [call.num_delivered for call in trajectory.calls] == [1, 1, 1]
+    assert [len(context) for context in teacher.requests] == [3, 6, 7], "without what was proposed there"
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize(("text", "expected"), [("aBCDefgh", "aBCDtttt"), ("abcdEFGH", "abcdEFGH"), ("ab", "ab")])
+@pytest.mark.parametrize("name", ["hand_over_4", "relay_extend.hand_over:HandOver_4"])
+def test_one_hand_over_to_the_end(name: str, text: str, expected: str, streams: bool) -> None:
+    teacher = ScriptedEngine(ByteTokenizer(), lambda _: "t" * 100)
+    trajectory = decode(name, text, teacher, streams=streams)
+    assert ByteTokenizer().decode(trajectory.response_ids) == expected
+    assert trajectory.num_calls == len(teacher.requests) == ("t" in expected)
+
+
+@pytest.mark.parametrize("policy", ["r2r_0.5", "hand_over_2"])
+def test_a_rule_without_log_probabilities_fails_and_says_so(policy: str) -> None:
+    tokenizer = ByteTokenizer()
+    student = ScriptedEngine(tokenizer, ["abc"], logprob=None)
+    decoder = RelayDecoder(student, ScriptedEngine(tokenizer, ["t"]), tokenizer, RelayConfig(8, None, 8))
+    trajectory = asyncio.run(decoder.run([1], policy=make_policy(policy)))
+    assert trajectory.status == "student_failed"
+    assert "log-probabilities" in trajectory.error
 
 
 @pytest.mark.parametrize("name", ["quadratic", "relay_extend.reward:quadratic"])

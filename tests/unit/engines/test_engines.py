@@ -196,6 +196,17 @@ async def test_endpoint_request(fake_vllm: Any, monkeypatch: pytest.MonkeyPatch)
     assert {key: body[key] for key in NEUTRAL_SAMPLING} == NEUTRAL_SAMPLING, "nothing is left to the server to decide"
 
 
+async def test_the_likeliest_tokens_are_asked_for_by_their_number(fake_vllm: Any) -> None:
+    top = [{"token_id:5": -0.1, "token_id:9": -2.5}, {"token_id:3": -3.0, "token_id:6": -0.2, "token_id:8": -1.0}]
+    scores = {"token_logprobs": [-0.1, -3.0], "top_logprobs": top}
+    fake_vllm.routes["/v1/completions"] = completion(logprobs=scores)
+    generation = await EndpointEngine(fake_vllm.url).generate([5], max_tokens=2, sampling={"logprobs": 2})
+    assert generation.logprobs == [-0.1, -3.0]
+    assert generation.top_logprobs == [[-0.1, -2.5], [-0.2, -1.0, -3.0]], "the sampled one is not among the two"
+    body = fake_vllm.requests[-1][2]
+    assert (body["logprobs"], body["return_tokens_as_token_ids"]) == (2, True)
+
+
 CALLERS = [
     # what a caller says, what it must be sampled with, why
     (TeacherSettings(path="x").sampling(), {"temperature": 0.7, "top_p": 1.0, "top_k": -1}, "a teacher in training"),

@@ -72,6 +72,32 @@ def test_the_teacher_is_greedy_where_the_student_is_and_samples_have_seeds_of_th
     assert seeds[2][0] != seeds[2][1]
 
 
+@pytest.mark.parametrize(
+    ("limit", "delivered", "num_asked"), [(None, [4, 4], 2), (6, [4, 2], 2), (4, [4], 1), (0, [], 0)]
+)
+def test_a_budget_bounds_the_teachers_tokens_of_a_response(
+    limit: int | None, delivered: list[int], num_asked: int
+) -> None:
+    """A command past it is text."""
+    student = ScriptedEngine(TOKENIZER, ["a<call>4</call>", "b<call>4</call>", "c"])
+    teacher = Noting(TOKENIZER, lambda _: "teacher")
+    answer = ask(student, teacher, rules(max_teacher_tokens=limit))
+    assert [call["num_delivered"] for call in answer.calls if call["outcome"] == "served"] == delivered
+    assert answer.num_teacher_tokens == sum(delivered)
+    assert len(teacher.asked) == num_asked
+    assert "c" in answer.segments[-1]["text"], "the student ends the response"
+
+
+@pytest.mark.parametrize(("has_scores", "mean"), [(False, None), (True, pytest.approx(-0.5))])
+def test_scores_are_asked_for_where_a_condition_has_them(has_scores: bool, mean: Any) -> None:
+    student = Noting(TOKENIZER, ["a<call>2</call>", "b"])
+    answer = ask(student, Noting(TOKENIZER, ["56"]), rules(has_scores=has_scores))
+    assert answer.mean_logprob == mean
+    assert ("logprobs" in student.asked[0]["sampling"]) == has_scores
+    assert ("mean_logprob" in answer.to_dict()) == has_scores
+    assert ResponseRecord.from_json(answer.to_json()) == answer
+
+
 STUDENT, TEACHER = "student", "teacher"
 WRITERS = [
     # policy, whose sampling is the benchmark's, who is asked

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay_verl.allowance import MINUTE_S, Allowance, MeteredTeacher
 from relay_verl.engines import Generation
 from relay_verl.engines.deadlines import Pulse
 from relay_verl.errors import EngineError, UserError
 from relay_verl.serving.admission import Admission
-from relay_verl.serving.allowance import MINUTE_S, Allowance, MeteredTeacher
 from relay_verl.serving.api_error import ApiError
 from relay_verl.serving.settings import ServeSettings
 from tests.helpers.serving import RuleEngine, client_of, make_app, make_service, text_of

@@ -200,6 +200,9 @@ class WithinAllowance(Policy):
         threshold = self._policy.defer_threshold(own)
         return None if threshold is not None and self._is_spent() else threshold
 
+    def settle(self, planned: Interruption, written: Generation) -> Interruption | None:
+        return self._policy.settle(planned, written)
+
     def _is_spent(self) -> bool:
         is_spent = self._teacher.is_spent
         self._has_refused |= is_spent

@@ -113,8 +113,8 @@ def check_declared_gpus(run: RunConfig) -> None:
     """Where the recipe says how many GPUs Ray has, they must hold the trainer and the teacher; where Ray counts them
     itself, `relay_verl.models.launch.check_resources` does this once it has."""
     declared = OmegaConf.select(run.verl, "ray_kwargs.ray_init.num_gpus")
-    teachers, trainer = run.relay.active_teachers, run.trainer.num_gpus
-    wanted = num_gpus_of(teachers.values()) if run.relay.needs_teacher else 0
+    teachers, trainer = run.teachers, run.trainer.num_gpus
+    wanted = num_gpus_of(teachers.values())
     if declared is not None and declared < trainer + wanted:
         raise UserError(
             f"ray_kwargs.ray_init.num_gpus={declared}: the trainer takes {trainer} (trainer.n_gpus_per_node x "

@@ -63,8 +63,8 @@ def estimate(run: RunConfig, gpu_gib: float) -> GpuEstimate:
     """
     if not run.is_grpo:
         return _warm_up(run, gpu_gib)
-    settings, num_gpus = run.relay, run.trainer.num_gpus
-    teachers = [each for each in settings.active_teachers.values() if each.path] if settings.needs_teacher else []
+    num_gpus = run.trainer.num_gpus
+    teachers = [each for each in run.teachers.values() if each.path]
     num_teacher_gpus = num_gpus_of(teachers)
     if run.trainer.is_cpu:
         return GpuEstimate(gpu_gib, num_gpus, num_teacher_gpus, is_cpu=True)

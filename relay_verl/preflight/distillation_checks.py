@@ -13,6 +13,7 @@ from relay_verl.distillation import TOPK_LOSSES, DistillationSettings
 from relay_verl.errors import UserError
 from relay_verl.models.tokenizers import read_tokenizer
 from relay_verl.models.vocabulary import read_vocabulary
+from relay_verl.recipes.grammar import shown
 from relay_verl.run_config import RunConfig
 
 MODELS = "distillation.teacher_models"
@@ -59,8 +60,8 @@ def _check_teacher(key: str, teacher: TeacherSettings) -> None:
                 else "verl starts the teacher, which gives log-probabilities of the student's token ids"
             )
             raise UserError(
-                f"{key}.{name}={_shown(value)}: with distillation.enabled=true {reason}: set {key}.path and "
-                f"{key}.{name}={_shown(allowed)}, or distillation.enabled=false"
+                f"{key}.{name}={shown(value)}: with distillation.enabled=true {reason}: set {key}.path and "
+                f"{key}.{name}={shown(allowed)}, or distillation.enabled=false"
             )
     if teacher.path is None:
         raise UserError(f"{key}.path=null: with distillation.enabled=true it names the teacher: set a folder or hub id")
@@ -80,7 +81,7 @@ def _check_pool(run: RunConfig, key: str, teacher: TeacherSettings) -> None:
     }
     for name, (value, source) in expected.items():
         if (given := OmegaConf.select(run.verl, name)) != value:
-            raise UserError(f"{name}={_shown(given)}: expected {_shown(value)}, as {source} says")
+            raise UserError(f"{name}={shown(given)}: expected {shown(value)}, as {source} says")
     per_node, nodes = (OmegaConf.select(run.verl, f"distillation.{name}") for name in ("n_gpus_per_node", "nnodes"))
     if (per_node or 0) * (nodes or 0) != num_gpus:
         raise UserError(
@@ -107,7 +108,7 @@ def _check_loss(run: RunConfig, settings: DistillationSettings) -> None:
     if not settings.is_topk:
         return
     if settings.topk is None or settings.topk < 1:
-        raise UserError(f"{LOSS}.topk={_shown(settings.topk)}: expected 1 or more of the teacher's likeliest tokens")
+        raise UserError(f"{LOSS}.topk={shown(settings.topk)}: expected 1 or more of the teacher's likeliest tokens")
     if has_calls and settings.log_prob_min_clamp is not None:
         raise UserError(
             f"{LOSS}.log_prob_min_clamp={settings.log_prob_min_clamp:g}: it would give commands a share in the loss: "
@@ -137,7 +138,3 @@ def check_topk(run: RunConfig) -> str:
             raise UserError(f"{LOSS}.topk={topk}: {name}={path} has a vocabulary of {size} tokens: set at most {size}")
         sizes += [] if size is None else [size]
     return f"{topk} of {min(sizes, default=0)} tokens" if sizes else f"{topk} tokens"
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -71,7 +71,7 @@ REFUSED = [
      "relay.teacher.base_url=http://x/v1", ["relay.teacher.path"]),
     ({"relay.teacher.text_bridge": True}, "relay.teacher.text_bridge=true", ["relay.teacher.text_bridge=false"]),
     ({"relay.teacher.node_resource": "teachers"}, "relay.teacher.node_resource=teachers", ["=null"]),
-    ({"relay.teacher.path": None}, "relay.teacher.path=null", []),
+    ({"relay.teacher.path": None, "relay.max_calls": 0}, "relay.teacher.path=null", []),
     ({"relay.teachers": [{"path": "a"}, {"path": "b"}]}, "relay.teachers: a, b", ["name one"]),
     ({"distillation.teacher_models.second": {"key": "b"}}, "distillation.teacher_models: second", ["teacher_model"]),
     ({f"{MODEL}.model_path": "other"}, f"{MODEL}.model_path=other", ["expected big", "relay.teacher.path"]),

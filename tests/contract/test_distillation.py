@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from relay_verl.trainer.teacher_scores import NO_MASS
+from tests.helpers.warm_python import WarmPython
 
 PROMPT, RESPONSE, TOPK, VOCABULARY = 3, 4, 2, 11
 
@@ -67,18 +68,26 @@ def test_a_row_is_about_the_next_token() -> None:
     assert taken[0].tolist() == [float(PROMPT - 1 + index) for index in range(RESPONSE)]
 
 
-def test_the_servers_answer_is_shifted_by_one() -> None:
+ANSWER = """
+from types import SimpleNamespace
+from verl.workers.rollout.vllm_rollout.utils import extract_prompt_logprobs
+def said(*pairs):
+    return {id_: SimpleNamespace(logprob=value, rank=rank) for rank, (id_, value) in enumerate(pairs, start=1)}
+output = SimpleNamespace(prompt_logprobs=[None, said((7, -0.1), (3, -2.0)), said((5, -0.2), (1, -3.0))])
+fields = {}
+extract_prompt_logprobs(output, 2, fields)
+print(fields)
+"""
+
+
+def test_the_servers_answer_is_shifted_by_one(warm_python: WarmPython) -> None:
     """vLLM says nothing of a prompt's first token, and verl puts an empty row behind the last one."""
-    from verl.workers.rollout.vllm_rollout.utils import extract_prompt_logprobs
-
-    def said(*pairs: tuple[int, float]) -> dict[int, Any]:
-        return {id_: SimpleNamespace(logprob=value, rank=rank) for rank, (id_, value) in enumerate(pairs, start=1)}
-
-    output: Any = SimpleNamespace(prompt_logprobs=[None, said((7, -0.1), (3, -2.0)), said((5, -0.2), (1, -3.0))])
-    fields: dict[str, Any] = {}
-    extract_prompt_logprobs(output, 2, fields)
-    assert fields["prompt_ids"] == [[7, 3], [5, 1], [0, 0]]
-    assert fields["prompt_logprobs"] == [[-0.1, -2.0], [-0.2, -3.0], [0.0, 0.0]]
+    done = warm_python.run("-c", ANSWER, env={"VERL_PLATFORM": "cpu"})
+    expected = {
+        "prompt_ids": [[7, 3], [5, 1], [0, 0]],
+        "prompt_logprobs": [[-0.1, -2.0], [-0.2, -3.0], [0.0, 0.0]],
+    }
+    assert done.stdout.splitlines()[-1:] == [str(expected)], done.stderr[-1000:]
 
 
 def test_scores_are_a_rows_own_fields() -> None:

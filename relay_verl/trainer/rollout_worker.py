@@ -187,16 +187,19 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         )
         grading, prices = str(verdict.status), self.settings.prices.price_list()
         stats = SampleStats.of(trajectory, is_correct=verdict.is_correct, grading=grading, prices=prices)
-        if self.scorer is not None and trajectory.is_whole and not validate:
+        if not validate:
             stats = await self._score(trajectory, output, stats)
         return Sample(trajectory, output, verdict, stats)
 
     async def _score(self, trajectory: RelayTrajectory, output: AgentLoopOutput, stats: SampleStats) -> SampleStats:
-        """Let the teacher score the student's tokens, for the row that `output` becomes; gives the sample's stats.
+        """Where the run distils, let the teacher score the student's tokens, for the row that `output` becomes; gives the
+        sample's stats.
 
         Raises:
             TeacherError: it failed and `relay.on_teacher_failure` is 'fail'.
         """
+        if self.scorer is None or not trajectory.is_whole:
+            return stats
         try:
             scores = await self.scorer.score(trajectory)
         except EngineError as error:
@@ -238,6 +241,10 @@ class RelayAgentLoopManager(AgentLoopManagerTQ):
 
     A recipe names it in `actor_rollout_ref.rollout.agent.agent_loop_manager_class`.
     """
+
+    teacher_client: Any
+    """verl's own clients of its distillation's teacher, and then our `Clients`."""
+    agent_loop_workers: list[Any]
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)

@@ -192,8 +192,8 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         return Sample(trajectory, output, verdict, stats)
 
     async def _score(self, trajectory: RelayTrajectory, output: AgentLoopOutput, stats: SampleStats) -> SampleStats:
-        """Where the run distils, let the teacher score the student's tokens, for the row that `output` becomes; gives the
-        sample's stats.
+        """Where the run distils, let the teacher score the student's tokens, for the row that `output` becomes; gives
+        the sample's stats.
 
         Raises:
             TeacherError: it failed and `relay.on_teacher_failure` is 'fail'.

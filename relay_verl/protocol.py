@@ -135,14 +135,19 @@ def strip_call_tokens(token_ids: Sequence[int], tokens: TokenBytes) -> list[int]
     Returns:
         Token ids; those that no command touches are the same objects in the same order.
     """
+    return [token_id for token_id, _ in strip_with_sources(token_ids, tokens)]
+
+
+def strip_with_sources(token_ids: Sequence[int], tokens: TokenBytes) -> list[tuple[int, int | None]]:
+    """The tokens of `strip_call_tokens`, each with its index in `token_ids`; None for one that was encoded again."""
     pieces = [tokens.to_bytes(token_id) for token_id in token_ids]
     calls = find_calls_in_bytes(b"".join(pieces))
     if not calls:
-        return list(token_ids)
-    kept: list[int] = []
+        return [(token_id, source) for source, token_id in enumerate(token_ids)]
+    kept: list[tuple[int, int | None]] = []
     residue = b""  # bytes of touched tokens that lie outside every command, waiting to be encoded as one piece
     start, next_call = 0, 0
-    for token_id, piece in zip(token_ids, pieces, strict=True):
+    for source, (token_id, piece) in enumerate(zip(token_ids, pieces, strict=True)):
         end = start + len(piece)
         while next_call < len(calls) and calls[next_call].end <= start:
             next_call += 1
@@ -154,11 +159,11 @@ def strip_call_tokens(token_ids: Sequence[int], tokens: TokenBytes) -> list[int]
         if touching and piece:
             residue += _outside(piece, start, touching)
         else:
-            kept += tokens.encode(residue)
+            kept += [(new_id, None) for new_id in tokens.encode(residue)]
             residue = b""
-            kept.append(token_id)
+            kept.append((token_id, source))
         start = end
-    return kept + tokens.encode(residue)
+    return kept + [(new_id, None) for new_id in tokens.encode(residue)]
 
 
 def find_calls_in_bytes(data: bytes) -> list[Call]:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from relay_verl.config import RelaySettings, read_settings
+from relay_verl.config import RelaySettings, TeacherSettings, read_settings
+from relay_verl.distillation import DistillationSettings
 from relay_verl.errors import UserError, as_user_error
 
 if TYPE_CHECKING:
@@ -129,6 +130,25 @@ class RunConfig:
     def relay(self) -> RelaySettings:
         """The `relay:` node."""
         return read_settings(self.verl.get("relay"))
+
+    @cached_property
+    def distillation(self) -> DistillationSettings | None:
+        """The `distillation:` node of a run that distils; None of one that does not."""
+        if not _select(self.verl, "distillation.enabled"):
+            return None
+        loss = "distillation.distillation_loss"
+        clamp, topk = _select(self.verl, f"{loss}.log_prob_min_clamp"), f"{loss}.topk"
+        return DistillationSettings(
+            loss=str(_select(self.verl, f"{loss}.loss_mode")),
+            topk=None if _select(self.verl, topk) is None else _integer(self.verl, topk),
+            log_prob_min_clamp=None if clamp is None else float(clamp),
+        )
+
+    @property
+    def teachers(self) -> dict[str, TeacherSettings]:
+        """The teachers that run, by the key that says so: they answer calls, or score what the student wrote."""
+        is_needed = self.relay.needs_teacher or self.distillation is not None
+        return self.relay.active_teachers if is_needed else {}
 
     @property
     def is_grpo(self) -> bool:

@@ -35,7 +35,7 @@ class RelayStatus(StrEnum):
     COMPLETED = "completed"
     """A whole response: it ended with an EOS or filled its token budget; calls that failed on the way were skipped."""
     TEACHER_FAILED = "teacher_failed"
-    """The teacher failed and `on_teacher_failure` is 'drop'."""
+    """The teacher failed and `on_teacher_failure` is 'drop', or it did not score a response of a run that distils."""
     STUDENT_FAILED = "student_failed"
     """The student's engine failed or missed its deadline."""
 

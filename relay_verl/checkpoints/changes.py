@@ -27,6 +27,7 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
         "trainer.validation_data_dir",
         "data.train_files",  # compared by their contents
         "*.custom_cls.path",
+        "distillation.*model_path",  # follows relay.teacher.path
         "relay.*base_url",
         "relay.*api_key_env",
     ),
@@ -92,6 +93,10 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
         "actor_rollout_ref.rollout.tensor_model_parallel_size",
         "actor_rollout_ref.rollout.checkpoint_engine.*",
         "actor_rollout_ref.model.lora.merge",
+        "distillation.nnodes",
+        "distillation.n_gpus_per_node",
+        *(f"distillation.*.inference.{name}" for name in ("gpu_memory_utilization", "max_num_seqs", "enforce_eager")),
+        *(f"distillation.*.inference.{name}" for name in ("max_num_batched_tokens", "tensor_model_parallel_size")),
         "relay.*num_replicas",
         "relay.*node_resource",
         "relay.*tensor_parallel_size",

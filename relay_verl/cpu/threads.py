@@ -62,10 +62,9 @@ def _resolve(who: str, *, _root_: Any) -> str:
 
 def _num_engines(config: VerlConfig, num_ranks: int) -> int:
     """Workers of vLLM that write at the same time on a node in training; the teachers' count as if on one node."""
-    from relay_verl.config import read_settings
+    from relay_verl.run_config import RunConfig
 
-    settings = read_settings(config.get("relay"))
-    teachers = settings.active_teachers.values() if settings.needs_teacher else ()
+    teachers = RunConfig(config).teachers.values()
     # a teacher with nodes of its own takes nothing from the student's
     local = [teacher for teacher in teachers if teacher.path is not None and teacher.node_resource is None]
     return num_ranks + sum(teacher.num_replicas * teacher.tensor_parallel_size for teacher in local)

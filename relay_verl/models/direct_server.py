@@ -19,12 +19,13 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from relay_verl.engines.prompt_scores import PARAMETER
 from relay_verl.models.frame_server import FrameServer
 from relay_verl.models.wire import Answer, Request, Sender
 
 FIELD = "_relay_direct_server"
 _opening = threading.Lock()
+KNOWN = ("global_steps", "num_cached_tokens", "prompt_ids", "prompt_logprobs")
+"""What verl's server says of an answer that its clients read; the last two where log-probabilities were asked for."""
 BACKLOG = 1024
 """Clients that may connect at the same time."""
 
@@ -110,9 +111,7 @@ class DirectServer(FrameServer):
             return Answer(request.number, error=_text(error), is_refusal=True)
         except Exception as error:  # the client is told: it decides what a server in trouble means
             return Answer(request.number, error=_text(error), is_dead=isinstance(error, self._dead_error))
-        known = {name: output.extra_fields.get(name) for name in ("global_steps", "num_cached_tokens")}
-        if PARAMETER in request.sampling:
-            known |= {name: output.extra_fields.get(name) for name in ("prompt_ids", "prompt_logprobs")}
+        known = {name: output.extra_fields[name] for name in KNOWN if name in output.extra_fields}
         return Answer(
             request.number,
             list(output.token_ids),

@@ -179,9 +179,6 @@ async def start_replicas(
     from omegaconf import OmegaConf
     from verl.workers.rollout.replica import get_rollout_replica_class
 
-    from relay_verl.engines.verl_server import VerlServerEngine
-    from relay_verl.models.replica_client import ReplicaClient
-
     rollout = OmegaConf.create(OmegaConf.to_container(run.verl.actor_rollout_ref.rollout, resolve=True))
     OmegaConf.set_struct(rollout, False)
     rollout.update(
@@ -218,13 +215,48 @@ async def start_replicas(
     nodes = [find_reserved(settings, rank, gpus_per_node, name=name) for rank in range(settings.num_replicas)]
     await asyncio.gather(*(start_in(replica, groups) for replica, groups in zip(replicas, nodes, strict=True)))
     servers = {replica.server_address: replica.server_handle for replica in replicas}
+    return open_replicas(run, servers, path, tokenizer), replicas
+
+
+def open_replicas(run: RunConfig, servers: Mapping[str, Any], path: str, tokenizer: Any) -> TokenEngine:
+    """A client over running replicas of the model at `path`.
+
+    Args:
+        run: a composed recipe.
+        servers: the replicas' Ray actors by HOST:PORT.
+        path: Hugging Face folder or hub id.
+        tokenizer: the model's.
+    """
+    from relay_verl.engines.verl_server import VerlServerEngine
+    from relay_verl.models.replica_client import ReplicaClient
+
     client = ReplicaClient(
         servers,
-        is_deterministic=bool(rollout.full_determinism),
+        is_deterministic=bool(run.verl.actor_rollout_ref.rollout.full_determinism),
         max_failed_share=run.relay.max_failed_call_share,
     )
     ends = read_vocabulary(path, tokenizer, run.prompts).end_ids
-    return VerlServerEngine(client, tokenizer, addresses=list(servers), end_ids=ends), replicas
+    return VerlServerEngine(client, tokenizer, addresses=list(servers), end_ids=ends)
+
+
+async def take_teacher(run: RunConfig, clients: Mapping[str, Any], tokenizer: Any) -> dict[str, TeacherGroup]:
+    """The teacher that verl started for its distillation, as `start_teachers` gives one.
+
+    Args:
+        run: a composed recipe.
+        clients: verl's own clients of it: one.
+        tokenizer: the student's, which is the teacher's.
+
+    Raises:
+        EngineError: verl's balancer does not hand out its replicas.
+    """
+    from relay_verl.models.replica_client import servers_of
+
+    [client] = clients.values()
+    teacher = run.relay.only_teacher
+    assert teacher.path is not None
+    engine = open_replicas(run, await servers_of(client), teacher.path, tokenizer)
+    return {teacher.label: TeacherGroup(_guard(engine, teacher), [])}
 
 
 def _guard(engine: TokenEngine, settings: TeacherSettings) -> GuardedEngine:

@@ -113,14 +113,14 @@ def check_declared_gpus(run: RunConfig) -> None:
     """Where the recipe says how many GPUs Ray has, they must hold the trainer and the teacher; where Ray counts them
     itself, `relay_verl.models.launch.check_resources` does this once it has."""
     declared = OmegaConf.select(run.verl, "ray_kwargs.ray_init.num_gpus")
-    teachers, trainer = run.relay.active_teachers, run.trainer.num_gpus
-    wanted = num_gpus_of(teachers.values()) if run.relay.needs_teacher else 0
-    if declared is not None and declared < trainer + wanted:
+    teachers, trainer = run.teachers, run.trainer.num_gpus
+    num_asked = num_gpus_of(teachers.values())
+    if declared is not None and declared < trainer + num_asked:
         raise UserError(
             f"ray_kwargs.ray_init.num_gpus={declared}: the trainer takes {trainer} (trainer.n_gpus_per_node x "
-            f"trainer.nnodes) and the teacher {wanted} "
+            f"trainer.nnodes) and the teacher {num_asked} "
             f"({' + '.join(f'{key}.num_replicas x {key}.tensor_parallel_size' for key in teachers)}); "
-            f"{trainer + wanted - declared} missing"
+            f"{trainer + num_asked - declared} missing"
         )
 
 

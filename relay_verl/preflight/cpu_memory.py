@@ -36,7 +36,7 @@ _BYTES = {"float32": 4, "fp32": 4}
 
 def cpu_terms(run: RunConfig) -> dict[str, float]:
     """Bytes that a recipe takes on CPU, by what takes them."""
-    settings, config = run.relay, run.verl
+    config = run.verl
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     model = config.actor_rollout_ref.model
     student, shape = count_parameters(model.path) or 0, shape_of(model.path)
@@ -45,8 +45,7 @@ def cpu_terms(run: RunConfig) -> dict[str, float]:
     trained = _FROZEN * student + _TRAINED * adapter if rank_of(model) else _TRAINED * student
     sequences = int(actor.ppo_micro_batch_size_per_gpu or 1)
     length = config.data.max_prompt_length + config.data.max_response_length
-    active = settings.active_teachers.values() if settings.needs_teacher else ()
-    teachers = [teacher for teacher in active if teacher.path]
+    teachers = [teacher for teacher in run.teachers.values() if teacher.path]
     num_engines = 1 + sum(teacher.num_replicas for teacher in teachers)
     vocab = shape.vocab if shape else 0
     return {

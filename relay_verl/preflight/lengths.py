@@ -83,9 +83,9 @@ def _check_context(run: RunConfig) -> str:
     context = run.lengths.max_context
     if context is None:
         return ""
-    key, settings = f"actor_rollout_ref.rollout.max_model_len={context}", run.relay
+    key = f"actor_rollout_ref.rollout.max_model_len={context}"
     models = {"actor_rollout_ref.model.path": run.verl.actor_rollout_ref.model.path}
-    for teacher_key, teacher in settings.active_teachers.items() if settings.needs_teacher else ():
+    for teacher_key, teacher in run.teachers.items():
         if teacher.path is not None:
             models[f"{teacher_key}.path"] = teacher.path
     for model_key, path in models.items():

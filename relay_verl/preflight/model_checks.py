@@ -92,13 +92,12 @@ def check_bridged_tokenizer(name: str, student: Any, teacher: Any) -> str:
 
 def check_teacher_models(run: RunConfig) -> str:
     """Each teacher's model is there; an endpoint is asked with its tokenizer."""
-    settings = run.relay
-    if not settings.needs_teacher:
+    if not run.teachers:
         return "none is needed"
-    for key, teacher in settings.active_teachers.items():
+    for key, teacher in run.teachers.items():
         if teacher.tokenizer is not None:
             check_tokenizer_path(f"{key}.tokenizer", teacher.tokenizer)
-    return "; ".join(_check_teacher_model(key, teacher) for key, teacher in settings.active_teachers.items())
+    return "; ".join(_check_teacher_model(key, teacher) for key, teacher in run.teachers.items())
 
 
 def _check_teacher_model(key: str, teacher: TeacherSettings) -> str:
@@ -117,12 +116,11 @@ def check_student_model(run: RunConfig) -> str:
 
 def check_tokenizers(run: RunConfig) -> str | None:
     """`check_teacher` of each teacher of a composed config."""
-    settings = run.relay
-    if not settings.needs_teacher:
+    if not run.teachers:
         return "only the student's"
     warnings = [
         warning
-        for key, teacher in settings.active_teachers.items()
+        for key, teacher in run.teachers.items()
         if (
             warning := check_teacher(
                 key,

@@ -64,8 +64,7 @@ def check_room(run: RunConfig, nodes: Sequence[FreeNode]) -> str:
         UserError: what does not fit, what is free on each node, and what would fix it.
     """
     groups = trainer_groups(run.trainer)
-    settings = run.relay
-    for teacher in settings.active_teachers.values() if settings.needs_teacher else ():
+    for teacher in run.teachers.values():
         if teacher.path is not None:
             groups += replica_groups(teacher, run.trainer.gpus_per_node)
     groups.sort(key=lambda group: group.resource is None)  # nodes of its own are reserved before the trainer's

@@ -85,8 +85,8 @@ class Cluster:
 def local_models(run: RunConfig) -> list[tuple[str, str]]:
     """The models of a composed config that are folders: key and path."""
     models = [("actor_rollout_ref.model.path", run.student_path)]
-    if run.has_relay and (settings := run.relay).needs_teacher:
-        models += [(f"{key}.path", teacher.path) for key, teacher in settings.active_teachers.items()]
+    if run.has_relay:
+        models += [(f"{key}.path", teacher.path) for key, teacher in run.teachers.items()]
     return [(key, path) for key, path in models if path and "://" not in path and is_local(path)]
 
 
@@ -95,7 +95,7 @@ def modules_of_others(run: RunConfig) -> list[str]:
     if not run.has_relay:
         return []
     settings = run.relay
-    engines = [teacher.engine for teacher in settings.active_teachers.values() if settings.needs_teacher]
+    engines = [teacher.engine for teacher in run.teachers.values()]
     objects = [
         parse_policy(settings.policy).kind,
         find_reward(settings.reward.kind).compute,
@@ -117,8 +117,8 @@ def check_placement(run: RunConfig, cluster: Cluster) -> str:
 
 def check_teacher_nodes(run: RunConfig, cluster: Cluster) -> str:
     """The teachers that are to have nodes of their own get them, before the trainer takes any."""
-    settings, names = run.relay, []
-    for index, teacher in enumerate(settings.active_teachers.values() if settings.needs_teacher else ()):
+    names = []
+    for index, teacher in enumerate(run.teachers.values()):
         reserve(teacher, run.trainer.gpus_per_node, name=suffix_of(index))
         names += [teacher.node_resource] if teacher.node_resource else []
     return f"reserved: {', '.join(names)}" if names else "wherever GPUs are free"

@@ -28,6 +28,7 @@ from relay_verl.preflight.contradictions import check_contradictions
 from relay_verl.preflight.counts import check_num_rows, check_validation_rows, check_warmup_rows
 from relay_verl.preflight.cpu_memory import check_bucket
 from relay_verl.preflight.data_checks import check_data_sources, check_dataset, check_warmup_data
+from relay_verl.preflight.distillation_checks import check_distillation, check_topk
 from relay_verl.preflight.install_checks import (
     check_engine,
     check_packages,
@@ -98,6 +99,7 @@ RECIPE = (
     Check("reward manager", _of_verl(check_reward_manager)),
     Check("replay buffer", check_replay_buffer, after=("relay settings",)),
     Check("teacher's tokens", check_teacher_tokens, after=("relay settings",)),
+    Check("distillation", check_distillation, after=("relay settings",)),
     Check("batch sizes", _of_verl(check_batch_sizes)),
     Check("micro-batches", _of_verl(check_micro_batch_sizes), after=("batch sizes",)),
     Check("groups", check_groups, after=("relay settings", "batch sizes")),
@@ -120,6 +122,7 @@ RECIPE = (
     Check("LoRA", _of_verl(check_lora), after=("student",)),
     Check("teacher", check_teacher_models, after=("relay settings",)),
     Check("tokenizers", check_tokenizers, after=("relay settings", "student", "teacher")),
+    Check("distillation's tokens", check_topk, after=("distillation", "tokenizers")),
     Check("prompts", check_training_prompts, after=("training data", "validation data", "tokenizers")),
     Check("lengths", check_lengths, after=("prompts", "rows")),
     Check("endpoints' answers", check_training_completions, after=("prompts",)),

@@ -43,7 +43,7 @@ def training_trial(run: RunConfig) -> Trial:
     Raises:
         UserError: the student's tokenizer has no chat template or no end.
     """
-    settings, path = run.relay, run.verl.actor_rollout_ref.model.path
+    path = run.verl.actor_rollout_ref.model.path
     key = "actor_rollout_ref.model.path"
     with as_user_error(
         UserError, lambda error: f"{key}: {error}; actor_rollout_ref.model.custom_chat_template gives it a template"
@@ -53,7 +53,7 @@ def training_trial(run: RunConfig) -> Trial:
     student = Reader(f"{key}: {path}", tokenizer, template, STUDENT_FIX)
     size = read_vocabulary(path, tokenizer, run.prompts).size
     readers, requests = [student], []
-    for teacher_key, teacher in settings.active_teachers.items() if settings.needs_teacher else ():
+    for teacher_key, teacher in run.teachers.items():
         asked = Reader(student.name, tokenizer, template, STUDENT_FIX, teacher.data_sources)
         bridge = None
         if teacher.own_tokenizer is not None:

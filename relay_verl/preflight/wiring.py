@@ -26,7 +26,7 @@ GROUPED_ESTIMATORS = (
 
 
 def check_trainer(config: VerlConfig) -> str:
-    """verl's V1 trainer runs, and nothing takes the teacher's place in it."""
+    """verl's V1 trainer runs."""
     if OmegaConf.select(config, "trainer.use_v1") is False:
         raise UserError("trainer.use_v1=false: relaying needs verl's V1 trainer: leave it true")
     # verl.experimental's one_step_off_policy and fully_async_policy have this node in their configs, the V1 trainer not
@@ -35,12 +35,7 @@ def check_trainer(config: VerlConfig) -> str:
             "rollout: the trainers of verl.experimental (one_step_off_policy, fully_async_policy) have no place for "
             "relayed groups: start verl.trainer.main_ppo with +relay=colocate_async or +relay=separate_async"
         )
-    if OmegaConf.select(config, "distillation.enabled"):
-        raise UserError(
-            "distillation.enabled=true: verl's distillation and relaying use the same place for their teacher: set it "
-            "to false"
-        )
-    return "V1, without distillation"
+    return "V1"
 
 
 def check_agent_loop(run: RunConfig) -> str:

@@ -17,7 +17,7 @@ from relay_verl.recipes.grammar import quote, shown
 from relay_verl.recipes.layers import own_keys
 from relay_verl.recipes.recipe import Recipe, defaults_of, flat, recipe_folders
 
-SECTIONS = ("actor_rollout_ref", "data", "engine", "model", "relay", "trainer")
+SECTIONS = ("actor_rollout_ref", "data", "distillation", "engine", "model", "relay", "trainer")
 """The parts of a config that tell what a recipe needs (`relay_verl.recipes.estimate`)."""
 
 

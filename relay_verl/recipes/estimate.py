@@ -73,7 +73,7 @@ def estimate(run: RunConfig, gpu_gib: float) -> GpuEstimate:
     settings = run.relay
     is_head = settings.defer_training.kind is not None  # no trainer: the student's engine is a replica as the teacher's
     num_gpus = 1 if is_head else run.trainer.num_gpus
-    teachers = [each for each in settings.active_teachers.values() if each.path] if settings.needs_teacher else []
+    teachers = [each for each in run.teachers.values() if each.path]
     num_teacher_gpus = num_gpus_of(teachers)
     if run.trainer.is_cpu:
         return GpuEstimate(gpu_gib, num_gpus, num_teacher_gpus, is_cpu=True, is_head=is_head)

@@ -15,9 +15,10 @@ from relay_verl.recipes.paper import paper
 from relay_verl.recipes.recipe import Recipe, is_warm_up
 from relay_verl.run_config import RunConfig
 
-TINY, WARM_UP, OTHER_TEACHERS, RELEASE, OTHERS = (
+TINY, WARM_UP, DISTILLATION, OTHER_TEACHERS, RELEASE, OTHERS = (
     "The tiny world, on CPU",
     "3.1, the call warm-up",
+    "Distillation",
     "Other teachers in training",
     "As the released code",
     "Others",
@@ -36,7 +37,7 @@ def listing(recipes: Iterable[Recipe], runs: Mapping[str, RunConfig]) -> Table:
     for recipe in sorted(recipes, key=_order):
         groups.setdefault(group_of(recipe, runs[recipe.name]), []).append(recipe)
     own = [size.heading for size in paper().students(is_in_paper=False)]
-    rest = [WARM_UP, OTHER_TEACHERS, RELEASE, OTHERS, *own, TINY]
+    rest = [WARM_UP, DISTILLATION, OTHER_TEACHERS, RELEASE, OTHERS, *own, TINY]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in COLUMNS:
         is_number = column in ("accuracy", "calls", "GPUs", "GiB")
@@ -89,6 +90,8 @@ def group_of(recipe: Recipe, run: RunConfig) -> str:
         return paper().sizes[recipe.row.size].heading
     if recipe.table is not None:
         return recipe.table
+    if run.distillation is not None:
+        return DISTILLATION
     if "relay.teacher.path" in recipe.keys:
         return OTHER_TEACHERS
     return RELEASE if "released code" in recipe.description else OTHERS

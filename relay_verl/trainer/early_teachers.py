@@ -1,4 +1,5 @@
-"""The teachers start while verl builds the trainer and its own engines, not behind them.
+"""The teachers start while verl builds the trainer and its own engines, not behind them. A teacher that also scores
+(`distillation.enabled`) is verl's own, which verl starts by itself.
 
 They take their GPUs once the trainer has its own, so both find what they would find one after the other. Invariant:
 the trainer has one start of its teachers; a start that failed raises where the teachers are asked for.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -18,12 +20,23 @@ from relay_verl.run_config import RunConfig
 _started: Future[dict[str, Any]] | None = None
 
 
-async def teachers_of(run: RunConfig) -> dict[str, Any]:
-    """The run's teacher groups by label: those that are starting in this process, else started now.
+async def teachers_of(run: RunConfig, clients: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The run's teacher groups by label: those that are starting in this process, else started now; none are needed by
+    a run without calls and without distillation.
+
+    Args:
+        run: a composed recipe.
+        clients: verl's own, of the teacher that it started for its distillation.
 
     Raises:
         UserError: the cluster lacks the resources, or one did not start in time.
     """
+    if run.distillation is not None:
+        from relay_verl.models.launch import take_teacher
+
+        return await take_teacher(run, clients or {}, _students_tokenizer(run))
+    if not run.teachers:
+        return {}
     return await asyncio.wrap_future(_started or _start(run))
 
 
@@ -40,7 +53,7 @@ def install(module: Any) -> None:
     def init(self: Any) -> None:
         original(self)
         run = RunConfig(self.config)
-        if run.has_relay and run.relay.needs_teacher:
+        if run.has_relay and run.teachers and run.distillation is None:
             _start_after(self.resource_pool_manager, run)
 
     init.starts_teachers = True  # type: ignore[attr-defined]
@@ -69,8 +82,7 @@ def _start(run: RunConfig) -> Future[dict[str, Any]]:
 
     rollout = run.verl.actor_rollout_ref.rollout
     get_rollout_replica_class(rollout.name)  # two threads that import vLLM at the same time may see half a module
-    path = run.prompts.tokenizer_of(run.verl.actor_rollout_ref.model.path)
-    tokenizer = load_trainers_tokenizer(path, trusts(run.prompts))
+    tokenizer = _students_tokenizer(run)
     future: Future[dict[str, Any]] = Future()
 
     def work() -> None:
@@ -81,3 +93,7 @@ def _start(run: RunConfig) -> Future[dict[str, Any]]:
 
     threading.Thread(target=work, name="relay teachers", daemon=True).start()
     return future
+
+
+def _students_tokenizer(run: RunConfig) -> Any:
+    return load_trainers_tokenizer(run.prompts.tokenizer_of(run.verl.actor_rollout_ref.model.path), trusts(run.prompts))

@@ -62,11 +62,19 @@ class SampleStats:
     teachers: dict[str, int] = field(default_factory=dict)
     """'NAME/calls' and 'NAME/failures': served and failed calls by teacher, where there are several."""
     failure: str = ""
-    """Why its last failed call failed."""
+    """Why its last failed call failed, or why it was not scored."""
     cost: float | None = None
     """Money that it took, in `relay.prices.currency`; None without prices."""
     cost_share: float | None = None
     """The same over what the teacher alone would cost (`relay_verl.prices`); None without prices."""
+    num_scored: int = 0
+    """Tokens that the teacher scored for the distillation."""
+    num_read: int = 0
+    """Tokens that it read for them."""
+    score_s: float = 0.0
+    """Seconds that this took."""
+    is_unscored: bool = False
+    """Whether it is dropped because the teacher was to score it and failed."""
     is_sole_survivor: bool = False
     """Whether it is dropped because all other samples of its group failed; see `drop_sole_survivor`."""
 
@@ -161,6 +169,13 @@ def _last_failure(trajectory: RelayTrajectory) -> str:
     return f"{name}{' '.join(failed[-1].error.split()):.{MAX_FAILURE_CHARS}}"
 
 
+def drop_unscored(stats: SampleStats, error: Exception) -> SampleStats:
+    """The stats of a sample that the teacher was to score and did not: the distillation's loss has nothing to say of
+    it."""
+    failure = f"{' '.join(str(error).split()):.{MAX_FAILURE_CHARS}}"
+    return replace(stats, status=str(RelayStatus.TEACHER_FAILED), is_unscored=True, failure=failure)
+
+
 def drop_sole_survivor(group: Sequence[SampleStats]) -> list[SampleStats]:
     """The stats of a training group; the only whole sample of several is marked as dropped.
 
@@ -185,6 +200,8 @@ def relay_metrics(groups: Sequence[Sequence[SampleStats]]) -> dict[str, float]:
     reward/...: mean reward in those groups.
     teacher_latency_s: over served calls, in seconds. teacher_wait_s: mean seconds a response. teacher_cached: share of
     the prompts of a trajectory's later calls that the teacher's prefix cache held, where its engine says so.
+    scored_tokens and read_tokens: means a response, of the tokens that the teacher scored for the distillation and of
+    those that it read for that; score_latency_s: of its answers, in seconds; all where the run distils.
     teacher_cached_blocks: share of the whole cache blocks that earlier calls of the trajectory had left there.
     teacher_failures, calls/..., status/...: counts.
     teacher/NAME/calls and failures: counts by teacher, where there are several. groups/dropped_single: groups that are
@@ -223,6 +240,13 @@ def relay_metrics(groups: Sequence[Sequence[SampleStats]]) -> dict[str, float]:
             "relay/requested_tokens": _mean([s.num_requested_tokens for s in whole]),
             "relay/delivered_tokens": _mean([s.num_teacher_tokens for s in whole]),
             "relay/malformed_calls": _mean([s.outcomes.get(CallOutcome.MALFORMED, 0) for s in whole]),
+        }
+    if latencies := [s.score_s for s in whole if s.num_read]:
+        metrics |= {
+            "relay/scored_tokens": _mean([s.num_scored for s in whole]),
+            "relay/read_tokens": _mean([s.num_read for s in whole]),
+            "relay/score_latency_s/p50": float(np.percentile(latencies, 50)),
+            "relay/score_latency_s/p95": float(np.percentile(latencies, 95)),
         }
     priced = [(s.cost, s.cost_share) for s in whole if s.cost is not None and s.cost_share is not None]
     if priced:

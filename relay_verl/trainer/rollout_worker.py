@@ -15,12 +15,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import ray
-import torch
 import transfer_queue as tq
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, DictConfigWrap
@@ -31,17 +30,17 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from relay_verl.config import RelaySettings
 from relay_verl.data.truths import truth_of
 from relay_verl.engines.deadlines import STATUS_TIMEOUT_S, DeadlineError, run_within
-from relay_verl.errors import TeacherError
-from relay_verl.grading import Verdict
+from relay_verl.errors import EngineError, TeacherError
 from relay_verl.models.replica_watch import Counts
 from relay_verl.models.reservation import nodes_without_teachers
 from relay_verl.models.vocabulary import vocabulary_of
 from relay_verl.run_config import RunConfig, VerlConfig
 from relay_verl.seeds import derive_seed
 from relay_verl.trainer.agent_loop import AGENT_NAME, RelayAgentLoop
-from relay_verl.trainer.clients import Clients, student_client
+from relay_verl.trainer.clients import Clients, make_scorer, student_client
 from relay_verl.trainer.early_teachers import teachers_of
-from relay_verl.trainer.metrics import SampleStats, drop_sole_survivor
+from relay_verl.trainer.group_rows import Sample, fields_of, row_of
+from relay_verl.trainer.metrics import SampleStats, drop_sole_survivor, drop_unscored
 from relay_verl.trainer.replica_metrics import start_watch
 from relay_verl.trainer.sample_log import SampleLog
 from relay_verl.types import RelayTrajectory
@@ -49,21 +48,10 @@ from relay_verl.types import RelayTrajectory
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """One ended sample of a group."""
-
-    trajectory: RelayTrajectory
-    output: AgentLoopOutput
-    verdict: Verdict
-    stats: SampleStats
-    """What metrics and rewards know of it."""
-
-
 class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
     """verl's worker, with the teacher at hand and rewards by group.
 
-    `teacher_client`, which verl fills for distillation only, carries our `Clients`.
+    `teacher_client` carries our `Clients`, verl's own of its distillation among them.
     """
 
     def __init__(
@@ -73,10 +61,11 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         teacher_client: Clients | None = None,
         reward_loop_worker_handles: Any = None,
     ):
-        super().__init__(config, llm_client, None, reward_loop_worker_handles)
+        self._clients = clients = teacher_client or Clients()
+        super().__init__(config, llm_client, clients.scoring, reward_loop_worker_handles)
         run = RunConfig(config)
         self.settings = run.relay
-        self._clients = clients = teacher_client or Clients()
+        vocabulary = vocabulary_of(self.model_config.hf_config, self.model_config.generation_config, self.tokenizer)
         self.reward_manager = load_reward_manager(config, self.tokenizer)
         self.agent_loop = RelayAgentLoop(
             trainer_config=DictConfigWrap(config),
@@ -87,8 +76,9 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             data_config=DictConfigWrap(config.data),
             hf_model_type=self.hf_model_type,
             teachers=clients.teachers,
-            vocabulary=vocabulary_of(self.model_config.hf_config, self.model_config.generation_config, self.tokenizer),
+            vocabulary=vocabulary,
         )
+        self.scorer = make_scorer(run, clients, self.tokenizer, vocabulary)
         self.sample_log = SampleLog.of(run, self.tokenizer)
 
     async def replica_counts(self) -> Counts:
@@ -136,7 +126,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
 
     async def _sample_group(
         self, prompt: dict[str, Any], number: int, sampling_params: dict[str, Any], validate: bool
-    ) -> list[_Sample]:
+    ) -> list[Sample]:
         """All samples of one prompt, ended; if one raises, the others are cancelled.
 
         Raises:
@@ -152,7 +142,9 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._run_sample(prompt_ids, sampling, prompt, derive_seed(number, session_id)))
+                    group.create_task(
+                        self._run_sample(prompt_ids, sampling, prompt, derive_seed(number, session_id), validate)
+                    )
                     for session_id in range(num_samples)
                 ]
         except ExceptionGroup as errors:
@@ -162,7 +154,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         return [task.result() for task in tasks]
 
     async def _finish_group(
-        self, prompt: dict[str, Any], number: int, samples: list[_Sample], validate: bool
+        self, prompt: dict[str, Any], number: int, samples: list[Sample], validate: bool
     ) -> tuple[list[SampleStats], int]:
         """Reward a group and hand its rows to the trainer; gives the stats of each sample and the number of rows."""
         # A sample alone in its group has no baseline to be compared with; in validation each counts for itself.
@@ -172,7 +164,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         samples = [replace(sample, stats=its_stats) for sample, its_stats in zip(samples, stats, strict=True)]
         whole = [sample for sample in samples if sample.stats.is_whole]
         rewards = self._rewards(whole, validate)
-        await self._put_rows(whole, rewards, _fields_of(prompt), "val" if validate else "train")
+        await self._put_rows(whole, rewards, fields_of(prompt), "val" if validate else "train")
         if not validate:
             timed = [(s.trajectory, s.verdict, s.output.metrics.generate_sequences) for s in whole]
             await self.sample_log.write(number, prompt, timed)
@@ -181,8 +173,8 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         return [replace(sample.stats, reward=reward_of.get(id(sample), 0.0)) for sample in samples], len(whole)
 
     async def _run_sample(
-        self, prompt_ids: list[int], sampling: dict[str, Any], prompt: dict[str, Any], seed: int
-    ) -> _Sample:
+        self, prompt_ids: list[int], sampling: dict[str, Any], prompt: dict[str, Any], seed: int, validate: bool
+    ) -> Sample:
         trajectory, output = await self.agent_loop.relay(
             prompt_ids,
             sampling,
@@ -195,50 +187,47 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         )
         grading, prices = str(verdict.status), self.settings.prices.price_list()
         stats = SampleStats.of(trajectory, is_correct=verdict.is_correct, grading=grading, prices=prices)
-        return _Sample(trajectory, output, verdict, stats)
+        if not validate:
+            stats = await self._score(trajectory, output, stats)
+        return Sample(trajectory, output, verdict, stats)
 
-    def _rewards(self, samples: list[_Sample], validate: bool) -> list[float]:
+    async def _score(self, trajectory: RelayTrajectory, output: AgentLoopOutput, stats: SampleStats) -> SampleStats:
+        """Where the run distils, let the teacher score the student's tokens, for the row that `output` becomes; gives
+        the sample's stats.
+
+        Raises:
+            TeacherError: it failed and `relay.on_teacher_failure` is 'fail'.
+        """
+        if self.scorer is None or not trajectory.is_whole:
+            return stats
+        try:
+            scores = await self.scorer.score(trajectory)
+        except EngineError as error:
+            if self.settings.on_teacher_failure == "fail":
+                raise TeacherError(f"teacher: {error}") from error
+            return drop_unscored(stats, error)
+        output.extra_fields |= {"teacher_ids": scores.ids, "teacher_logprobs": scores.logprobs}  # verl's names
+        return replace(stats, num_scored=scores.num_scored, num_read=scores.num_read, score_s=scores.latency_s)
+
+    def _rewards(self, samples: list[Sample], validate: bool) -> list[float]:
         if validate:
             return [float(sample.verdict.is_correct) for sample in samples]
         return self.reward_manager.score_group([sample.stats for sample in samples])
 
     async def _put_rows(
-        self, samples: list[_Sample], rewards: list[float], fields: dict[str, Any], partition_id: str
+        self, samples: list[Sample], rewards: list[float], fields: dict[str, Any], partition_id: str
     ) -> None:
         """The group's rows, in verl's form, in one call: a call a row costs as much as writing the response did."""
-        keys, rows, tags = [], [], []
-        for session_id, (sample, reward) in enumerate(zip(samples, rewards, strict=True)):
-            sample.output.reward_score = reward
-            sample.output.extra_fields["reward_extra_info"] = _reward_extra_info(sample)
-            row = sample.output.as_dict() | fields | {"session_id": session_id, "multi_modal_inputs": {}}
-            # verl's trainer reads the mask under both names.
-            row["loss_mask"] = row["response_mask"]
-            row["input_ids"] = torch.cat([row["prompts"], row["responses"]])  # [prompt_length + response_length]
-            row["position_ids"] = torch.arange(len(row["input_ids"]))
-            # verl's form of a key: prompt, sample, number of the sample's row; here a sample has one row.
-            keys.append(f"{fields['uid']}_{session_id}_0")
-            rows.append(row)
-            tags.append(
-                {
-                    "status": "success",
-                    "prompt_len": len(row["prompts"]),
-                    "response_len": len(row["responses"]),
-                    "seq_len": len(row["input_ids"]),
-                    "global_steps": fields["global_steps"],
-                    "min_global_steps": row["extra_fields"]["min_global_steps"],
-                    "max_global_steps": row["extra_fields"]["max_global_steps"],
-                }
-            )
-        if keys:
+        each = zip(samples, rewards, strict=True)
+        rows = [row_of(sample, reward, fields, session_id) for session_id, (sample, reward) in enumerate(each)]
+        if rows:
             async with asyncio.timeout(STATUS_TIMEOUT_S):
                 await tq.async_kv_batch_put(
-                    keys=keys, fields=list_of_dict_to_tensordict(rows), tags=tags, partition_id=partition_id
+                    keys=[row.key for row in rows],
+                    fields=list_of_dict_to_tensordict([row.fields for row in rows]),
+                    tags=[row.tag for row in rows],
+                    partition_id=partition_id,
                 )
-
-
-def _fields_of(prompt: dict[str, Any]) -> dict[str, Any]:
-    """The dataset's columns of a prompt, which its rows keep."""
-    return {key: value for key, value in prompt.items() if key not in ("agent_name", "__do_sample__", "__rollout_n__")}
 
 
 async def _put_status(uid: str, partition_id: str, tag: dict[str, Any]) -> None:
@@ -247,26 +236,15 @@ async def _put_status(uid: str, partition_id: str, tag: dict[str, Any]) -> None:
         await tq.async_kv_put(key=uid, partition_id=partition_id, tag=tag)
 
 
-def _reward_extra_info(sample: _Sample) -> dict[str, float]:
-    """What verl's validation averages a sample by."""
-    trajectory = sample.trajectory
-    return {
-        "acc": float(sample.verdict.is_correct),
-        "call_rate": float(trajectory.has_called),
-        "call_ratio": trajectory.call_ratio,
-        "num_calls": float(trajectory.num_calls),
-        "requested_tokens": float(trajectory.num_requested_tokens),
-        "delivered_tokens": float(trajectory.num_teacher_tokens),
-        "malformed_calls": float(trajectory.num_malformed_calls),
-        "failed_calls": float(trajectory.num_failed_calls),
-    }
-
-
 class RelayAgentLoopManager(AgentLoopManagerTQ):
     """verl's manager, which starts the teachers before its workers and hands them to these.
 
     A recipe names it in `actor_rollout_ref.rollout.agent.agent_loop_manager_class`.
     """
+
+    teacher_client: Any
+    """verl's own clients of its distillation's teacher, and then our `Clients`."""
+    agent_loop_workers: list[Any]
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -276,12 +254,11 @@ class RelayAgentLoopManager(AgentLoopManagerTQ):
     async def _init_agent_loop_workers(self) -> None:
         # The workers are sent the teachers' engines.
         run = RunConfig(self.config)
-        settings = run.relay
-        if settings.needs_teacher:
-            self.teacher_groups = await teachers_of(run)
+        scoring = self.teacher_client  # verl's, of the teacher that it started for its distillation
+        self.teacher_groups = await teachers_of(run, scoring)
         teachers = {label: group.engine for label, group in self.teacher_groups.items()}
-        self.teacher_client = Clients(await student_client(self.llm_client, run), teachers)
-        await self._start_workers(settings)
+        self.teacher_client = Clients(await student_client(self.llm_client, run), teachers, scoring)
+        await self._start_workers(run.relay)
         await start_watch(self.teacher_client, self.llm_client, self.agent_loop_workers)
 
     async def _start_workers(self, settings: RelaySettings) -> None:

@@ -24,7 +24,7 @@ HOW_TO_CONTINUE = "relay.max_failed_call_share=1 never ends a run"
 
 
 class TeacherWatch:
-    """Counts a run's calls, step by step.
+    """Counts a run's calls, step by step, and what its teacher scores.
 
     Args:
         limit: `relay.max_failed_call_share`.
@@ -43,6 +43,8 @@ class TeacherWatch:
         for sample in samples:
             outcomes: Mapping[str, int] = sample.outcomes
             served, failed = outcomes.get(CallOutcome.SERVED, 0), outcomes.get(CallOutcome.FAILED, 0)
+            # where the run distils, each response is a request, too
+            served, failed = served + (sample.num_read > 0), failed + sample.is_unscored
             self._undecided.add(served, failed, sample.failure)
             self._unsaid.add(served, failed, sample.failure)
 

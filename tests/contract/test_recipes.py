@@ -17,18 +17,22 @@ from omegaconf import OmegaConf, open_dict
 from relay_verl.config import read_settings
 from relay_verl.errors import UserError
 from relay_verl.preflight.config_checks import check_micro_batch_sizes
+from relay_verl.preflight.distillation_checks import check_distillation
 from relay_verl.preflight.training import check_config
 from relay_verl.recipes.composed import SECTIONS, compose_all, compose_quickly, differences
 from relay_verl.recipes.layers import own_keys
 from relay_verl.recipes.listing import rows_of
-from relay_verl.recipes.recipe import find_recipe, recipe_folders, recipe_names
-from relay_verl.run_config import read_all
+from relay_verl.recipes.recipe import find_recipe, flat, recipe_folders, recipe_names
+from relay_verl.run_config import RunConfig, read_all
 from tests.helpers.warm_python import WarmPython
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "recipes" / "recipe").glob("*.yaml"))
 WARMUPS = [name for name in RECIPES if name.startswith("warmup")]
 GRPO = [name for name in RECIPES if name not in WARMUPS]
+DISTILS = [name for name in RECIPES if "opd" in name]
+CALLLESS = ("grpo", "opd")
+"""What the names of recipes without calls begin with."""
 PAPER = [name for name in GRPO if "tiny" not in name and "real" not in name]
 
 
@@ -41,6 +45,11 @@ def compose_once(name: str, *overrides: str) -> Any:
     config_name = "sft_trainer_engine" if name in WARMUPS else "ppo_trainer"
     with initialize_config_module("verl.trainer.config", version_base=None):
         return compose(config_name, overrides=[f"+recipe={name}", *overrides])
+
+
+def has_policy_loss(name: str) -> bool:
+    """verl leaves the policy's loss out, with the KL in it, where the teacher's scores are all there is."""
+    return not name.startswith("opd")
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +66,7 @@ def test_the_recipes_promised_are_there() -> None:
     wanted |= {f"{kind}_{size}" for kind in ("warmup", "citer") for size in ("tiny", "0.6b", "1.7b")} | {"warmup_real"}
     released = ("no_filter", "no_independence", "no_exploration", "teacher_tokens", "batch_scenarios", "two_calls")
     wanted |= {f"relay_{size}_{kind}" for size in ("1.7b", "tiny") for kind in released}
+    wanted |= {f"{kind}_{size}" for kind in ("opd", "relay_opd") for size in ("0.6b", "1.7b", "tiny")}
     wanted |= {f"relay_1.7b_fixed_{n}" for n in (20, 100, 500)} | {"relay_1.7b_price", "relay_tiny_price"}
     assert wanted <= set(RECIPES)
     assert recipe_names() == RECIPES
@@ -69,9 +79,9 @@ def test_it_composes_into_settings_that_verl_accepts(name: str) -> None:
     config = composed(name)
     settings = read_settings(config.relay)
     assert config.reward.reward_manager.name == "relay"
-    assert settings.needs_teacher == (not name.startswith("grpo"))
+    assert settings.needs_teacher == (not name.startswith(CALLLESS))
     is_priced = name.endswith("_price")
-    plain = "simple" if "simple" in name or "grpo" in name else "difficulty_aware"
+    plain = "simple" if "simple" in name or name.startswith(CALLLESS) else "difficulty_aware"
     assert settings.reward.kind == ("price" if is_priced else plain)
     assert (settings.prices.price_list() is not None) == is_priced, "the paper has no prices"
     rollout = omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
@@ -122,7 +132,7 @@ def test_the_filter_keeps_what_the_recipe_says(name: str) -> None:
     config = composed(name)
     assert config.data.custom_cls.name == "TeacherSolvableDataset"
     assert config.data.min_pass_rate == config.relay.filter.min_pass_rate
-    assert config.data.min_pass_rate == (0.0 if "no_filter" in name or "grpo" in name else 0.5)
+    assert config.data.min_pass_rate == (0.0 if "no_filter" in name or name.startswith(CALLLESS) else 0.5)
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -134,12 +144,12 @@ def test_the_papers_hyperparameters(name: str) -> None:
     assert (config.data.train_batch_size, actor.ppo_mini_batch_size) == (128, 32)
     assert (config.data.max_prompt_length, config.data.max_response_length) == (4096, 8192)
     assert (rollout.n, rollout.temperature) == (8, 1.0)
-    assert (actor.use_kl_loss, actor.kl_loss_coef, actor.kl_loss_type) == (True, 0.01, "low_var_kl")
+    assert (actor.use_kl_loss, actor.kl_loss_coef, actor.kl_loss_type) == (has_policy_loss(name), 0.01, "low_var_kl")
     assert config.algorithm.adv_estimator == "grpo"
     assert config.trainer.total_epochs == 1
     assert config.data.apply_chat_template_kwargs.enable_thinking is False
     size = "1.7B" if "1.7b" in name else "0.6B"
-    needs_student = not name.startswith(("grpo", "citer"))
+    needs_student = not name.startswith((*CALLLESS, "citer"))
     assert config.actor_rollout_ref.model.path == (None if needs_student else f"Qwen/Qwen3-{size}"), "RELAY_STUDENT"
     assert config.relay.warmup.base_model == f"Qwen/Qwen3-{size}"
     assert config.relay.teacher.path == (None if name.startswith("grpo") else "Qwen/Qwen3-8B")
@@ -153,7 +163,7 @@ def test_the_algorithm_is_the_papers(name: str) -> None:
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c) == (0.2, 0.3, 3.0)
     assert (actor.loss_agg_mode, actor.ppo_epochs, actor.entropy_coeff) == ("token-mean", 1, 0.0)
-    assert (actor.use_kl_loss, actor.kl_loss_coef, actor.kl_loss_type) == (True, 0.01, "low_var_kl")
+    assert (actor.use_kl_loss, actor.kl_loss_coef, actor.kl_loss_type) == (has_policy_loss(name), 0.01, "low_var_kl")
     assert (config.algorithm.adv_estimator, config.algorithm.norm_adv_by_std_in_grpo) == ("grpo", True)
     assert config.algorithm.use_kl_in_reward is False
     assert (actor.optim.optimizer, list(actor.optim.betas), actor.optim.weight_decay) == ("AdamW", [0.9, 0.999], 0.01)
@@ -166,7 +176,7 @@ def test_the_algorithm_is_the_papers(name: str) -> None:
 @pytest.mark.parametrize("name", GRPO)
 def test_calls_have_no_limit_but_the_budget(name: str) -> None:
     """2.2 names none. The release's two in training are a recipe, its four in evaluation an override; 0 is GRPO."""
-    expected = 0 if name.startswith("grpo") else 2 if name.endswith("two_calls") else None
+    expected = 0 if name.startswith(CALLLESS) else 2 if name.endswith("two_calls") else None
     assert read_settings(composed(name).relay).max_calls == expected
 
 
@@ -188,6 +198,22 @@ def test_a_fixed_length_is_written_and_warmed_up(name: str) -> None:
     assert released.decoder_config(100, greedy=False, vocab_size=None).fixed_command == "delivered"
 
 
+@pytest.mark.parametrize("name", DISTILS)
+def test_verl_takes_the_distillation_and_its_teacher_is_relays(name: str) -> None:
+    from verl.utils.config import omega_conf_to_dataclass
+
+    config = composed(name)
+    relay, distillation = read_settings(config.relay), omega_conf_to_dataclass(config.distillation)
+    [teacher] = distillation.teacher_models.values()
+    assert (teacher.model_path, teacher.num_replicas) == (relay.teacher.path, relay.teacher.num_replicas)
+    assert teacher.world_size == distillation.n_gpus_per_node * distillation.nnodes
+    loss = distillation.distillation_loss
+    assert (loss.loss_settings.use_topk, loss.use_policy_gradient) == (True, False)
+    assert loss.use_task_rewards == relay.needs_teacher, "calls are learned from rewards alone"
+    assert teacher.inference.engine_kwargs["vllm"]["max_logprobs"] == loss.topk
+    assert check_distillation(RunConfig(config)).startswith("forward_kl_topk")
+
+
 @pytest.mark.parametrize("name", [name for name in GRPO if not name.startswith("grpo")])
 def test_the_teacher_is_sampled_as_the_released_service_samples(name: str) -> None:
     teacher = read_settings(composed(name).relay).teacher
@@ -196,6 +222,25 @@ def test_the_teacher_is_sampled_as_the_released_service_samples(name: str) -> No
 
 
 STUDENT = "actor_rollout_ref.model.path"
+DISTILLED = {
+    "actor_rollout_ref.model.use_fused_kernels",
+    *(f"distillation.{key}" for key in ("enabled", "nnodes", "n_gpus_per_node", "distillation_loss.loss_mode")),
+    "distillation.teacher_models.teacher_model.model_path",
+    *(
+        f"distillation.teacher_models.teacher_model.inference.{key}"
+        for key in (
+            *("tensor_model_parallel_size", "gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens"),
+            *("max_model_len", "enforce_eager", "full_determinism", "free_cache_engine", "enable_sleep_mode"),
+            "disable_log_stats",
+        )
+    ),
+}
+TINY_DISTILLED = DISTILLED - {"actor_rollout_ref.model.use_fused_kernels"} | {"distillation.distillation_loss.topk"}
+"""On CPU no kernel is fused."""
+NO_REWARDS = {
+    *("distillation.distillation_loss.use_task_rewards", "actor_rollout_ref.actor.use_kl_loss"),
+    "relay.teacher.path",
+}
 TEACHER_TOKENS = {"relay.train_on_teacher_tokens", "actor_rollout_ref.rollout.calculate_log_probs"}
 NO_TEACHER = {STUDENT, "relay.max_calls", "relay.filter.min_pass_rate", "relay.teacher.path"}
 HEAD = {STUDENT, "relay.defer_training.kind", "relay.defer_training.target_ratio"}
@@ -221,8 +266,12 @@ VARIANTS: dict[str | None, dict[str, set[str]]] = {
         "relay_1.7b_batch_scenarios": {"relay.reward.scenario_scope"},
         "relay_1.7b_two_calls": {"relay.max_calls"},
         "citer_1.7b": HEAD,
+        "relay_opd_1.7b": DISTILLED,
     },
-    "relay_0.6b": {"relay_0.6b_simple": {"relay.reward.kind"}, "citer_0.6b": HEAD},
+    "relay_0.6b": {"relay_0.6b_simple": {"relay.reward.kind"}, "citer_0.6b": HEAD, "relay_opd_0.6b": DISTILLED},
+    "grpo_1.7b": {"opd_1.7b": DISTILLED | NO_REWARDS},
+    "grpo_0.6b": {"opd_0.6b": DISTILLED | NO_REWARDS},
+    "grpo_tiny": {"opd_tiny": TINY_DISTILLED | NO_REWARDS},
     "relay_1.7b_simple": {"grpo_1.7b": NO_TEACHER},
     "relay_0.6b_simple": {"grpo_0.6b": NO_TEACHER},
     "relay_tiny": {
@@ -245,6 +294,7 @@ VARIANTS: dict[str | None, dict[str, set[str]]] = {
         "relay_tiny_batch_scenarios": {"relay.reward.scenario_scope"},
         "relay_tiny_two_calls": {"relay.max_calls"},
         "citer_tiny": HEAD | TINY_HEAD,
+        "relay_opd_tiny": TINY_DISTILLED,
     },
     "relay_tiny_simple": {"grpo_tiny": NO_TEACHER},
     "relay_real": {"relay_real_simple": {"relay.reward.kind"}},
@@ -263,6 +313,12 @@ def test_every_recipe_is_in_the_table_of_variants() -> None:
     assert {name: find_recipe(name).parent for name in RECIPES} == parents
 
 
+def own_keys_of_parts(parts: tuple[str, ...]) -> list[str]:
+    """What the shared parts among a recipe's defaults set."""
+    files = [ROOT / "recipes" / f"{part.lstrip('/')}.yaml" for part in parts]
+    return [key for file in files for key in flat(OmegaConf.to_container(OmegaConf.load(file)))]
+
+
 @pytest.mark.parametrize(
     ("parent", "name", "keys"),
     [(parent, name, keys) for parent, variants in VARIANTS.items() if parent for name, keys in variants.items()],
@@ -270,7 +326,10 @@ def test_every_recipe_is_in_the_table_of_variants() -> None:
 def test_a_variant_differs_in_what_it_is_about(parent: str, name: str, keys: set[str], configs: dict[str, Any]) -> None:
     """And in nothing else of verl's or ours; the experiment's name apart, by which checkpoints are kept apart."""
     changed = {difference.key for difference in differences(configs[parent], configs[name])}
-    assert changed - {"trainer.experiment_name"} == keys == set(find_recipe(name).keys)
+    recipe = find_recipe(name)
+    parts = set(own_keys_of_parts(recipe.parts))
+    assert changed - {"trainer.experiment_name"} == keys
+    assert set(recipe.keys) <= keys <= set(recipe.keys) | parts
     assert configs[name].data.get("min_pass_rate") == OmegaConf.select(configs[name], "relay.filter.min_pass_rate")
 
 

@@ -142,8 +142,9 @@ async def test_our_rows_are_those_that_verls_own_worker_packs(monkeypatch: pytes
     from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 
     from relay_verl.grading import Verdict
+    from relay_verl.trainer.group_rows import Sample
     from relay_verl.trainer.metrics import SampleStats
-    from relay_verl.trainer.rollout_worker import RelayAgentLoopWorker, _Sample
+    from relay_verl.trainer.rollout_worker import RelayAgentLoopWorker
     from relay_verl.types import RelayStatus, RelayTrajectory, Segment
 
     puts: list[dict[str, Any]] = []
@@ -170,7 +171,7 @@ async def test_our_rows_are_those_that_verls_own_worker_packs(monkeypatch: pytes
     trajectory = RelayTrajectory([1, 2, 3], segments, RelayStatus.COMPLETED)
     fields = {"uid": "u", "raw_prompt": [{"role": "user", "content": "?"}], "global_steps": 2, "data_source": "tiny"}
     verdict = Verdict(True, "1", "graded")  # type: ignore[arg-type]
-    sample = _Sample(trajectory, output(), verdict, SampleStats.of(trajectory, is_correct=True))
+    sample = Sample(trajectory, output(), verdict, SampleStats.of(trajectory, is_correct=True))
     await worker._put_rows([sample], [0.75], dict(fields), "train")
     theirs = output()
     theirs.reward_score = 0.75

@@ -107,7 +107,6 @@ ASYNC = {
 }
 REFUSED = [
     # overrides, key=value that the error begins with, what it also names
-    ({"distillation.enabled": True}, "distillation.enabled=true", []),
     ({"trainer.use_v1": False}, "trainer.use_v1=false", []),
     ({f"{AGENT}.agent_loop_manager_class": None}, f"{AGENT}.agent_loop_manager_class=None",
      ["relay_verl.trainer.rollout_worker.RelayAgentLoopManager", "relay.max_calls=0"]),

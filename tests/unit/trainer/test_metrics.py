@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from relay_verl.trainer.metrics import SampleStats, drop_sole_survivor, relay_metrics
+from relay_verl.trainer.metrics import SampleStats, drop_sole_survivor, drop_unscored, relay_metrics
+from relay_verl.trainer.teacher_watch import TeacherWatch
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, Segment
 
 
@@ -127,6 +128,26 @@ def test_means_over_responses() -> None:
     for name, value in expected.items():
         assert metrics[name] == pytest.approx(value), name
     assert 2.0 <= metrics["relay/teacher_latency_s/p95"] <= 3.0
+
+
+def test_what_the_teacher_read_to_score() -> None:
+    one, other = (replace(SOLVED_ALONE, num_scored=n, num_read=10 * n, score_s=0.1 * n) for n in (1, 3))
+    metrics = relay_metrics([[one, other]])
+    assert (metrics["relay/scored_tokens"], metrics["relay/read_tokens"]) == (2.0, 20.0)
+    assert metrics["relay/score_latency_s/p50"] == pytest.approx(0.2)
+    assert not {name for name in relay_metrics([[SOLVED_ALONE]]) if "score" in name or "read" in name}
+
+
+def test_a_response_that_was_not_scored_is_dropped_and_counts_as_a_failed_request() -> None:
+    lost = drop_unscored(SOLVED_ALONE, RuntimeError("out of\nmemory"))
+    assert (lost.is_whole, lost.failure) == (False, "out of memory")
+    assert relay_metrics([[lost, SOLVED_ALONE]])["relay/status/teacher_failed"] == 1.0
+    watch = TeacherWatch(0.5)
+    watch.count([lost] * 15 + [replace(SOLVED_ALONE, num_read=5)] * 10)
+    too_many = watch.decide()
+    assert too_many is not None
+    assert "15 of 25" in too_many.explain()
+    assert "out of memory" in too_many.explain()
 
 
 def test_scenarios_by_group() -> None:

@@ -22,6 +22,7 @@ from relay_verl.engines.resilience import GuardedEngine
 from relay_verl.errors import EngineError, UserError
 from relay_verl.models.address import check_folder_name
 from relay_verl.models.pretrained import trusts
+from relay_verl.models.replica_restart import ray_name_of
 from relay_verl.models.reservation import find_reserved, reserve, start_in
 from relay_verl.models.tokenizers import read_tokenizer
 from relay_verl.models.vocabulary import read_vocabulary
@@ -31,11 +32,18 @@ logger = logging.getLogger(__name__)
 
 
 class TeacherGroup:
-    """The running teacher. Holds its replicas: they live as long as this object's process."""
+    """The running teacher. Holds its replicas: they live as long as this object's process.
 
-    def __init__(self, engine: TokenEngine, replicas: list[Any]):
+    Args:
+        engine: asks it.
+        replicas: verl's; none of a teacher that runs elsewhere.
+        start_timeout_s: seconds that one may take to start.
+    """
+
+    def __init__(self, engine: TokenEngine, replicas: list[Any], start_timeout_s: float = 0.0):
         self.engine = engine
         self.replicas = replicas
+        self.start_timeout_s = start_timeout_s
 
 
 async def start_teachers(run: RunConfig, tokenizer: Any) -> dict[str, TeacherGroup]:
@@ -139,7 +147,7 @@ async def start_teacher(
             f"relay.teacher.start_timeout_s: the {settings.num_replicas} teacher replica(s) did not start within "
             f"{settings.start_timeout_s:g} s; the vLLM log above says how far they came"
         ) from None
-    return TeacherGroup(_guard(engine, settings), replicas)
+    return TeacherGroup(_guard(engine, settings), replicas, settings.start_timeout_s)
 
 
 def check_resources(available: Mapping[str, float], needed: int, what: str) -> None:
@@ -216,8 +224,10 @@ async def start_replicas(
     nodes = [find_reserved(settings, rank, gpus_per_node, name=name) for rank in range(settings.num_replicas)]
     await asyncio.gather(*(start_in(replica, groups) for replica, groups in zip(replicas, nodes, strict=True)))
     servers = {replica.server_address: replica.server_handle for replica in replicas}
+    ray_names = await asyncio.gather(*(actor.__ray_call__.remote(ray_name_of) for actor in servers.values()))
     client = ReplicaClient(
         servers,
+        ray_names=dict(zip(servers, ray_names, strict=True)),
         is_deterministic=bool(rollout.full_determinism),
         max_failed_share=run.relay.max_failed_call_share,
     )

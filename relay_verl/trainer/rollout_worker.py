@@ -282,7 +282,7 @@ class RelayAgentLoopManager(AgentLoopManagerTQ):
         teachers = {label: group.engine for label, group in self.teacher_groups.items()}
         self.teacher_client = Clients(await student_client(self.llm_client, run), teachers)
         await self._start_workers(settings)
-        await start_watch(self.teacher_client, self.llm_client, self.agent_loop_workers)
+        await start_watch(self.teacher_client, self.llm_client, self.agent_loop_workers, self.teacher_groups)
 
     async def _start_workers(self, settings: RelaySettings) -> None:
         # Without nodes of their own for teachers verl's placement is right as it is.

@@ -19,8 +19,10 @@ drift from those that were sampled.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -135,13 +137,40 @@ def strip_call_tokens(token_ids: Sequence[int], tokens: TokenBytes) -> list[int]
     Returns:
         Token ids; those that no command touches are the same objects in the same order.
     """
-    pieces = [tokens.to_bytes(token_id) for token_id in token_ids]
-    calls = find_calls_in_bytes(b"".join(pieces))
-    if not calls:
+    pieces = tokens.pieces(token_ids)
+    data = b"".join(pieces)
+    if CLOSE.encode() not in data:
         return list(token_ids)
+    # Nearly all tokens are touched by no command and are kept in slices; those of a command are looked at one by one,
+    # together with those of the next one if no token lies between.
+    ends = list(accumulate(map(len, pieces)))
+    kept: list[int] = []
+    position = 0  # of the first token that is not kept or looked at yet
+    calls = find_calls_in_bytes(data)
+    while calls:
+        first, past, num = bisect_right(ends, calls[0].start), 0, 0
+        for call in calls:
+            if num and bisect_right(ends, call.start) > past:
+                break
+            past, num = 1 + bisect_left(ends, call.end), num + 1
+        kept += token_ids[position:first]
+        start = ends[first - 1] if first else 0
+        run = pieces[first:past]
+        # a command whose borders are those of tokens leaves nothing, as it mostly is; an id without text would stay
+        is_whole = num == 1 and start == calls[0].start and ends[past - 1] == calls[0].end
+        if not (is_whole and all(run)):
+            kept += _strip_run(token_ids[first:past], run, start, calls[:num], tokens)
+        position, calls = past, calls[num:]
+    return kept + list(token_ids[position:])
+
+
+def _strip_run(
+    token_ids: Sequence[int], pieces: Sequence[bytes], start: int, calls: Sequence[Call], tokens: TokenBytes
+) -> list[int]:
+    """`strip_call_tokens` of a run of tokens that begins at offset `start`."""
     kept: list[int] = []
     residue = b""  # bytes of touched tokens that lie outside every command, waiting to be encoded as one piece
-    start, next_call = 0, 0
+    next_call = 0
     for token_id, piece in zip(token_ids, pieces, strict=True):
         end = start + len(piece)
         while next_call < len(calls) and calls[next_call].end <= start:

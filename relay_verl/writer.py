@@ -149,5 +149,7 @@ class Writer:
 
 def cut(piece: Generation, num_tokens: int, finish_reason: FinishReason) -> Generation:
     """The first `num_tokens` of `piece`."""
+    if num_tokens >= len(piece.token_ids) and finish_reason == piece.finish_reason:
+        return piece
     logprobs = None if piece.logprobs is None else piece.logprobs[:num_tokens]
     return replace(piece, token_ids=piece.token_ids[:num_tokens], logprobs=logprobs, finish_reason=finish_reason)

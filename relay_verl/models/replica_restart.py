@@ -1,8 +1,8 @@
 """Replicas of a training's teachers that died, started again where they were while the training runs.
 
 Ray does not restart verl's servers: their actors have `max_restarts=0`, and verl starts the engine by a second call,
-which Ray would not repeat. The replica that verl made of them can start new ones on the GPUs that it still holds, under the
-same names in Ray; clients look a name up again once its actor was lost (`relay_verl.models.replica`).
+which Ray would not repeat. The replica that verl made of them can start new ones on the GPUs that it still holds, under
+the same names in Ray; clients look a name up again once its actor was lost (`relay_verl.models.replica`).
 
 Invariants: of a replica there is one server at a time, since what is left of the old one's processes, which hold its
 GPUs' memory, is ended before the new one starts. Nothing waits for a start and no failure of one ends the run. Where a

@@ -87,7 +87,7 @@ def test_each_node_has_one_of_each(run: Run) -> None:
     for node, actors in run.actors.items():
         classes = [actor["class_name"] for actor in actors]
         assert classes.count("CpuVLLMHttpServer") == 3, f"two of a teacher's replicas and one of the student's: {node}"
-        assert classes.count("RelayAgentLoopWorker") == 1, node
+        assert classes.count("AgentLoopWorkerTQ") == 1, node
         assert sum("WorkerDict" in name for name in classes) == 1, node
 
 

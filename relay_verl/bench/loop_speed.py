@@ -8,7 +8,6 @@ All trajectories are under way at the same time, as in a rollout, so what grows 
 from __future__ import annotations
 
 import asyncio
-import gc
 import math
 import statistics
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 from relay_verl.decoder import RelayConfig, RelayDecoder
 from relay_verl.engines.base import Generation
+from relay_verl.garbage import collecting_seldom
 from relay_verl.markdown import markdown_table
 from relay_verl.protocol import format_call
 
@@ -137,10 +137,10 @@ def _cpu_of(respond: Callable[[], Awaitable[int]], num: int) -> tuple[float, int
     async def all_of_them() -> int:
         return sum(await asyncio.gather(*(respond() for _ in range(num))))
 
-    gc.collect()
-    started = time.process_time()
-    num_tokens = asyncio.run(all_of_them())
-    return time.process_time() - started, num_tokens
+    with collecting_seldom():  # as a rollout worker does
+        started = time.process_time()
+        num_tokens = asyncio.run(all_of_them())
+        return time.process_time() - started, num_tokens
 
 
 def costs_to_markdown(costs: Sequence[LoopCost]) -> str:

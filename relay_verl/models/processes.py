@@ -25,8 +25,8 @@ def end(processes: Iterable[ProcessId]) -> None:
     """Kill those that are still there."""
     for process in processes:
         try:
-            there = psutil.Process(process.pid)
-            if there.create_time() == process.created_at:
-                there.kill()
+            current = psutil.Process(process.pid)
+            if current.create_time() == process.created_at:
+                current.kill()
         except psutil.NoSuchProcess:
             continue

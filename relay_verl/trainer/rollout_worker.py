@@ -32,6 +32,7 @@ from relay_verl.config import RelaySettings
 from relay_verl.data.truths import truth_of
 from relay_verl.engines.deadlines import STATUS_TIMEOUT_S, DeadlineError, run_within
 from relay_verl.errors import TeacherError
+from relay_verl.garbage import collect_seldom
 from relay_verl.grading import Verdict
 from relay_verl.models.replica_watch import Counts
 from relay_verl.models.reservation import nodes_without_teachers
@@ -90,6 +91,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             vocabulary=vocabulary_of(self.model_config.hf_config, self.model_config.generation_config, self.tokenizer),
         )
         self.sample_log = SampleLog.of(run, self.tokenizer)
+        collect_seldom()
 
     async def replica_counts(self) -> Counts:
         """What became of this worker's requests, by model and replica."""
@@ -274,14 +276,12 @@ class RelayAgentLoopManager(AgentLoopManagerTQ):
         self.teacher_groups: dict[str, Any] = {}
 
     async def _init_agent_loop_workers(self) -> None:
-        # The workers are sent the teachers' engines.
         run = RunConfig(self.config)
-        settings = run.relay
-        if settings.needs_teacher:
+        if run.relay.needs_teacher:
             self.teacher_groups = await teachers_of(run)
         teachers = {label: group.engine for label, group in self.teacher_groups.items()}
         self.teacher_client = Clients(await student_client(self.llm_client, run), teachers)
-        await self._start_workers(settings)
+        await self._start_workers(run.relay)
         await start_watch(self.teacher_client, self.llm_client, self.agent_loop_workers, self.teacher_groups)
 
     async def _start_workers(self, settings: RelaySettings) -> None:

@@ -1,8 +1,8 @@
 """Python's collector of garbage where thousands of trajectories wait at the same time.
 
 It looks through all objects again and again while their number grows, and nothing of a trajectory that waits is
-garbage: with thousands of them it takes as much time as the loop itself. Objects that form no cycle, as nearly all do, are
-freed at once by their count of references, whatever the collector does.
+garbage: with thousands of them it takes as much time as the loop itself. Objects that form no cycle, as nearly all do,
+are freed at once by their count of references, whatever the collector does.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ class Health(NamedTuple):
 
 def health_of(server: Any) -> Health:
     """Runs in the server's process, as `handle.__ray_call__.remote(health_of)`."""
-    return Health(not getattr(server.engine, "errored", False), descendants())
+    engine = getattr(server, "engine", None)  # of a replica that spans nodes the first server alone has one
+    return Health(not getattr(engine, "errored", False), descendants())
 
 
 def ray_name_of(_: Any) -> str:
@@ -110,17 +111,13 @@ class ReplicaKeeper:
         return True
 
     async def _is_dead(self, name: str, replica: Any) -> bool:
-        import ray
-
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                health = Health(*await replica.server_handle.__ray_call__.remote(health_of))
-        except ray.exceptions.ActorDiedError:
-            return True
-        except Exception:  # busy, out of reach for a moment, or in a state that this code does not know
-            return False
-        self._processes[name] = health.processes
-        return not health.is_well
+        """Whether its engine is, or one of the servers that it spans nodes with."""
+        others = [server for server in replica.servers if server is not replica.server_handle]
+        healths = await asyncio.gather(*map(_ask, (replica.server_handle, *others)))
+        well = [health for health in healths if health is not None and health.is_well]
+        if len(well) == len(healths):
+            self._processes[name] = [process for health in well for process in health.processes]
+        return any(health is not None and not health.is_well for health in healths)
 
     async def _restart(self, name: str, replica: Any) -> None:
         import ray
@@ -136,6 +133,19 @@ class ReplicaKeeper:
                 with attempt:
                     replica.servers = []
                     await replica.launch_servers()
+
+
+async def _ask(server: Any) -> Health | None:
+    """How a server is; None if it does not say."""
+    import ray
+
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return Health(*await server.__ray_call__.remote(health_of))
+    except ray.exceptions.ActorDiedError:
+        return Health(False, [])
+    except Exception:  # busy, out of reach for a moment, or in a state that this code does not know
+        return None
 
 
 def alive_nodes() -> set[str]:

@@ -1,4 +1,4 @@
-"""What the benchmarks start from: verl's single-turn loop on an engine as commands get it; and the bench of the loop."""
+"""What the benchmarks start from: verl's single-turn loop on an engine as commands get it; and the loop's own."""
 
 import pytest
 

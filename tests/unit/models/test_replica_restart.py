@@ -109,6 +109,19 @@ async def test_what_died_is_started_again_after_its_remains_have_ended(
     assert keeper.address_of("of another model") == "of another model"
 
 
+async def test_a_replica_over_two_nodes_is_dead_when_one_of_its_servers_is(killed: list[Any]) -> None:
+    other = Handle((True, [LEFT._replace(pid=18)]))
+    kept = Kept(WELL)
+    kept.servers = [WELL, other]
+    keeper = ReplicaKeeper({kept: 1.0})
+    await keeper.look(NAME)
+    assert killed == []
+    other.says = ActorDiedError()
+    await keeper.look(NAME)
+    assert killed == [WELL, other]
+    assert [process.pid for process in kept.holder.ended] == [17, 18]
+
+
 async def test_a_name_that_is_not_free_yet_is_tried_again() -> None:
     kept = Kept(ValueError("the name is taken"), ValueError("the name is taken"), WELL)
     kept.server_handle = Handle(ActorDiedError())

@@ -54,7 +54,7 @@ async def kill_and_start_again(run: RunConfig) -> dict[str, Any]:
         assert await keeper.look(name)
     left = [psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pids in engines for pid in pids]
     moved = [keeper.address_of(name) != name for name in client.servers]
-    after = []
+    after: list[Any] = []
     for _ in range(3):  # the requests that meet a dead server go elsewhere, and the names are looked up again later
         try:
             after.append(await write())
@@ -71,7 +71,7 @@ async def healths(group: Any) -> list[Any]:
     async with asyncio.timeout(120):
         while True:
             calls = (each.server_handle.__ray_call__.remote(health_of) for each in group.replicas)
-            answers = await asyncio.gather(*calls, return_exceptions=True)
+            answers: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
             if all(isinstance(answer, Exception) or not answer[0] for answer in answers):
                 return [answer if isinstance(answer, Exception) else Health(*answer) for answer in answers]
             await asyncio.sleep(0.5)

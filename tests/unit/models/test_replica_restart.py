@@ -54,7 +54,7 @@ class Kept:
         self.starts = list(starts)
         self.holder = Holder()
         self.workers = [SimpleNamespace(holder=self.holder, node_id="here")]
-        self.servers = [WELL]
+        self.servers: list[Any] = [WELL]
         self.server_handle = WELL
         self.server_address = NAME
 

@@ -139,7 +139,8 @@ class RelayDecoder:
         """
         policy = policy or Learned()
         limit = min(self.config.max_response_tokens, max_response_tokens or self.config.max_response_tokens)
-        config = replace(self.config, max_response_tokens=limit)
+        is_own = limit == self.config.max_response_tokens
+        config = self.config if is_own else replace(self.config, max_response_tokens=limit)
         common: dict[str, Any] = {
             "request_id": request_id or uuid4().hex,
             "end_ids": self.end_ids,

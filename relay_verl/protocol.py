@@ -19,8 +19,10 @@ drift from those that were sampled.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -135,19 +137,58 @@ def strip_call_tokens(token_ids: Sequence[int], tokens: TokenBytes) -> list[int]
     Returns:
         Token ids; those that no command touches are the same objects in the same order.
     """
-    return [token_id for token_id, _ in strip_with_sources(token_ids, tokens)]
+    kept: list[int] = []
+    for ids, _ in _left(token_ids, tokens):
+        kept += ids
+    return kept
 
 
 def strip_with_sources(token_ids: Sequence[int], tokens: TokenBytes) -> list[tuple[int, int | None]]:
     """The tokens of `strip_call_tokens`, each with its index in `token_ids`; None for one that was encoded again."""
-    pieces = [tokens.to_bytes(token_id) for token_id in token_ids]
-    calls = find_calls_in_bytes(b"".join(pieces))
-    if not calls:
-        return [(token_id, source) for source, token_id in enumerate(token_ids)]
     kept: list[tuple[int, int | None]] = []
+    for ids, first in _left(token_ids, tokens):
+        kept += ((each, None if first is None else first + offset) for offset, each in enumerate(ids))
+    return kept
+
+
+def _left(token_ids: Sequence[int], tokens: TokenBytes) -> Iterator[tuple[Sequence[int], int | None]]:
+    """What `strip_call_tokens` leaves, in parts: tokens in a row with the index of the first one, and tokens that were
+    encoded again with None."""
+    pieces = tokens.pieces(token_ids)
+    data = b"".join(pieces)
+    if CLOSE.encode() not in data:
+        yield token_ids, 0
+        return
+    # Nearly all tokens are touched by no command and are kept in slices; those of a command are looked at one by one,
+    # together with those of the next one if no token lies between.
+    ends = list(accumulate(map(len, pieces)))
+    position = 0  # of the first token that is not kept or looked at yet
+    calls = find_calls_in_bytes(data)
+    while calls:
+        first, past, num = bisect_right(ends, calls[0].start), 0, 0
+        for call in calls:
+            if num and bisect_right(ends, call.start) > past:
+                break
+            past, num = 1 + bisect_left(ends, call.end), num + 1
+        yield token_ids[position:first], position
+        start = ends[first - 1] if first else 0
+        run = pieces[first:past]
+        # a command whose borders are those of tokens leaves nothing, as it mostly is; an id without text would stay
+        is_whole = num == 1 and start == calls[0].start and ends[past - 1] == calls[0].end
+        if not (is_whole and all(run)):
+            for ids, offset in _left_of_run(token_ids[first:past], run, start, calls[:num], tokens):
+                yield ids, None if offset is None else first + offset
+        position, calls = past, calls[num:]
+    yield token_ids[position:], position
+
+
+def _left_of_run(
+    token_ids: Sequence[int], pieces: Sequence[bytes], start: int, calls: Sequence[Call], tokens: TokenBytes
+) -> Iterator[tuple[Sequence[int], int | None]]:
+    """`_left` of a run of tokens that begins at byte `start`; indices are in the run."""
     residue = b""  # bytes of touched tokens that lie outside every command, waiting to be encoded as one piece
-    start, next_call = 0, 0
-    for source, (token_id, piece) in enumerate(zip(token_ids, pieces, strict=True)):
+    next_call = 0
+    for offset, (token_id, piece) in enumerate(zip(token_ids, pieces, strict=True)):
         end = start + len(piece)
         while next_call < len(calls) and calls[next_call].end <= start:
             next_call += 1
@@ -159,11 +200,11 @@ def strip_with_sources(token_ids: Sequence[int], tokens: TokenBytes) -> list[tup
         if touching and piece:
             residue += _outside(piece, start, touching)
         else:
-            kept += [(new_id, None) for new_id in tokens.encode(residue)]
+            yield tokens.encode(residue), None
             residue = b""
-            kept.append((token_id, source))
+            yield (token_id,), offset
         start = end
-    return kept + [(new_id, None) for new_id in tokens.encode(residue)]
+    yield tokens.encode(residue), None
 
 
 def find_calls_in_bytes(data: bytes) -> list[Call]:

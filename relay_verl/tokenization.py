@@ -12,10 +12,11 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any, Protocol
 
 from relay_verl.messages import plain_messages
@@ -96,12 +97,16 @@ class TokenBytes:
             piece = self._known[token_id] = self._read(token_id)
         return piece
 
-    def join(self, token_ids: list[int]) -> bytes:
-        """The bytes of a sequence of tokens."""
+    def pieces(self, token_ids: Sequence[int]) -> list[bytes]:
+        """The bytes of each token of a sequence, [length]."""
         try:
-            return b"".join(map(self._known.__getitem__, token_ids))
+            return list(map(self._known.__getitem__, token_ids))
         except KeyError:  # one is met for the first time
-            return b"".join(map(self.to_bytes, token_ids))
+            return list(map(self.to_bytes, token_ids))
+
+    def join(self, token_ids: Sequence[int]) -> bytes:
+        """The bytes of a sequence of tokens."""
+        return b"".join(self.pieces(token_ids))
 
     def text(self, token_ids: list[int]) -> str:
         """The text of a sequence of tokens, without a character at its end that is not whole yet."""
@@ -109,11 +114,8 @@ class TokenBytes:
 
     def count_up_to(self, token_ids: list[int], num_bytes: int) -> int:
         """How many of the tokens it takes to write `num_bytes` bytes; all of them if they have fewer."""
-        for num_tokens, token_id in enumerate(token_ids, start=1):
-            num_bytes -= len(self.to_bytes(token_id))
-            if num_bytes <= 0:
-                return num_tokens
-        return len(token_ids)
+        ends = list(accumulate(map(len, self.pieces(token_ids))))
+        return min(len(ends), 1 + bisect_left(ends, num_bytes))
 
     def encode(self, data: bytes) -> list[int]:
         """Token ids whose bytes are exactly `data`, which stands in the middle of a text: the tokenizer's own encoding

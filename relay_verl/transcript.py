@@ -35,6 +35,7 @@ class Transcript:
         self._context = list(prompt_ids)
         self._teacher_context = list(prompt_ids)  # up to the student's current turn
         self._turn: list[int] = []  # the ids of `turn_bytes`
+        self._stripped: list[int] | None = None  # the same without commands, once the teacher was asked
 
     @property
     def segments(self) -> list[Segment]:
@@ -58,11 +59,17 @@ class Transcript:
 
     def teacher_context(self) -> list[int]:
         """What the teacher continues: commands of the current turn are cut out here, earlier ones are already gone."""
-        return self._teacher_context + strip_call_tokens(self._turn, self._tokens)
+        return self._teacher_context + self._turn_without_calls()
+
+    def _turn_without_calls(self) -> list[int]:
+        if self._stripped is None:
+            self._stripped = strip_call_tokens(self._turn, self._tokens)
+        return self._stripped
 
     def append_student(self, piece: Generation, *, is_forced: bool = False) -> Segment:
         """Add what the student wrote, or what the constraint wrote in its place; gives the new piece."""
         self._turn += piece.token_ids
+        self._stripped = None
         self.turn_bytes += self._tokens.join(piece.token_ids)
         return self._append("student", piece, [True] * len(piece.token_ids) if is_forced else None)
 
@@ -77,8 +84,8 @@ class Transcript:
         if not self._turn:
             return 0
         num_malformed = count_malformed_calls(self.turn_bytes.decode("latin-1"))
-        self._teacher_context = self.teacher_context()
-        self._turn, self.turn_bytes = [], b""
+        self._teacher_context += self._turn_without_calls()
+        self._turn, self._stripped, self.turn_bytes = [], None, b""
         return num_malformed
 
     def _append(self, source: Literal["student", "teacher"], piece: Generation, marks: list[bool] | None) -> Segment:

@@ -151,6 +151,8 @@ class Writer:
 
 def cut(piece: Generation, num_tokens: int, finish_reason: FinishReason) -> Generation:
     """The first `num_tokens` of `piece`."""
+    if num_tokens >= len(piece.token_ids) and finish_reason == piece.finish_reason:
+        return piece
     logprobs = None if piece.logprobs is None else piece.logprobs[:num_tokens]
     top = None if piece.top_logprobs is None else piece.top_logprobs[:num_tokens]
     ids = piece.token_ids[:num_tokens]

@@ -16,6 +16,9 @@ from relay_verl.run_config import RunConfig
 NUM_GPUS = (8, 16, 32, 64, 128, 256, 512, 1024)
 """Clusters that are simulated where none are named."""
 
+NUM_TRAJECTORIES = (500, 5000, 10000)
+"""Responses at the same time where no number is given."""
+
 app = typer.Typer(no_args_is_help=True, help="Measure speed; each compares its ways in one run.")
 
 
@@ -115,6 +118,24 @@ def bench_defer_(
     with results_only():
         text = bench_defer(run, student, teacher, replace(run.relay.defer, head=head), rows, rounds, num_tokens)
     typer.echo(text)
+
+
+@app.command("loop")
+def bench_loop_(
+    trajectories: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="Responses that are written at the same time; repeatable.",
+            show_default=", ".join(map(str, NUM_TRAJECTORIES)),
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Counted rounds.")] = 5,
+) -> None:
+    """Time the decoder's own CPU a turn, with engines that answer at once; needs no model and no Ray."""
+    from relay_verl.bench.loop_speed import bench_loop
+
+    typer.echo(bench_loop(trajectories or NUM_TRAJECTORIES, rounds))
 
 
 @app.command("curves")

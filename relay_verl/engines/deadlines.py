@@ -32,6 +32,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from relay_verl.engines.answer_log import AnswerLog
 from relay_verl.engines.pump import Pump
 
 Result = TypeVar("Result")
@@ -78,8 +79,34 @@ async def run_within(timeout_s: float, work: Coroutine[Any, Any, Result]) -> Res
 
 def _start(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
     task = asyncio.create_task(work)
-    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # an abandoned error is not logged
+    task.add_done_callback(_hear)
     return task
+
+
+def _hear(ended: asyncio.Task[Any]) -> None:
+    """Take the error of an abandoned task, which asyncio else logs."""
+    if not ended.cancelled():
+        ended.exception()
+
+
+async def _is_done(task: asyncio.Task[Any], timeout_s: float) -> bool:
+    """Whether a task has ended, after it has or after `timeout_s` seconds. As `asyncio.wait`, for one task and at less
+    cost: each turn of each response waits so."""
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+
+    def wake(_: object = None) -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    task.add_done_callback(wake)
+    timer = loop.call_later(timeout_s, wake)
+    try:
+        await ended
+    finally:
+        timer.cancel()
+        task.remove_done_callback(wake)
+    return task.done()
 
 
 @dataclass(eq=False)
@@ -92,14 +119,10 @@ class _Request:
     """Most tokens of its answer."""
     heard_at: float
     """When the last piece of its answer came, or it was sent."""
+    number: int
+    """In the order in which they were sent."""
     has_begun: bool = False
     """Whether a piece of its answer has come."""
-    overtaken_at: float = math.inf
-    """When a request that was sent later was answered first."""
-    later_tokens: int = 0
-    """Tokens of the answers to requests that were sent later ..."""
-    later_seconds: float = 0.0
-    """... and the seconds that each of these took, added up."""
 
 
 class Pulse:
@@ -114,6 +137,8 @@ class Pulse:
     def __init__(self, count_tokens: Callable[[], Awaitable[int | None]] | None = None):
         self._count_tokens = count_tokens
         self._waiting: set[_Request] = set()
+        self._num_sent = 0
+        self._answers = AnswerLog()
         self._last_sign_at = -math.inf
         self._last_count: int | None = None
         self._looked_at = -math.inf
@@ -148,17 +173,17 @@ class Pulse:
             DeadlineError: the engine is silent, or this request is lost.
         """
         clock = asyncio.get_running_loop().time
-        request = _Request(clock(), num_tokens, clock())
-        self._waiting.add(request)
-        task = _start(work)
+        request = self._send(clock(), num_tokens)
+        task = asyncio.create_task(work)
         reason: str | None = None
+        patience_s = timeout_s / LOOKS  # nothing is due before the first look: nearly all calculate no deadline
         try:
-            while not task.done():
-                await asyncio.wait({task}, timeout=self._patience_s(request, timeout_s))
-                if not task.done():
-                    self._look_at_counter(clock(), timeout_s / LOOKS)
-        except asyncio.CancelledError:
-            reason = CALLER_LEFT
+            while not await _is_done(task, patience_s):
+                self._look_at_counter(clock(), timeout_s / LOOKS)
+                patience_s = self._patience_s(request, timeout_s)
+        except BaseException as error:  # its deadline has passed, or the caller's
+            reason = CALLER_LEFT if isinstance(error, asyncio.CancelledError) else None
+            task.add_done_callback(_hear)
             raise
         finally:
             self._waiting.discard(request)
@@ -187,17 +212,15 @@ class Pulse:
             DeadlineError: the engine is silent, or this stream is lost.
         """
         clock = asyncio.get_running_loop().time
-        request = _Request(clock(), num_tokens, clock())
+        request = self._send(clock(), num_tokens)
         num_written = 0
         has_ended = False
-        self._waiting.add(request)
         pump = Pump(stream)
         reason: str | None = None
         try:
             while True:
                 # the reader's time is not the engine's: silence counts from when the next piece is waited for
-                request.heard_at, request.overtaken_at = clock(), math.inf
-                request.later_tokens, request.later_seconds = 0, 0.0
+                request.heard_at = clock()
                 # nothing is due before the first look, so nearly all pieces cost no calculation of a deadline
                 patience_s = timeout_s / LOOKS
                 while not pump.is_ready:
@@ -225,6 +248,12 @@ class Pulse:
         if not has_ended:
             self._note_answer(request, clock(), max(1, num_written))
 
+    def _send(self, now: float, num_tokens: int) -> _Request:
+        request = _Request(now, num_tokens, now, self._num_sent)
+        self._num_sent += 1
+        self._waiting.add(request)
+        return request
+
     def _patience_s(self, request: _Request, timeout_s: float) -> float:
         """Seconds until a request that waits is looked at again.
 
@@ -248,20 +277,18 @@ class Pulse:
             (silent_at, f"no {what} within {timeout_s:g} s, to this request or to another one"),
             (request.heard_at + longest_s, f"no {what} within {longest_s:g} s"),
         ]
-        if request.later_tokens:
-            pace_s = request.later_seconds / request.later_tokens  # seconds a token
-            lost_at = request.overtaken_at + timeout_s + LOST_FACTOR * pace_s * request.num_tokens
+        later = self._answers.after(request.heard_at)
+        if later.num_tokens:
+            pace_s = later.seconds / later.num_tokens  # seconds a token
+            lost_at = later.first_at + timeout_s + LOST_FACTOR * pace_s * request.num_tokens
             lost_s = lost_at - request.heard_at
             ends.append((lost_at, f"no {what} within {lost_s:.3g} s, though requests sent after it were answered"))
         return min(ends)
 
     def _note_answer(self, request: _Request, now: float, num_tokens: int) -> None:
         self._last_sign_at = now
-        for other in self._waiting:
-            if other.heard_at < request.sent_at:
-                other.overtaken_at = min(other.overtaken_at, now)
-                other.later_tokens += num_tokens
-                other.later_seconds += now - request.sent_at
+        self._answers.note(request.number, request.sent_at, now, num_tokens)
+        self._answers.forget(other.heard_at for other in self._waiting)
 
     def _look_at_counter(self, now: float, every_s: float) -> None:
         """Start a look at the engine's counter, unless the last one was a moment ago; nothing waits for it."""

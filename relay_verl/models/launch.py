@@ -24,6 +24,7 @@ from relay_verl.errors import EngineError, UserError
 from relay_verl.models.address import check_folder_name
 from relay_verl.models.deferring import with_head
 from relay_verl.models.pretrained import trusts
+from relay_verl.models.replica_restart import ray_name_of
 from relay_verl.models.reservation import find_reserved, reserve, start_in
 from relay_verl.models.tokenizers import read_tokenizer
 from relay_verl.models.vocabulary import read_vocabulary
@@ -33,11 +34,18 @@ logger = logging.getLogger(__name__)
 
 
 class TeacherGroup:
-    """The running teacher. Holds its replicas: they live as long as this object's process."""
+    """The running teacher. Holds its replicas: they live as long as this object's process.
 
-    def __init__(self, engine: TokenEngine, replicas: list[Any]):
+    Args:
+        engine: asks it.
+        replicas: verl's; none of a teacher that runs elsewhere.
+        start_timeout_s: seconds that one may take to start.
+    """
+
+    def __init__(self, engine: TokenEngine, replicas: list[Any], start_timeout_s: float = 0.0):
         self.engine = engine
         self.replicas = replicas
+        self.start_timeout_s = start_timeout_s
 
 
 async def start_teachers(run: RunConfig, tokenizer: Any) -> dict[str, TeacherGroup]:
@@ -141,7 +149,7 @@ async def start_teacher(
             f"relay.teacher.start_timeout_s: the {settings.num_replicas} teacher replica(s) did not start within "
             f"{settings.start_timeout_s:g} s; the vLLM log above says how far they came"
         ) from None
-    return TeacherGroup(_guard(engine, settings), replicas)
+    return TeacherGroup(_guard(engine, settings), replicas, settings.start_timeout_s)
 
 
 def check_resources(available: Mapping[str, float], needed: int, what: str) -> None:
@@ -215,10 +223,14 @@ async def start_replicas(
     nodes = [find_reserved(settings, rank, gpus_per_node, name=name) for rank in range(settings.num_replicas)]
     await asyncio.gather(*(start_in(replica, groups) for replica, groups in zip(replicas, nodes, strict=True)))
     servers = {replica.server_address: replica.server_handle for replica in replicas}
-    return open_replicas(run, servers, path, tokenizer), replicas
+    ray_names = await asyncio.gather(*(actor.__ray_call__.remote(ray_name_of) for actor in servers.values()))
+    names = dict(zip(servers, ray_names, strict=True))
+    return open_replicas(run, servers, path, tokenizer, ray_names=names), replicas
 
 
-def open_replicas(run: RunConfig, servers: Mapping[str, Any], path: str, tokenizer: Any) -> TokenEngine:
+def open_replicas(
+    run: RunConfig, servers: Mapping[str, Any], path: str, tokenizer: Any, *, ray_names: Mapping[str, str] = {}
+) -> TokenEngine:
     """A client over running replicas of the model at `path`.
 
     Args:
@@ -226,12 +238,14 @@ def open_replicas(run: RunConfig, servers: Mapping[str, Any], path: str, tokeniz
         servers: the replicas' Ray actors by HOST:PORT.
         path: Hugging Face folder or hub id.
         tokenizer: the model's.
+        ray_names: the names that Ray has for the actors, by HOST:PORT, under which a restarted one is asked.
     """
     from relay_verl.engines.verl_server import VerlServerEngine
     from relay_verl.models.replica_client import ReplicaClient
 
     client = ReplicaClient(
         servers,
+        ray_names=ray_names,
         is_deterministic=bool(run.verl.actor_rollout_ref.rollout.full_determinism),
         max_failed_share=run.relay.max_failed_call_share,
     )

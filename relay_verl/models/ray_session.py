@@ -91,7 +91,7 @@ def start_ray(run: RunConfig, **changes: Any) -> bool:
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a submitted job and its recipe may both set a variable
     options = ray_options(run.verl) | changes
     address = options.get("address") or os.environ.get("RAY_ADDRESS")
-    is_joined = bool(address) and address != "local"
+    is_joined = _is_there(address)
     if address and address.startswith(CLIENT):
         raise UserError(
             f"RAY_ADDRESS: {address}: a Ray client does not hand this command's environment to the workers: submit the "
@@ -111,6 +111,15 @@ def start_ray(run: RunConfig, **changes: Any) -> bool:
         ray.shutdown()
         raise UserError(explain_ray_error(error, address)) from error
     return not is_joined
+
+
+def joins_cluster(config: VerlConfig) -> bool:
+    """Whether `start_ray` would join a cluster, which has the resources that it was started with."""
+    return _is_there(OmegaConf.select(config, "ray_kwargs.ray_init.address") or os.environ.get("RAY_ADDRESS"))
+
+
+def _is_there(address: str | None) -> bool:
+    return bool(address) and address != "local"
 
 
 @contextmanager

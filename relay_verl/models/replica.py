@@ -66,9 +66,10 @@ class Replica:
         name: tells it from the others.
         actor: verl's server in Ray.
         max_failed_share: largest share of its requests that its engine may fail.
+        ray_name: the server's name in Ray, which a server has that is started in its place; None if none will be.
     """
 
-    def __init__(self, name: str, actor: Any, max_failed_share: float = 1.0):
+    def __init__(self, name: str, actor: Any, max_failed_share: float = 1.0, ray_name: str | None = None):
         self.name = name
         self.num_running = 0
         """Requests under way."""
@@ -77,6 +78,7 @@ class Replica:
         self.counts = ReplicaCounts()
         """What became of its requests."""
         self._actor = actor
+        self._ray_name = ray_name
         self._max_failed_share = max_failed_share
         self._share = self._new_share()  # since the last decision
         self._too_many: FailureShare | None = None
@@ -204,13 +206,20 @@ class Replica:
 
     async def _connect(self) -> _Way:
         if self._way is None:
-            self._way = asyncio.create_task(_open(self._actor))
+            self._way = asyncio.create_task(self._open())
         try:
             return await asyncio.wait_for(asyncio.shield(self._way), CONNECT_S)
         except TimeoutError:
             raise self._fail(f"it did not say within {CONNECT_S:g} s where it answers") from None
         except Exception as error:  # Ray's, of an actor that is dead or cannot be reached
             raise self._fail(describe(error)) from None
+
+    async def _open(self) -> _Way:
+        if self._ray_name is not None and self.counts.num_drops:  # another one may have its place
+            self._actor = await asyncio.to_thread(find_actor, self._ray_name)
+        door = await self._actor.__ray_call__.remote(open_door)
+        is_here = door.node_id == node_id()
+        return _Way(await Connection.open(door.path) if is_here else None, door.cache_block)
 
     async def _ask_ray(self, request_id: str, prompt_ids: list[int], sampling: Mapping[str, Any]) -> Any:
         import ray
@@ -228,7 +237,12 @@ class Replica:
             raise
 
 
-async def _open(actor: Any) -> _Way:
-    door = await actor.__ray_call__.remote(open_door)
-    is_here = door.node_id == node_id()
-    return _Way(await Connection.open(door.path) if is_here else None, door.cache_block)
+def find_actor(ray_name: str) -> Any:
+    """The actor that has this name now.
+
+    Raises:
+        ValueError: there is none.
+    """
+    import ray
+
+    return ray.get_actor(ray_name)

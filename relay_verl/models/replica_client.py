@@ -39,25 +39,36 @@ class ReplicaClient:
             has it for `full_determinism`.
         max_failed_share: largest share of a replica's requests that its engine may fail, above which it is dropped like
             one that died (`relay.max_failed_call_share`). 1 drops none for that.
+        ray_names: the servers' names in Ray, where others are started in the place of those that died
+            (`relay_verl.models.replica_restart`).
     """
 
-    def __init__(self, servers: Mapping[str, Any], *, is_deterministic: bool = False, max_failed_share: float = 1.0):
+    def __init__(
+        self,
+        servers: Mapping[str, Any],
+        *,
+        is_deterministic: bool = False,
+        max_failed_share: float = 1.0,
+        ray_names: Mapping[str, str] = {},
+    ):
         self.servers = dict(servers)
         self._is_deterministic = is_deterministic
         self._max_failed_share = max_failed_share
+        self._ray_names = dict(ray_names)
         self._replicas: list[Replica] = []
         self._loop: Any = None
 
     def __reduce__(self) -> Any:
-        return _make_client, (self.servers, self._is_deterministic, self._max_failed_share)
+        return _make_client, (self.servers, self._is_deterministic, self._max_failed_share, self._ray_names)
 
     @property
     def replicas(self) -> list[Replica]:
         """The replicas as the running event loop sees them: a connection belongs to one loop."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            limit = self._max_failed_share
-            self._loop, self._replicas = loop, [Replica(name, actor, limit) for name, actor in self.servers.items()]
+            limit, ray_names = self._max_failed_share, self._ray_names
+            self._loop = loop
+            self._replicas = [Replica(name, actor, limit, ray_names.get(name)) for name, actor in self.servers.items()]
         return self._replicas
 
     def counts(self) -> dict[str, ReplicaCounts]:
@@ -159,8 +170,12 @@ async def _take_each(client: Any) -> dict[str, Any]:
     return servers
 
 
-def _make_client(servers: Mapping[str, Any], is_deterministic: bool, max_failed_share: float) -> ReplicaClient:
-    return ReplicaClient(servers, is_deterministic=is_deterministic, max_failed_share=max_failed_share)
+def _make_client(
+    servers: Mapping[str, Any], is_deterministic: bool, max_failed_share: float, ray_names: Mapping[str, str]
+) -> ReplicaClient:
+    return ReplicaClient(
+        servers, is_deterministic=is_deterministic, max_failed_share=max_failed_share, ray_names=ray_names
+    )
 
 
 def room_of(num_running: int, num_replicas: int) -> int:

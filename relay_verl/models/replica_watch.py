@@ -82,6 +82,7 @@ class ReplicaWatch:
         servers: HOST:PORT of the replicas, by model.
         askers: one a process that sends requests; gives what became of them.
         every_s: seconds between two looks.
+        address_of: where the replica answers that had this address at first.
     """
 
     def __init__(
@@ -89,10 +90,12 @@ class ReplicaWatch:
         servers: Mapping[str, Sequence[str]],
         askers: Sequence[Callable[[], Awaitable[Counts]]] = (),
         *,
+        address_of: Callable[[str], str] = str,
         every_s: float = LOOK_S,
     ):
         self._names = [(model, name) for model, names in servers.items() for name in names]
         self._askers = list(askers)
+        self._address_of = address_of
         self._every_s = every_s
         self._seen = {name: _Seen() for name in self._names}
         self._lock = threading.Lock()
@@ -117,7 +120,7 @@ class ReplicaWatch:
     async def look(self) -> None:
         """One look at all of them."""
         asking = asyncio.gather(*(_ask(asker) for asker in self._askers))
-        loads = await read_loads([f"http://{name}" for _, name in self._names])
+        loads = await read_loads([f"http://{self._address_of(name)}" for _, name in self._names])
         counts: list[Counts] = await asking
         with self._lock:
             for each, load in zip(self._names, loads, strict=True):

@@ -13,6 +13,7 @@ from typing import Any
 
 from relay_verl.config import RelaySettings, TeacherSettings
 from relay_verl.errors import UserError
+from relay_verl.models.processes import ProcessId, end
 
 DEADLINE_S = 30.0
 """Seconds Ray may take to find the nodes."""
@@ -98,6 +99,10 @@ class GpuHolder:
 
         [ids] = [ids for ids in ray.get_runtime_context().get_accelerator_ids().values() if ids]
         return ray.get_runtime_context().get_node_id(), ids[0]
+
+    def end(self, left: list[ProcessId]) -> None:
+        """Kill what a dead server has left on this node: an engine's process outlives the one that asks it."""
+        end(left)
 
 
 @dataclass(frozen=True)

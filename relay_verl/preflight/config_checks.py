@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from relay_verl.config import num_gpus_of
 from relay_verl.errors import UserError
+from relay_verl.models.ray_session import joins_cluster
 from relay_verl.preflight.check import CheckWarning
 from relay_verl.recipes import overrides
 from relay_verl.recipes.recipe import recipe_names
@@ -110,8 +111,10 @@ def check_micro_batch_sizes(config: VerlConfig) -> None:
 
 
 def check_declared_gpus(run: RunConfig) -> None:
-    """Where the recipe says how many GPUs Ray has, they must hold the trainer and the teacher; where Ray counts them
-    itself, `relay_verl.models.launch.check_resources` does this once it has."""
+    """Where the recipe says how many GPUs Ray is to have, they must hold the trainer and the teacher. Where Ray counts
+    them itself, or a cluster that runs already is joined, the checks of the nodes do this."""
+    if joins_cluster(run.verl):
+        return  # what a recipe declares is for a cluster that it starts
     declared = OmegaConf.select(run.verl, "ray_kwargs.ray_init.num_gpus")
     teachers, trainer = run.teachers, run.trainer.num_gpus
     num_asked = num_gpus_of(teachers.values())

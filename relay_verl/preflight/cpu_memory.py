@@ -46,14 +46,15 @@ def cpu_terms(run: RunConfig) -> dict[str, float]:
     sequences = int(actor.ppo_micro_batch_size_per_gpu or 1)
     length = config.data.max_prompt_length + config.data.max_response_length
     teachers = [teacher for teacher in run.teachers.values() if teacher.path]
-    num_engines = 1 + sum(teacher.num_replicas for teacher in teachers)
+    of_student = max(1, run.trainer.gpus_per_node // int(rollout.tensor_model_parallel_size))
+    num_engines = of_student + sum(teacher.num_replicas for teacher in teachers)
     vocab = shape.vocab if shape else 0
     return {
         "the trained student": trained,
         "the reference": _FROZEN * student if has_reference else 0,
         "the copy that it computes with": _BYTES.get(_compute_type(actor), 2) * student,
         "a micro-batch's logits": _LOGIT * sequences * length * vocab,
-        "the student's engine": _in_engine(model.path, rollout.dtype),
+        "the student's engines": of_student * _in_engine(model.path, rollout.dtype),
         "the teacher": sum(
             teacher.num_replicas * _in_engine(teacher.path, teacher.dtype or rollout.dtype) for teacher in teachers
         ),

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from relay_verl.models.launch import TeacherGroup
 from relay_verl.models.replica_client import names_of
+from relay_verl.models.replica_restart import ReplicaKeeper
 from relay_verl.models.replica_watch import ReplicaUse, ReplicaWatch
 from relay_verl.trainer.clients import Clients
 
@@ -20,18 +22,24 @@ MAX_LOGGED = 32
 _watch: ReplicaWatch | None = None
 
 
-async def start_watch(clients: Clients, verls_client: Any, workers: Sequence[Any]) -> None:
-    """Watch the replicas of this training.
+async def start_watch(
+    clients: Clients, verls_client: Any, workers: Sequence[Any], teachers: Mapping[str, TeacherGroup]
+) -> None:
+    """Watch the replicas of this training, and start those of its teachers again that die.
 
     Args:
         clients: whom the workers ask.
         verls_client: over the student's replicas.
         workers: the rollout workers' actors.
+        teachers: the running ones, by label.
     """
     global _watch
+    replicas = {replica: group.start_timeout_s for group in teachers.values() for replica in group.replicas}
+    keeper = ReplicaKeeper(replicas)
+    keeper.start()
     servers = {"student": await names_of(verls_client)}
     servers |= {model: list(client.servers) for model, client in clients.by_model().items()}
-    _watch = ReplicaWatch(servers, [worker.replica_counts.remote for worker in workers])
+    _watch = ReplicaWatch(servers, [worker.replica_counts.remote for worker in workers], address_of=keeper.address_of)
     _watch.start()
 
 

@@ -31,6 +31,7 @@ from relay_verl.config import RelaySettings
 from relay_verl.data.truths import truth_of
 from relay_verl.engines.deadlines import STATUS_TIMEOUT_S, DeadlineError, run_within
 from relay_verl.errors import EngineError, TeacherError
+from relay_verl.garbage import collect_seldom
 from relay_verl.models.replica_watch import Counts
 from relay_verl.models.reservation import nodes_without_teachers
 from relay_verl.models.vocabulary import vocabulary_of
@@ -80,6 +81,7 @@ class RelayAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         )
         self.scorer = make_scorer(run, clients, self.tokenizer, vocabulary)
         self.sample_log = SampleLog.of(run, self.tokenizer)
+        collect_seldom()
 
     async def replica_counts(self) -> Counts:
         """What became of this worker's requests, by model and replica."""
@@ -252,14 +254,13 @@ class RelayAgentLoopManager(AgentLoopManagerTQ):
         self.teacher_groups: dict[str, Any] = {}
 
     async def _init_agent_loop_workers(self) -> None:
-        # The workers are sent the teachers' engines.
         run = RunConfig(self.config)
         scoring = self.teacher_client  # verl's, of the teacher that it started for its distillation
         self.teacher_groups = await teachers_of(run, scoring)
         teachers = {label: group.engine for label, group in self.teacher_groups.items()}
         self.teacher_client = Clients(await student_client(self.llm_client, run), teachers, scoring)
         await self._start_workers(run.relay)
-        await start_watch(self.teacher_client, self.llm_client, self.agent_loop_workers)
+        await start_watch(self.teacher_client, self.llm_client, self.agent_loop_workers, self.teacher_groups)
 
     async def _start_workers(self, settings: RelaySettings) -> None:
         # Without nodes of their own for teachers verl's placement is right as it is.

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -37,10 +38,18 @@ class LocalCluster:
 
     def actors_by_node(self) -> dict[str, list[str]]:
         """Classes of the actors that are alive, by the id of the node they run on."""
+        by_node: dict[str, list[str]] = {}
+        for actor in self.actors():
+            by_node.setdefault(actor["node_id"], []).append(actor["class_name"])
+        return by_node
+
+    def actors(self) -> list[dict[str, Any]]:
+        """The actors that are alive: node_id, class_name, name (empty if it has none) and pid of each."""
         code = (
             "import json, ray; from ray.util.state import list_actors; ray.init(address='auto', log_to_driver=False)\n"
-            "alive = [(one.node_id, one.class_name) for one in list_actors(limit=500) if one.state == 'ALIVE']\n"
-            "print(json.dumps({node: [name for at, name in alive if at == node] for node, _ in alive}))"
+            "alive = [one for one in list_actors(limit=500) if one.state == 'ALIVE']\n"
+            "names = ('node_id', 'class_name', 'name', 'pid')\n"
+            "print(json.dumps([{name: getattr(one, name) for name in names} for one in alive]))"
         )
         environment = os.environ | {"RAY_ADDRESS": self.address}
         done = subprocess.run(

@@ -60,6 +60,12 @@ async def test_means_over_the_looks_and_counts_since_the_last_step(servers: list
     assert watch.take()["student"] == [ReplicaUse(0.0, 0.0, 1.0, 7, 0.5, ReplicaCounts())], "it was started anew"
 
 
+async def test_a_replica_that_moved_is_looked_at_where_it_is(servers: list[FakeVllm]) -> None:
+    watch = ReplicaWatch({"teacher": ["10.0.0.0:1"]}, address_of=lambda name: {"10.0.0.0:1": address(servers[0])}[name])
+    await look(watch, servers[0], page(5, 1), page(8, 1))
+    assert watch.take()["teacher"][0].num_tokens == 3
+
+
 async def test_what_the_workers_count_is_added_up_and_one_that_is_gone_keeps_its_numbers(
     servers: list[FakeVllm],
 ) -> None:

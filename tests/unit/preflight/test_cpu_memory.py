@@ -41,15 +41,17 @@ def test_number_formats_replicas_and_the_reference_count() -> None:
 
     plain = terms()
     assert (plain["the trained student"], plain["the reference"]) == (16_000, 4_000)
-    assert (plain["the student's engine"], plain["the teacher"]) == (4_000, 4_000)
+    assert (plain["the student's engines"], plain["the teacher"]) == (4_000, 4_000)
     assert terms("relay.teacher.dtype=bfloat16")["the teacher"] == 2_000
     assert terms("relay.teacher.dtype=bfloat16", "relay.teacher.num_replicas=3")["the teacher"] == 6_000
     half = terms("actor_rollout_ref.rollout.dtype=bfloat16")
-    assert (half["the student's engine"], half["the teacher"]) == (2_000, 2_000)
+    assert (half["the student's engines"], half["the teacher"]) == (2_000, 2_000)
     assert terms("actor_rollout_ref.actor.use_kl_loss=false")["the reference"] == 0
     assert terms("relay.max_calls=0")["the teacher"] == 0
     assert terms("actor_rollout_ref.model.lora_rank=4")["the reference"] == 0
     assert plain["caches"] == 2 * 2**30
+    ranks = terms("trainer.n_gpus_per_node=4", "actor_rollout_ref.rollout.tensor_model_parallel_size=2")
+    assert (ranks["the student's engines"], ranks["caches"]) == (8_000, 3 * 2**30)
 
 
 def test_the_embedding_has_to_fit_into_the_pieces_that_weights_travel_in(

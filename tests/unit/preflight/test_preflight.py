@@ -118,6 +118,21 @@ def test_check_declared_gpus(
         assert f"{missing} missing" in line
 
 
+@pytest.mark.parametrize("address", ["10.0.0.1:6379", "auto"])
+def test_gpus_that_a_recipe_declares_are_not_those_of_a_cluster_that_it_joins(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teachers = [{"path": "big", "num_replicas": 2, "name": name} for name in ("one", "other")]
+    node = {"relay": {"teachers": teachers}, **sizes(8, 8, 8, 1, 2), **ray_init(num_gpus=2)}
+    assert "4 missing" in one_line(check_declared_gpus, RunConfig(OmegaConf.create(node)))
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert "4 missing" in one_line(check_declared_gpus, RunConfig(OmegaConf.create(node)))
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    check_declared_gpus(RunConfig(OmegaConf.create(node)))
+    monkeypatch.delenv("RAY_ADDRESS")
+    check_declared_gpus(RunConfig(OmegaConf.create({**node, **ray_init(num_gpus=2, address=address)})))
+
+
 # ---- batch sizes ----
 
 

@@ -1,9 +1,9 @@
 """What a relay server's hand-overs take, and the server against a proxy that relays over texts.
 
 Questions are streamed greedily through `/v1/chat/completions`, commands shown. A hand-over is from the last piece of
-the student's, which is its command, to the first of the teacher's; in student tokens it is divided by the median time of
-the student's own tokens in the same answers. The naive proxy (`naive_proxy`) answers the same questions over the bare
-servers behind the relay, in turn with it.
+the student's, which is its command, to the first of the teacher's; in student tokens it is divided by the median time
+of the student's own tokens in the same answers. The naive proxy (`naive_proxy`) answers the same questions over the
+bare servers behind the relay, in turn with it.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ async def bench_hand_overs(
         "calls",
         "failed",
         "to the teacher, ms",
-        "p90",
+        "to the teacher, p90",
         "in student tokens",
         "back, ms",
-        "p90",
+        "back, p90",
         "teacher read, tokens",
         "from its cache",
         f"of blocks read again ({block_size or 'unknown'} tokens each)",
@@ -93,13 +93,13 @@ async def bench_hand_overs(
     ratio_heads = [
         "concurrency",
         "s a response, relay",
-        "naive",
-        "relay / naive",
+        "s a response, naive",
+        "s, relay / naive",
         "tokens/s, relay",
-        "naive",
-        "relay / naive",
+        "tokens/s, naive",
+        "tokens/s, relay / naive",
         "calls, relay",
-        "naive",
+        "calls, naive",
         "texts that differ",
     ]
     ratio_words = "Against a proxy over texts, in turn; ratios are median (least to most)"
@@ -196,17 +196,15 @@ def _ratio_cells(ours: Sequence[Timed], naive: Sequence[Timed]) -> list[str]:
     answer_s = [[statistics.median(timed.answer_s) for timed in results] for results in (ours, naive)]
     speeds = [[timed.tokens_per_s for timed in results] for results in (ours, naive)]
     calls = [[sum(answer.num_calls for answer in timed.answers) for timed in results] for results in (ours, naive)]
-    pairs = [
-        pair for one, other in zip(ours, naive, strict=True) for pair in zip(one.answers, other.answers, strict=True)
-    ]
-    num_other = sum(strip_calls(one.text) != strip_calls(other.text) for one, other in pairs)
+    both = [[strip_calls(answer.text) for timed in results for answer in timed.answers] for results in (ours, naive)]
+    num_other = sum(one != other for one, other in zip(*both, strict=True))
     return [
         *(f"{statistics.median(each):.3f}" for each in answer_s),
         spread_of(ratios_of(*answer_s)),
         *(f"{statistics.median(each):.0f}" for each in speeds),
         spread_of(ratios_of(*speeds)),
         *(str(sum(each)) for each in calls),
-        f"{num_other} of {len(pairs)}",
+        f"{num_other} of {len(both[0])}",
     ]
 
 

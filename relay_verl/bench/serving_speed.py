@@ -32,6 +32,8 @@ TARGETS = {"tokens/s": "at least 0.95", "TTFT": "at most 1.05", "ITL p99": "at m
 CALLS = "relay:calls_total"
 _KEY = "OPENAI_API_KEY"  # where the generator reads its key
 _BARE, _OURS = "bare", "relay"
+_LATENCIES = ("first_token_ms", "between_tokens_ms")
+_PROCESSES = ("client", "relay", "student")
 
 
 @dataclass(frozen=True)
@@ -208,12 +210,9 @@ def _speed_row(concurrency: int, bare: Sequence[LoadResult], ours: Sequence[Load
     ]
 
 
-_LATENCIES = ("first_token_ms", "between_tokens_ms")
-
-
 def _cpu_row(concurrency: int, name: str, results: Sequence[LoadResult]) -> list[str]:
     cells = []
-    for process in ("client", "relay", "student"):
+    for process in _PROCESSES:
         seconds = [value for result in results if (value := result.cpu_s[process]) is not None]
         cells.append(f"{statistics.median(seconds):.2f}" if seconds else "")
     return [str(concurrency), name, *cells]

@@ -107,14 +107,12 @@ def bench_serve_(
     url: Annotated[str, typer.Option(help="Address of `relay-verl serve`; its key is RELAY_SERVE_API_KEY.")],
     student_url: Annotated[
         str,
-        typer.Option(help="Address of the server behind it that has the student; its key is RELAY_STUDENT_API_KEY."),
+        typer.Option(help="Address of the student's own server behind it; its key is RELAY_STUDENT_API_KEY."),
     ],
     teacher_url: Annotated[
-        str, typer.Option(help="Address of the one that has the teacher; its key is RELAY_TEACHER_API_KEY.")
+        str, typer.Option(help="Address of the teacher's own server; its key is RELAY_TEACHER_API_KEY.")
     ],
-    tokenizer: Annotated[
-        str, typer.Option(help="The student's folder or hub id: its tokenizer and relay.json are read.")
-    ],
+    tokenizer: Annotated[str, typer.Option(help="Student's folder or hub id: its tokenizer and relay.json are read.")],
     concurrency: Annotated[
         list[int] | None,
         typer.Option(min=1, help="Requests at a time; repeatable.", show_default=", ".join(map(str, CONCURRENCIES))),

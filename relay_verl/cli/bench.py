@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,8 @@ from relay_verl.run_config import RunConfig
 
 NUM_GPUS = (8, 16, 32, 64, 128, 256, 512, 1024)
 """Clusters that are simulated where none are named."""
-
+CONCURRENCIES = (1, 8, 32)
+"""Requests at a time that `serve` measures where none are named."""
 NUM_TRAJECTORIES = (500, 5000, 10000)
 """Responses at the same time where no number is given."""
 
@@ -138,6 +140,59 @@ def bench_loop_(
     typer.echo(bench_loop(trajectories or NUM_TRAJECTORIES, rounds))
 
 
+@app.command("serve")
+def bench_serve_(
+    url: Annotated[str, typer.Option(help="Address of `relay-verl serve`; its key is RELAY_SERVE_API_KEY.")],
+    student_url: Annotated[
+        str,
+        typer.Option(help="Address of the student's own server behind it; its key is RELAY_STUDENT_API_KEY."),
+    ],
+    teacher_url: Annotated[
+        str, typer.Option(help="Address of the teacher's own server; its key is RELAY_TEACHER_API_KEY.")
+    ],
+    tokenizer: Annotated[str, typer.Option(help="Student's folder or hub id: its tokenizer and relay.json are read.")],
+    concurrency: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Requests at a time; repeatable.", show_default=", ".join(map(str, CONCURRENCIES))),
+    ] = None,
+    num_requests: Annotated[int, typer.Option(min=1, help="Requests and questions of a round.")] = 64,
+    input_len: Annotated[int, typer.Option(min=1, help="Tokens of a random prompt.")] = 32,
+    output_len: Annotated[int, typer.Option(min=1, help="Tokens of the response to it.")] = 64,
+    questions: Annotated[
+        Path | None,
+        typer.Option(parser=user_path, help="Questions to relay over.", show_default="the recipe's data.train_files"),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer to a question.")] = 256,
+    rounds: Annotated[int, typer.Option(min=1, help="Counted rounds.")] = 3,
+    recipe: TinyRecipe = None,
+    config_dir: ConfigDir = None,
+    overrides: Overrides = None,
+) -> None:
+    """Measure a relay server against the bare servers behind it, and against relaying over texts; all run already."""
+    from relay_verl.bench.served_pair_speed import ServedPairBench
+    from relay_verl.bench.serving_speed import Load
+    from relay_verl.checkpoints.relay_file import read_relay_file
+    from relay_verl.models.tokenizers import read_tokenizer
+    from relay_verl.preflight.rows import checked_rows
+
+    read_tokenizer("--tokenizer", tokenizer)
+    if questions is None:
+        rows = _questions(compose_recipe(recipe, overrides, config_dir, TINY_RECIPE), num_requests)
+    else:
+        rows = _repeated(list(checked_rows(str(questions), f"--questions: {questions}", "prompt")), num_requests)
+    bench = ServedPairBench(
+        Load(tokenizer, num_requests, input_len, output_len),
+        [list(row["prompt"]) for row in rows],
+        read_relay_file(tokenizer).limits,
+        max_tokens,
+        concurrency or CONCURRENCIES,
+        rounds,
+    )
+    with results_only():
+        text = asyncio.run(bench.run(url, student_url, teacher_url))
+    typer.echo(text)
+
+
 @app.command("curves")
 def bench_curves_(
     student: Annotated[str, typer.Option(help="Student.")],
@@ -224,5 +279,9 @@ def _questions(run: RunConfig, num: int) -> list[dict[str, Any]]:
     from relay_verl.preflight.data_checks import check_dataset
 
     check_dataset(run.data, "train_files")
-    questions = pd.read_parquet(Path(run.verl.data.train_files)).to_dict("records")
+    return _repeated(pd.read_parquet(Path(run.verl.data.train_files)).to_dict("records"), num)
+
+
+def _repeated(questions: list[dict[str, Any]], num: int) -> list[dict[str, Any]]:
+    """So many of them, from the first again behind the last."""
     return [questions[index % len(questions)] for index in range(num)]

@@ -15,7 +15,9 @@ from typing import Any
 import openai
 import pytest
 
+from relay_verl.data.parquet import write_parquet
 from tests.helpers.chain_models import save_pair
+from tests.helpers.pages import tables
 
 pytestmark = pytest.mark.e2e
 
@@ -80,7 +82,8 @@ def client(url: str) -> openai.OpenAI:
 
 def run(folder: Path, *words: str) -> str:
     """The output of a client's command."""
-    variables = {"OPENAI_API_KEY": KEY, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    keys = ("OPENAI_API_KEY", "RELAY_SERVE_API_KEY", "RELAY_STUDENT_API_KEY", "RELAY_TEACHER_API_KEY")
+    variables = {**dict.fromkeys(keys, KEY), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     done = subprocess.run(words, cwd=folder, env=os.environ | variables, capture_output=True, text=True, timeout=WAIT_S)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
@@ -166,6 +169,20 @@ def test_vllm_bench_serve(url: str, folder: Path, backend: str, endpoint: str) -
     measured = json.loads((folder / f"{backend}.json").read_text())
     assert (measured["completed"], measured["failed"]) == (8, 0)
     assert measured["total_output_tokens"] > 0
+
+
+def test_relay_verl_bench_serve(url: str, folder: Path) -> None:
+    """The server takes the place of the bare ones, too, so both sides are as fast, and the proxy sees no command."""
+    row = {"prompt": CHAT, "reward_model": {"style": "rule", "ground_truth": ANSWER}}
+    write_parquet(folder / "questions.parquet", [row, row])
+    command = [sys.executable, "-m", "relay_verl", "bench", "serve", "--tokenizer", "student", "--num-requests", "4"]
+    where = [word for option in ("--url", "--student-url", "--teacher-url") for word in (option, url)]
+    load = ["--input-len", "8", "--output-len", "9", "--concurrency", "2", "--rounds", "1", "--max-tokens", "20"]
+    printed = run(folder, *command, *where, *load, "--questions", "questions.parquet")
+    speed, cpu, hand_overs, ratios = tables(printed)
+    assert [row["concurrency"] for row in speed + hand_overs + ratios] == ["2"] * 3
+    assert [row["side"] for row in cpu] == ["bare", "relay"] and all(float(row["relay"]) > 0 for row in cpu)
+    assert (hand_overs[0]["calls"], ratios[0]["texts that differ"]) == ("4", "0 of 4")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="lm-eval is not installed")

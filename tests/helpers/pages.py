@@ -39,3 +39,12 @@ def anchors(page: Path) -> set[str]:
     prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def tables(text: str) -> list[list[dict[str, str]]]:
+    """The Markdown tables of a text: the rows of each, by the names of the columns."""
+    read = []
+    for table in re.findall(r"(?:^\|.*\|\n?)+", text, re.MULTILINE):
+        head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+        read.append([dict(zip(head, row, strict=True)) for row in rows])
+    return read

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 from anyio.from_thread import start_blocking_portal
 from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse
 
 from relay_verl.checkpoints.relay_file import RelayFile
 from relay_verl.engines.base import Generation
@@ -136,6 +137,35 @@ def make_app(service: RelayService | None = None, state: ServerState = ServerSta
     """An application over a pair; `options` are fields of `ServeSettings`."""
     service = service or make_service(**options)
     return create_app(service, ServeSettings(**options), state=lambda: state)
+
+
+def text_app(engine: RuleEngine, block_size: int = 4) -> FastAPI:
+    """A bare server of one model, as vLLM answers whole completions of a text."""
+    app = FastAPI()
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [{"id": "bare", "object": "model", "created": 0, "owned_by": "test"}]}
+
+    @app.get("/metrics")
+    async def metrics() -> PlainTextResponse:
+        return PlainTextResponse(f'vllm:cache_config_info{{block_size="{block_size}"}} 1.0\n')
+
+    @app.post("/v1/completions")
+    async def completions(body: dict[str, Any]) -> dict[str, Any]:
+        prompt = tokenizer().encode(body["prompt"], add_special_tokens=body["add_special_tokens"])
+        stop = body["stop"]
+        written = await engine.generate(prompt, max_tokens=body["max_tokens"], stop=stop)
+        is_end = written.finish_reason == "eos"
+        reasons = {
+            "finish_reason": "stop" if is_end else written.finish_reason,
+            "stop_reason": stop[0] if written.finish_reason == "stop" else None,
+        }
+        text = text_of(written.token_ids[:-1] if is_end else written.token_ids)
+        usage = {"prompt_tokens": len(prompt), "completion_tokens": len(written.token_ids)}
+        return {"object": "text_completion", "choices": [{"index": 0, "text": text, **reasons}], "usage": usage}
+
+    return app
 
 
 def client_of(app: FastAPI, **headers: str) -> httpx.AsyncClient:

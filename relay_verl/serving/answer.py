@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
-from relay_verl.allowance import MeteredTeacher, WithinAllowance
+from relay_verl.allowance import WithinAllowance
 from relay_verl.deltas import Delta, DeltaReader
 from relay_verl.errors import EngineError, TeacherError
 from relay_verl.relay import Relay

@@ -81,6 +81,7 @@ def frontier(
     """Compare every way to share work: accuracy against teacher tokens, FLOPs, money and seconds, on one frontier."""
     from relay_verl.benchmarks.own import find_benchmarks
     from relay_verl.benchmarks.registry import load_benchmark, parse_sources
+    from relay_verl.checkpoints.relay_file import find_relay_file
     from relay_verl.cli.student_settings import compose_for_student
     from relay_verl.data.own import OwnColumns
     from relay_verl.errors import UserError
@@ -99,8 +100,10 @@ def frontier(
     if stray := sources.keys() - {each.name for each in chosen}:
         raise UserError(f"--source: {', '.join(sorted(stray))} is not among --benchmark {', '.join(benchmark)}")
     sources |= own
-    # the settings of the first student: all methods have the same ones
-    run, _ = compose_for_student(next(iter(players.students.values()))[0], recipe, overrides, config_dir)
+    # all methods have the same settings: those of the first student that says what it was trained under
+    addresses = [address for models in players.students.values() for address in models]
+    trained = next((address for address in addresses if find_relay_file(address)), None)
+    run, _ = compose_for_student(trained, recipe, overrides, config_dir)
     questions = {each.name: (each, load_benchmark(each, sources.get(each.name), limit=limit)) for each in chosen}
     experiment = Experiment(
         run,

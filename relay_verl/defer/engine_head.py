@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 PROCESSOR = "relay_verl.defer.vllm_processor:DeferProcessor"
 """vLLM's name for what compares scores with thresholds (`--logits-processors`)."""
+OFFSET = 64.0
+"""What is taken from a score in its column, so that it weighs nothing in the log-probabilities that the engine reports;
+float32 keeps five digits of the score."""
 PREFIX = "Relay"
 ARCHITECTURES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 """Model classes that have one with a head, called `RelayLlamaForCausalLM` and so on (`vllm_models`)."""

@@ -148,6 +148,7 @@ HEADS: dict[HeadKind, type[DeferHead]] = {
 def make_head(info: HeadInfo) -> DeferHead:
     """A head with fresh weights, in float32 on CPU, in training mode."""
     head = HEADS[info.kind]
+    arguments = (info.hidden_size,) if info.kind.has_weights else ()
     with torch.device("cpu"):
-        module = head(info.hidden_size) if issubclass(head, WeightedHead) else head()
+        module: DeferHead = head(*arguments)
     return module.float()

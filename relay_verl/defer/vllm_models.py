@@ -17,7 +17,7 @@ from vllm.model_executor.models.llama import LlamaForCausalLM
 from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
 from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 
-from relay_verl.defer.engine_head import FOLDER_KEY, ID_KEY
+from relay_verl.defer.engine_head import FOLDER_KEY, ID_KEY, OFFSET
 from relay_verl.defer.head_folder import load_head
 from relay_verl.errors import UserError
 
@@ -50,7 +50,7 @@ class DeferMixin:
         head, token_id = self._defer
         # the sampler reads float32, too; bfloat16 would leave a score three digits
         logits = logits.float()
-        logits[:, token_id] = head(hidden_states, logits)
+        logits[:, token_id] = head(hidden_states, logits) - OFFSET
         return logits
 
 

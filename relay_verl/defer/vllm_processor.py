@@ -18,7 +18,7 @@ from vllm.config import VllmConfig
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-from relay_verl.defer.engine_head import ID_KEY, PROCESSOR, STARTS_KEY, begins_step
+from relay_verl.defer.engine_head import ID_KEY, OFFSET, PROCESSOR, STARTS_KEY, begins_step
 from relay_verl.deferral import MAX_THRESHOLD, THRESHOLD_ARG
 
 
@@ -84,10 +84,10 @@ class DeferProcessor(LogitsProcessor):
         """Of each row; below every score where the head is not asked."""
         is_fixed = self._step_ends is None
         if self._thresholds is None or len(self._thresholds) != num_rows or not is_fixed:
-            thresholds = [-torch.inf] * num_rows
+            thresholds = [-torch.inf] * num_rows  # as the scores are in their column
             for row, asked in self._asked.items():
                 if begins_step(self._step_ends, asked.prompt_ids, asked.output_ids):
-                    thresholds[row] = asked.threshold
+                    thresholds[row] = asked.threshold - OFFSET
             self._thresholds = torch.tensor(thresholds, dtype=torch.float32).to(self._device, non_blocking=True)
         return self._thresholds
 

@@ -66,7 +66,7 @@ def with_head(run: RunConfig, head: EngineHead) -> RunConfig:
     """
     kwargs_key = f"{_ROLLOUT}.engine_kwargs.vllm"
     node = OmegaConf.select(run.verl, kwargs_key)
-    kwargs = dict(OmegaConf.to_container(node, resolve=True) or {}) if node is not None else {}  # type: ignore[call-overload]
+    kwargs: dict[str, Any] = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_dict(node) else {}  # type: ignore[assignment]
     if kwargs.get("speculative_config"):
         raise UserError(
             f"{kwargs_key}.speculative_config: not with relay.defer.head, which scores each token before it is written"

@@ -71,6 +71,8 @@ def _warnings(config: VerlConfig) -> Iterator[str]:
             f"{key}.n={num_samples}: with {key}.do_sample=false these are {num_samples} times the same greedy "
             f"response: set {key}.n=1, or {key}.do_sample=true"
         )
+    if head := OmegaConf.select(config, "relay.defer.head"):
+        yield f"relay.defer.head={head}: for `relay-verl eval` and its policies deferred_TAU; training asks no head"
     save_freq = OmegaConf.select(config, "trainer.save_freq")
     if save_freq is not None and save_freq <= 0 and not OmegaConf.select(config, "trainer.val_only"):
         yield f"trainer.save_freq={save_freq}: no checkpoint is written, not even the last one: set a number of steps"

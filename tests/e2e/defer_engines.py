@@ -34,7 +34,7 @@ from vllm.v1.sample.logits_processor import BatchUpdate
 
 from relay_verl.config import DeferSettings
 from relay_verl.decoder import RelayConfig, RelayDecoder
-from relay_verl.defer.engine_head import PROCESSOR, EngineHead
+from relay_verl.defer.engine_head import OFFSET, PROCESSOR, EngineHead
 from relay_verl.defer.head_folder import save_head
 from relay_verl.defer.head_info import HeadInfo, HeadKind
 from relay_verl.defer.heads import CiterHead, make_head
@@ -49,8 +49,8 @@ from relay_verl.policies import make_policy
 from relay_verl.run_config import PromptSettings
 from relay_verl.tokenization import chat_ids
 
-NUM_PROMPTS, NUM_RELAYED = 64, 6
-MAX_TOKENS = 40
+NUM_PROMPTS, NUM_RELAYED = 64, 4
+MAX_TOKENS = 24
 
 
 class OfflineEngine:
@@ -111,7 +111,7 @@ def find_scores(llm: LLM, spec: EngineHead, head: Any, model: Any, prompts: list
 
     def record(hidden: torch.Tensor) -> torch.Tensor:
         logits = compute(served, hidden)
-        columns.append(float(logits[0, spec.token_id]))
+        columns.append(float(logits[0, spec.token_id]) + OFFSET)
         return logits
 
     served.compute_logits = record
@@ -130,11 +130,12 @@ def find_scores(llm: LLM, spec: EngineHead, head: Any, model: Any, prompts: list
     return {"engine": engines, "reference": references}
 
 
-def middle_of(scores: list[list[float]]) -> float:
-    """A threshold in the widest gap near the median, where no rounding decides."""
+def threshold_at(scores: list[list[float]], least: float, most: float) -> float:
+    """A threshold below which a share of the scores between `least` and `most` is: the middle of the widest gap, where
+    no rounding decides."""
     ordered = sorted(score for row in scores for score in row)
-    central = ordered[len(ordered) * 3 // 10 : len(ordered) * 7 // 10]
-    low, high = max(pairwise(central), key=lambda pair: pair[1] - pair[0])
+    near = ordered[int(len(ordered) * least) : int(len(ordered) * most)]
+    low, high = max(pairwise(near), key=lambda pair: pair[1] - pair[0])
     return round((low + high) / 2, 6)
 
 
@@ -148,7 +149,7 @@ def mask_rows(spec: EngineHead) -> list[list[bool]]:
     rows = [(asks, [1, 3], []), (asks, [1, 3], [2]), (asks, [1], [2, 3]), (SamplingParams(), [1, 3], [])]
     added = [(row, params, prompt, output) for row, (params, prompt, output) in enumerate(rows)]
     processor.update_state(BatchUpdate(len(rows), removed=[], added=added, moved=[]))
-    logits = torch.full((len(rows), 4), 0.25)
+    logits = torch.full((len(rows), 4), 0.25 - OFFSET)
     return torch.isfinite(processor.apply(logits)).tolist()
 
 
@@ -200,9 +201,10 @@ def main(pair: Path, out: Path) -> None:
     results["scores"] = {
         kind: find_scores(llm, spec, each, student_model, prompts[:NUM_RELAYED]) for kind, each in heads.items()
     }
-    middle = middle_of(results["scores"][HeadKind.CITER]["engine"])
-    results["batch"] = write(llm, prompts, params_of(spec, middle))
-    results["alone"] = [write(llm, [prompt], params_of(spec, middle))[0] for prompt in prompts]
+    citer_scores = results["scores"][HeadKind.CITER]["engine"]
+    middle, low = threshold_at(citer_scores, 0.3, 0.7), threshold_at(citer_scores, 0.05, 0.2)
+    results["batch"] = write(llm, prompts, params_of(spec, low))
+    results["alone"] = [write(llm, [prompt], params_of(spec, low))[0] for prompt in prompts]
 
     engines = {
         "vllm": OfflineEngine(llm),

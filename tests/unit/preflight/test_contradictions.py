@@ -73,6 +73,7 @@ ACCEPTED = [
     ({"actor_rollout_ref.rollout.val_kwargs.n": 4}, True, "the same greedy response four times"),
     ({"actor_rollout_ref.rollout.val_kwargs.n": 4, "actor_rollout_ref.rollout.val_kwargs.do_sample": True}, False,
      "four samples"),
+    ({"relay.defer.head": "heads/citer"}, True, "training asks no head"),
     ({"trainer.save_freq": -1}, True, "nothing is kept"),
     ({"trainer.save_freq": -1, "trainer.val_only": True, "trainer.val_before_train": True}, False, "nothing to keep"),
 ]  # fmt: skip

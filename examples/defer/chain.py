@@ -35,7 +35,7 @@ from relay_verl.traces.results import read_result
 TINY = Path(__file__).parents[1] / "tiny"
 RECIPE = "citer_tiny"
 ITERATIONS = {0: "the two models' tokens alone", 1: "and rollouts of the student", 2: "and rollouts under head 1"}
-UNSURE = "relay.teacher.temperature=1.5"
+UNSURE = "relay.teacher.temperature=1.6"
 """Of the references: at less, none of them has a token that neither model would write, and no rollout is needed."""
 FAMILIES = {"tiny/add": "+", "tiny/mul": "*", "tiny/hash": "#"}
 

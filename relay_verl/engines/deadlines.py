@@ -85,22 +85,19 @@ def _start(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
 
 def _hear(ended: asyncio.Task[Any]) -> None:
     """Take the error of an abandoned task, which asyncio else logs."""
-    if not ended.cancelled():
-        ended.exception()
+    _ = ended.cancelled() or ended.exception()
 
 
 async def _is_done(task: asyncio.Task[Any], timeout_s: float) -> bool:
-    """Whether a task has ended, after it has or after `timeout_s` seconds. As `asyncio.wait`, for one task and at less
-    cost: each turn of each response waits so."""
-    loop = asyncio.get_running_loop()
-    ended = loop.create_future()
+    """Whether a task has ended, after it has or after `timeout_s` seconds: `asyncio.wait` of one task, at less cost."""
+    ended = task.get_loop().create_future()
 
     def wake(_: object = None) -> None:
         if not ended.done():
             ended.set_result(None)
 
     task.add_done_callback(wake)
-    timer = loop.call_later(timeout_s, wake)
+    timer = task.get_loop().call_later(timeout_s, wake)
     try:
         await ended
     finally:

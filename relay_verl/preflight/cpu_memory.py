@@ -19,10 +19,10 @@ from relay_verl.recipes.shapes import shape_of
 from relay_verl.run_config import RunConfig, VerlConfig
 
 GB = 1e9
-PROCESSES_GB = 5.0
+PROCESSES_GB = 7.6
 """Ray, the trainer's driver, the agent loop's and the reward's workers, the trainer without its model."""
-ENGINE_GB = 2.6
-"""Each vLLM engine without its model and cache: server, core, worker."""
+ENGINE_GB = 1.3
+"""Each vLLM engine without its model and cache: 0.6 the server, 0.7 the core that computes."""
 TOLERANCE = 0.85
 """Share of the estimate that has to be free; less is refused, and between this and the whole is a warning."""
 _TOKEN = 10_000

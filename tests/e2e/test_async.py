@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from relay_verl.pages.collect import read_responses
-from tests.e2e.test_replica_restart import test_both_are_started_again_and_asked_again  # noqa: F401
 from tests.helpers.cluster_training import read_log, wait_for_steps
 from tests.helpers.training import NUM_QUERIES, NUM_SAMPLES, command, read_metrics, read_rollouts, start
 

@@ -66,10 +66,10 @@ async def bench_hand_overs(
                 lambda messages: ask_relay(relay, messages, naive.max_tokens), questions, concurrency
             )
 
-        async def theirs(concurrency: int = concurrency) -> Timed:
+        async def over_texts(concurrency: int = concurrency) -> Timed:
             return await _answer_all(naive.answer, prompts, concurrency)
 
-        results = await run_in_turn({_OURS: ours, _NAIVE: theirs}, rounds)
+        results = await run_in_turn({_OURS: ours, _NAIVE: over_texts}, rounds)
         answers = [answer for timed in results[_OURS] for answer in timed.answers]
         hand_overs.append([str(concurrency), *_hand_over_cells(answers, block_size)])
         ratios.append([str(concurrency), *_ratio_cells(results[_OURS], results[_NAIVE])])

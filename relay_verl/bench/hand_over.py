@@ -66,10 +66,10 @@ async def bench_hand_overs(
                 lambda messages: ask_relay(relay, messages, naive.max_tokens), questions, concurrency
             )
 
-        async def theirs(concurrency: int = concurrency) -> Timed:
+        async def over_texts(concurrency: int = concurrency) -> Timed:
             return await _answer_all(naive.answer, prompts, concurrency)
 
-        results = await run_in_turn({_OURS: ours, _NAIVE: theirs}, rounds)
+        results = await run_in_turn({_OURS: ours, _NAIVE: over_texts}, rounds)
         answers = [answer for timed in results[_OURS] for answer in timed.answers]
         hand_overs.append([str(concurrency), *_hand_over_cells(answers, block_size)])
         ratios.append([str(concurrency), *_ratio_cells(results[_OURS], results[_NAIVE])])
@@ -173,8 +173,8 @@ async def _answer_all(ask: Callable[[Any], Awaitable[T]], questions: Sequence[An
 
 
 def _hand_over_cells(answers: Sequence[RelayedAnswer], block_size: int | None) -> list[str]:
-    there = [gap for answer in answers for gap in answer.gaps("student", "teacher")]
-    back = [gap for answer in answers for gap in answer.gaps("teacher", "student")]
+    to_teacher = [gap for answer in answers for gap in answer.gaps("student", "teacher")]
+    to_student = [gap for answer in answers for gap in answer.gaps("teacher", "student")]
     token_times = [each for answer in answers for each in answer.token_times()]
     num_read, num_cached = (sum(getattr(answer, name) for answer in answers) for name in ("num_read", "num_cached"))
     token_s = statistics.median(token_times) if token_times else 0.0
@@ -183,9 +183,9 @@ def _hand_over_cells(answers: Sequence[RelayedAnswer], block_size: int | None) -
     return [
         str(sum(answer.num_calls for answer in answers)),
         str(sum(answer.num_failed_calls for answer in answers)),
-        *_median_and_p90(there),
-        f"{statistics.median(there) / token_s:.1f}" if there and token_s else "",
-        *_median_and_p90(back),
+        *_median_and_p90(to_teacher),
+        f"{statistics.median(to_teacher) / token_s:.1f}" if to_teacher and token_s else "",
+        *_median_and_p90(to_student),
         str(num_read),
         _share(num_cached, num_read),
         _share(sum(map(min, reread)), sum(num for num, _ in reread)),

@@ -65,10 +65,10 @@ class NaiveProxy:
             calls = find_calls(text)
             if not calls or calls[-1].end != len(text) or not calls[-1].num_tokens:
                 continue  # a command that is none, or asks for nothing
-            wanted = min(calls[-1].num_tokens, self.max_tokens_per_call, self.max_tokens - num_tokens)
-            if not wanted:
+            num_asked = min(calls[-1].num_tokens, self.max_tokens_per_call, self.max_tokens - num_tokens)
+            if not num_asked:
                 break
-            choice, num_new = await _complete(self.teacher, prompt + strip_calls(text), wanted, [])
+            choice, num_new = await _complete(self.teacher, prompt + strip_calls(text), num_asked, [])
             text, num_tokens, num_calls = text + choice["text"], num_tokens + num_new, num_calls + 1
             if choice["finish_reason"] == ENDS_BY_ITSELF:
                 break

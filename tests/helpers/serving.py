@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
@@ -20,7 +19,7 @@ from relay_verl.errors import EngineError
 from relay_verl.serving.app import create_app
 from relay_verl.serving.service import RelayService
 from relay_verl.serving.settings import ServerState, ServeSettings
-from relay_verl.serving.web_server import WebServer
+from relay_verl.serving.web_server import WebServer, listen
 from relay_verl.tokenization import TokenBytes
 
 from .tokenizers import BPE_WORDS, make_bpe
@@ -177,7 +176,7 @@ def client_of(app: FastAPI, **headers: str) -> httpx.AsyncClient:
 @asynccontextmanager
 async def running(app: FastAPI, port: int = 0, settings: ServeSettings | None = None) -> AsyncIterator[str]:
     """The application behind the real HTTP server on loopback, on a free port for 0; gives its address."""
-    listening = socket.create_server(("127.0.0.1", port))
+    listening = listen("127.0.0.1", port)
     server = WebServer(app, settings or ServeSettings(shutdown_timeout_s=5))
     task = asyncio.create_task(server.serve([listening]))
     try:

@@ -80,8 +80,8 @@ def _check_pool(run: RunConfig, key: str, teacher: TeacherSettings) -> None:
         dtype: (teacher.dtype or OmegaConf.select(run.verl, dtype), f"{key}.dtype"),
     }
     for name, (value, source) in expected.items():
-        if (given := OmegaConf.select(run.verl, name)) != value:
-            raise UserError(f"{name}={shown(given)}: expected {shown(value)}, as {source} says")
+        if (set_value := OmegaConf.select(run.verl, name)) != value:
+            raise UserError(f"{name}={shown(set_value)}: expected {shown(value)}, as {source} says")
     per_node, nodes = (OmegaConf.select(run.verl, f"distillation.{name}") for name in ("n_gpus_per_node", "nnodes"))
     if (per_node or 0) * (nodes or 0) != num_gpus:
         raise UserError(

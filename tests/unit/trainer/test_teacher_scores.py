@@ -66,8 +66,8 @@ def make_scorer(
     engine = VerlServerEngine(ReplicaClient({"teacher": Actor(server)}), ByteTokenizer())
     settings = DistillationSettings(loss, topk=2)
     tokens = TokenBytes(ByteTokenizer())
-    given = TeacherSettings(path="big", **teacher)
-    return TeacherScorer(engine, settings, given, tokens, vocab_size, has_commands=has_commands), server
+    asked = TeacherSettings(path="big", **teacher)
+    return TeacherScorer(engine, settings, asked, tokens, vocab_size, has_commands=has_commands), server
 
 
 async def test_each_score_is_about_the_next_token_of_the_students_sequence() -> None:

@@ -22,10 +22,12 @@ from typing import Any
 from uuid import uuid4
 
 from relay_verl.errors import EngineError
-from relay_verl.models.replica import CONNECT_S, Replica, ReplicaCounts, ReplicaDownError
+from relay_verl.models.replica import Replica, ReplicaCounts, ReplicaDownError
 
 SLACK = 0.25
 """How much more than its share a replica may have under way."""
+HAND_OUT_S = 300.0
+"""Seconds that verl's balancer may take to name its replicas: when a run starts, its process is starting, too."""
 MOST_ASKED = 100
 """Times its number of replicas that verl's balancer is asked for one."""
 
@@ -130,7 +132,7 @@ async def servers_of(client: Any) -> dict[str, Any]:
         EngineError: the balancer does not answer in time, or does not hand out all of them.
     """
     with _in_time():
-        async with asyncio.timeout(CONNECT_S):
+        async with asyncio.timeout(HAND_OUT_S):
             return await _take_each(client)
 
 
@@ -141,7 +143,7 @@ async def names_of(client: Any) -> list[str]:
         EngineError: the balancer does not answer in time.
     """
     with _in_time():
-        async with asyncio.timeout(CONNECT_S):
+        async with asyncio.timeout(HAND_OUT_S):
             return list(await client._load_balancer.get_all_servers.remote())
 
 
@@ -150,7 +152,7 @@ def _in_time() -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise EngineError(f"verl's balancer did not hand out its replicas within {CONNECT_S:g} s") from None
+        raise EngineError(f"verl's balancer did not hand out its replicas within {HAND_OUT_S:g} s") from None
 
 
 async def _take_each(client: Any) -> dict[str, Any]:

@@ -268,7 +268,7 @@ async def test_a_balancer_without_replicas_is_one_line() -> None:
 
 
 async def test_a_balancer_that_hangs_is_an_error_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica_client, "CONNECT_S", 0.01)
+    monkeypatch.setattr(replica_client, "HAND_OUT_S", 0.01)
     hung = SimpleNamespace(get_all_servers=SimpleNamespace(remote=asyncio.Event().wait))
     with pytest.raises(EngineError, match=r"did not hand out its replicas within 0\.01 s"):
         await servers_of(SimpleNamespace(_load_balancer=hung))

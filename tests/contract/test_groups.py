@@ -82,6 +82,7 @@ def make_worker(tmp_path: Any, behave: Callable[[str, int], Any], *overrides: st
         data_config=DictConfigWrap(config.data),
         teachers={"t": teacher or ScriptedEngine(tokenizer, lambda context: "7")},
     )
+    worker.scorer = None
     worker.sample_log = SampleLog.of(RunConfig(config), tokenizer)
     return worker
 

@@ -53,8 +53,8 @@ async def test_variants_alternate_and_the_warm_up_is_not_counted() -> None:
         return work
 
     results = await run_in_turn({"a": variant("a"), "b": variant("b")}, 2)
-    assert "".join(order) == "baabba"
-    assert results == {"a": [3, 6], "b": [4, 5]}
+    assert "".join(order) == "abbaab"
+    assert results == {"a": [4, 5], "b": [3, 6]}
 
 
 def test_hand_overs_of_an_answer() -> None:

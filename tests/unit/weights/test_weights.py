@@ -187,9 +187,9 @@ def test_smollm_reads_digits_one_at_a_time(tmp_path: Path) -> None:
     real = tokenizer_called("smollm2")
     state = json.loads(real.backend_tokenizer.to_str())["model"]
     merges = [tuple(pair) for pair in state["merges"]]
-    made = FAMILIES["llama"].tokenizer(vocab=state["vocab"], merges=merges, eos_token="<|im_end|>")
+    tokenizer = FAMILIES["llama"].tokenizer(vocab=state["vocab"], merges=merges, eos_token="<|im_end|>")
     for text in ("1234.5 and 007", " two  blanks\n\n3", "don't \u00e9t\u00e9 \u4e2d12"):
-        assert made.encode(text) == real.encode(text)
+        assert tokenizer.encode(text) == real.encode(text)
 
 
 def test_a_tensor_of_another_model_is_refused(original: PreTrainedModel, tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajecto
 from relay_verl.writer import Whole, Writer, cut
 
 _CLOSING = CLOSE.encode()
-_LEFT_OUT = Interruption(0, 0)
-"""In place of a tentative call that the policy leaves out: the student continues."""
+_LEFT_OUT = Interruption(1 << 62, 0)
+"""In place of a tentative call that the policy leaves out: all of the student's tokens stay, and it continues."""
 
 
 class Relay:
@@ -144,10 +144,9 @@ class Relay:
                     num_written += len(piece.token_ids)
                     if planned is not None and planned.is_tentative and self._is_due(planned, piece, num_written):
                         planned = self._policy.settle(planned, piece) or _LEFT_OUT
-                        num_kept = min(planned.num_student_tokens, num_written)
-                        piece = cut(piece, num_written if planned is _LEFT_OUT else num_kept, "length")
-                    has_call = self._teacher_turn is not None
-                    is_empty_answer = piece.finish_reason is not None and not num_written and not has_call
+                        piece = cut(piece, planned.num_student_tokens, "length")
+                    has_nothing = not num_written and self._teacher_turn is None
+                    is_empty_answer = has_nothing and piece.finish_reason is not None
                     if piece.token_ids or (is_empty_answer and forced is None):
                         yield self._transcript.append_student(piece)
                     if forced is not None:
@@ -161,11 +160,9 @@ class Relay:
             self._fail(RelayStatus.STUDENT_FAILED, error)
             return
 
-        if self._teacher_turn is not None:
+        if self._teacher_turn is not None or planned is _LEFT_OUT:
             return
         is_due = planned is not None and piece.finish_reason == "length" and num_written == max_tokens
-        if planned is _LEFT_OUT:
-            return
         if planned is not None and is_due:
             # The student wrote all tokens before the planned place. Where they filled the response, no call is left.
             if self._transcript.tokens_left:
@@ -189,13 +186,11 @@ class Relay:
         written = self._transcript
         # what a policy may take back is not shown before it has decided
         student = replace(self._student, streams=False) if is_whole else self._student
-        self._deferral = self._config.deferral if self._teacher is not None and self._plans_calls else None
-        if self._deferral is not None:
-            threshold = self._policy.defer_threshold(self._deferral.threshold)
-            if threshold is None:
-                self._deferral = None
-            else:
-                student = replace(student, sampling=self._deferral.sampling(threshold, student.sampling))
+        deferral = self._config.deferral if self._teacher is not None and self._plans_calls else None
+        threshold = None if deferral is None else self._policy.defer_threshold(deferral.threshold)
+        self._deferral = None if threshold is None else deferral
+        if deferral is not None and threshold is not None:
+            student = replace(student, sampling=deferral.sampling(threshold, student.sampling))
         return student.pieces(written.student_context(), max_tokens, num_written=written.num_tokens, stop=stop)
 
     def _cut_deferral(self, piece: Generation) -> Generation:

@@ -34,6 +34,7 @@ from typing import Any, TypeVar
 
 from relay_verl.engines.answer_log import AnswerLog
 from relay_verl.engines.pump import Pump
+from relay_verl.engines.tasks import hear, is_done, start
 
 Result = TypeVar("Result")
 
@@ -67,7 +68,7 @@ async def run_within(timeout_s: float, work: Coroutine[Any, Any, Result]) -> Res
         DeadlineError: it took longer.
     """
     # wait() instead of wait_for(): the latter waits until the cancelled task ends, which a hung one does not.
-    task = _start(work)
+    task = start(work)
     try:
         done, _ = await asyncio.wait({task}, timeout=timeout_s)
     finally:
@@ -75,35 +76,6 @@ async def run_within(timeout_s: float, work: Coroutine[Any, Any, Result]) -> Res
     if not done:
         raise DeadlineError(f"not done within {timeout_s:g} s")
     return task.result()
-
-
-def _start(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-    task = asyncio.create_task(work)
-    task.add_done_callback(_hear)
-    return task
-
-
-def _hear(ended: asyncio.Task[Any]) -> None:
-    """Take the error of an abandoned task, which asyncio else logs."""
-    _ = ended.cancelled() or ended.exception()
-
-
-async def _is_done(task: asyncio.Task[Any], timeout_s: float) -> bool:
-    """Whether a task has ended, after it has or after `timeout_s` seconds: `asyncio.wait` of one task, at less cost."""
-    ended = task.get_loop().create_future()
-
-    def wake(_: object = None) -> None:
-        if not ended.done():
-            ended.set_result(None)
-
-    task.add_done_callback(wake)
-    timer = task.get_loop().call_later(timeout_s, wake)
-    try:
-        await ended
-    finally:
-        timer.cancel()
-        task.remove_done_callback(wake)
-    return task.done()
 
 
 @dataclass(eq=False)
@@ -175,12 +147,12 @@ class Pulse:
         reason: str | None = None
         patience_s = timeout_s / LOOKS  # nothing is due before the first look: nearly all calculate no deadline
         try:
-            while not await _is_done(task, patience_s):
+            while not await is_done(task, patience_s):
                 self._look_at_counter(clock(), timeout_s / LOOKS)
                 patience_s = self._patience_s(request, timeout_s)
         except BaseException as error:  # its deadline has passed, or the caller's
             reason = CALLER_LEFT if isinstance(error, asyncio.CancelledError) else None
-            task.add_done_callback(_hear)
+            task.add_done_callback(hear)
             raise
         finally:
             self._waiting.discard(request)
@@ -293,7 +265,7 @@ class Pulse:
         if self._count_tokens is None or is_looking or now - self._looked_at < every_s:
             return
         self._looked_at = now
-        self._look = _start(self._read_counter(self._count_tokens))
+        self._look = start(self._read_counter(self._count_tokens))
 
     async def _read_counter(self, count_tokens: Callable[[], Awaitable[int | None]]) -> None:
         count = await count_tokens()

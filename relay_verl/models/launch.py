@@ -19,33 +19,17 @@ from relay_verl.engines.chat import ChatEngine
 from relay_verl.engines.chat_prefix import ChatPrefix
 from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.engines.factory import make_engine
-from relay_verl.engines.resilience import GuardedEngine
 from relay_verl.errors import EngineError, UserError
 from relay_verl.models.address import check_folder_name
 from relay_verl.models.deferring import with_head
 from relay_verl.models.pretrained import trusts
 from relay_verl.models.replica_restart import ray_name_of
 from relay_verl.models.reservation import find_reserved, reserve, start_in
+from relay_verl.models.teacher_group import TeacherGroup, guard, open_replicas
 from relay_verl.models.tokenizers import read_tokenizer
-from relay_verl.models.vocabulary import read_vocabulary
 from relay_verl.run_config import PromptSettings, RunConfig
 
 logger = logging.getLogger(__name__)
-
-
-class TeacherGroup:
-    """The running teacher. Holds its replicas: they live as long as this object's process.
-
-    Args:
-        engine: asks it.
-        replicas: verl's; none of a teacher that runs elsewhere.
-        start_timeout_s: seconds that one may take to start.
-    """
-
-    def __init__(self, engine: TokenEngine, replicas: list[Any], start_timeout_s: float = 0.0):
-        self.engine = engine
-        self.replicas = replicas
-        self.start_timeout_s = start_timeout_s
 
 
 async def start_teachers(run: RunConfig, tokenizer: Any) -> dict[str, TeacherGroup]:
@@ -125,9 +109,9 @@ async def start_teacher(
     """
     if settings.base_url is not None:
         endpoint = open_endpoint(settings, tokenizer, run.prompts.template)
-        return TeacherGroup(_guard(endpoint, settings), [])
+        return TeacherGroup(guard(endpoint, settings), [])
     if settings.engine is not None:
-        return TeacherGroup(_guard(make_engine(settings.engine, settings, tokenizer), settings), [])
+        return TeacherGroup(guard(make_engine(settings.engine, settings, tokenizer), settings), [])
     if settings.path is None:
         return None
     check_folder_name("model", settings.path)
@@ -149,7 +133,7 @@ async def start_teacher(
             f"relay.teacher.start_timeout_s: the {settings.num_replicas} teacher replica(s) did not start within "
             f"{settings.start_timeout_s:g} s; the vLLM log above says how far they came"
         ) from None
-    return TeacherGroup(_guard(engine, settings), replicas, settings.start_timeout_s)
+    return TeacherGroup(guard(engine, settings), replicas, settings.start_timeout_s)
 
 
 def check_resources(available: Mapping[str, float], needed: int, what: str) -> None:
@@ -226,60 +210,6 @@ async def start_replicas(
     ray_names = await asyncio.gather(*(actor.__ray_call__.remote(ray_name_of) for actor in servers.values()))
     names = dict(zip(servers, ray_names, strict=True))
     return open_replicas(run, servers, path, tokenizer, ray_names=names), replicas
-
-
-def open_replicas(
-    run: RunConfig, servers: Mapping[str, Any], path: str, tokenizer: Any, *, ray_names: Mapping[str, str] = {}
-) -> TokenEngine:
-    """A client over running replicas of the model at `path`.
-
-    Args:
-        run: a composed recipe.
-        servers: the replicas' Ray actors by HOST:PORT.
-        path: Hugging Face folder or hub id.
-        tokenizer: the model's.
-        ray_names: the names that Ray has for the actors, by HOST:PORT, under which a restarted one is asked.
-    """
-    from relay_verl.engines.verl_server import VerlServerEngine
-    from relay_verl.models.replica_client import ReplicaClient
-
-    client = ReplicaClient(
-        servers,
-        ray_names=ray_names,
-        is_deterministic=bool(run.verl.actor_rollout_ref.rollout.full_determinism),
-        max_failed_share=run.relay.max_failed_call_share,
-    )
-    ends = read_vocabulary(path, tokenizer, run.prompts).end_ids
-    return VerlServerEngine(client, tokenizer, addresses=list(servers), end_ids=ends)
-
-
-async def take_teacher(run: RunConfig, clients: Mapping[str, Any], tokenizer: Any) -> dict[str, TeacherGroup]:
-    """The teacher that verl started for its distillation, as `start_teachers` gives one.
-
-    Args:
-        run: a composed recipe.
-        clients: verl's own clients of it: one.
-        tokenizer: the student's, which is the teacher's.
-
-    Raises:
-        EngineError: verl's balancer does not hand out its replicas.
-    """
-    from relay_verl.models.replica_client import servers_of
-
-    [client] = clients.values()
-    teacher = run.relay.only_teacher
-    assert teacher.path is not None
-    engine = open_replicas(run, await servers_of(client), teacher.path, tokenizer)
-    return {teacher.label: TeacherGroup(_guard(engine, teacher), [])}
-
-
-def _guard(engine: TokenEngine, settings: TeacherSettings) -> GuardedEngine:
-    return GuardedEngine(
-        engine,
-        num_retries=settings.num_retries,
-        breaker_threshold=settings.breaker_threshold,
-        breaker_reset_s=settings.breaker_reset_s,
-    )
 
 
 async def start_models(

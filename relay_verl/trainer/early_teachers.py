@@ -32,7 +32,7 @@ async def teachers_of(run: RunConfig, clients: Mapping[str, Any] | None = None) 
         UserError: the cluster lacks the resources, or one did not start in time.
     """
     if run.distillation is not None:
-        from relay_verl.models.launch import take_teacher
+        from relay_verl.models.teacher_group import take_teacher
 
         return await take_teacher(run, clients or {}, _students_tokenizer(run))
     if not run.teachers:

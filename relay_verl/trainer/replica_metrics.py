@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relay_verl.models.launch import TeacherGroup
 from relay_verl.models.replica_client import names_of
 from relay_verl.models.replica_restart import ReplicaKeeper
 from relay_verl.models.replica_watch import ReplicaUse, ReplicaWatch
+from relay_verl.models.teacher_group import TeacherGroup
 from relay_verl.trainer.clients import Clients
 
 MAX_LOGGED = 32

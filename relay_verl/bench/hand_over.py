@@ -1,6 +1,6 @@
 """What a relay server's hand-overs take, and the server against a proxy that relays over texts.
 
-Questions are streamed greedily through `/v1/chat/completions`, commands shown. A hand-over is from the last piece of
+Questions are streamed through `/v1/chat/completions`, commands shown. A hand-over is from the last piece of
 the student's, which is its command, to the first of the teacher's; in student tokens it is divided by the median time
 of the student's own tokens in the same answers. The naive proxy (`naive_proxy`) answers the same questions over the
 bare servers behind the relay, in turn with it.
@@ -63,7 +63,7 @@ async def bench_hand_overs(
 
         async def ours(concurrency: int = concurrency) -> Timed:
             return await _answer_all(
-                lambda messages: ask_relay(relay, messages, naive.max_tokens), questions, concurrency
+                lambda messages: ask_relay(relay, messages, naive.max_tokens, naive.temperature), questions, concurrency
             )
 
         async def over_texts(concurrency: int = concurrency) -> Timed:
@@ -87,7 +87,8 @@ async def bench_hand_overs(
         f"of blocks read again ({block_size or 'unknown'} tokens each)",
     ]
     words = (
-        f"With calls: {rounds} rounds of {len(questions)} questions, greedy, at most {naive.max_tokens} tokens; "
+        f"With calls: {rounds} rounds of {len(questions)} questions, temperature {naive.temperature:g}, at most "
+        f"{naive.max_tokens} tokens; "
         "hand-overs are medians"
     )
     ratio_heads = [
@@ -106,7 +107,9 @@ async def bench_hand_overs(
     return f"{words}:\n\n{markdown_table(heads, hand_overs)}\n\n{ratio_words}:\n\n{markdown_table(ratio_heads, ratios)}"
 
 
-async def ask_relay(relay: RunningServer, messages: Messages, max_tokens: int) -> RelayedAnswer:
+async def ask_relay(
+    relay: RunningServer, messages: Messages, max_tokens: int, temperature: float = 0.0
+) -> RelayedAnswer:
     """The answer to a question, streamed.
 
     Raises:
@@ -116,7 +119,7 @@ async def ask_relay(relay: RunningServer, messages: Messages, max_tokens: int) -
         "model": relay.model,
         "messages": list(messages),
         "max_tokens": max_tokens,
-        "temperature": 0,
+        "temperature": temperature,
         "stream": True,
         "stream_options": {"include_usage": True},
         "return_token_ids": True,  # a piece may hold several tokens

@@ -31,7 +31,7 @@ class NaiveAnswer:
 
 @dataclass(frozen=True)
 class NaiveProxy:
-    """Relays between two bare servers, greedily."""
+    """Relays between two bare servers."""
 
     student: RunningServer
     """Writes the commands."""
@@ -43,6 +43,8 @@ class NaiveProxy:
     """Most calls of a response; None for no limit."""
     max_tokens_per_call: int
     """Most tokens that a call delivers."""
+    temperature: float = 0.0
+    """Of both writers; 0 for greedy."""
 
     async def answer(self, prompt: str) -> NaiveAnswer:
         """The response to a prompt.
@@ -58,7 +60,7 @@ class NaiveProxy:
             # past the last call commands are text
             stop = [CLOSE] if self.max_calls is None or num_calls < self.max_calls else []
             left = self.max_tokens - num_tokens
-            choice, num_new = await _complete(self.student, prompt + text, left, stop)
+            choice, num_new = await self._complete(self.student, prompt + text, left, stop)
             text, num_tokens = text + choice["text"], num_tokens + num_new
             if choice["finish_reason"] != ENDS_BY_ITSELF or choice.get("stop_reason") != CLOSE:
                 break
@@ -68,24 +70,25 @@ class NaiveProxy:
             num_asked = min(calls[-1].num_tokens, self.max_tokens_per_call, self.max_tokens - num_tokens)
             if not num_asked:
                 break
-            choice, num_new = await _complete(self.teacher, prompt + strip_calls(text), num_asked, [])
+            choice, num_new = await self._complete(self.teacher, prompt + strip_calls(text), num_asked, [])
             text, num_tokens, num_calls = text + choice["text"], num_tokens + num_new, num_calls + 1
             if choice["finish_reason"] == ENDS_BY_ITSELF:
                 break
         return NaiveAnswer(text, num_tokens, num_calls)
 
-
-async def _complete(server: RunningServer, prompt: str, max_tokens: int, stop: list[str]) -> tuple[dict[str, Any], int]:
-    """A choice, and its tokens."""
-    body = {
-        "model": server.model,
-        "prompt": prompt,
-        "max_tokens": max_tokens,
-        "temperature": 0,
-        "stop": stop,
-        "include_stop_str_in_output": True,
-        "add_special_tokens": False,  # the prompt has them
-    }
-    answer = await server.post("/v1/completions", body)
-    choice: dict[str, Any] = answer["choices"][0]
-    return choice, int(answer["usage"]["completion_tokens"])
+    async def _complete(
+        self, server: RunningServer, prompt: str, max_tokens: int, stop: list[str]
+    ) -> tuple[dict[str, Any], int]:
+        """A choice, and its tokens."""
+        body = {
+            "model": server.model,
+            "prompt": prompt,
+            "max_tokens": max_tokens,
+            "temperature": self.temperature,
+            "stop": stop,
+            "include_stop_str_in_output": True,
+            "add_special_tokens": False,  # the prompt has them
+        }
+        answer = await server.post("/v1/completions", body)
+        choice: dict[str, Any] = answer["choices"][0]
+        return choice, int(answer["usage"]["completion_tokens"])

@@ -28,6 +28,8 @@ class ServedPairBench:
     """Limits of the pair's `relay.json`, which the naive proxy keeps, too."""
     max_tokens: int
     """Most tokens of an answer to a question."""
+    temperature: float
+    """At which questions are answered."""
     concurrencies: Sequence[int]
     """Requests at a time, each in rounds of its own."""
     rounds: int
@@ -47,7 +49,12 @@ class ServedPairBench:
         ):
             speed = await bench_serving(relay, student, self.load, self.concurrencies, self.rounds)
             naive = NaiveProxy(
-                student, teacher, self.max_tokens, self.limits.max_calls, self.limits.max_tokens_per_call
+                student,
+                teacher,
+                self.max_tokens,
+                self.limits.max_calls,
+                self.limits.max_tokens_per_call,
+                self.temperature,
             )
             hand_overs = await bench_hand_overs(relay, naive, self.questions, self.concurrencies, self.rounds)
         return f"{speed}\n\n{hand_overs}"

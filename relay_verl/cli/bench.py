@@ -163,6 +163,7 @@ def bench_serve_(
         typer.Option(parser=user_path, help="Questions to relay over.", show_default="the recipe's data.train_files"),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer to a question.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0, help="Temperature of these answers; 0 is greedy.")] = 0.0,
     rounds: Annotated[int, typer.Option(min=1, help="Counted rounds.")] = 3,
     recipe: TinyRecipe = None,
     config_dir: ConfigDir = None,
@@ -185,6 +186,7 @@ def bench_serve_(
         [list(row["prompt"]) for row in rows],
         read_relay_file(tokenizer).limits,
         max_tokens,
+        temperature,
         concurrency or CONCURRENCIES,
         rounds,
     )

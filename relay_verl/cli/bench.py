@@ -275,7 +275,7 @@ def _pair_of(run: RunConfig, student: str | None, teacher: str | None) -> tuple[
 
 
 def _questions(run: RunConfig, num: int) -> list[dict[str, Any]]:
-    """So many rows of the recipe's training data, repeated where it has fewer."""
+    """So many rows of the recipe's training data."""
     import pandas as pd
 
     from relay_verl.preflight.data_checks import check_dataset
@@ -285,5 +285,12 @@ def _questions(run: RunConfig, num: int) -> list[dict[str, Any]]:
 
 
 def _repeated(questions: list[dict[str, Any]], num: int) -> list[dict[str, Any]]:
-    """So many of them, from the first again behind the last."""
-    return [questions[index % len(questions)] for index in range(num)]
+    """So many of them, evenly from the whole file, which may have a kind of question after the other; repeated where
+    there are fewer.
+
+    >>> [row["i"] for row in _repeated([{"i": i} for i in range(6)], 3)], len(_repeated([{}], 2))
+    ([0, 2, 4], 2)
+    """
+    if num >= len(questions):
+        return [questions[index % len(questions)] for index in range(num)]
+    return [questions[index * len(questions) // num] for index in range(num)]

@@ -53,14 +53,16 @@ def row_of(sample: Sample, reward: float, fields: Mapping[str, Any], session_id:
     row["loss_mask"] = row["response_mask"]
     row["input_ids"] = torch.cat([row["prompts"], row["responses"]])  # [prompt_length + response_length]
     row["position_ids"] = torch.arange(len(row["input_ids"]))
+    # a response that the teacher wrote alone has no version of the student's: none of it is stale
+    versions = {name: row["extra_fields"][name] for name in ("min_global_steps", "max_global_steps")}
+    versions = {name: fields["global_steps"] if step is None else step for name, step in versions.items()}
     tag = {
         "status": "success",
         "prompt_len": len(row["prompts"]),
         "response_len": len(row["responses"]),
         "seq_len": len(row["input_ids"]),
         "global_steps": fields["global_steps"],
-        "min_global_steps": row["extra_fields"]["min_global_steps"],
-        "max_global_steps": row["extra_fields"]["max_global_steps"],
+        **versions,
     }
     # verl's form of a key: prompt, sample, number of the sample's row; here a sample has one row.
     return Row(f"{fields['uid']}_{session_id}_0", row, tag)

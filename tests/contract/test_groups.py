@@ -11,16 +11,20 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 import verl  # noqa: F401  isort: skip  (loads the plugin)
-from verl.experimental.agent_loop.agent_loop import DictConfigWrap
+from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput, DictConfigWrap
 
 from relay_verl.config import read_settings
 from relay_verl.engines import ScriptedEngine
+from relay_verl.grading import Verdict
 from relay_verl.run_config import RunConfig
 from relay_verl.trainer.agent_loop import RelayAgentLoop
+from relay_verl.trainer.group_rows import Sample, row_of
+from relay_verl.trainer.metrics import SampleStats
 from relay_verl.trainer.replay_buffer import RelayReplayBuffer
 from relay_verl.trainer.reward_manager import RelayRewardManager
 from relay_verl.trainer.rollout_worker import RelayAgentLoopWorker
 from relay_verl.trainer.sample_log import SampleLog
+from relay_verl.types import RelayStatus, RelayTrajectory, Segment
 from tests.helpers.tokenizers import BPE_WORDS, make_bpe
 
 TIMEOUT_S = 15.0
@@ -221,3 +225,20 @@ def test_teacher_tokens_that_are_trained_on_have_no_invented_logprob(queue: None
         _, _, trained = run(make_worker(tmp_path, behave, *recipe, *more), "group")
         assert trained["response_mask"].values().tolist() == [1] * len(masked["response_mask"].values())
         assert "rollout_log_probs" not in trained
+
+
+def test_a_response_that_the_teacher_wrote_alone_has_the_version_of_its_step() -> None:
+    """A policy of one's own may call before the student's first token, and verl averages the versions of all rows."""
+    output = AgentLoopOutput(
+        prompt_ids=[1],
+        response_ids=[2, 3],
+        response_mask=[0, 0],
+        num_turns=2,
+        metrics=AgentLoopMetrics(),
+        extra_fields={"min_global_steps": None, "max_global_steps": None},
+    )
+    trajectory = RelayTrajectory([1], [Segment("teacher", [2, 3])], RelayStatus.COMPLETED)
+    verdict = Verdict(is_correct=True, answer="7", status="graded")
+    sample = Sample(trajectory, output, verdict, SampleStats.of(trajectory, is_correct=True))
+    row = row_of(sample, 1.0, {"uid": "a", "global_steps": 4}, session_id=0)
+    assert (row.tag["min_global_steps"], row.tag["max_global_steps"]) == (4, 4)

@@ -36,6 +36,7 @@ def test_it_prints_steps_and_an_estimate(pair: Path) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_each_stage_of_the_first_light_ends(tmp_path: Path) -> None:
     environment = os.environ | {

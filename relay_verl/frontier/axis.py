@@ -35,7 +35,7 @@ class AxisWords:
     factor: float = 1.0
     """What a response's cost is multiplied with, so that the number is easy to read."""
     missing: str = ""
-    """Why there is no such axis, and what to set; empty for one that is always there."""
+    """Why the axis is missing, and what to set; empty for one that never is."""
 
 
 WORDS: Mapping[Axis, AxisWords] = {

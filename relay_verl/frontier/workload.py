@@ -41,7 +41,7 @@ class Workload:
         150.0
 
         Raises:
-            ValueError: there is no response to scale.
+            ValueError: without a response there is nothing to scale.
         """
         if not self.num_responses:
             raise ValueError("no response to scale")

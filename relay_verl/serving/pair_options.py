@@ -148,7 +148,7 @@ def read_model(
         useless += [_length_option(role)] if options.get("max_model_len") is not None else []
         useless += [f"--{role}-model"] if name_there is not None else []
         if useless:
-            raise UserError(f"{' and '.join(useless)}: there is no {role}; give --{role}-url, or a folder or hub id")
+            raise UserError(f"{' and '.join(useless)}: only with a {role}; give --{role}-url, a folder or a hub id")
         return None
     model = ModelOptions(role, path, url, name_there, **options)  # type: ignore[arg-type]
     if url is not None:

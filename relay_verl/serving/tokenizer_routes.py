@@ -121,7 +121,7 @@ def _check(fields: TokenizeFields, service: RelayService) -> None:
     """Refuse what would be ignored.
 
     Raises:
-        ApiError: 400; names the field. 404; there is no such model.
+        ApiError: 400, a field that would be ignored; 404, an unknown model.
     """
     check_others(fields.model_extra or {})
     if fields.model is not None:

@@ -116,8 +116,8 @@ def frontier(
         student_replicas,
         num_workers,
     )
-    conditions = experiment.all_conditions(out / trial_plan.RESULTS)  # each of them is checked here
-    num_conditions = sum(map(len, conditions.values()))
+    all_seeds = experiment.all_seeds(out / trial_plan.RESULTS).values()  # each of them is checked here
+    seeds = [seed for of_method in all_seeds for seed in of_method]
     prices = experiment.ledger.prices
     currency = prices.currency if prices else None
     if plan:
@@ -129,12 +129,12 @@ def frontier(
             typer.echo(trial_plan.plan_to_markdown(plans, currency))
         return
     typer.echo(
-        f"{experiment.suite.num_queries * num_conditions:,} responses: {experiment.suite.num_queries:,} under each of "
-        f"{num_conditions} conditions; a stopped command continues where it ended",
+        f"{experiment.suite.num_queries * len(seeds):,} responses: {experiment.suite.num_queries:,} under each of "
+        f"{len(seeds)} conditions; a stopped command continues where it ended",
         err=True,
     )
     with results_only():
-        ask(experiment, experiment.suite, conditions)
+        ask(experiment, experiment.suite, seeds)
     comparison = frontier_page.compare_methods(collect(experiment, out / trial_plan.RESULTS), experiment.ledger)
     text = frontier_page.write_frontier(comparison, experiment, out)
     if as_json:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -38,6 +39,21 @@ STUDENTS_AT_A_TIME = 2
 
 
 @dataclass(frozen=True)
+class Seed:
+    """A method in one training seed."""
+
+    condition: Condition
+    """How it is asked."""
+    changes: Mapping[str, Any]
+    """Keys of the recipe at other values."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all of its responses are there."""
+        return (self.condition.out / MANIFEST).exists()
+
+
+@dataclass(frozen=True)
 class Experiment:
     """Everything that one command compares."""
 
@@ -60,21 +76,22 @@ class Experiment:
     num_workers: int | None = None
     """See `relay_verl.evaluation.runner.evaluate`."""
 
-    def run_of(self, method: Method) -> RunConfig:
+    def run_of(self, seed: Seed) -> RunConfig:
         """The recipe with what a method changes.
 
         Raises:
             UserError: an unknown key or a bad value; names the method and the key.
         """
-        if not method.changes:
+        if not seed.changes:
             return self.run
         config = self.run.verl.copy()
-        with as_user_error(OmegaConfBaseException, f"method {method.name!r}"):
-            for key, value in method.changes.items():
+        name = f"method {seed.condition.name!r}"
+        with as_user_error(OmegaConfBaseException, name):
+            for key, value in seed.changes.items():
                 # a key that no recipe says is added here, and refused below unless the settings have it
                 OmegaConf.update(config, key, value, merge=False, force_add=True)
         run = RunConfig(config)
-        with as_user_error(UserError, lambda error: f"method {method.name!r}: {error}"):
+        with as_user_error(UserError, lambda error: f"{name}: {error}"):
             _ = run.relay
         return run
 
@@ -85,31 +102,41 @@ class Experiment:
         prices = costs["prices"]
         return Ledger(prices and PriceList.from_dict(prices), costs["num_parameters"]["teacher"])
 
-    def all_conditions(self, results: Path) -> dict[Method, list[Condition]]:
+    def all_seeds(self, results: Path) -> dict[Method, list[Seed]]:
         """How all methods are asked."""
-        return {method: self.conditions(method, results) for method in self.methods}
+        return {method: self.seeds(method, results) for method in self.methods}
 
-    def conditions(self, method: Method, results: Path) -> list[Condition]:
+    def seeds(self, method: Method, results: Path) -> list[Seed]:
         """How a method is asked, once a training seed; nothing for a query router.
 
         Raises:
-            UserError: its limit does not fit its policy, or a model's address is wrong; names the method.
+            UserError: its limit does not fit its policy, a model's address is wrong, or its student and its options are
+                of different numbers of training seeds; names the method.
         """
         if method.routed_share is not None:
             return []
         students: Sequence[str | None] = self.players.students_of(method) if needs_student(method.policy) else [None]
+        num_seeds = max(len(students), len(method.changes))
+        if {len(students), len(method.changes)} - {1, num_seeds}:
+            raise UserError(
+                f"method {method.name!r}: {len(students)} students and lists of {len(method.changes)} values: expected "
+                "one of both for each training seed"
+            )
         with as_user_error(UserError, lambda error: f"method {method.name!r}: {error}"):
             return [
-                Condition(
-                    method.name,
-                    results / (f"{method.slug}.{number}" if number > 1 else method.slug),
-                    student,
-                    self.players.teacher,
-                    method.policy,
-                    max_teacher_tokens=method.max_teacher_tokens,
-                    has_scores=method.policy == ALONE,  # a query router may read them
+                Seed(
+                    Condition(
+                        method.name,
+                        results / (f"{method.slug}.{number + 1}" if number else method.slug),
+                        students[number % len(students)],
+                        self.players.teacher,
+                        method.policy,
+                        max_teacher_tokens=method.max_teacher_tokens,
+                        has_scores=method.policy == ALONE,  # a query router may read them
+                    ),
+                    method.changes[number % len(method.changes)],
                 )
-                for number, student in enumerate(students, start=1)
+                for number in range(num_seeds)
             ]
 
 
@@ -122,22 +149,22 @@ class Measured:
     """Those of each training seed."""
 
 
-def ask(experiment: Experiment, suite: EvalSuite, conditions: Mapping[Method, Sequence[Condition]]) -> None:
-    """Ask all questions of `suite` under all conditions of each method; what is there already is kept.
+def ask(experiment: Experiment, suite: EvalSuite, seeds: Sequence[Seed]) -> None:
+    """Ask all questions of `suite`, of each method in each training seed; what is there already is kept.
 
     Raises:
         UserError: a model cannot be used, before any model loads.
         JobError: a method cannot continue; what is finished is saved.
     """
-    pace = Pace(sum(not is_finished(one) for ones in conditions.values() for one in ones))
-    runs = {method: experiment.run_of(method) for method in conditions}
-    # methods with one recipe share its engines
-    alike: dict[str, list[Method]] = {}
-    for method in conditions:
-        alike.setdefault(json.dumps(method.changes, sort_keys=True, default=str), []).append(method)
-    for methods in alike.values():
-        for together in _by_students([one for method in methods for one in conditions[method]]):
-            _evaluate(experiment, runs[methods[0]], suite, together, pace)
+    pace = Pace(sum(not seed.is_finished for seed in seeds))
+    # those with one recipe share its engines
+    alike: dict[str, list[Seed]] = {}
+    for seed in seeds:
+        alike.setdefault(json.dumps(seed.changes, sort_keys=True, default=str), []).append(seed)
+    runs = [experiment.run_of(group[0]) for group in alike.values()]
+    for run, group in zip(runs, alike.values(), strict=True):
+        for together in _by_students([seed.condition for seed in group]):
+            _evaluate(experiment, run, suite, together, pace)
 
 
 def _evaluate(
@@ -155,11 +182,6 @@ def _evaluate(
             num_workers=experiment.num_workers,
             tell=pace.tell,
         )
-
-
-def is_finished(condition: Condition) -> bool:
-    """Whether all of its responses are there."""
-    return (condition.out / MANIFEST).exists()
 
 
 def _by_students(conditions: Sequence[Condition]) -> Iterable[list[Condition]]:
@@ -210,7 +232,7 @@ def collect(experiment: Experiment, results: Path) -> list[Measured]:
     """
     methods = experiment.methods
     asked = {
-        method: tuple(read_result(one.out).records for one in experiment.conditions(method, results))
+        method: tuple(read_result(seed.condition.out).records for seed in experiment.seeds(method, results))
         for method in methods
     }
     measured = []

@@ -29,7 +29,14 @@ def _check_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
                 raise ValueError(f"{BUDGET}: {value!r}: expected a number of tokens from 0 on")
         elif not key.startswith(RELAY):
             raise ValueError(f"{key}: unknown key; allowed: {BUDGET}, or a key of the recipe that begins with {RELAY}")
+    if len(lengths := _list_lengths(options)) > 1 or 0 in lengths:
+        raise ValueError(f"lists of {sorted(lengths)} values: each list has one value for each training seed")
     return options
+
+
+def _list_lengths(options: Mapping[str, Any]) -> set[int]:
+    """How many training seeds the lists among these say."""
+    return {len(value) for value in options.values() if isinstance(value, list)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +53,8 @@ class Method:
     """Which of the students, by its name on the command line; the first one if None."""
     options: Annotated[Mapping[str, Any], AfterValidator(_check_options)] = field(default_factory=dict)
     """What it changes: `max_teacher_tokens`, the most tokens that the teacher writes in a response, all its calls
-    together; and keys of the recipe, such as `relay.max_calls`."""
+    together; and keys of the recipe, such as `relay.max_calls`. A list has a value for each training seed, such as the
+    folders of a defer head that was trained several times."""
 
     @property
     def max_teacher_tokens(self) -> int | None:
@@ -54,9 +62,20 @@ class Method:
         return self.options.get(BUDGET)
 
     @property
-    def changes(self) -> dict[str, Any]:
-        """Keys of the recipe at other values."""
-        return {key: value for key, value in self.options.items() if key != BUDGET}
+    def changes(self) -> tuple[dict[str, Any], ...]:
+        """Keys of the recipe at other values, once for each training seed that a list has; else once.
+
+        >>> Method("a", "deferred", options={"relay.defer.head": ["h1", "h2"], "relay.max_calls": 1}).changes
+        ({'relay.defer.head': 'h1', 'relay.max_calls': 1}, {'relay.defer.head': 'h2', 'relay.max_calls': 1})
+        """
+        return tuple(
+            {
+                key: value[seed] if isinstance(value, list) else value
+                for key, value in self.options.items()
+                if key != BUDGET
+            }
+            for seed in range(next(iter(_list_lengths(self.options)), 1))
+        )
 
     @property
     def slug(self) -> str:

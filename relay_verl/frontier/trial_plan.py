@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from relay_verl.evaluation.suite import Condition, EvalSuite
-from relay_verl.frontier.measuring import Experiment, ask, is_finished
+from relay_verl.evaluation.suite import EvalSuite
+from relay_verl.frontier.measuring import Experiment, Seed, ask
 from relay_verl.frontier.method import Method
 from relay_verl.frontier.standing_words import number
 from relay_verl.frontier.workload import Workload, workload_of
@@ -48,23 +48,19 @@ def plan(experiment: Experiment, out: Path, num_questions: int) -> list[MethodPl
         JobError: a method cannot continue.
     """
     few = limit_suite(experiment.suite, num_questions)
-    open_conditions = {
-        method: [one for one in experiment.conditions(method, out / RESULTS) if not is_finished(one)]
-        for method in experiment.methods
-    }
     trials = {
-        method: [_on_trial(one, out / TRIAL / str(num_questions)) for one in open_conditions[method]]
-        for method in experiment.methods
+        method: [_on_trial(seed, out / TRIAL / str(num_questions)) for seed in seeds if not seed.is_finished]
+        for method, seeds in experiment.all_seeds(out / RESULTS).items()
     }
-    ask(experiment, few, trials)
+    ask(experiment, few, [seed for seeds in trials.values() for seed in seeds])
     plans = []
     for method in experiment.methods:
         total = Workload()
-        for condition in trials[method]:
+        for seed in trials[method]:
             total += scale_by_benchmark(
                 {
                     benchmark: workload_of(
-                        [record for record in read_result(condition.out).records if record.benchmark == benchmark],
+                        [record for record in read_result(seed.condition.out).records if record.benchmark == benchmark],
                         experiment.ledger.prices,
                     )
                     for benchmark in _sources(few)
@@ -75,8 +71,8 @@ def plan(experiment: Experiment, out: Path, num_questions: int) -> list[MethodPl
     return plans
 
 
-def _on_trial(condition: Condition, folder: Path) -> Condition:
-    return replace(condition, out=folder / condition.out.name)
+def _on_trial(seed: Seed, folder: Path) -> Seed:
+    return replace(seed, condition=replace(seed.condition, out=folder / seed.condition.out.name))
 
 
 def limit_suite(suite: EvalSuite, num_questions: int) -> EvalSuite:

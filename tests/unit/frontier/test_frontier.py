@@ -2,18 +2,21 @@
 
 import csv
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from relay_verl.benchmarks.registry import Questions, find_benchmark
-from relay_verl.evaluation.suite import EvalSuite
+from relay_verl.evaluation.suite import Condition, EvalSuite
 from relay_verl.frontier.axis import Axis, Ledger
 from relay_verl.frontier.frontier_page import DATA, PAGE, Comparison, compare_methods, to_rows, write_frontier
-from relay_verl.frontier.measuring import Experiment, Measured, Pace
+from relay_verl.frontier.measuring import Experiment, Measured, Pace, Seed
 from relay_verl.frontier.method import Method
+from relay_verl.frontier.method_list import parse_methods
 from relay_verl.frontier.players import Players
 from relay_verl.frontier.query_router import route
 from relay_verl.frontier.standing import Position
@@ -176,20 +179,44 @@ def test_the_pace_tells_what_is_left() -> None:
 @pytest.mark.parametrize("policy", ["teacher_alone", "student_alone", "router_0.5"])
 def test_a_budget_is_for_a_policy_under_which_both_models_write(experiment: Experiment, policy: str) -> None:
     method = Method("odd", policy, options={"max_teacher_tokens": 10})
-    assert names(one_line(experiment.conditions, method, Path("x")), "method 'odd': max_teacher_tokens", 10, policy)
+    assert names(one_line(experiment.seeds, method, Path("x")), "method 'odd': max_teacher_tokens", 10, policy)
 
 
 def test_each_training_seed_has_a_folder_and_the_teacher_alone_has_one() -> None:
     players = Players("t", {"student": ("a", "b")})
     experiment = Experiment(None, METHODS, players, None, lambda planned: None)  # type: ignore[arg-type]
     folders = {
-        method.name: [(one.out.name, one.student, one.has_scores) for one in conditions]
-        for method, conditions in experiment.all_conditions(Path("x")).items()
+        method.name: [(seed.condition.out.name, seed.condition.student, seed.condition.has_scores) for seed in seeds]
+        for method, seeds in experiment.all_seeds(Path("x")).items()
     }
     assert folders["student alone"] == [("student-alone", "a", True), ("student-alone.2", "b", True)]
     assert folders["teacher alone"] == [("teacher-alone", None, False)]
     assert folders["query router 50%"] == []
     assert [name for name, *_ in folders["relay, budget 10"]] == ["relay-budget-10", "relay-budget-10.2"]
+
+
+def test_a_list_of_values_has_one_for_each_training_seed() -> None:
+    heads = Method("citer", "deferred", options={"relay.defer.head": ["h1", "h2"]})
+    players = Players("t", {"student": ("a",), "two": ("a", "b"), "three": ("a", "b", "c")})
+    experiment = Experiment(None, [heads], players, None, lambda planned: None)  # type: ignore[arg-type]
+
+    def asked(method: Method) -> list[tuple[str, str | None, dict]]:
+        seeds = experiment.seeds(method, Path("x"))
+        return [(seed.condition.out.name, seed.condition.student, seed.changes) for seed in seeds]
+
+    values = [{"relay.defer.head": "h1"}, {"relay.defer.head": "h2"}]
+    assert asked(heads) == [("citer", "a", values[0]), ("citer.2", "a", values[1])]
+    assert asked(replace(heads, student="two")) == [("citer", "a", values[0]), ("citer.2", "b", values[1])]
+    three = replace(heads, student="three")
+    assert names(one_line(experiment.seeds, three, Path("x")), "method 'citer': 3 students", "of 2 values")
+
+
+@pytest.mark.parametrize("options", [{"relay.max_calls": [1, 2], "relay.defer.head": ["a"]}, {"relay.max_calls": []}])
+def test_lists_of_other_lengths_are_refused(options: dict) -> None:
+    text = yaml.safe_dump({"methods": [{"name": "odd", "policy": "learned", "options": options}]})
+    assert names(
+        one_line(parse_methods, text, "m.yaml"), "m.yaml: methods.0.options", "one value for each training seed"
+    )
 
 
 def test_the_headline_says_where_the_relay_loses(measured: list[Measured], comparison: Comparison) -> None:
@@ -207,9 +234,9 @@ def test_a_method_may_change_the_recipe(key: str, value: object, named: str | No
     config = OmegaConf.create({"relay": {"teacher": {"path": "t"}}})
     OmegaConf.set_struct(config, True)
     experiment = Experiment(RunConfig(config), [], None, None, lambda planned: None)  # type: ignore[arg-type]
-    method = Method("odd", "learned", options={key: value})
+    seed = Seed(Condition("odd", Path("x"), "s", "t", "learned"), {key: value})
     if named is None:
-        assert experiment.run_of(method).relay.max_calls == value
+        assert experiment.run_of(seed).relay.max_calls == value
         assert experiment.run.relay.max_calls is None, "the others keep the recipe"
     else:
-        assert names(one_line(experiment.run_of, method), f"method 'odd': {key}", named)
+        assert names(one_line(experiment.run_of, seed), f"method 'odd': {key}", named)

@@ -1,10 +1,10 @@
 """The socket by which the trainer's weights reach an engine on its node, named after the Ray cluster, too.
 
-verl names it after Ray's job id, which is 01000000 for the first job of every cluster. Two trainings on one machine, each
-with a cluster of its own, therefore bind the same file: an engine then waits for weights that never come, or reads those
-of the other training.
+verl names it after Ray's job id, which is 01000000 for the first job of every cluster. Two trainings on one machine,
+each with a cluster of its own, therefore bind the same file: an engine then waits for weights that never come, or reads
+those of the other training.
 
-Remove this when verl's name differs between clusters.
+Remove this when verl's name differs between clusters (the job id came with verl-project/verl#6246).
 """
 
 from __future__ import annotations

@@ -25,13 +25,14 @@ def make_tokenizer(others: list[bytes] | None = None) -> Any:
     return tokenizer
 
 
-def save_chain(folder: Path, moves: Mapping[str, str], otherwise: str) -> Path:
+def save_chain(folder: Path, moves: Mapping[str, str], otherwise: str, *, num_spare_rows: int = 0) -> Path:
     """Write a model and its tokenizer to `folder`.
 
     Args:
         folder: where.
         moves: the token that follows each.
         otherwise: what follows the others.
+        num_spare_rows: rows of the embedding that the tokenizer has no token for, such as for a defer head.
     """
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -39,7 +40,7 @@ def save_chain(folder: Path, moves: Mapping[str, str], otherwise: str) -> Path:
     tokenizer = make_tokenizer()
     size = len(tokenizer)
     config = Qwen3Config(
-        vocab_size=size,
+        vocab_size=size + num_spare_rows,
         hidden_size=-(-size // 32) * 32,
         intermediate_size=32,
         num_hidden_layers=1,
@@ -60,7 +61,7 @@ def save_chain(folder: Path, moves: Mapping[str, str], otherwise: str) -> Path:
     with torch.no_grad():
         for weight in model.parameters():
             weight.fill_(0.0 if weight.ndim == 2 else 1.0)
-        model.model.embed_tokens.weight[:, :size] = torch.eye(size)
+        model.model.embed_tokens.weight[:size, :size] = torch.eye(size)
         follows = {token_id: id_of(otherwise) for token_id in range(size)}
         follows |= {id_of(token): id_of(then) for token, then in moves.items()}
         for token_id, then in follows.items():

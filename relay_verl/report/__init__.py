@@ -4,9 +4,21 @@
 of the paper's claims they show, `random_router` computes Figure 1's numbers, `cost` what it took, `drawing` and
 `figures` draw, `document` holds tables and pictures as data and renders them twice, `write` puts it all together.
 `statistics` has every interval and test. A new table or figure is a function that gives a part of the `document` and is
-called in `write`. May import `judging` and what is below it.
+called in `write`. `write_report`, which draws, is imported when it is asked for. May import `judging` and what is below
+it.
 """
 
-from relay_verl.report.write import write_report
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from relay_verl.report.write import write_report
 
 __all__ = ["write_report"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "write_report":
+        from relay_verl.report.write import write_report
+
+        return write_report
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

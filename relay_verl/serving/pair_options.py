@@ -96,9 +96,7 @@ class PairOptions:
 _SPECULATES = ("--speculative-config", "-sc", "--spec-method", "--spec-model", "--spec-tokens")
 
 
-def with_head(
-    options: PairOptions, settings: DeferSettings, tokenizer: Any, key: str = "--defer-head"
-) -> PairOptions:
+def with_head(options: PairOptions, settings: DeferSettings, tokenizer: Any, key: str = "--defer-head") -> PairOptions:
     """The pair whose student has a defer head.
 
     Args:

@@ -172,7 +172,12 @@ def test_a_head_that_does_not_fit_is_an_error_before_a_model_loads(
         (student, teacher, {"defer_head": tmp_path / "narrow"}, "hidden_size: 32: the student"),
         (student, None, {"defer_head": head}, "defer_head: .*teacher"),
         (student, teacher, {"defer_head": head, "defer_tokens": 0}, "defer_tokens: .*got 0"),
-        ("http://127.0.0.1:1/v1", teacher, {"defer_head": head, "tokenizer": student}, "defer_head: http.*runs already"),
+        (
+            "http://127.0.0.1:1/v1",
+            teacher,
+            {"defer_head": head, "tokenizer": student},
+            "defer_head: http.*runs already",
+        ),
     ]
     for one, two, options, part in cases:
         with pytest.raises(UserError, match=part):

@@ -92,6 +92,8 @@ def run_stages(out: Path, seed: int, steps: int) -> None:
         Condition("teacher alone", results / "teacher_alone", None, teacher, policy="teacher_alone"),
     ]
     evaluate(RunConfig(compose("relay_tiny")), conditions, tiny_suite(pair), check_evaluation)
+    with by_product("the pair for `relay-verl demo`"):
+        ship(pair, trained, out / "demo")
     put_on_card(trained, [condition.out for condition in conditions if condition.student == str(trained.student)])
     records = [record for condition in conditions for record in read_result(condition.out).records]
     summaries = summarize(records)
@@ -119,8 +121,6 @@ def run_stages(out: Path, seed: int, steps: int) -> None:
             notes={name: paper().benchmarks[name].about for name in BENCHMARKS},
             lead="trained relay",
         )
-    with by_product("the pair for `relay-verl demo`"):
-        ship(pair, trained, out / "demo")
     Console(highlight=False).print(short_table(summaries))
     print(verdict)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 OPEN, CLOSE = "[", "]"
 """Around the teacher's tokens where there are no colours."""
 INDENT = "  "
+MAX_CHARS = 25
+"""Most characters of an answer in a line of several."""
 
 
 class DemoScreen:
@@ -73,7 +75,7 @@ class DemoScreen:
         verdict = "right" if shown.is_correct else f"wrong: it is {shown.ground_truth}"
         cost = f"{shown.num_teacher_tokens} of {shown.num_tokens} tokens are the teacher's"
         self._say(f"\n{INDENT}{verdict} · {cost}", "green" if shown.is_correct else "red")
-        said = [f"{each.condition}: {each.answer or 'no answer'} {'✓' if each.is_correct else '✗'}" for each in others]
+        said = [f"{each.condition}: {_brief(each.answer)} {'✓' if each.is_correct else '✗'}" for each in others]
         self._say(INDENT + " · ".join(said), "dim")
 
     def finish(self, records: Sequence[ResponseRecord], page: Path, *, is_opened: bool) -> None:
@@ -115,6 +117,12 @@ class DemoScreen:
         from rich.text import Text
 
         self._out.print(Text(visible(text), style), end="", soft_wrap=True)
+
+
+def _brief(answer: str | None) -> str:
+    """An answer, which may be any text, as part of a line."""
+    text = " ".join((answer or "no answer").split())
+    return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}..."
 
 
 def _cells(summary: ConditionSummary) -> tuple[str, str]:

@@ -283,6 +283,14 @@ def test_every_question_is_known_by_its_text_and_by_what_is_its_own(data: st.Dat
     assert find_question(spread, questions) == question
 
 
+def test_the_examples_of_the_documents_are_questions_of_the_pair(own: ShippedPair) -> None:
+    readme = (OWN.parent / "README.md").read_text()
+    examples = re.findall(r'--question "([^"]+)"', readme) + re.findall(r"such as (\S+);", run("--help").stdout)
+    assert len(examples) >= 3
+    for text in examples:
+        find_question(text, own.questions)
+
+
 def test_a_question_may_be_given_without_its_words() -> None:
     questions = [DemoQuestion(t, "k", f"What is {t}?", "", True) for t in ("7*8", "7*88", "12+5")]
     assert [find_question(t, questions).id for t in ("7*8", " 7 * 88", "What is 12+5?")] == ["7*8", "7*88", "12+5"]

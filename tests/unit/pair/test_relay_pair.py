@@ -12,19 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import relay_verl
 from relay_verl.checkpoints.relay_file import RelayFile, RelayLimits, RelayTemplate
 from relay_verl.defer.head_folder import save_head
 from relay_verl.defer.head_info import HeadInfo, HeadKind
-from relay_verl.defer.heads import CollmHead, make_head
+from relay_verl.defer.heads import make_head
 from relay_verl.engines import EngineError, Generation, ScriptedEngine
 from relay_verl.engines.transformers_engine import TransformersEngine
 from relay_verl.errors import TeacherError, UserError
 from relay_verl.pair.chat_prompt import prompt_ids
 from relay_verl.pair.relay_pair import RelayPair
-from tests.helpers.chain_models import STUDENT, make_tokenizer, save_chain, save_pair
+from tests.helpers.chain_models import make_tokenizer, save_deferring, save_pair
 from tests.helpers.streaming import Streaming
 from tests.helpers.tokenizers import ByteTokenizer
 
@@ -121,21 +120,8 @@ def test_prompts_are_questions_chats_or_ids() -> None:
 
 
 @pytest.fixture(scope="module")
-def deferring(folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """A student that writes `l` for ever, its teacher, and a head that asks behind `l` alone, at a score of 0."""
-    folder = tmp_path_factory.mktemp("deferring")
-    student = save_chain(folder / "student", STUDENT | {"t": "l"}, "a", num_spare_rows=2)
-    [behind] = make_tokenizer().encode("l")
-    hidden_size = json.loads((student / "config.json").read_text())["hidden_size"]
-    info = HeadInfo(HeadKind.COLLM, hidden_size=hidden_size, threshold=0.5)
-    head = make_head(info)
-    assert isinstance(head, CollmHead) and isinstance(head.layers, torch.nn.Linear)
-    with torch.no_grad():
-        head.layers.weight.fill_(9.0)
-        head.layers.weight[0, behind] = -9.0
-        head.layers.bias.zero_()
-    save_head(folder / "head", head, info)
-    return student, folders[1], folder / "head"
+def deferring(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    return save_deferring(tmp_path_factory.mktemp("deferring"))
 
 
 def test_a_defer_head_asks_where_its_score_is_low(deferring: tuple[Path, Path, Path]) -> None:

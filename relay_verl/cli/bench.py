@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from relay_verl.cli.options import TINY_RECIPE, ConfigDir, Data, Overrides, TinyRecipe, compose_recipe, user_path
 from relay_verl.cli.output import results_only
 from relay_verl.errors import UserError
-
-if TYPE_CHECKING:
-    from relay_verl.run_config import RunConfig
+from relay_verl.policies import parse_policy
+from relay_verl.run_config import RunConfig
 
 NUM_GPUS = (8, 16, 32, 64, 128, 256, 512, 1024)
 """Clusters that are simulated where none are named."""
@@ -39,7 +38,6 @@ def rollout(
     """Time training's responses: with calls, with all waiting for all at each call, without a teacher, and in vLLM's
     offline engine."""
     from relay_verl.bench.relay_speed import bench_rollout
-    from relay_verl.policies import parse_policy
 
     parse_policy(policy)
     run = compose_recipe(recipe, overrides, config_dir, TINY_RECIPE)

@@ -7,11 +7,10 @@ names a folder of this machine.
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from sys import stderr
 from typing import Any
@@ -28,7 +27,7 @@ from relay_verl.demo.demo_question import DemoQuestion, write_questions
 from relay_verl.demo.demo_relay import CONDITIONS, open_relay
 from relay_verl.demo.pair_card import CARD_FILE, PairCard, PairTraining, StoredFile, write_card
 from relay_verl.demo.shipped_pair import MODELS, QUESTIONS_FILE, STUDENT, STUDENT_WARM, ShippedPair, read_pair
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.files import replace_file, sha256_of, writing
 from relay_verl.jobs.progress import show_progress
 from relay_verl.messages import content_text
@@ -106,7 +105,7 @@ def pack(sources: PairSources, out: Path) -> ShippedPair:
             card = _card_of(sources, temporary, tuple(results))
             replace_file(temporary / README_FILE, write_readme(card).encode())
             readme = _stored(temporary / README_FILE)
-            write_card(temporary, PairCard(**{**vars(card), "files": {README_FILE: readme, **card.files}}))
+            write_card(temporary, replace(card, files={README_FILE: readme, **card.files}))
             shutil.rmtree(out, ignore_errors=True)
             temporary.rename(out)
     finally:
@@ -128,9 +127,9 @@ def _copy_model(source: Path, target: Path) -> None:
     from transformers.utils import logging as bars
 
     bars.disable_progress_bar()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
     with redirect_stdout(stderr):
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16, use_safetensors=True)
+        with as_user_error((OSError, ValueError), str(source)):
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16, use_safetensors=True)
         model.save_pretrained(target)
         read_tokenizer(source.name, str(source)).save_pretrained(target)
     for file in target.iterdir():

@@ -106,11 +106,15 @@ def test_what_cannot_be_packed_is_one_error(quickstart: Path, tmp_path: Path) ->
         pack(sources_of(quickstart, models=warm), tmp_path / "out")
     with pytest.raises(UserError, match=r"teacher.*nowhere"):
         pack(sources_of(quickstart, models={**sources.models, "teacher": tmp_path / "nowhere"}), tmp_path / "out")
+    shutil.copytree(sources.models["teacher"], tmp_path / "weightless")
+    (tmp_path / "weightless" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"weightless.*safetensors"):
+        pack(sources_of(quickstart, models={**sources.models, "teacher": tmp_path / "weightless"}), tmp_path / "out")
     other = row(1)
     other["prompt"][0]["content"] = "Briefly: what is 1?"
     with pytest.raises(UserError, match=r"own\.parquet.*Briefly"):
         questions_of(write_rows(tmp_path / "own.parquet", [other]), is_held_out=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "own.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "own.parquet", "weightless"]
 
 
 def test_a_pack_that_is_interrupted_leaves_the_old_pair(

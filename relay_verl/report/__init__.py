@@ -4,8 +4,7 @@
 of the paper's claims they show, `random_router` computes Figure 1's numbers, `cost` what it took, `drawing` and
 `figures` draw, `document` holds tables and pictures as data and renders them twice, `write` puts it all together.
 `statistics` has every interval and test. A new table or figure is a function that gives a part of the `document` and is
-called in `write`. `write_report`, which draws, is imported when it is asked for. May import `judging` and what is below
-it.
+called in `write`. May import `judging` and what is below it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ __all__ = ["write_report"]
 
 def __getattr__(name: str) -> Any:
     if name == "write_report":
+        # it draws, and who summarizes or writes a page need not wait for matplotlib
         from relay_verl.report.write import write_report
 
         return write_report

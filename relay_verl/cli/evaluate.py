@@ -17,6 +17,8 @@ from relay_verl.cli.options import (
     Overrides,
     QuestionColumn,
     Recipe,
+    Refusals,
+    Thinking,
     Workers,
     user_path,
 )
@@ -81,6 +83,8 @@ def eval_(
             "sampling if not given.",
         ),
     ] = None,
+    thinking: Thinking = False,
+    refusals: Refusals = 0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling and of what a policy draws.")] = 0,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="One response at a time, so that greedy runs agree; slow.")
@@ -117,9 +121,9 @@ def eval_(
     if row is not None:
         find_row(row)
     chosen, own = find_benchmarks(benchmark, OwnColumns(question_column, answer_column))
-    run, own_policy = compose_for_student(student, recipe, overrides, config_dir)
+    run, own_policy = compose_for_student(student, recipe, overrides, config_dir, thinks=thinking)
     conditions = [
-        Condition(name, out / name.replace(":", "."), student, teacher, name, row, teacher_name)
+        Condition(name, out / name.replace(":", "."), student, teacher, name, row, teacher_name, num_refusals=refusals)
         for name in dict.fromkeys(policy or [own_policy])
     ]
     chosen_judge = choose_judge(judge, judge_url, judge_model)

@@ -1,7 +1,7 @@
 """What others measured of the paper's rows in public, from `attempts.yaml` next to this file.
 
-Invariant: numbers are those that a source prints; a mean over benchmarks is ours, and is there only where the source has
-all of them.
+Invariant: numbers are those that a source prints; a mean over benchmarks is ours, and is there only where the source
+has all of them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The authors' released checkpoint through `relay-verl eval`: hub ids, both chat templates, the release's settings.
 
-Its files and the teacher's come from the hub's cache, with a small tokenizer in place of theirs; the engines are scripts.
+Its files and the teacher's come from the hub's cache, with a small tokenizer in place of theirs; engines are scripts.
 """
 
 import json

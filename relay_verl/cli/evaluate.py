@@ -118,14 +118,26 @@ def eval_(
     from relay_verl.report.summary import summary_of
     from relay_verl.report.summary_table import summaries_to_markdown, summarize
     from relay_verl.traces.results import read_result
+    from relay_verl.traces.words import serves_commands
 
     if row is not None:
         find_row(row)
     chosen, own = find_benchmarks(benchmark, OwnColumns(question_column, answer_column))
     run, own_policy = compose_for_student(student, recipe, overrides, config_dir, thinks=thinking)
+    policies = list(dict.fromkeys(policy or [own_policy]))
+    refused = [name for name in policies if serves_commands(name)] or policies  # without one the condition says so
     conditions = [
-        Condition(name, out / name.replace(":", "."), student, teacher, name, row, teacher_name, num_refusals=refusals)
-        for name in dict.fromkeys(policy or [own_policy])
+        Condition(
+            name,
+            out / name.replace(":", "."),
+            student,
+            teacher,
+            name,
+            row,
+            teacher_name,
+            num_refusals=refusals if name in refused else 0,
+        )
+        for name in policies
     ]
     chosen_judge = choose_judge(judge, judge_url, judge_model)
     sources = parse_sources(source or ())

@@ -11,13 +11,13 @@ from functools import cached_property
 
 import numpy as np
 
-from relay_verl.policies import find_policy
 from relay_verl.report.conditions import by_family, names_of
 from relay_verl.report.groups import Group, Groups
 from relay_verl.report.levels import Level, levels_of
 from relay_verl.report.question_facts import QuestionFacts
 from relay_verl.report.statistics import Average, Counts, Estimate, Measure, estimate, measure
 from relay_verl.traces.records import ResponseRecord
+from relay_verl.traces.words import serves_commands
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Pair:
         return [
             group
             for group in self.names
-            if _serves_commands(group.policy)
+            if serves_commands(group.policy)
             and any(record.num_calls for records in group.records for record in records)
         ]
 
@@ -62,11 +62,6 @@ class Pair:
         together; None if there are none."""
         seeds = [[one for one in records if level.has(self.facts.of(one, key))] for records in group.records]
         return estimate(share(seeds, counts)) if all(seeds) else None
-
-
-def _serves_commands(policy: str) -> bool:
-    kind = find_policy(policy).kind
-    return kind.allows_calls and kind.needs_student and kind.needs_teacher and not kind.is_baseline
 
 
 def pooled(seeds: Sequence[Sequence[ResponseRecord]], counts: Counts) -> Measure:

@@ -135,3 +135,9 @@ def test_refusals_are_part_of_the_job(tmp_path: Path, prompts: list[str]) -> Non
     assert [(one["is_correct"], one["answer"]) for one in record.refusals or ()] == [(True, "7")]
     with pytest.raises(JobError, match="num_refusals is 1 there"):
         evaluate(tmp_path)
+
+
+def test_of_several_policies_those_with_commands_have_refusals(tmp_path: Path, prompts: list[str]) -> None:
+    evaluate(tmp_path, "--policy", "learned", "--policy", "fixed_3", "--policy", "student_alone", "--refusals", "2")
+    jobs = [read_result(tmp_path / "out" / policy).job for policy in ("learned", "fixed_3", "student_alone")]
+    assert [job.get("num_refusals") for job in jobs] == [2, 2, None]

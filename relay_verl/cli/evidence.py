@@ -90,3 +90,25 @@ def learned(
         raise UserError(f"{', '.join(map(str, results))}: expected responses, got results without any")
     typer.echo(write_learned(pair, logs, out))
     typer.echo(f"{out / f'{PAGE}.html'} is the same as one page, and {out} has the numbers as CSV")
+
+
+@app.command(rich_help_panel=EVALUATE)
+def reproduction(
+    out: Annotated[
+        Path, typer.Option(parser=user_path, help="Folder for reproduction.html, reproduction.md and its numbers.")
+    ],
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(parser=user_path, help="Our results, of `relay-verl eval`; without any their cells are empty."),
+    ] = None,
+    by: Annotated[str, typer.Option(help="Whose verdicts accuracy counts: rule, or judge.")] = "rule",
+) -> None:
+    """Set the paper, every public attempt to reproduce it and your results side by side, with the command for each."""
+    from relay_verl.report.groups import group_results
+    from relay_verl.report.reproduction import PAGE, write_reproduction
+    from relay_verl.traces.results import find_results, read_result
+    from relay_verl.traces.verdicts import parse_verdicts_by
+
+    read = [read_result(folder) for folder in find_results(results or ())]
+    typer.echo(write_reproduction(group_results(read, parse_verdicts_by(by)), out))
+    typer.echo(f"{out / f'{PAGE}.html'} is the same as one page, and {out / f'{PAGE}.csv'} has its numbers")

@@ -114,6 +114,12 @@ def _with_means(values: dict[str, float], ratios: Mapping[str, float]) -> dict[s
     return values | means | ({"call_ratio": fmean(ratios.values())} if is_whole else {})
 
 
+@cache
+def in_release(method: str) -> str:
+    """What the authors' release has for a method; 'none' where it has nothing."""
+    return str(_read()["release"].get(method, "none"))
+
+
 RELEASED_CHECKPOINT: str = _read()["released_checkpoint"]["id"]
 """The authors' checkpoint on the hub."""
 RELEASED_ROW: str = _read()["released_checkpoint"]["row"]

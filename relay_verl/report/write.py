@@ -15,6 +15,7 @@ from relay_verl.report.cost import calls_table, judge_table, time_table
 from relay_verl.report.curves_picture import curves_picture
 from relay_verl.report.differences import differences_table
 from relay_verl.report.directions import directions_table
+from relay_verl.report.discrepancies import discrepancies_section
 from relay_verl.report.document import Document, Picture, Section, Table
 from relay_verl.report.figures import benchmarks_figure, calls_figure, router_figure, teachers_figure
 from relay_verl.report.groups import Group, Groups, group_results
@@ -79,7 +80,7 @@ def make_document(groups: Groups) -> Document:
             _COST, (spending_table(groups), calls_table(groups), time_table(groups), *([judged] if judged else []))
         ),
         _captioned(Section("Tables of the paper that nothing was measured for", rest, is_folded=True), groups),
-        _discrepancies(),
+        discrepancies_section(),
     ]
     tables = [block for section in sections for block in section.blocks if isinstance(block, Table)]
     terms = terms_of(name for table in tables for name in table.head)
@@ -202,12 +203,6 @@ def _tell_verdicts(groups: Groups) -> str:
         f"BBEH. Of {len(records):,} responses for the judge {num_without:,} have no answer and are wrong without "
         f"being asked about; {num_unclear:,} replies that are neither Yes nor No count as wrong.{refused}"
     )
-
-
-def _discrepancies() -> Section:
-    rows = tuple((item.place, item.says, item.but) for item in paper().discrepancies.values())
-    head = ("place", "the paper says", "which does not fit")
-    return Section("The paper's numbers", (Table("Where they do not tie", head, rows, num_labels=3),), is_folded=True)
 
 
 def _add_curves(document: Document, metrics: Mapping[str, Path], out: Path, groups: Groups) -> Document:

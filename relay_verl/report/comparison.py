@@ -149,18 +149,18 @@ def _other_samples(lines: Sequence[Line], measures: Sequence[str]) -> list[str]:
 
 
 def _cells(line: Line, measures: Sequence[str]) -> list[tuple[str, ...]]:
-    made: list[tuple[str, ...]] = []
+    lines: list[tuple[str, ...]] = []
     if line.theirs:
         printed = [f"{line.theirs[measure]:.2f}" if measure in line.theirs else NONE for measure in measures]
-        made.append(("paper", *printed))
+        lines.append(("paper", *printed))
     for attempt in line.attempts:
         printed = [f"{attempt.values[name]:.2f}" if name in attempt.values else NONE for name in measures]
         if set(printed) != {NONE}:
-            made.append((attempt.label, *printed))
+            lines.append((attempt.label, *printed))
     if line.ours is None:
-        return [*made, ("ours", NOT_MEASURED)]
-    made += _our_cells(line.ours, line.theirs, measures)
-    return made + (_our_cells(line.thinking, line.theirs, measures) if line.thinking else [])
+        return [*lines, ("ours", NOT_MEASURED)]
+    lines += _our_cells(line.ours, line.theirs, measures)
+    return lines + (_our_cells(line.thinking, line.theirs, measures) if line.thinking else [])
 
 
 def _our_cells(group: Group, printed: Mapping[str, float], measures: Sequence[str]) -> list[tuple[str, ...]]:

@@ -20,6 +20,7 @@ from relay_verl.report.curves import Log, read_log
 from relay_verl.report.curves_picture import curves_picture
 from relay_verl.report.document import Document, Picture, Section, Table
 from relay_verl.report.grades import grades_figure, grades_table
+from relay_verl.report.groups import Group
 from relay_verl.report.headline import provenance
 from relay_verl.report.learned_data import Pair
 from relay_verl.report.page_files import to_csv, write_page
@@ -31,6 +32,7 @@ from relay_verl.report.usefulness import (
     usefulness_figure,
     usefulness_table,
 )
+from relay_verl.traces.records import ResponseRecord
 from relay_verl.types import CallOutcome
 
 PAGE = "learned"
@@ -198,7 +200,7 @@ def step_rows(logs: Mapping[str, Log]) -> Iterable[Row]:
             yield {"training": label, "step": step, **{name: metrics.get(key) for name, key in _TRAINING.items()}}
 
 
-def _responses(pair: Pair) -> Iterable[tuple[Any, int, Any]]:
+def _responses(pair: Pair) -> Iterable[tuple[Group, int, ResponseRecord]]:
     """Every response with its condition and the number of its training seed; verdicts are by rule."""
     for group in pair.names:
         for seed, records in enumerate(group.raw_records):
@@ -206,10 +208,10 @@ def _responses(pair: Pair) -> Iterable[tuple[Any, int, Any]]:
                 yield group, seed, record
 
 
-def _name(pair: Pair, group: Any, seed: int, record: Any) -> Row:
+def _name(pair: Pair, group: Group, seed: int, record: ResponseRecord) -> Row:
     place = {"benchmark": record.benchmark, "id": record.id, "sample": record.sample}
     return {"condition": pair.names[group], "family": group.family, "seed": seed, **place}
 
 
-def _facts(pair: Pair, record: Any) -> Row:
+def _facts(pair: Pair, record: ResponseRecord) -> Row:
     return {key: pair.facts.of(record, key) for key in pair.facts.keys}

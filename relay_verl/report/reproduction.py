@@ -6,7 +6,7 @@ says so. Means over benchmarks of others' numbers are computed where a source ha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from relay_verl.files import replace_file
 from relay_verl.pictures import COLOURS, dress
-from relay_verl.recipes.attempts import AttemptSource, attempts_at, sources
+from relay_verl.recipes.attempts import Attempt, AttemptSource, attempts_at, sources
 from relay_verl.recipes.departures import departures
 from relay_verl.recipes.paper import Entry, find_row, paper
 from relay_verl.report.cell_commands import cell_commands
@@ -87,8 +87,8 @@ def gains_table(groups: Groups) -> Table:
             continue
         lines = [(PAPER, _gain(paper().find("Table 1", row.name), paper().find("Table 1", base)), "")]
         for attempt in attempts_at(row.name):
-            same = [one for one in attempts_at(base) if (one.source, one.how) == (attempt.source, attempt.how)]
-            gain = _gain(attempt.values, same[0].values) if same else "base model not measured"
+            own_base = _by_same_hand(attempt, base)
+            gain = _gain(attempt.values, own_base.values) if own_base else "base model not measured"
             lines.append((attempt.label, gain, ""))
         lines.append((OURS, *_our_gain(groups, row.name, base)))
         label = f"{row.size_title}, {row.title}"
@@ -103,7 +103,12 @@ def gains_table(groups: Groups) -> Table:
     return Table(title, head, tuple(rows), num_labels=2, note=note, is_measured=is_measured)
 
 
-def _gain(trained: Any, base: Any) -> str:
+def _by_same_hand(attempt: Attempt, row: str) -> Attempt | None:
+    """Another row as the same source measured it in the same way."""
+    return next((one for one in attempts_at(row) if (one.source, one.how) == (attempt.source, attempt.how)), None)
+
+
+def _gain(trained: Mapping[str, float], base: Mapping[str, float]) -> str:
     return f"{trained[AVERAGE] - base[AVERAGE]:+.2f}" if AVERAGE in trained and AVERAGE in base else NONE
 
 
@@ -163,8 +168,8 @@ def _headlines(groups: Groups) -> tuple[str, ...]:
         row, base = f"{size.name}/relay", f"{size.name}/base"
         parts = [f"the paper {_gain(paper().find('Table 1', row), paper().find('Table 1', base))}"]
         for attempt in attempts_at(row):
-            same = [one for one in attempts_at(base) if (one.source, one.how) == (attempt.source, attempt.how)]
-            parts += [f"{attempt.label} {_gain(attempt.values, same[0].values)}"] if same else []
+            own_base = _by_same_hand(attempt, base)
+            parts += [f"{attempt.label} {_gain(attempt.values, own_base.values)}"] if own_base else []
         own, interval = _our_gain(groups, row, base)
         parts.append(f"ours {own}{f' ({interval})' if interval else ''}")
         sentences.append(f"{size.title}, gain of the difficulty-aware relay over its base model: {', '.join(parts)}.")

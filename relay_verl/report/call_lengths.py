@@ -30,7 +30,7 @@ from relay_verl.traces.records import ResponseRecord
 _CORRELATION = (
     "Spearman's rank correlation of the tokens that a question needs and n, the tokens that its response asks for; in "
     "parentheses the 95% interval. A response without a call has n = 0 in the first column and is left out of the "
-    "second."
+    "second. Over the questions that need at least one token."
 )
 NOT_DEFINED = "not defined"
 """In place of a correlation where all n are the same, as they are for calls of a fixed length."""
@@ -42,7 +42,8 @@ def num_asked(record: ResponseRecord) -> float:
 
 
 def correlation(pair: Pair, group: Group, key: str, *, with_call: bool) -> tuple[Estimate | None, int]:
-    """The rank correlation of one condition, and over how many questions of its first seed.
+    """The rank correlation of one condition, and over how many questions of its first seed. A question that needs 0
+    tokens is left out: it may be one that the student solves alone, or one that no token of the teacher's solves.
 
     Args:
         pair: what was measured.
@@ -53,7 +54,7 @@ def correlation(pair: Pair, group: Group, key: str, *, with_call: bool) -> tuple
     seeds = [
         mean_by_question(
             [record for record in records if record.num_calls or not with_call],
-            lambda record: pair.facts.of(record, key),
+            lambda record: pair.facts.of(record, key) or None,
             num_asked,
         )
         for records in group.records

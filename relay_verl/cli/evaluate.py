@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from relay_verl.cli.evidence import Metrics, parse_metrics
 from relay_verl.cli.options import (
     EVALUATE,
     AnswerColumn,
@@ -17,6 +18,8 @@ from relay_verl.cli.options import (
     Overrides,
     QuestionColumn,
     Recipe,
+    Refusals,
+    Thinking,
     Workers,
     user_path,
 )
@@ -81,6 +84,8 @@ def eval_(
             "sampling if not given.",
         ),
     ] = None,
+    thinking: Thinking = False,
+    refusals: Refusals = 0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling and of what a policy draws.")] = 0,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="One response at a time, so that greedy runs agree; slow.")
@@ -113,14 +118,26 @@ def eval_(
     from relay_verl.report.summary import summary_of
     from relay_verl.report.summary_table import summaries_to_markdown, summarize
     from relay_verl.traces.results import read_result
+    from relay_verl.traces.words import serves_commands
 
     if row is not None:
         find_row(row)
     chosen, own = find_benchmarks(benchmark, OwnColumns(question_column, answer_column))
-    run, own_policy = compose_for_student(student, recipe, overrides, config_dir)
+    run, own_policy = compose_for_student(student, recipe, overrides, config_dir, thinks=thinking)
+    policies = list(dict.fromkeys(policy or [own_policy]))
+    refused = [name for name in policies if serves_commands(name)] or policies  # without one the condition says so
     conditions = [
-        Condition(name, out / name.replace(":", "."), student, teacher, name, row, teacher_name)
-        for name in dict.fromkeys(policy or [own_policy])
+        Condition(
+            name,
+            out / name.replace(":", "."),
+            student,
+            teacher,
+            name,
+            row,
+            teacher_name,
+            num_refusals=refusals if name in refused else 0,
+        )
+        for name in policies
     ]
     chosen_judge = choose_judge(judge, judge_url, judge_model)
     sources = parse_sources(source or ())
@@ -254,9 +271,7 @@ def report(
         list[Path], typer.Argument(parser=user_path, help="Results of `relay-verl eval`, or folders that hold them.")
     ],
     out: Annotated[Path, typer.Option(parser=user_path, help="Folder for report.md, report.html and their pictures.")],
-    metrics: Annotated[
-        list[str] | None, typer.Option(help="Log of a training run as LABEL=PATH, for learning curves; repeatable.")
-    ] = None,
+    metrics: Metrics = None,
     by: Annotated[
         str,
         typer.Option(help="Whose verdicts accuracy counts: rule, or judge (the LLM of `relay-verl judge`)."),
@@ -270,13 +285,7 @@ def report(
     from relay_verl.traces.verdicts import parse_verdicts_by
 
     verdicts_by = parse_verdicts_by(by)
-    logs: dict[str, Path] = {}
-    for item in metrics or ():
-        label, separator, path = item.partition("=")
-        if not (label and separator and path) or label in logs:
-            raise UserError(f"--metrics: {item!r} is not LABEL=PATH with a label of its own")
-        logs[label] = Path(path).expanduser()
-    text = write_report(results, out, metrics=logs, by=verdicts_by)
+    text = write_report(results, out, metrics=parse_metrics(metrics), by=verdicts_by)
     if as_json:
         summaries = [{"folder": str(folder), **summary_of(read_result(folder))} for folder in find_results(results)]
         print_json({"markdown": str(out / "report.md"), "html": str(out / "report.html"), "results": summaries})

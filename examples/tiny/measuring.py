@@ -62,9 +62,8 @@ def by_length(asked: Iterable[graded_world.Question]) -> dict[int, list[graded_w
 
 def room_for(tokenizer: Any, question: graded_world.Question) -> int:
     """Tokens of the longest response that a question takes, with an EOS and some to spare."""
-    return (
-        len(tokenizer.encode(graded_world.response_text(question, str(question.truth)), add_special_tokens=False)) + 8
-    )
+    text = graded_world.response_text(question, str(question.truth))
+    return len(tokenizer.encode(text, add_special_tokens=False)) + 8
 
 
 def is_right(tokenizer: Any, question: world.Question, response: Sequence[int]) -> bool:

@@ -1,7 +1,7 @@
 """What the models of each tiny world are told in pre-training, and for how long.
 
-A `Pretraining` is one model's: its size, its schedule, and its world's knowledge, from which it draws responses to learn
-from. `WORLDS` has those of both worlds.
+A `Pretraining` is one model's: its size, its schedule, and its world's knowledge, from which it draws responses to
+learn from. `WORLDS` has those of both worlds.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,5 +1,5 @@
-"""The graded tiny pair, pre-trained in full: graded knowledge, as many tokens needed as its questions say, and the same files
-from the same seed, bit by bit."""
+"""The graded tiny pair, pre-trained in full: graded knowledge, as many tokens needed as its questions say, and the same
+files from the same seed, bit by bit."""
 
 import hashlib
 import json

@@ -41,8 +41,8 @@ def examples(tiny: Any, world: str, **changes: Any) -> tuple[Any, Any, list[torc
 
 @pytest.mark.parametrize("world", ["plain", "graded"])
 def test_commands_are_read_and_prompts_are_not_learned(tiny: Any, world: str) -> None:
-    _, tokenizer, made = examples(tiny, world, call_rate=1.0)
-    for example in made:
+    _, tokenizer, drawn = examples(tiny, world, call_rate=1.0)
+    for example in drawn:
         text = learned(tokenizer, example)
         assert "<call" in tokenizer.decode(example[:, 0]) and "<call" not in text and "What is" not in text
         assert set((example[:, 0] - example[:, 1])[example[:, 1] >= 0].tolist()) == {0}, "a label is its id"
@@ -61,9 +61,9 @@ def test_what_is_cut_stops_after_its_number(tiny: Any) -> None:
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_a_cut_example_is_the_beginning_of_a_whole_one(tiny: Any, rate: float) -> None:
     """So no model learns ids that the tokenizer would not give a whole response."""
-    task, tokenizer, made = examples(tiny, "graded", call_rate=0.0, cut_rate=rate)
+    task, tokenizer, drawn = examples(tiny, "graded", call_rate=0.0, cut_rate=rate)
     asked = {q.expression: q for q in task.all_questions()}
-    for example in made:
+    for example in drawn:
         text = learned(tokenizer, example)
         expression, number = text.removeprefix("We compute ").partition(".")[0].split("=")
         whole = tokenizer.encode(task.response_text(asked[expression], number), add_special_tokens=False)

@@ -1,4 +1,4 @@
-"""What comes after it: measuring, judging, reading, reporting."""
+"""What comes after it: measuring, judging, reading."""
 
 from __future__ import annotations
 
@@ -62,6 +62,9 @@ def eval_(
         str | None,
         typer.Option(help="Row of the paper's tables that the student is, such as 1.7b/relay, for the report."),
     ] = None,
+    training_seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the student's training, for a report over several.")
+    ] = None,
     source: Annotated[
         list[str] | None, typer.Option(help="Copy of a benchmark, NAME=PATH or NAME=hub:ID; repeatable.")
     ] = None,
@@ -119,7 +122,16 @@ def eval_(
     chosen, own = find_benchmarks(benchmark, OwnColumns(question_column, answer_column))
     run, own_policy = compose_for_student(student, recipe, overrides, config_dir)
     conditions = [
-        Condition(name, out / name.replace(":", "."), student, teacher, name, row, teacher_name)
+        Condition(
+            name,
+            out / name.replace(":", "."),
+            student,
+            teacher,
+            name,
+            row,
+            teacher_name,
+            training_seed=training_seed,
+        )
         for name in dict.fromkeys(policy or [own_policy])
     ]
     chosen_judge = choose_judge(judge, judge_url, judge_model)
@@ -246,40 +258,3 @@ def trace(
         return
     num_shown = write_trace(results, out, limit=limit)
     typer.echo(f"{out}: {num_shown:,} response{'s' * (num_shown != 1)}, {out.stat().st_size / 1e6:.1f} MB")
-
-
-@app.command(rich_help_panel=EVALUATE)
-def report(
-    results: Annotated[
-        list[Path], typer.Argument(parser=user_path, help="Results of `relay-verl eval`, or folders that hold them.")
-    ],
-    out: Annotated[Path, typer.Option(parser=user_path, help="Folder for report.md, report.html and their pictures.")],
-    metrics: Annotated[
-        list[str] | None, typer.Option(help="Log of a training run as LABEL=PATH, for learning curves; repeatable.")
-    ] = None,
-    by: Annotated[
-        str,
-        typer.Option(help="Whose verdicts accuracy counts: rule, or judge (the LLM of `relay-verl judge`)."),
-    ] = "rule",
-    as_json: Json = False,
-) -> None:
-    """Write your results as tables and figures with 95% intervals, next to the paper's where it has the same."""
-    from relay_verl.report import write_report
-    from relay_verl.report.summary import summary_of
-    from relay_verl.traces.results import find_results, read_result
-    from relay_verl.traces.verdicts import parse_verdicts_by
-
-    verdicts_by = parse_verdicts_by(by)
-    logs: dict[str, Path] = {}
-    for item in metrics or ():
-        label, separator, path = item.partition("=")
-        if not (label and separator and path) or label in logs:
-            raise UserError(f"--metrics: {item!r} is not LABEL=PATH with a label of its own")
-        logs[label] = Path(path).expanduser()
-    text = write_report(results, out, metrics=logs, by=verdicts_by)
-    if as_json:
-        summaries = [{"folder": str(folder), **summary_of(read_result(folder))} for folder in find_results(results)]
-        print_json({"markdown": str(out / "report.md"), "html": str(out / "report.html"), "results": summaries})
-        return
-    typer.echo(text)
-    typer.echo(f"{out / 'report.html'} is the same as one page")

@@ -24,6 +24,7 @@ from relay_verl.cli import (
     models,
     quickstart,
     recipes,
+    report,
     serve,
 )
 from relay_verl.cli import (
@@ -73,6 +74,7 @@ app.add_typer(data.app)
 app.add_typer(recipes.app)
 app.add_typer(doctor.app)
 app.add_typer(evaluation.app)
+app.add_typer(report.app)
 app.add_typer(defer.app)
 app.add_typer(frontier.app)
 app.add_typer(bench.app, name="bench", rich_help_panel=EVALUATE)

@@ -35,9 +35,9 @@ def claims_table(claims: Claims, judged: Sequence[Judged]) -> Table:
     note = (
         "Shown: the p-value, corrected for all claims with data (Benjamini and Hochberg), is below "
         f"{claims.alpha:g} and the difference is as large as counts. Not shown: the interval leaves out a difference "
-        "that counts. Too few data: it has both none and one that counts in it, or what was planned is missing. Percent "
-        "and percentage points, but for rank correlations and tokens; the interval is over training seeds and questions "
-        "together."
+        "that counts. Too few data: it has both none and one that counts in it, or what was planned is missing. "
+        "Percent and percentage points, but for rank correlations and tokens; the interval is over training seeds and "
+        "questions together."
     )
     return Table("What is claimed and what is shown", _HEAD, tuple(map(_cells, judged)), num_labels=3, note=note)
 

@@ -104,6 +104,15 @@ def condense(result: Result, questions: QuestionFacts, folder: Path) -> Path:
     return path
 
 
+def is_data_file_of(path: Path, result: Result) -> bool:
+    """Whether the data file is there, and made from exactly these responses.
+
+    Raises:
+        UserError: it was edited.
+    """
+    return path.is_file() and read_sealed(path)[0].get("responses_sha256") == result.responses_sha256
+
+
 def _line(record: ResponseRecord) -> Sequence[str | int]:
     right = int(record.is_correct) if record.is_completed else _NOT_WHOLE
     return [right, record.num_tokens, record.num_teacher_tokens, " ".join(map(_write_call, record.calls))]

@@ -60,8 +60,8 @@ class Direction(StrEnum):
         return 1 if self is Direction.MORE else -1
 
 
-class Test(StrEnum):
-    """Where its noise is."""
+class NoiseSource(StrEnum):
+    """Which noise the test of a claim counts."""
 
     QUESTIONS = "questions"
     """The difference of each question, a mean over the training seeds; nothing is said of other trainings."""
@@ -134,7 +134,7 @@ class Claim:
     """A number in place of a row."""
     margin: NonNegative = 0.0
     """By how much it may fall short of `to` and still hold: a claim of being as good. Then `smallest` is the margin."""
-    test: Test = Test.SEEDS
+    test: NoiseSource = NoiseSource.SEEDS
     where: Where = field(default_factory=dict)
     """Which questions, by facts of `questions.csv` (grade, family) or by 'benchmark'; all if empty."""
     questions: Count | None = None
@@ -245,7 +245,7 @@ def _check(claims: Claims) -> None:
     for claim in claims.claims:
         for side in claim.sides:
             find_row(f"{claims.size}/{side.row}")
-        if claim.spread.seeds == 0 and claim.test is Test.SEEDS and any(map(claims.is_trained, claim.sides)):
+        if claim.spread.seeds == 0 and claim.test is NoiseSource.SEEDS and any(map(claims.is_trained, claim.sides)):
             raise UserError(f"claims.{claim.id}.spread.seeds: 0: expected how much trainings differ")
     for row in claims.seeds:
         if f"{claims.size}/{row}" not in paper().rows:

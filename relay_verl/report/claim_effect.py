@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from relay_verl.report.alike import Z, reach_of_alike
-from relay_verl.report.claim import Claim, Test
+from relay_verl.report.claim import Claim, NoiseSource
 from relay_verl.report.claim_measures import MEASURES, Answers, References
 from relay_verl.report.student_t import t_quantile
 
@@ -83,7 +83,7 @@ def join(parts: Sequence[Part]) -> Part:
 
 def seeds_part(claim: Claim, of: np.ndarray, to: np.ndarray) -> list[Part]:
     """The noise of trainings: none of a side that has one seed."""
-    if claim.test is Test.QUESTIONS:
+    if claim.test is NoiseSource.QUESTIONS:
         return []
     sides = [of - to] if claim.is_one_student and len(of) == len(to) else [of, to]
     return [Part(float(v.std(ddof=1)) / math.sqrt(len(v)), len(v) - 1) for v in sides if len(v) > 1]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from relay_verl.errors import UserError
-from relay_verl.report.claim import Claim, Claims, Test
+from relay_verl.report.claim import Claim, Claims, NoiseSource
 from relay_verl.report.claim_effect import Part, join
 from relay_verl.report.document import Table
 
@@ -40,7 +40,7 @@ def power_of(claims: Claims, claim: Claim, num_questions: int, smallest: float |
 
 
 def _seeds_parts(claims: Claims, claim: Claim) -> list[Part]:
-    if claim.test is Test.QUESTIONS:
+    if claim.test is NoiseSource.QUESTIONS:
         return []
     trained = [claims.num_seeds(side) for side in claim.sides if claims.is_trained(side)]
     numbers = trained[:1] if claim.is_one_student else trained

@@ -54,7 +54,7 @@ def data_file_name(job: Mapping[str, Any]) -> str:
     """
     if job.get("row") is None:
         raise UserError("row: null: expected the row of the tables that the student is; evaluate with --row")
-    method = str(job["row"]).replace("/", "-")
+    method = str(job["row"]).rpartition("/")[2]
     seed = "" if job.get("training_seed") is None else f"-{job['training_seed']}"
     teacher = f".{job['teacher_name']}" if has_both(job["policy"]) and job.get("teacher_name") else ""
     return f"{method}{seed}.{job['policy']}{teacher}.csv"

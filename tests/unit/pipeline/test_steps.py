@@ -1,0 +1,137 @@
+"""A program of steps that is killed anywhere and run again: nothing that was finished is done again, all is there."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from relay_verl.errors import JobError
+from relay_verl.files import replace_file
+from relay_verl.pipeline import StageError, Step, run_steps
+
+NAMES = ("a", "b", "c", "d")
+
+
+class KilledError(BaseException):
+    """The process ends here."""
+
+
+class Program:
+    """Steps that write a file each, and end the process at the chosen moments."""
+
+    def __init__(self, folder: Path, deaths: list[tuple[str, bool]]):
+        self.folder = folder
+        self.deaths = deaths
+        self.log: list[str] = []
+
+    def steps(self) -> list[Step]:
+        return [Step(name, (self.folder / name).is_file, lambda name=name: self.write(name)) for name in NAMES]
+
+    def write(self, name: str) -> None:
+        self.log.append(name)
+        self.die(name, False)
+        replace_file(self.folder / name, name.encode())
+        self.die(name, True)
+
+    def die(self, name: str, is_written: bool) -> None:
+        if self.deaths[:1] == [(name, is_written)]:
+            self.deaths.pop(0)
+            raise KilledError
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_kill_costs_at_most_the_running_step(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    places = st.tuples(st.sampled_from(NAMES), st.booleans())
+    deaths = sorted(data.draw(st.lists(places, max_size=6)))
+    program = Program(tmp_path_factory.mktemp("steps"), list(deaths))
+    while True:
+        try:
+            assert run_steps(program.steps(), lambda _: None) == {}
+        except KilledError:
+            continue
+        break
+    assert {path.name for path in program.folder.iterdir()} == set(NAMES)
+    for name in NAMES:
+        num_cut = sum(place == (name, False) for place in deaths[: len(deaths) - len(program.deaths)])
+        assert program.log.count(name) == 1 + num_cut, "a step runs again only if it was cut off"
+
+
+def test_a_step_that_fails_is_told_and_the_others_run(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise StageError("train ended with code 1: no memory\nlog is its log")
+
+    def refuse() -> None:
+        raise JobError("it cannot continue")
+
+    steps = [
+        Step("train", lambda: False, fail),
+        Step("measure", lambda: False, refuse),
+        Step("forget", lambda: False, lambda: None),
+        Step("write", (tmp_path / "file").is_file, (tmp_path / "file").touch),
+    ]
+    told: list[str] = []
+    failures = run_steps(steps, told.append)
+    assert failures == {
+        "train": "train ended with code 1: no memory",
+        "measure": "it cannot continue",
+        "forget": "it ended without its output",
+    }
+    assert (tmp_path / "file").is_file()
+    assert told[-1] == "write"
+    assert run_steps(steps, told.append).keys() == failures.keys()
+    assert told.count("write") == 1, "what is done is not run again"
+
+
+def test_a_bug_of_ours_is_not_hidden() -> None:
+    def bug() -> None:
+        raise TypeError("a bug")
+
+    with pytest.raises(TypeError):
+        run_steps([Step("bug", lambda: False, bug)], lambda _: None)
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from relay_verl.files import replace_file
+from relay_verl.pipeline.steps import Step, run_steps
+
+folder = Path(sys.argv[1])
+
+def write(name):
+    with open(folder / "log", "a") as log:
+        log.write(name + "\\n")
+    time.sleep(0.05)
+    replace_file(folder / name, name.encode())
+
+names = [f"step-{n}" for n in range(12)]
+run_steps([Step(n, (folder / n).is_file, lambda n=n: write(n)) for n in names], lambda name: print(name, flush=True))
+"""
+
+
+def test_a_process_that_is_killed_continues(tmp_path: Path) -> None:
+    """SIGKILL while each third step runs."""
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path)]
+    num_kills = 0
+    for number in range(0, 12, 3):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() == f"step-{number}":
+                os.kill(process.pid, signal.SIGKILL)
+                num_kills += 1
+                break
+        process.wait()
+        process.stdout.close()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=600)
+    log = (tmp_path / "log").read_text().split()
+    assert num_kills == 4
+    assert set(log) == {f"step-{number}" for number in range(12)}
+    assert len(log) <= 12 + num_kills, "each kill costs at most the step that ran"

@@ -203,7 +203,7 @@ def judge(
     from relay_verl.report.summary import write_summary
     from relay_verl.traces.results import find_results
 
-    folders, asked = find_results(results), choose_judge(judge, judge_url, judge_model)
+    folders, asked = find_results(results, needs_texts=True), choose_judge(judge, judge_url, judge_model)
     if asked is None:
         raise UserError("judge: give --judge-url and --judge-model, or --judge")
     check_judge(asked)

@@ -71,7 +71,7 @@ def condense(
     from relay_verl.traces.question_facts import facts_of, write_questions
     from relay_verl.traces.results import find_results, read_result
 
-    read = [read_result(place) for place in find_results(results)]
+    read = [read_result(place) for place in find_results(results, needs_texts=True)]
     sources = parse_sources(source or ())
     names = dict.fromkeys(name for result in read for name in result.job.get("benchmarks") or {})
     loaded = {name: load_benchmark(find_benchmark(name), sources.get(name)) for name in names}

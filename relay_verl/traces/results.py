@@ -123,8 +123,12 @@ class Result:
         return self.job.get("teacher_name")
 
 
-def find_results(paths: Sequence[Path]) -> list[Path]:
+def find_results(paths: Sequence[Path], *, needs_texts: bool = False) -> list[Path]:
     """The results folders and the data files at or below `paths`, path by path and in order of their names, once each.
+
+    Args:
+        paths: where to look.
+        needs_texts: leaves out data files, which have none.
 
     Raises:
         UserError: a path has none, or one whose run has not ended.
@@ -136,15 +140,21 @@ def find_results(paths: Sequence[Path]) -> list[Path]:
             raise UserError(
                 f"{unfinished[0].parent}: the evaluation has not ended; the same `relay-verl eval` continues it"
             )
-        tables = {file.parent for file in path.rglob(QUESTIONS)}
-        data_files = {file for table in tables for file in table.glob("*.csv")} - {each / QUESTIONS for each in tables}
-        data_files |= {path} if path.suffix == ".csv" and path.is_file() else set()
+        data_files = [] if needs_texts else _data_files(path)
         places = sorted([*(file.parent for file in path.rglob(RESPONSES)), *data_files])
         if not places:
             raise UserError(f"{path} holds no results: no {RESPONSES} in it or below")
-        for folder in places:
-            folders.setdefault(folder.resolve(), folder)
+        for place in places:
+            folders.setdefault(place.resolve(), place)
     return list(folders.values())
+
+
+def _data_files(path: Path) -> list[Path]:
+    """The tables next to a table of questions, or the one at `path`."""
+    if path.is_file():
+        return [path] if path.suffix == ".csv" else []
+    tables = list(path.rglob(QUESTIONS))
+    return [file for table in tables for file in table.parent.glob("*.csv") if file.name != QUESTIONS]
 
 
 def read_result(folder: Path) -> Result:

@@ -81,7 +81,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"margin": 5}, {}, r"smallest: 10: expected the margin, 5"),
     ({"spread": {"questions": 40}}, {}, r"claims\.relay_above_grpo\.spread\.seeds: 0"),
     ({}, {"size": "small"}, r"size: 'small': expected one of"),
-    ({}, {"seeds": {"relly": 3}}, r"seeds\.relly: .*did you mean 'relay'"),
+    ({}, {"seeds": {"relayy": 3}}, r"seeds\.relayy: .*did you mean 'relay'"),
     ({}, {"alpha": 1.5}, r"alpha: 1\.5"),
 ]
 

@@ -162,6 +162,9 @@ def test_data_files_and_folders_are_found(tmp_path: Path) -> None:
     (tmp_path / "results" / "frontier.csv").write_text("not,ours\n")
     assert find_results([tmp_path]) == [file, folder]
     assert find_results([file]) == [file]
+    assert find_results([tmp_path], needs_texts=True) == [folder]
+    with pytest.raises(UserError, match="data holds no results"):
+        find_results([file.parent], needs_texts=True)
 
 
 def test_the_command_condenses_and_says_how_small(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@
     <!-- data: claims -->...<!-- end -->                            the table of verdicts
     <!-- data: conditions -->...<!-- end -->                        the table of all conditions
 
-Invariant: `cite` changes what stands between its two marks alone, and what it gives it gives again.
+Invariant: `cite` changes what stands between its two marks alone, not in blocks of code, and what it gives it gives again.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from relay_verl.traces.question_facts import QuestionFacts, find_questions
 from relay_verl.traces.results import find_results, read_result
 
 _MARK = re.compile(r"(<!-- data: (?P<what>[^>]+?) -->)(?P<text>.*?)(<!-- end -->)", re.DOTALL)
+_CODE = re.compile(r"(```.*?```)", re.DOTALL)
 _SIDE = re.compile(r"(?P<row>[a-z0-9_]+)(?::(?P<policy>[a-z0-9_.]+))?(?:@(?P<teacher>[\w.-]+))?")
 
 
@@ -58,7 +59,9 @@ class Data:
         Raises:
             UserError: what a mark names is not known, or was not measured.
         """
-        return _MARK.sub(lambda match: f"{match[1]}{self._generate(match['what'])}{match[4]}", text)
+        parts = _CODE.split(text)  # every other one is code
+        parts[::2] = [_MARK.sub(lambda m: f"{m[1]}{self._generate(m['what'])}{m[4]}", part) for part in parts[::2]]
+        return "".join(parts)
 
     def _generate(self, what: str) -> str:
         with as_user_error(UserError, lambda error: f"data: {what}: {error}"):
@@ -101,4 +104,4 @@ def _block(table: Table) -> str:
 
 def has_marks(text: str) -> bool:
     """Whether a page cites data."""
-    return _MARK.search(text) is not None
+    return any(map(_MARK.search, _CODE.split(text)[::2]))

@@ -73,8 +73,9 @@ class Part:
 def join(parts: Sequence[Part]) -> Part:
     """Independent sources together.
 
-    >>> join([Part(3.0, 4), Part(4.0, 9)])
-    Part(error=5.0, freedom=12.83...)
+    >>> both = join([Part(3.0, 4), Part(4.0, 9)])
+    >>> both.error, round(both.freedom, 1)
+    (5.0, 12.8)
     """
     error = math.hypot(*(part.error for part in parts))
     below = sum(part.error**4 / part.freedom for part in parts)

@@ -449,6 +449,9 @@ def test_a_page_has_the_numbers_of_the_data(tmp_path: Path, data: Path) -> None:
     assert "-->shown (+" in cited
     assert cited.endswith("<!-- end --> rest")
     assert source.cite(cited) == cited, "the same data give the same page"
+    code = "```markdown\n<!-- data: relay accuracy -->?<!-- end -->\n```"
+    assert source.cite(code) == code
+    assert not has_marks(code)
     assert has_marks(page) and not has_marks("no marks")
 
 

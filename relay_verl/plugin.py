@@ -38,11 +38,14 @@ def _check_before(module: str, function: str, check: Callable[[Any], None]) -> N
     register_post_import_hook(lambda imported: install_check(imported, function, check), module)
 
 
-def _install_after(module: str, installer: str) -> None:
-    """Let `installer` change verl's `module` as soon as that is imported."""
+def _install_after(module: str, installer: str, function: str = "install") -> None:
+    """Let a `function` of `installer` change verl's `module` as soon as that is imported."""
     from wrapt import register_post_import_hook
 
-    register_post_import_hook(lambda imported: importlib.import_module(installer).install(imported), module)
+    def hook(imported: Any) -> None:
+        getattr(importlib.import_module(installer), function)(imported)
+
+    register_post_import_hook(hook, module)
 
 
 def _register() -> None:
@@ -67,6 +70,9 @@ def _register() -> None:
     _install_after("verl.trainer.ppo.v1.trainer_base", "relay_verl.trainer.saving")
     _install_after("verl.trainer.ppo.v1.trainer_base", "relay_verl.trainer.teacher_watch")
     _install_after("verl.workers.rollout.router", "relay_verl.trainer.light_balancer")
+    rollout, socket = "verl.workers.rollout.vllm_rollout", "relay_verl.trainer.weight_socket"
+    _install_after(f"{rollout}.vllm_rollout", socket, "install_sender")
+    _install_after(f"{rollout}.vllm_async_server", socket, "install_receiver")
     _install_after("verl.utils.checkpoint.checkpoint_handler", "relay_verl.trainer.warmup_record")
     _install_after("verl.utils.tracking", "relay_verl.checkpoints.metrics_log")
     _install_after("verl.utils.tracking", "relay_verl.trainer.step_line")

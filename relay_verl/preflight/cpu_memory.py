@@ -6,6 +6,7 @@ The constants are fitted to a run of the real pair (examples/real/README.md), wh
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -32,6 +33,8 @@ _TRAINED, _FROZEN = 16, 4
 _LOGIT = 12
 """Bytes of a logit in a micro-batch: in the forward pass' format, in 32 bits, its log-softmax, its gradient."""
 _BYTES = {"float32": 4, "fp32": 4}
+_SPACE = "VLLM_CPU_KVCACHE_SPACE"
+"""vLLM's variable with the size of an engine's cache, in GiB."""
 
 
 def cpu_terms(run: RunConfig) -> dict[str, float]:
@@ -93,8 +96,9 @@ def _compute_type(actor: Any) -> str:
 def _cache_bytes(config: VerlConfig) -> float:
     """Bytes of an engine's KV cache, as vLLM reads its settings."""
     given = OmegaConf.select(config, "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes")
-    space = OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars.VLLM_CPU_KVCACHE_SPACE")
-    return float(given or float(space or 0) * 2**30)
+    variables = OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars") or {}
+    space = variables.get(_SPACE, os.environ.get(_SPACE))
+    return float(float(space) * 2**30 if space else given or 0)  # vLLM takes the variable before the option
 
 
 def _in_engine(path: str | None, dtype: str) -> float:

@@ -31,7 +31,6 @@ TWO_OF_EACH = [
     "+relay=deterministic",
     "trainer.nnodes=2",
     "actor_rollout_ref.rollout.agent.num_workers=2",
-    "+actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes=67108864",  # there are six engines
     *(
         f"actor_rollout_ref.{key}_micro_batch_size_per_gpu={NUM_ROWS // 2}"
         for key in ("actor.ppo", "ref.log_prob", "rollout.log_prob")

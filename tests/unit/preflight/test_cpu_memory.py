@@ -49,9 +49,33 @@ def test_number_formats_replicas_and_the_reference_count() -> None:
     assert terms("actor_rollout_ref.actor.use_kl_loss=false")["the reference"] == 0
     assert terms("relay.max_calls=0")["the teacher"] == 0
     assert terms("actor_rollout_ref.model.lora_rank=4")["the reference"] == 0
-    assert plain["caches"] == 2 * 2**30
+    assert plain["caches"] == 2 * 2**26
     ranks = terms("trainer.n_gpus_per_node=4", "actor_rollout_ref.rollout.tensor_model_parallel_size=2")
-    assert (ranks["the student's engines"], ranks["caches"]) == (8_000, 3 * 2**30)
+    assert (ranks["the student's engines"], ranks["caches"]) == (8_000, 3 * 2**26)
+
+
+@pytest.mark.usefixtures("sized")
+@pytest.mark.parametrize("is_in_the_recipe", [True, False])
+def test_vllms_variable_comes_before_the_caches_of_the_recipe(
+    is_in_the_recipe: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM's CPU platform overwrites the option with it, so that no recipe for CPU may set it."""
+    overrides = []
+    if is_in_the_recipe:
+        overrides = ["+ray_kwargs.ray_init.runtime_env.env_vars.VLLM_CPU_KVCACHE_SPACE='3'"]
+    else:
+        monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "3")
+    assert cpu_terms(RunConfig(compose("relay_tiny", overrides)))["caches"] == 2 * 3 * 2**30
+
+
+@pytest.mark.parametrize(("recipe", "size"), [("relay_tiny", 2**26), ("opd_tiny", 2**26), ("relay_real", 2**28)])
+def test_a_recipe_for_cpu_says_how_large_its_caches_are(recipe: str, size: int) -> None:
+    config = compose(recipe, ["+relay=real_cpu"] if recipe == "relay_real" else [])
+    assert "VLLM_CPU_KVCACHE_SPACE" not in config.ray_kwargs.ray_init.runtime_env.env_vars
+    rollouts = [config.actor_rollout_ref.rollout]
+    if config.distillation.enabled:
+        rollouts.append(config.distillation.teacher_models.teacher_model.inference)
+    assert [rollout.engine_kwargs.vllm.kv_cache_memory_bytes for rollout in rollouts] == [size] * len(rollouts)
 
 
 def test_the_embedding_has_to_fit_into_the_pieces_that_weights_travel_in(

@@ -1,6 +1,7 @@
 """The tiny world's claims and results: numbers of questions, and numbers that pages cite, are those of the files."""
 
 import re
+
 import pytest
 
 from relay_verl.report.cited import Data, has_marks

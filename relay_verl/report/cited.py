@@ -7,7 +7,7 @@
     <!-- data: claims -->...<!-- end -->                            the table of verdicts
     <!-- data: conditions -->...<!-- end -->                        the table of all conditions
 
-Invariant: `cite` changes what stands between its two marks alone, not in blocks of code, and what it gives it gives again.
+Invariant: `cite` changes what stands between two marks alone, not in blocks of code, and what it gives it gives again.
 """
 
 from __future__ import annotations

@@ -8,11 +8,14 @@ Invariant: a step whose output is there is not run.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from relay_verl.errors import RelayError, first_line
 from relay_verl.pipeline.processes import StageError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ def run_steps(steps: Iterable[Step], tell: Callable[[str], None] = print) -> dic
             step.run()
         except (RelayError, StageError) as error:
             failures[step.name] = first_line(error)
+        except Exception as error:  # a bug of ours, or of an engine that does not start on a busy machine
+            logger.exception("%s", step.name)
+            failures[step.name] = f"{type(error).__name__}: {first_line(error)}"
         else:
             if not step.is_done():
                 failures[step.name] = "it ended without its output"

@@ -87,12 +87,16 @@ def test_a_step_that_fails_is_told_and_the_others_run(tmp_path: Path) -> None:
     assert told.count("write") == 1, "what is done is not run again"
 
 
-def test_a_bug_of_ours_is_not_hidden() -> None:
+def test_a_bug_is_told_with_its_traceback_and_costs_its_step_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def bug() -> None:
         raise TypeError("a bug")
 
-    with pytest.raises(TypeError):
-        run_steps([Step("bug", lambda: False, bug)], lambda _: None)
+    steps = [Step("bug", lambda: False, bug), Step("write", (tmp_path / "file").is_file, (tmp_path / "file").touch)]
+    assert run_steps(steps, lambda _: None) == {"bug": "TypeError: a bug"}
+    assert (tmp_path / "file").is_file()
+    assert "Traceback" in caplog.text
 
 
 def work(folder: Path) -> None:

@@ -41,7 +41,7 @@ from relay_verl.report import write_report
 from relay_verl.report.claim import read_claims
 from relay_verl.run_config import RunConfig
 from relay_verl.traces.condensed import condense, data_file_name, is_data_file_of
-from relay_verl.traces.question_facts import QUESTIONS, facts_of, read_questions, write_questions
+from relay_verl.traces.question_table import QUESTIONS, facts_of, read_questions, write_questions
 from relay_verl.traces.results import MANIFEST, read_result
 
 CLAIMS = Path(__file__).with_name("claims.yaml")

@@ -68,7 +68,7 @@ def condense(
     """Keep results as small data files: a line a response, without texts, with the hashes of all that decides them."""
     from relay_verl.benchmarks.registry import find_benchmark, load_benchmark, parse_sources
     from relay_verl.traces.condensed import condense as condense_one
-    from relay_verl.traces.question_facts import facts_of, write_questions
+    from relay_verl.traces.question_table import facts_of, write_questions
     from relay_verl.traces.results import find_results, read_result
 
     read = [read_result(place) for place in find_results(results, needs_texts=True)]

@@ -27,7 +27,7 @@ from relay_verl.report.claim_verdict import ClaimBench, Judged, judge_claims
 from relay_verl.report.conditions import conditions_table
 from relay_verl.report.document import Table, table_to_markdown
 from relay_verl.report.groups import Groups, group_results
-from relay_verl.traces.question_facts import QuestionFacts, find_questions
+from relay_verl.traces.question_table import QuestionFacts, find_questions
 from relay_verl.traces.results import find_results, read_result
 
 _MARK = re.compile(r"(<!-- data: (?P<what>[^>]+?) -->)(?P<text>.*?)(<!-- end -->)", re.DOTALL)

@@ -27,7 +27,7 @@ import numpy as np
 
 from relay_verl.errors import UserError
 from relay_verl.report.statistics import Average, Measure
-from relay_verl.traces.question_facts import QuestionFacts
+from relay_verl.traces.question_table import QuestionFacts
 from relay_verl.traces.records import ResponseRecord
 
 

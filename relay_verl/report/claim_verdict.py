@@ -27,7 +27,7 @@ from relay_verl.report.claim import Claim, Claims, Side, Where
 from relay_verl.report.claim_effect import Effect, effect_of
 from relay_verl.report.claim_measures import MEASURES, Answers, References, answers_of
 from relay_verl.report.groups import Group, Groups
-from relay_verl.traces.question_facts import QuestionFacts
+from relay_verl.traces.question_table import QuestionFacts
 from relay_verl.traces.words import TEACHER_ALONE, natural_policies
 
 _REFERENCES = {"base": natural_policies("base")[0], "teacher": TEACHER_ALONE}

@@ -30,7 +30,7 @@ from relay_verl.report.spending_table import spending_table
 from relay_verl.report.statistics import accuracy
 from relay_verl.report.tables import own_tables, paper_tables, teachers_lines, teachers_table
 from relay_verl.report.terms import terms_of
-from relay_verl.traces.question_facts import find_questions
+from relay_verl.traces.question_table import find_questions
 from relay_verl.traces.results import find_results, read_result
 from relay_verl.traces.verdicts import VerdictsBy, has_unclear_reply, is_for_judge, is_refused, verdict_of
 

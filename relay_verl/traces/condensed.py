@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from relay_verl.errors import UserError
 from relay_verl.files import replace_file
 from relay_verl.policies import find_policy
-from relay_verl.traces.question_facts import QUESTIONS, QuestionFacts, read_questions
+from relay_verl.traces.question_table import QUESTIONS, QuestionFacts, read_questions
 from relay_verl.traces.records import CallText, ResponseRecord, SegmentText
 from relay_verl.traces.sealed import read_sealed, seal
 from relay_verl.traces.words import has_both

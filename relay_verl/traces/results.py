@@ -22,7 +22,7 @@ from relay_verl.errors import UserError, as_user_error
 from relay_verl.files import sha256_of
 from relay_verl.prices.price import PriceList
 from relay_verl.traces.condensed import read_data_file
-from relay_verl.traces.question_facts import QUESTIONS
+from relay_verl.traces.question_table import QUESTIONS
 from relay_verl.traces.records import ResponseRecord, read_records
 
 RESPONSES = "responses.jsonl"

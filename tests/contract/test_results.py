@@ -7,7 +7,7 @@ import pytest
 from relay_verl.report.cited import Data, has_marks
 from relay_verl.report.claim import read_claims
 from relay_verl.report.claim_power import check_power
-from relay_verl.traces.question_facts import QUESTIONS
+from relay_verl.traces.question_table import QUESTIONS
 from relay_verl.traces.results import find_results, read_result
 from tests.helpers.pages import PAGES, ROOT
 

@@ -8,7 +8,7 @@ from typing import Any
 from relay_verl.benchmarks.registry import Questions
 from relay_verl.files import sha256_of
 from relay_verl.traces.condensed import condense
-from relay_verl.traces.question_facts import QuestionFacts, facts_of, write_questions
+from relay_verl.traces.question_table import QuestionFacts, facts_of, write_questions
 from relay_verl.traces.records import ResponseRecord, write_records
 from relay_verl.traces.results import MANIFEST, RESPONSES, read_result
 from tests.helpers.records import alone, call, record, student, teacher

@@ -25,7 +25,7 @@ from relay_verl.recipes.paper import paper
 from relay_verl.report.claim import read_claims
 from relay_verl.report.claim_verdict import judge_claims
 from relay_verl.report.groups import group_results
-from relay_verl.traces.question_facts import find_questions, write_questions
+from relay_verl.traces.question_table import find_questions, write_questions
 from relay_verl.traces.results import find_results, read_result
 from tests.helpers.made_results import world, write_result
 

@@ -23,7 +23,7 @@ from relay_verl.report.claim_measures import MEASURES, Answers, References, answ
 from relay_verl.report.claim_power import check_power, needed_questions, power_of
 from relay_verl.report.claim_verdict import Judged, Verdict, decide, judge_claims
 from relay_verl.report.groups import Groups, group_results
-from relay_verl.traces.question_facts import find_questions
+from relay_verl.traces.question_table import find_questions
 from relay_verl.traces.results import find_results, read_result
 from tests.helpers.made_results import keep_result, world, write_result
 

@@ -14,7 +14,7 @@ from relay_verl.errors import UserError
 from relay_verl.report import write_report
 from relay_verl.report.statistics import accuracy, average_call_ratio, call_rate
 from relay_verl.traces.condensed import condense
-from relay_verl.traces.question_facts import QUESTIONS, find_questions, read_questions, write_questions
+from relay_verl.traces.question_table import QUESTIONS, find_questions, read_questions, write_questions
 from relay_verl.traces.records import ResponseRecord, write_records
 from relay_verl.traces.results import MANIFEST, RESPONSES, find_results, read_result
 from relay_verl.traces.sealed import read_sealed, seal
@@ -171,7 +171,7 @@ def test_the_command_condenses_and_says_how_small(tmp_path: Path) -> None:
     questions = tmp_path / "test.jsonl"
     questions.write_text("".join(json.dumps({"question": f"{n}+1?", "answer": str(n + 1)}) + "\n" for n in range(5)))
     from relay_verl.benchmarks.registry import find_benchmark, load_benchmark
-    from relay_verl.traces.question_facts import facts_of
+    from relay_verl.traces.question_table import facts_of
 
     facts = facts_of({"gsm8k": load_benchmark(find_benchmark("gsm8k"), questions)})
     write_result(tmp_path / "results", facts, "relay", relay, seed=2)

@@ -2,15 +2,17 @@
 loss pulls the student towards it (`relay_verl.trainer.teacher_scores`). Pure.
 
 verl 0.9.1 has two kinds of losses. `forward_kl_topk` is the KL of the student from the teacher over the teacher's k
-likeliest tokens of each position. The others, such as k1 and k3, estimate the reverse KL from the log-probability of
-the token that was sampled alone.
+likeliest tokens of each position; `call_free_kl_topk` is ours, for a student that may call
+(`relay_verl.trainer.call_free_loss`). The others, such as k1 and k3, estimate the reverse KL from the log-probability
+of the token that was sampled alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-TOPK_LOSSES = ("forward_kl_topk",)
+CALL_FREE = "call_free_kl_topk"
+TOPK_LOSSES = ("forward_kl_topk", CALL_FREE)
 """Losses over the teacher's likeliest tokens; all others are over the sampled token."""
 
 

@@ -76,6 +76,9 @@ def _register() -> None:
     _install_after("verl.utils.checkpoint.checkpoint_handler", "relay_verl.trainer.warmup_record")
     _install_after("verl.utils.tracking", "relay_verl.checkpoints.metrics_log")
     _install_after("verl.utils.tracking", "relay_verl.trainer.step_line")
+    losses, call_free = "verl.trainer.distillation", "relay_verl.trainer.call_free_loss"
+    _install_after(f"{losses}.losses", call_free, "install_name")
+    _install_after(f"{losses}.fsdp.losses", call_free)
     for schedule in ("verl.workers.config.optimizer", "verl.workers.engine.fsdp.transformer_impl"):
         _install_after(schedule, "relay_verl.trainer.linear_schedule")
     _import_after("verl.experimental.agent_loop", "relay_verl.trainer.agent_loop")

@@ -14,11 +14,15 @@ Invariant: the token at a place is the response's token with that place.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from relay_verl.protocol import strip_with_sources
+from relay_verl.protocol import find_beginning_in_bytes, strip_with_sources
 from relay_verl.tokenization import TokenBytes
 from relay_verl.types import RelayTrajectory
+
+_WINDOW = 64
+"""Bytes that the beginning of a command has at most; one with more blanks or digits counts as text."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,25 @@ def view_response(trajectory: RelayTrajectory, tokens: TokenBytes, *, has_comman
             context += segment.token_ids
         else:
             is_forced = segment.is_forced or [False] * len(own)
+            is_begun = _begun(tokens.pieces(segment.token_ids)) if has_commands else [False] * len(own)
             pairs = (
                 strip_with_sources(segment.token_ids, tokens)
                 if has_commands
                 else [(token_id, source) for source, token_id in enumerate(segment.token_ids)]
             )
             for token_id, source in pairs:
-                if source is not None and not is_forced[source]:
+                if source is not None and not is_forced[source] and not is_begun[source]:
                     own[source] = len(context)
                     end = len(context) + 1
                 context.append(token_id)
         places += own
     return TeacherView(context[:end], places)
+
+
+def _begun(pieces: Sequence[bytes]) -> list[bool]:
+    """Whether the text before each token ends with the beginning of a command, [length]."""
+    is_begun, tail = [], b""
+    for piece in pieces:
+        is_begun.append(find_beginning_in_bytes(tail, is_nested=False) < len(tail))
+        tail = (tail + piece)[-_WINDOW:]
+    return is_begun

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from relay_verl.config import TeacherSettings
-from relay_verl.distillation import TOPK_LOSSES, DistillationSettings
+from relay_verl.distillation import CALL_FREE, DistillationSettings
 from relay_verl.errors import UserError
 from relay_verl.models.tokenizers import read_tokenizer
 from relay_verl.models.vocabulary import read_vocabulary
@@ -20,6 +20,9 @@ MODELS = "distillation.teacher_models"
 MODEL = f"{MODELS}.teacher_model"
 LOSS = "distillation.distillation_loss"
 FUSED = "actor_rollout_ref.model.use_fused_kernels"
+STRATEGY = "actor_rollout_ref.actor.strategy"
+STRATEGIES = ("fsdp", "fsdp2")
+"""Engines of verl's that `CALL_FREE` is there for."""
 
 
 def check_distillation(run: RunConfig) -> str:
@@ -103,10 +106,15 @@ def _check_loss(run: RunConfig, settings: DistillationSettings) -> None:
     if has_calls and not settings.is_topk:
         raise UserError(
             f"{LOSS}.loss_mode={settings.loss}: it would also be taken over commands, which the teacher never writes: "
-            f"set {', '.join(TOPK_LOSSES)}, or relay.max_calls=0"
+            f"set {CALL_FREE}, or relay.max_calls=0"
         )
     if not settings.is_topk:
         return
+    if settings.loss == CALL_FREE and (strategy := OmegaConf.select(run.verl, STRATEGY)) not in STRATEGIES:
+        raise UserError(
+            f"{LOSS}.loss_mode={CALL_FREE}: {STRATEGY}={strategy}: expected {', '.join(STRATEGIES)}, whose logits are "
+            "whole"
+        )
     if settings.topk is None or settings.topk < 1:
         raise UserError(f"{LOSS}.topk={shown(settings.topk)}: expected 1 or more of the teacher's likeliest tokens")
     if has_calls and settings.log_prob_min_clamp is not None:

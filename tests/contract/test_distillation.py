@@ -6,10 +6,14 @@ from typing import Any
 import pytest
 import torch
 
+from relay_verl.distillation import CALL_FREE
 from relay_verl.trainer.teacher_scores import NO_MASS
+from tests.helpers.real_tokenizers import tokenizer_called, tokens_of
 from tests.helpers.warm_python import WarmPython
 
 PROMPT, RESPONSE, TOPK, VOCABULARY = 3, 4, 2, 11
+BEGINS = [2, 7, 10]
+"""Ids that stand for those that begin a command."""
 
 
 def nested(rows: torch.Tensor) -> torch.Tensor:
@@ -17,15 +21,24 @@ def nested(rows: torch.Tensor) -> torch.Tensor:
     return torch.nested.as_nested_tensor([rows], layout=torch.jagged)
 
 
-def losses(logprobs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def draw(length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The student's logits, [1, length, vocabulary], and the tokens that the teacher scored, [length, k]."""
+    torch.manual_seed(0)
+    logits = torch.randn(1, length, VOCABULARY, requires_grad=True)
+    return logits, torch.randint(0, VOCABULARY, (length, TOPK), dtype=torch.int32)
+
+
+def losses(
+    logprobs: torch.Tensor, mode: str = "forward_kl_topk", teacher: str = ""
+) -> tuple[torch.Tensor, torch.Tensor]:
     """verl's loss at each position of a sequence, [length], and the gradient of its sum by the logits, [length, v]."""
+    import verl.trainer.distillation.losses  # noqa: F401 (loads the plugin)
     from verl.trainer.distillation.fsdp.losses import compute_forward_kl_topk
 
-    torch.manual_seed(0)
-    length = len(logprobs)
-    logits = torch.randn(1, length, VOCABULARY, requires_grad=True)
-    ids = torch.randint(0, VOCABULARY, (length, TOPK), dtype=torch.int32)
-    config: Any = SimpleNamespace(distillation_loss=SimpleNamespace(log_prob_min_clamp=None, use_chunked_topk=False))
+    logits, ids = draw(len(logprobs))
+    loss_config = SimpleNamespace(log_prob_min_clamp=None, use_chunked_topk=False, loss_mode=mode)
+    teachers = {"default": SimpleNamespace(model_path=teacher)}
+    config: Any = SimpleNamespace(distillation_loss=loss_config, teacher_models=teachers)
     outputs: Any = compute_forward_kl_topk(logits, nested(logprobs), nested(ids), config, "thd")
     # what verl.trainer.distillation.losses does to them before it adds them up
     loss = outputs["distillation_losses"][0].clamp_min(0.0)
@@ -43,6 +56,43 @@ def test_without_mass_loss_and_gradient_are_exactly_zero() -> None:
     others = [row for row in range(PROMPT + RESPONSE) if row != 4]
     assert (loss[others] > 0).all(), "and that is what the test would see otherwise"
     assert gradient[others].abs().sum(-1).min() > 0
+
+
+def test_a_student_that_may_call_is_compared_as_if_no_command_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss is the KL from the student's law without the tokens that begin a command, whose logits it leaves alone;
+    one that the teacher thinks likely stays."""
+    from relay_verl.trainer import call_free_loss
+
+    monkeypatch.setattr(call_free_loss, "CHUNK", 3)  # the last chunk is smaller
+    monkeypatch.setattr(call_free_loss, "command_beginnings_at", lambda path: BEGINS if path == "teacher" else [])
+    logprobs = torch.tensor([[-0.1, -2.5]] * (PROMPT + RESPONSE))
+    logprobs[4] = NO_MASS
+    logits, ids = draw(len(logprobs))
+    assert any(set(BEGINS) & set(row) for row in ids.tolist()), "a teacher that writes such a token, too"
+    loss, gradient = losses(logprobs, CALL_FREE, "teacher")
+    for position, row in enumerate(ids.tolist()):
+        left_out = sorted(set(BEGINS) - set(row))
+        law = logits.detach()[0, position].index_fill(0, torch.tensor(left_out), float("-inf")).log_softmax(-1)
+        terms = logprobs[position].exp() * (logprobs[position] - law[ids[position].long()])
+        assert loss[position] == pytest.approx(terms.sum().clamp_min(0).item(), abs=1e-5)
+        assert gradient[position, left_out].abs().max() < 1e-6
+    assert gradient[4].abs().max() == 0
+    without, own = losses(logprobs)
+    assert (without >= loss - 1e-6).all() and own[0, BEGINS].abs().max() > 1e-3, "verl's own pulls them down"
+
+
+@pytest.mark.parametrize("name", ["qwen3", "smollm2", "cl100k", "mistral"])
+def test_every_token_behind_which_a_command_can_continue_begins_one(name: str) -> None:
+    from relay_verl.trainer.call_free_loss import command_beginnings
+
+    tokenizer, tokens = tokenizer_called(name), tokens_of(name)
+    begins = command_beginnings(tokenizer)
+    assert 0 < len(begins) < len(tokenizer) / 100
+    for before in ("", "so ", "is\n", "2 ", "."):
+        pieces = tokens.pieces(tokenizer.encode(f"{before}<call>20</call>", add_special_tokens=False))
+        number = next(number for number, piece in enumerate(pieces) if b"<" in piece)
+        token_id = tokenizer.encode(f"{before}<call>20</call>", add_special_tokens=False)[number]
+        assert token_id in begins, (before, pieces)
 
 
 def test_a_clamp_would_give_it_mass() -> None:

@@ -1,7 +1,9 @@
 """What the teacher scores of a response: the student's own tokens, commands apart, each where it stands."""
 
+import re
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +18,8 @@ from tests.helpers.tokenizers import COMMAND, ByteTokenizer, bpe, bpe_ids, cut, 
 PROMPT = [9, 8, 7]
 BYTES = TokenBytes(ByteTokenizer())
 EOS = ByteTokenizer.eos_token_id
+BEGUN = re.compile(rb"(?:<c?|<ca|<cal|<call|<call>\s*|<call>\s*\d+\s*(?:<|</|</c|</ca|</cal|</call)?)\Z")
+"""A text that ends with the beginning of a command."""
 
 
 def trajectory(*segments: Segment) -> RelayTrajectory:
@@ -46,6 +50,22 @@ def test_what_follows_the_last_scored_token_is_not_read() -> None:
 def test_forced_tokens_have_no_place() -> None:
     response = trajectory(student("ab", is_forced=[False, True]))
     assert view_response(response, BYTES, has_commands=True).places == [3, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "placed"),
+    [
+        ("ab<call8c", "ab<c"),  # '<' stands behind text, '8' breaks the command off, and 'c' is text again
+        ("a<call>x", "a<"),
+        ("a<call>12x", "a<"),
+        ("a<call>1</call8c", "a<c"),
+        ("1 < 2", "1 <2"),
+    ],
+)
+def test_what_follows_the_beginning_of_a_command_has_no_place(text: str, placed: str) -> None:
+    """Scored, the teacher's tokens behind it would teach the student to break its commands off."""
+    places = view_response(trajectory(student(text)), BYTES, has_commands=True).places
+    assert "".join(char for char, place in zip(text, places, strict=True) if place is not None) == placed
 
 
 def test_without_calls_a_command_is_text_like_any_other() -> None:
@@ -95,12 +115,12 @@ def test_the_view_is_what_the_teacher_is_called_with(texts: list[bytes], choices
 
 
 def _untouched(token_ids: list[int], tokens: TokenBytes) -> int:
-    """Tokens of a turn that no command touches, by the grammar that the helpers write a second time."""
+    """Tokens of a turn that no command touches and none can hold, by a grammar that is written a second time."""
     data, end, num = tokens.join(token_ids), 0, 0
     inside = [span for match in COMMAND.finditer(data) for span in range(*match.span())]
     for token_id in token_ids:
         start, end = end, end + len(tokens.to_bytes(token_id))
-        num += not set(range(start, end)) & set(inside)
+        num += not set(range(start, end)) & set(inside) and not BEGUN.search(data[:start])
     return num
 
 

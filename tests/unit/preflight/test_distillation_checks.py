@@ -80,7 +80,12 @@ REFUSED = [
     ({"relay.teacher.dtype": "float32"}, f"{MODEL}.inference.dtype=bfloat16", ["float32", "relay.teacher.dtype"]),
     ({"distillation.nnodes": 1}, "distillation.nnodes=1 x distillation.n_gpus_per_node=2", ["4 GPUs"]),
     ({f"{MODEL}.inference.max_model_len": 30}, f"{MODEL}.inference.max_model_len=30", ["at least 31"]),
-    ({f"{LOSS}.loss_mode": "k3"}, f"{LOSS}.loss_mode=k3", ["forward_kl_topk", "relay.max_calls=0"]),
+    ({f"{LOSS}.loss_mode": "k3"}, f"{LOSS}.loss_mode=k3", ["call_free_kl_topk", "relay.max_calls=0"]),
+    (
+        {f"{LOSS}.loss_mode": "call_free_kl_topk", "actor_rollout_ref.actor.strategy": "megatron"},
+        f"{LOSS}.loss_mode=call_free_kl_topk",
+        ["actor_rollout_ref.actor.strategy=megatron", "fsdp2"],
+    ),
     ({f"{LOSS}.topk": 0}, f"{LOSS}.topk=0", ["1 or more"]),
     ({f"{LOSS}.topk": None}, f"{LOSS}.topk=null", []),
     ({f"{LOSS}.topk": "many"}, f"{LOSS}.topk", ["many"]),

@@ -117,7 +117,7 @@ class Tables:
 
     def steps(self, seed_sets: Sequence[int]) -> Iterator[Step]:
         """Every step of some seed sets, one set after the other."""
-        yield from self.measuring("the models alone", [("teacher", None), ("base", None)])
+        yield self.measuring("the models alone", [("teacher", None), ("base", None)])
         for seed in seed_sets:
             chosen = [row for row in self.seeds if seed <= self.seeds[row]]
             trained = [row for row in sorted(chosen, key=lambda row: -self.seeds[row]) if row in RECIPES]
@@ -128,9 +128,9 @@ class Tables:
                 yield from (self.head_making(row, seed) for row in heads)
             for start in range(0, len(trained), STUDENTS_AT_A_TIME):
                 some = [(row, seed) for row in trained[start : start + STUDENTS_AT_A_TIME]]
-                yield from self.measuring(f"seed set {seed}, {', '.join(row for row, _ in some)}", some)
+                yield self.measuring(f"seed set {seed}, {', '.join(row for row, _ in some)}", some)
             for row in heads:
-                yield from self.measuring(f"seed set {seed}, {row}", [(row, seed)])
+                yield self.measuring(f"seed set {seed}, {row}", [(row, seed)])
 
     def training(self, row: str, seed: int) -> Step:
         """Train one row."""
@@ -165,9 +165,9 @@ class Tables:
                     pq.write_table(table.take(chosen), temporary)
         return paths
 
-    def measuring(self, name: str, students: Sequence[tuple[str, int | None]]) -> Iterator[Step]:
+    def measuring(self, name: str, students: Sequence[tuple[str, int | None]]) -> Step:
         """Ask the students of some rows, as far as they are there, and keep what they answered. Heads one at a time."""
-        yield Step(
+        return Step(
             f"measure {name}",
             lambda: all(map(self.is_kept, self.conditions(students))),
             lambda: self.measure(students),
@@ -264,7 +264,7 @@ def main() -> None:
     out: Path = options.out.resolve()
     keep: Path = (options.keep or out / "data").resolve()
     started = time.monotonic()
-    os.environ |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
+    os.environ |= variables(out / "pair")
     tables = Tables(out, keep, {row: seeds[row] for row in options.rows}, not options.measure_only)
     seed_sets = options.seed_set or range(1, max(seeds.values()) + 1)
     if options.plan:

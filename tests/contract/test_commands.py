@@ -159,7 +159,7 @@ def test_the_tables_say_which_sets_they_train() -> None:
     program = [sys.executable, str(ROOT / "examples" / "tiny" / "tables.py"), "--help"]
     printed = subprocess.run(program, capture_output=True, text=True, timeout=600)
     assert printed.returncode == 0, printed.stderr
-    assert {"--rows", "--seed-set", "--keep"} <= set(re.findall(r"--[a-z]+", printed.stdout))
+    assert {"--rows", "--seed-set", "--keep"} <= set(re.findall(r"--[a-z-]+", printed.stdout))
 
 
 def test_the_cluster_files_name_recipes_and_keys_that_compose() -> None:

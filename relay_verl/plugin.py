@@ -73,6 +73,7 @@ def _register() -> None:
     rollout, socket = "verl.workers.rollout.vllm_rollout", "relay_verl.trainer.weight_socket"
     _install_after(f"{rollout}.vllm_rollout", socket, "install_sender")
     _install_after(f"{rollout}.vllm_async_server", socket, "install_receiver")
+    _install_after(f"{rollout}.bucketed_weight_transfer", socket, "install_deadline")
     _install_after("verl.utils.checkpoint.checkpoint_handler", "relay_verl.trainer.warmup_record")
     _install_after("verl.utils.tracking", "relay_verl.checkpoints.metrics_log")
     _install_after("verl.utils.tracking", "relay_verl.trainer.step_line")

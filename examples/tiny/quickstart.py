@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from ship import ship
 from stage_one import build_pair, variables, warm_up_and_filter
 from tables import seeded, tiny_suite
 
@@ -39,6 +40,7 @@ LEFT = {
     "train/student/": "the trained student, with a model card",
     "train/samples.html": "responses of the training",
     "pair/": "both models and their data",
+    "demo/": "the trained pair as the package ships one: relay-verl demo --pair",
 }
 """What to open at the end."""
 
@@ -90,6 +92,8 @@ def run_stages(out: Path, seed: int, steps: int) -> None:
         Condition("teacher alone", results / "teacher_alone", None, teacher, policy="teacher_alone"),
     ]
     evaluate(RunConfig(compose("relay_tiny")), conditions, tiny_suite(pair), check_evaluation)
+    with by_product("the pair for `relay-verl demo`"):
+        ship(pair, trained, out / "demo")
     put_on_card(trained, [condition.out for condition in conditions if condition.student == str(trained.student)])
     records = [record for condition in conditions for record in read_result(condition.out).records]
     summaries = summarize(records)

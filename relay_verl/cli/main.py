@@ -19,6 +19,7 @@ from relay_verl.cli import (
     chat,
     data,
     defer,
+    demo,
     doctor,
     frontier,
     models,
@@ -68,6 +69,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 an error, 2 a command line that cannot be read, 130 Ctrl-C.",
 )
 # the order in which the help lists the groups
+app.add_typer(demo.app)
 app.add_typer(quickstart.app)
 app.add_typer(models.app, name="models", rich_help_panel=START)
 app.add_typer(data.app)

@@ -98,16 +98,12 @@ class TransformersEngine:
         Raises:
             UserError: it does not load.
         """
-        import torch
         from transformers import AutoModelForCausalLM
 
-        if device is None:
-            is_mps = torch.backends.mps.is_available()
-            device = "cuda" if torch.cuda.is_available() else "mps" if is_mps else "cpu"
         with as_user_error((OSError, ValueError, RuntimeError), path):
             model = AutoModelForCausalLM.from_pretrained(
                 path, dtype="auto", use_safetensors=True, trust_remote_code=trust_remote_code
-            ).to(device)
+            ).to(device or own_device())
         return cls(model.eval(), tokenizer, **options)
 
     async def generate(
@@ -230,6 +226,14 @@ class TransformersEngine:
         self._kept[request_id] = past
         while len(self._kept) > self._num_kept:
             self._kept.popitem(last=False)
+
+
+def own_device() -> str:
+    """What this machine computes with: a GPU where there is one."""
+    import torch
+
+    is_mps = torch.backends.mps.is_available()
+    return "cuda" if torch.cuda.is_available() else "mps" if is_mps else "cpu"
 
 
 def _cut_back(past: _Past | None, context: list[int]) -> tuple[_Past, int]:

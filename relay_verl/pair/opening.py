@@ -12,16 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from relay_verl.config import DeferSettings
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.engines.resilience import GuardedEngine
-from relay_verl.engines.transformers_engine import TransformersEngine
+from relay_verl.engines.transformers_engine import TransformersEngine, own_device
 from relay_verl.errors import UserError
 from relay_verl.preflight.serving_checks import place
 from relay_verl.serving.door_engine import DoorEngine
 from relay_verl.serving.health_probe import HealthProbe
 from relay_verl.serving.model_servers import ModelServers
-from relay_verl.serving.pair_options import ModelOptions, PairOptions, read_model
+from relay_verl.serving.pair_options import ModelOptions, PairOptions, read_model, with_head
 
 EngineName = Literal["transformers", "vllm"]
 ENGINES: tuple[EngineName, ...] = ("transformers", "vllm")
@@ -71,6 +72,23 @@ def read_options(
     )
 
 
+def add_head(options: PairOptions, folder: str | Path, num_tokens: int, tokenizer: Any) -> PairOptions:
+    """The pair whose student has a defer head.
+
+    Args:
+        options: the pair.
+        folder: of the head.
+        num_tokens: tokens that the teacher writes each time.
+        tokenizer: the student's.
+
+    Raises:
+        UserError: the number is none, the folder has no head, or the head does not fit the pair.
+    """
+    if isinstance(num_tokens, bool) or not isinstance(num_tokens, int) or num_tokens < 1:
+        raise UserError(f"defer_tokens: expected an int of at least 1, got {num_tokens!r}")
+    return with_head(options, DeferSettings(str(folder), num_tokens), tokenizer, key="defer_head")
+
+
 async def open_models(
     options: PairOptions, engine: str, tokenizer: Any, device: str | None, stack: AsyncExitStack
 ) -> list[OpenedModel]:
@@ -99,9 +117,8 @@ async def open_models(
 
     async def open_one(model: ModelOptions) -> OpenedModel:
         if model.path is not None and servers is None:
-            trusts = options.trust_remote_code
-            load = partial(TransformersEngine.load, device=device, trust_remote_code=trusts)
-            loaded = await asyncio.to_thread(load, model.path, tokenizer)
+            load = partial(_load, options=options, device=device or own_device())
+            loaded = await asyncio.to_thread(load, model, tokenizer)
             stack.callback(loaded.close)
             return OpenedModel(loaded, loaded.max_model_len)
         if model.path is not None and servers is not None:
@@ -120,3 +137,15 @@ async def open_models(
         return opened
 
     return [await open_one(model) for model in options]
+
+
+def _load(model: ModelOptions, tokenizer: Any, *, options: PairOptions, device: str) -> TransformersEngine:
+    """A model of a folder or hub id, in this process; the student with its defer head, if it has one."""
+    assert model.path is not None
+    head = None
+    if options.head is not None and model.role == "student":
+        from relay_verl.defer.loaded_head import LoadedHead  # imports torch
+
+        head = LoadedHead.load(options.head, device)
+    trusts = options.trust_remote_code
+    return TransformersEngine.load(model.path, tokenizer, device=device, trust_remote_code=trusts, head=head)

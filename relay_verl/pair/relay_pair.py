@@ -26,13 +26,14 @@ from uuid import uuid4
 from relay_verl.allowance import Allowance, MeteredTeacher, WithinAllowance
 from relay_verl.checkpoints.relay_file import RelayFile, read_relay_file
 from relay_verl.decoder import RelayDecoder
+from relay_verl.deferral import Deferral
 from relay_verl.deltas import DeltaReader
 from relay_verl.engines.base import TokenEngine, check_reads_ids
 from relay_verl.errors import EngineError, TeacherError, UserError
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
 from relay_verl.pair.background_loop import BackgroundLoop
 from relay_verl.pair.chat_prompt import Prompt, prompt_ids, prompts_of
-from relay_verl.pair.opening import NUM_AT_ONCE, TIMEOUT_S, open_models, read_options
+from relay_verl.pair.opening import NUM_AT_ONCE, TIMEOUT_S, add_head, open_models, read_options
 from relay_verl.pair.relayed_text import RelayedText
 from relay_verl.pair.text_stream import PairStream, TextStream
 from relay_verl.pair.writing_options import WritingOptions
@@ -51,6 +52,7 @@ class RelayPair:
         tokenizer: both models'.
         relay: how the pair is used; the defaults of `relay.json` if None.
         vocabulary: of the student; None takes the tokenizer's end of sequence, and no bound on ids.
+        deferral: how the student's engine asks for the teacher, where it has a defer head.
         max_model_len: tokens of the context, prompt and text together; None for no limit.
         num_at_once: texts that are written at a time.
         loop: where the engines run; None makes one.
@@ -65,6 +67,7 @@ class RelayPair:
         *,
         relay: RelayFile | None = None,
         vocabulary: Vocabulary | None = None,
+        deferral: Deferral | None = None,
         max_model_len: int | None = None,
         num_at_once: int = 16,
         loop: BackgroundLoop | None = None,
@@ -81,6 +84,7 @@ class RelayPair:
             end_ids=vocabulary.end_ids,
             student_timeout_s=TIMEOUT_S,
             teacher_timeout_s=TIMEOUT_S,
+            deferral=deferral,
         )
         self._decoder = RelayDecoder(student, teacher, tokenizer, config, raises_bugs=True)
         self._places = asyncio.Semaphore(num_at_once)
@@ -96,6 +100,8 @@ class RelayPair:
         engine: str = "transformers",
         tokenizer: str | Path | None = None,
         relay: RelayFile | None = None,
+        defer_head: str | Path | None = None,
+        defer_tokens: int = 1,
         device: str | None = None,
         trust_remote_code: bool = False,
     ) -> RelayPair:
@@ -108,11 +114,14 @@ class RelayPair:
                 a server for each.
             tokenizer: folder or hub id of the student's tokenizer, if the student is a URL.
             relay: how the pair is used, in place of the student's file.
+            defer_head: folder of a head (`relay_verl.defer`) by which the student's engine asks the teacher under the
+                policies `deferred` and `deferred_TAU`.
+            defer_tokens: tokens that the teacher writes each time that the head asks.
             device: of transformers' models, as torch names it; None takes a GPU where there is one.
             trust_remote_code: run code in the models' folders.
 
         Raises:
-            UserError: a model is not there or does not load, or the tokenizers differ.
+            UserError: a model is not there or does not load, the tokenizers differ, or the head does not fit.
             EngineError: an endpoint does not answer.
         """
         options = read_options(student, teacher, engine, tokenizer, trust_remote_code=trust_remote_code)
@@ -121,15 +130,18 @@ class RelayPair:
 
         async def open_pair() -> RelayPair:
             # the checks have event loops of their own
-            loaded = await asyncio.to_thread(check_pair, options)
+            loaded, opened = await asyncio.to_thread(check_pair, options), options
+            if defer_head is not None:
+                opened = add_head(options, defer_head, defer_tokens, loaded)
             trained = relay or (RelayFile() if path is None else read_relay_file(path))
-            models = await open_models(options, engine, loaded, device, resources)
+            models = await open_models(opened, engine, loaded, device, resources)
             return cls(
                 models[0].engine,
                 models[1].engine if len(models) > 1 else None,
                 loaded,
                 relay=trained,
                 vocabulary=read_vocabulary(path or options.tokenizer, loaded, options.prompts),
+                deferral=opened.deferral,
                 max_model_len=min((m.max_model_len for m in models if m.max_model_len is not None), default=None),
                 num_at_once=NUM_AT_ONCE[engine],
                 loop=loop,

@@ -9,6 +9,18 @@ table or figure is a function that gives a part of the `document` and is called 
 what is below it.
 """
 
-from relay_verl.report.write import write_report
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from relay_verl.report.write import write_report
 
 __all__ = ["write_report"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "write_report":
+        # it draws, and who summarizes or writes a page need not wait for matplotlib
+        from relay_verl.report.write import write_report
+
+        return write_report
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.config import DeferSettings
+from relay_verl.defer.engine_head import EngineHead
 from relay_verl.deferral import Deferral
 from relay_verl.engines.address import check_address
 from relay_verl.errors import UserError, as_user_error
@@ -72,7 +73,9 @@ class PairOptions:
     trust_remote_code: bool = False
     """Whether code in the models' folders may run."""
     deferral: Deferral | None = None
-    """How the student's server asks for the teacher, where it has a defer head."""
+    """How the student's engine asks for the teacher, where it has a defer head."""
+    head: EngineHead | None = None
+    """That head."""
 
     @property
     def prompts(self) -> PromptSettings:
@@ -93,32 +96,33 @@ class PairOptions:
 _SPECULATES = ("--speculative-config", "-sc", "--spec-method", "--spec-model", "--spec-tokens")
 
 
-def with_head(options: PairOptions, settings: DeferSettings, tokenizer: Any) -> PairOptions:
+def with_head(options: PairOptions, settings: DeferSettings, tokenizer: Any, key: str = "--defer-head") -> PairOptions:
     """The pair whose student has a defer head.
 
     Args:
         options: the pair.
         settings: which head, which is given.
         tokenizer: the student's.
+        key: what names the head in a message.
 
     Raises:
         UserError: the student is not started here, decodes speculatively, or does not fit the head.
     """
     student = options.student
     if student.path is None:
-        raise UserError(f"--defer-head: {student.url} runs already; a head is for a student that is started here")
+        raise UserError(f"{key}: {student.url} runs already; a head is for a student that is started here")
     if options.teacher is None:
-        raise UserError("--defer-head: a head asks the teacher; give --teacher or --teacher-url")
+        raise UserError(f"{key}: a head asks the teacher, and the pair has none")
     names = [word.partition("=")[0].replace("_", "-") for word in student.more]
     if refused := [name for name in names if name in (*_SPECULATES, "--hf-overrides", "--logits-processors")]:
         raise UserError(
-            f"--student-args: {refused[0]}: not with --defer-head, which sets the model's class and scores each token "
+            f"--student-args: {refused[0]}: not with {key}, which sets the model's class and scores each token "
             "before it is written"
         )
-    with as_user_error(UserError, lambda error: str(error).replace("relay.defer.head", "--defer-head")):
+    with as_user_error(UserError, lambda error: str(error).replace("relay.defer.head", key)):
         head = read_engine_head(settings, student.path, tokenizer, options.prompts)
     served = replace(student, more=(*student.more, *head.arguments()))
-    return replace(options, student=served, deferral=head.deferral(settings.num_tokens))
+    return replace(options, student=served, deferral=head.deferral(settings.num_tokens), head=head)
 
 
 def read_model(

@@ -1,6 +1,9 @@
-"""The socket of the weights: verl's trainer and engine agree on it, and two clusters of one machine do not share it."""
+"""The socket of the weights: verl's trainer and engine agree on it, two clusters of one machine do not share it, and a
+trainer does not wait for ever.
+"""
 
 import json
+from pathlib import Path
 
 from tests.helpers.warm_python import WarmPython
 
@@ -43,3 +46,27 @@ def test_a_cluster_has_a_socket_of_its_own(warm_python: WarmPython) -> None:
     assert first[0] == first[1] and second[0] == second[1], "the trainer's weights reach their engine"
     assert first[0] != second[0], "and no other cluster's"
     assert first[0].startswith("ipc:///tmp/") and len(first[0]) < 100, "a Unix socket's path has 107 bytes"
+
+
+NO_ENGINE = """
+import asyncio, sys, time
+import torch
+import verl.trainer.main_ppo  # with the plugin
+from relay_verl.trainer import weight_socket
+from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightSender
+
+weight_socket.DEADLINE_S = 0.5
+sender = BucketedWeightSender(f"ipc://{sys.argv[1]}", bucket_size_mb=1, use_shm=True)
+started = time.monotonic()
+try:
+    asyncio.run(sender.async_send_weights([("weight", torch.zeros(3))]))
+except TimeoutError as error:
+    print(error, round(time.monotonic() - started))
+"""
+
+
+def test_a_trainer_whose_engine_has_died_ends(warm_python: WarmPython, tmp_path: Path) -> None:
+    """It hung in silence: a socket without a reader takes nothing and says nothing."""
+    done = warm_python.run("-c", NO_ENGINE, str(tmp_path / "socket"), env={"VERL_PLATFORM": "cpu"})
+    assert "the student's engine took no weights for 0.5 s" in done.stdout, done.stderr[-2000:]
+    assert not (tmp_path / "socket").exists()

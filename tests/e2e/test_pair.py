@@ -12,7 +12,7 @@ import pytest
 
 from relay_verl import RelayPair
 from relay_verl.engines import EndpointEngine, Generation, PermanentError
-from tests.helpers.chain_models import make_tokenizer, save_pair
+from tests.helpers.chain_models import make_tokenizer, save_deferring, save_pair
 
 pytestmark = pytest.mark.e2e
 
@@ -106,3 +106,17 @@ async def test_a_reader_who_leaves_ends_the_request_at_the_server(pair: RelayPai
     assert left.result().finish_reason == "unfinished"
     assert 0 < left.result().trajectory.num_tokens < 1900
     await student.aclose()
+
+
+@pytest.mark.slow
+def test_a_defer_head_asks_on_vllm_where_it_asks_on_transformers(tmp_path: Path) -> None:
+    student, teacher, head = save_deferring(tmp_path)
+    texts = {}
+    for engine in ("vllm", "transformers"):
+        with RelayPair.load(student, teacher, engine=engine, defer_head=head, device="cpu") as pair:
+            asked = (("l", "deferred"), ("b", "deferred"), ("l", "deferred_0"), ("l", "deferred_1.5"))
+            texts[engine] = [
+                pair.generate(prompt, policy=policy, max_tokens=6, temperature=0.0)[0].text for prompt, policy in asked
+            ]
+    assert texts["vllm"] == texts["transformers"]
+    assert [texts["vllm"][number] for number in (0, 2, 3)] == ["tltltl", "llllll", "tttttt"]

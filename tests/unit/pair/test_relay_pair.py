@@ -15,11 +15,15 @@ import pytest
 
 import relay_verl
 from relay_verl.checkpoints.relay_file import RelayFile, RelayLimits, RelayTemplate
+from relay_verl.defer.head_folder import save_head
+from relay_verl.defer.head_info import HeadInfo, HeadKind
+from relay_verl.defer.heads import make_head
 from relay_verl.engines import EngineError, Generation, ScriptedEngine
+from relay_verl.engines.transformers_engine import TransformersEngine
 from relay_verl.errors import TeacherError, UserError
 from relay_verl.pair.chat_prompt import prompt_ids
 from relay_verl.pair.relay_pair import RelayPair
-from tests.helpers.chain_models import make_tokenizer, save_pair
+from tests.helpers.chain_models import make_tokenizer, save_deferring, save_pair
 from tests.helpers.streaming import Streaming
 from tests.helpers.tokenizers import ByteTokenizer
 
@@ -110,6 +114,62 @@ def test_prompts_are_questions_chats_or_ids() -> None:
     for bad in ([], "", [1, "x"], [{"content": "no role"}], [-1], 7):
         with pytest.raises(UserError, match="prompt"):
             prompt_ids(bad, TOKENIZER if bad == "" else tokenizer, RelayTemplate())  # type: ignore[arg-type]
+
+
+# ---- a defer head ----
+
+
+@pytest.fixture(scope="module")
+def deferring(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    return save_deferring(tmp_path_factory.mktemp("deferring"))
+
+
+def test_a_defer_head_asks_where_its_score_is_low(deferring: tuple[Path, Path, Path]) -> None:
+    student, teacher, head = deferring
+    with RelayPair.load(student, teacher, defer_head=head, device="cpu") as pair:
+
+        def text(policy: str, **options: Any) -> str:
+            return pair.generate("l", policy=policy, max_tokens=6, temperature=0, **options)[0].text
+
+        assert text("deferred") == "tltltl"
+        assert text("deferred_0") == "llllll", "never asked"
+        assert text("deferred_1.5") == "tttttt", "always asked"
+        assert text("learned") == "llllll", "a policy of commands asks no head"
+        assert text("deferred", max_teacher_tokens=1) == "tlllll"
+        [result] = pair.generate("l", policy="deferred", max_tokens=6, temperature=0)
+        assert (result.usage["num_calls"], result.usage["teacher_tokens"]) == (3, 3)
+        assert "".join(delta.text for delta in pair.stream("l", policy="deferred", max_tokens=6)) == "tltltl"
+    with RelayPair.load(student, teacher, defer_head=head, defer_tokens=2, device="cpu") as pair:
+        assert pair.generate("l", policy="deferred", max_tokens=6)[0].text == "ttlttl"
+
+
+def test_a_head_that_does_not_fit_is_an_error_before_a_model_loads(
+    deferring: tuple[Path, Path, Path], pair: RelayPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(TransformersEngine, "load", load)
+    student, teacher, head = deferring
+    narrow = HeadInfo(HeadKind.COLLM, hidden_size=32)
+    save_head(tmp_path / "narrow", make_head(narrow), narrow)
+    cases: list[tuple[Any, Any, dict[str, Any], str]] = [
+        (student, teacher, {"defer_head": tmp_path / "nowhere"}, r"nowhere.*defer_head\.json"),
+        (student, teacher, {"defer_head": tmp_path / "narrow"}, "hidden_size: 32: the student"),
+        (student, None, {"defer_head": head}, "defer_head: .*teacher"),
+        (student, teacher, {"defer_head": head, "defer_tokens": 0}, "defer_tokens: .*got 0"),
+        (
+            "http://127.0.0.1:1/v1",
+            teacher,
+            {"defer_head": head, "tokenizer": student},
+            "defer_head: http.*runs already",
+        ),
+    ]
+    for one, two, options, part in cases:
+        with pytest.raises(UserError, match=part):
+            RelayPair.load(one, two, **options)
+    with pytest.raises(UserError, match="defer head"):
+        pair.generate("b", policy="deferred")
 
 
 # ---- bad input ----

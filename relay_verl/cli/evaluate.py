@@ -17,6 +17,8 @@ from relay_verl.cli.options import (
     Overrides,
     QuestionColumn,
     Recipe,
+    Refusals,
+    Thinking,
     Workers,
     user_path,
 )
@@ -84,6 +86,8 @@ def eval_(
             "sampling if not given.",
         ),
     ] = None,
+    thinking: Thinking = False,
+    refusals: Refusals = 0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling and of what a policy draws.")] = 0,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="One response at a time, so that greedy runs agree; slow.")
@@ -116,11 +120,14 @@ def eval_(
     from relay_verl.report.summary import summary_of
     from relay_verl.report.summary_table import summaries_to_markdown, summarize
     from relay_verl.traces.results import read_result
+    from relay_verl.traces.words import serves_commands
 
     if row is not None:
         find_row(row)
     chosen, own = find_benchmarks(benchmark, OwnColumns(question_column, answer_column))
-    run, own_policy = compose_for_student(student, recipe, overrides, config_dir)
+    run, own_policy = compose_for_student(student, recipe, overrides, config_dir, thinks=thinking)
+    policies = list(dict.fromkeys(policy or [own_policy]))
+    refused = [name for name in policies if serves_commands(name)] or policies  # without one the condition says so
     conditions = [
         Condition(
             name,
@@ -131,8 +138,9 @@ def eval_(
             row,
             teacher_name,
             training_seed=training_seed,
+            num_refusals=refusals if name in refused else 0,
         )
-        for name in dict.fromkeys(policy or [own_policy])
+        for name in policies
     ]
     chosen_judge = choose_judge(judge, judge_url, judge_model)
     sources = parse_sources(source or ())

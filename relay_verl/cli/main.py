@@ -21,6 +21,7 @@ from relay_verl.cli import (
     defer,
     demo,
     doctor,
+    evidence,
     frontier,
     models,
     quickstart,
@@ -77,6 +78,7 @@ app.add_typer(recipes.app)
 app.add_typer(doctor.app)
 app.add_typer(evaluation.app)
 app.add_typer(report.app)
+app.add_typer(evidence.app)
 app.add_typer(defer.app)
 app.add_typer(frontier.app)
 app.add_typer(bench.app, name="bench", rich_help_panel=EVALUATE)

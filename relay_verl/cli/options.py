@@ -63,6 +63,18 @@ QuestionColumn = Annotated[
 AnswerColumn = Annotated[
     str | None, typer.Option(help="Column of the right answer in a file of your own; found by its name if not given.")
 ]
+Thinking = Annotated[
+    bool,
+    typer.Option("--thinking", help="Render the chat template in its thinking mode, as the authors' release does."),
+]
+Refusals = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Also refuse each of the first N calls of a response in turn and let the student continue alone, for "
+        "`relay-verl learned`.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from relay_verl.cli.evidence import Metrics, parse_metrics
 from relay_verl.cli.options import EVALUATE, Json, user_path
 from relay_verl.cli.output import print_json
 from relay_verl.errors import UserError
@@ -20,9 +21,7 @@ def report(
         list[Path], typer.Argument(parser=user_path, help="Results of `relay-verl eval`, or folders that hold them.")
     ],
     out: Annotated[Path, typer.Option(parser=user_path, help="Folder for report.md, report.html and their pictures.")],
-    metrics: Annotated[
-        list[str] | None, typer.Option(help="Log of a training run as LABEL=PATH, for learning curves; repeatable.")
-    ] = None,
+    metrics: Metrics = None,
     by: Annotated[
         str,
         typer.Option(help="Whose verdicts accuracy counts: rule, or judge (the LLM of `relay-verl judge`)."),
@@ -40,13 +39,7 @@ def report(
     from relay_verl.traces.verdicts import parse_verdicts_by
 
     verdicts_by = parse_verdicts_by(by)
-    logs: dict[str, Path] = {}
-    for item in metrics or ():
-        label, separator, path = item.partition("=")
-        if not (label and separator and path) or label in logs:
-            raise UserError(f"--metrics: {item!r} is not LABEL=PATH with a label of its own")
-        logs[label] = Path(path).expanduser()
-    text = write_report(results, out, metrics=logs, by=verdicts_by, claims=claims)
+    text = write_report(results, out, metrics=parse_metrics(metrics), by=verdicts_by, claims=claims)
     if as_json:
         summaries = [{"folder": str(place), **summary_of(read_result(place))} for place in find_results(results)]
         print_json({"markdown": str(out / "report.md"), "html": str(out / "report.html"), "results": summaries})

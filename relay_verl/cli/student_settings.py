@@ -13,23 +13,44 @@ import typer
 
 from relay_verl.checkpoints.relay_file import RELAY_FILE, RelayFile, find_relay_file
 from relay_verl.cli.options import compose_recipe, name_recipe
+from relay_verl.errors import UserError
 from relay_verl.run_config import RunConfig
 
 _TEMPLATE = "data.apply_chat_template_kwargs"
+_THINKING = "enable_thinking"
 
 
 def compose_for_student(
-    student: str | None, recipe: str | None, overrides: Sequence[str] | None, config_dir: Path | None
+    student: str | None,
+    recipe: str | None,
+    overrides: Sequence[str] | None,
+    config_dir: Path | None,
+    *,
+    thinks: bool = False,
 ) -> tuple[RunConfig, str]:
     """The recipe of an evaluation with what the student's `relay.json` says, and the policy that it says.
 
     Args:
         student: a folder, a hub id or an endpoint's URL.
         recipe, overrides, config_dir: as for `compose_recipe`.
+        thinks: whether `--thinking` was given: it sets data.apply_chat_template_kwargs.enable_thinking.
 
     Raises:
-        UserError: as `compose_recipe`, or the `relay.json` is damaged; names the file and the key.
+        UserError: as `compose_recipe`, or the `relay.json` is damaged; names the file and the key. Or `--thinking`
+            next to that key.
     """
+    run, policy = _compose(student, recipe, overrides, config_dir)
+    if not thinks:
+        return run, policy
+    if stray := [word for word in overrides or () if f"{_TEMPLATE}.{_THINKING}" in word]:
+        raise UserError(f"--thinking sets {_TEMPLATE}.{_THINKING}=true, and {stray[0]} sets it, too; give one")
+    return run.changed(_TEMPLATE, {**run.prompts.template, _THINKING: True}), policy
+
+
+def _compose(
+    student: str | None, recipe: str | None, overrides: Sequence[str] | None, config_dir: Path | None
+) -> tuple[RunConfig, str]:
+    """The same without `--thinking`."""
     relay = find_relay_file(student) if student else None
     if relay is None:
         return compose_recipe(recipe, overrides, config_dir), RelayFile.policy

@@ -105,6 +105,7 @@ def describe(
             "max_tokens_per_call": settings.max_tokens_per_call,
         },
         "max_teacher_tokens": condition.max_teacher_tokens,
+        **({"num_refusals": condition.num_refusals} if condition.num_refusals else {}),
         # under another policy it decides nothing
         "fixed_command": settings.fixed_command if make_policy(condition.policy).fixed_length() is not None else None,
         **({"defer": _describe_head(settings.defer)} if condition.defers else {}),

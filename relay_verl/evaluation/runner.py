@@ -197,6 +197,7 @@ def _make_job(
         deferral=deferral,
         max_teacher_tokens=condition.max_teacher_tokens,
         has_scores=condition.has_scores,
+        num_refusals=condition.num_refusals,
     )
     writer = models[student or teacher or ""]
     # twice what an engine runs at a time, so that it never waits for work
@@ -217,7 +218,7 @@ def _make_job(
         pool.process,
         to_records,
         max_concurrency=at_a_time,
-        timeout_s=settings.rollout_timeout_s + GRADING_S,
+        timeout_s=(1 + condition.num_refusals) * settings.rollout_timeout_s + GRADING_S,
         engines={role: engines[model] for role, model in (("student", student), ("teacher", teacher)) if model},
         count_tokens=count_tokens,
         max_failed_share=settings.max_failed_call_share,

@@ -16,7 +16,7 @@ from relay_verl.jobs.queries import Queries
 from relay_verl.judging.answer_judge import AnswerJudge
 from relay_verl.models.address import is_endpoint, is_engine
 from relay_verl.policies import make_policy, needs_student, needs_teacher, parse_policy
-from relay_verl.traces.words import has_both
+from relay_verl.traces.words import has_both, serves_commands
 
 _UNTRUNCATED: Mapping[str, Any] = {"top_p": 1.0, "top_k": -1}
 """Sampling from the whole distribution, said in full: what is not said an endpoint takes from the model's files."""
@@ -47,6 +47,8 @@ class Condition:
     """Seed of the training of the student, or of its head, for reports over several; None if not said."""
     has_scores: bool = False
     """Whether records have the mean log-probability of the student's tokens."""
+    num_refusals: int = 0
+    """How many of a response's calls are each refused as well, to see what it would have been without them."""
 
     def __post_init__(self) -> None:
         with as_user_error(UserError, lambda error: f"--{error}"):
@@ -71,6 +73,11 @@ class Condition:
                 )
             if self.max_teacher_tokens < 0:
                 raise UserError(f"max_teacher_tokens: {self.max_teacher_tokens}: expected a number of tokens from 0 on")
+        if self.num_refusals and not serves_commands(self.policy):
+            raise UserError(
+                f"--refusals {self.num_refusals}: policy {self.policy} serves no command that could be "
+                "refused; it is for learned and fixed_N"
+            )
 
     @property
     def defers(self) -> bool:

@@ -35,11 +35,12 @@ from relay_verl.judging.answer_judge import AnswerJudge
 from relay_verl.judging.judge import nothing_to_judge
 from relay_verl.messages import content_text
 from relay_verl.models.vocabulary import Vocabulary, read_vocabulary
-from relay_verl.policies import make_policy
+from relay_verl.policies import TeacherFree, make_policy
 from relay_verl.seeds import derive_seed, sample_seed
 from relay_verl.tokenization import TokenBytes
-from relay_verl.traces.records import REFUSED, UNCLEAR_REPLY, ResponseRecord
-from relay_verl.types import RelayStatus, RelayTrajectory
+from relay_verl.traces.records import REFUSED, UNCLEAR_REPLY, ResponseRecord, decode_parts
+from relay_verl.traces.refusals import RefusalText
+from relay_verl.types import CallOutcome, RelayStatus, RelayTrajectory
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class EvalSettings:
     """Most tokens of the teacher in a response; None sets no limit."""
     has_scores: bool = False
     """Whether the student's engine is asked for log-probabilities."""
+    num_refusals: int = 0
+    """How many of a response's calls are each refused as well."""
 
 
 class EvalWorker:
@@ -123,17 +126,12 @@ class EvalWorker:
         row = query["row"]
         started_at, started = time.time(), time.monotonic()
         facts = _facts_of(query)
-        trajectory = await self._write(row, (facts["benchmark"], facts["id"], query["sample"]), query["sampling"])
-        if trajectory.status is not RelayStatus.COMPLETED and not trajectory.is_refused:
-            who = "teacher: " if trajectory.status is RelayStatus.TEACHER_FAILED else ""
-            message = f"{who}{trajectory.error}"
-            if trajectory.error_status is not None:
-                raise RetriedError(message, trajectory.error_status)
-            raise EngineError(message)
+        name = (facts["benchmark"], facts["id"], query["sample"])
+        trajectory = await self._write(row, name, query["sampling"])
+        _check_written(trajectory)
         latency_s = time.monotonic() - started
         truth, question = truth_of(row["reward_model"]), facts["question"]
-        text = self._tokenizer.decode(trajectory.response_ids, skip_special_tokens=True)
-        verdict = await self._grader.grade_async(text, truth, kind_of(row.get("ability")))
+        verdict = await self._grade(trajectory.response_ids, row)
         judge = await self._judge.judge(question, verdict.answer, truth_text(truth)) if self._judge else None
         record = ResponseRecord.of(
             trajectory,
@@ -146,7 +144,55 @@ class EvalWorker:
             mean_logprob=trajectory.mean_logprob if self._rules.has_scores else None,
             **facts,
         )
+        if self._rules.num_refusals:
+            record = replace(record, refusals=await self._refuse_calls(trajectory, row, name, query["sampling"]))
         return record.to_dict()
+
+    async def _grade(self, response_ids: list[int], row: Row) -> Verdict:
+        """By rule."""
+        text = self._tokenizer.decode(response_ids, skip_special_tokens=True)
+        return await self._grader.grade_async(text, truth_of(row["reward_model"]), kind_of(row.get("ability")))
+
+    async def _refuse_calls(
+        self, trajectory: RelayTrajectory, row: Row, name: tuple[str, str, int], sampling: Mapping[str, Any]
+    ) -> list[RefusalText]:
+        """The first served calls of a response, each refused: the same token ids up to and with its command, then the
+        student alone, without commands.
+
+        Raises:
+            EngineError: the student's engine failed.
+        """
+        refusals: list[RefusalText] = []
+        served = [call for call in trajectory.calls if call.outcome is CallOutcome.SERVED]
+        for call in served[: self._rules.num_refusals]:
+            kept = trajectory.response_ids[: call.position]
+            is_greedy = sampling.get("temperature") == 0
+            seed = {} if is_greedy else sample_seed(self._rules.seed, "refusal", *name, call.position)
+            alone = await self._decoder.run(
+                [*trajectory.prompt_ids, *kept],
+                sampling={**sampling, **seed},
+                policy=TeacherFree(),
+                max_response_tokens=self._room(trajectory.prompt_ids) - len(kept),
+            )
+            _check_written(alone)
+            if alone.is_refused:  # its engine reads no prompt of this length
+                break
+            verdict = await self._grade([*kept, *alone.response_ids], row)
+            refusals.append(
+                {
+                    "position": call.position,
+                    "is_correct": verdict.is_correct,
+                    "answer": verdict.answer,
+                    "num_tokens": alone.num_tokens,
+                    "text": "".join(decode_parts([self._tokens.join(alone.response_ids)])),
+                }
+            )
+        return refusals
+
+    def _room(self, prompt_ids: list[int]) -> int:
+        """Most tokens of a response to this prompt."""
+        most, context = self._rules.max_tokens, self._rules.max_context
+        return most if context is None else min(most, context - len(prompt_ids))
 
     async def _write(self, row: Row, name: tuple[str, str, int], sampling: Mapping[str, Any]) -> RelayTrajectory:
         """The response called `name`; an empty one that is refused where no engine needs to be asked."""
@@ -155,7 +201,7 @@ class EvalWorker:
             prompt_ids = prompt_ids_of(self._tokenizer, row, rules.template)
         except PermanentError as error:
             return RelayTrajectory([], [], RelayStatus.STUDENT_FAILED, error=str(error), is_refused=True)
-        room = rules.max_tokens if rules.max_context is None else rules.max_context - len(prompt_ids)
+        room = self._room(prompt_ids)
         if room < 1:
             cause = f"the prompt fills the context: {len(prompt_ids)} of {rules.max_context} tokens"
             return RelayTrajectory(prompt_ids, [], RelayStatus.STUDENT_FAILED, error=cause, is_refused=True)
@@ -181,6 +227,17 @@ class EvalWorker:
             max_response_tokens=room,
             teacher=teacher,
         )
+
+
+def _check_written(trajectory: RelayTrajectory) -> None:
+    """Raise EngineError if a model failed, unless it refuses the request for good."""
+    if trajectory.status is RelayStatus.COMPLETED or trajectory.is_refused:
+        return
+    who = "teacher: " if trajectory.status is RelayStatus.TEACHER_FAILED else ""
+    message = f"{who}{trajectory.error}"
+    if trajectory.error_status is not None:
+        raise RetriedError(message, trajectory.error_status)
+    raise EngineError(message)
 
 
 def unanswered(condition: str, has_judge: bool, query: Row, cause: str) -> Row:
@@ -240,4 +297,5 @@ def missing_verdict(record: Row) -> str | None:
 def count_tokens(record: Row) -> dict[str, int]:
     """What each model wrote of a record, as JSON."""
     num_teacher_tokens = record["num_teacher_tokens"]
-    return {"student": record["num_tokens"] - num_teacher_tokens, "teacher": num_teacher_tokens}
+    refused = sum(refusal["num_tokens"] for refusal in record.get("refusals") or ())
+    return {"student": record["num_tokens"] - num_teacher_tokens + refused, "teacher": num_teacher_tokens}

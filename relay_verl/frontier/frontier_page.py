@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +15,8 @@ from relay_verl.frontier.point import Point, points_of
 from relay_verl.frontier.standing import Position, Standing, standings
 from relay_verl.frontier.standing_words import headline, number, sentence
 from relay_verl.report.conditions import with_interval
-from relay_verl.report.document import Document, Picture, Section, Table, table_to_markdown, to_html
-from relay_verl.report.drawing import standalone
+from relay_verl.report.document import Document, Section, Table, table_to_markdown, to_html
+from relay_verl.report.page_files import to_csv, write_pictures
 from relay_verl.report.statistics import Estimate
 
 PAGE, DATA = "frontier.html", "frontier.csv"
@@ -47,12 +45,9 @@ def compare_methods(measured: Sequence[Measured], ledger: Ledger) -> Comparison:
 def write_frontier(comparison: Comparison, experiment: Experiment, out: Path) -> str:
     """Write all files into `out`; gives the table of methods as Markdown, after the headlines."""
     document = make_document(comparison, experiment)
-    for section in document.sections:
-        for block in section.blocks:
-            if isinstance(block, Picture):
-                replace_file(out / f"{block.name}.svg", standalone(block.svg).encode())
+    write_pictures(document, out)
     replace_file(out / PAGE, to_html(document).encode())
-    replace_file(out / DATA, to_csv(comparison).encode())
+    replace_file(out / DATA, to_csv(to_rows(comparison)).encode())
     lines = "\n".join(document.headlines)
     return f"{lines}\n\n{table_to_markdown(methods_table(comparison))}"
 
@@ -135,15 +130,6 @@ def to_rows(comparison: Comparison) -> list[dict[str, Any]]:
             row[f"{axis}_is_clear"] = None if one.position is Position.HULL else one.is_clear
         rows.append(row)
     return rows
-
-
-def to_csv(comparison: Comparison) -> str:
-    """`to_rows` as CSV."""
-    rows, file = to_rows(comparison), io.StringIO()
-    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
 
 
 def _column(axis: Axis, ledger: Ledger) -> str:

@@ -15,7 +15,7 @@ from relay_verl.config import RelaySettings
 from relay_verl.data.generate import Plan
 from relay_verl.data.source import Source
 from relay_verl.engines.deadlines import DeadlineError, run_within
-from relay_verl.errors import as_user_error
+from relay_verl.errors import UserError, as_user_error
 from relay_verl.evaluation.runner import PlannedEvaluation
 from relay_verl.grading import Grader
 from relay_verl.judging.answer_judge import AnswerJudge
@@ -25,6 +25,7 @@ from relay_verl.preflight.rows import TrialRow, first_of_each_shape, grade_again
 from relay_verl.preflight.trial import TRIAL, Reader, Trial
 from relay_verl.preflight.trials import evaluation_trial, generator_trial
 from relay_verl.run_config import PromptSettings
+from relay_verl.tokenization import chat_ids
 
 JUDGE_DEADLINE_S = 12.0
 """Seconds a judge has for two verdicts."""
@@ -84,10 +85,29 @@ def check_evaluation(planned: PlannedEvaluation) -> None:
     Raises:
         UserError: the first thing that is wrong.
     """
+    check_thinking(planned.run.prompts, planned.tokenizer, planned.tokenizer_path)
     with Grader() as grader:
         for name, (_, questions) in planned.suite.benchmarks.items():
             _warn(grade_against_itself(name, questions.rows, grader))
     demand(TRIAL, evaluation_trial(planned))
+
+
+def check_thinking(prompts: PromptSettings, tokenizer: Any, tokenizer_path: str) -> None:
+    """A chat template that is asked for its thinking mode has one: it writes another prompt than without.
+
+    Raises:
+        UserError: it writes the same; names the template.
+    """
+    name = "enable_thinking"
+    if not prompts.template.get(name):
+        return
+    messages = [{"role": "user", "content": "What is 7*8?"}]
+    with_it, without = (chat_ids(tokenizer, messages, {**prompts.template, name: thinks}) for thinks in (True, False))
+    if with_it == without:
+        raise UserError(
+            f"--thinking (data.apply_chat_template_kwargs.{name}): true, but the chat template of {tokenizer_path} has "
+            "no thinking mode: it writes the same prompt with and without; leave it out"
+        )
 
 
 def check_bench(

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from relay_verl.recipes.attempts import Attempt, attempts_at
 from relay_verl.recipes.paper import find_row, paper
 from relay_verl.report.document import Table
 from relay_verl.report.groups import Group, Groups
@@ -90,11 +91,22 @@ class Line:
     """The paper's numbers in percent, by measure."""
     ours: Group | None
     """Our results; None if there are none."""
+    thinking: Group | None = None
+    """The same in the thinking mode of the chat template, where `ours` is without."""
+    attempts: tuple[Attempt, ...] = ()
+    """What others measured of it."""
 
 
 def table_line(groups: Groups, table: str, row: str, *, policy: str | None = None, label: str = "") -> Line:
     """The line of a row in a table of the paper."""
-    return Line(label or find_row(row).title, paper().find(table, row, policy=policy), groups.find(row, policy))
+    ours, thinking = groups.find(row, policy), groups.thinking.find(row, policy)
+    return Line(
+        label or find_row(row).title,
+        paper().find(table, row, policy=policy),
+        ours,
+        None if thinking is ours else thinking,
+        attempts_at(row) if policy is None else (),
+    )
 
 
 def compare(title: str, lines: Sequence[Line], measures: Sequence[str], *, note: str = "") -> Table:
@@ -137,24 +149,34 @@ def _other_samples(lines: Sequence[Line], measures: Sequence[str]) -> list[str]:
 
 
 def _cells(line: Line, measures: Sequence[str]) -> list[tuple[str, ...]]:
-    made: list[tuple[str, ...]] = []
+    lines: list[tuple[str, ...]] = []
     if line.theirs:
         printed = [f"{line.theirs[measure]:.2f}" if measure in line.theirs else NONE for measure in measures]
-        made.append(("paper", *printed))
+        lines.append(("paper", *printed))
+    for attempt in line.attempts:
+        printed = [f"{attempt.values[name]:.2f}" if name in attempt.values else NONE for name in measures]
+        if set(printed) != {NONE}:
+            lines.append((attempt.label, *printed))
     if line.ours is None:
-        return [*made, ("ours", NOT_MEASURED)]
-    ours = {measure: estimate_of(line.ours, measure) for measure in measures}
-    num_seeds = len(line.ours.seeds)
-    name = f"ours, {num_seeds} seeds" if num_seeds > 1 else "ours"
-    empty = [NONE if measure in _RATES and not can_call(line.ours) else NOT_MEASURED for measure in measures]
+        return [*lines, ("ours", NOT_MEASURED)]
+    lines += _our_cells(line.ours, line.theirs, measures)
+    return lines + (_our_cells(line.thinking, line.theirs, measures) if line.thinking else [])
+
+
+def _our_cells(group: Group, printed: Mapping[str, float], measures: Sequence[str]) -> list[tuple[str, ...]]:
+    """Ours, with its interval and the difference to what the paper prints."""
+    ours = {measure: estimate_of(group, measure) for measure in measures}
+    name = f"ours, {len(group.seeds)} seeds" if len(group.seeds) > 1 else "ours"
+    name = f"{name}, thinking" if group.is_thinking else name
+    empty = [NONE if measure in _RATES and not can_call(group) else NOT_MEASURED for measure in measures]
     pairs = list(zip(ours.values(), empty, strict=True))
-    made.append((name, *(f"{100 * one.value:.2f}" if one else word for one, word in pairs)))
+    rows = [(name, *(f"{100 * one.value:.2f}" if one else word for one, word in pairs))]
     if any(ours.values()):
-        made.append(("95% interval", *(interval(one) if one else "" for one in ours.values())))
-    if any(one and measure in line.theirs for measure, one in ours.items()):
-        apart = [100 * one.value - line.theirs[m] if one and m in line.theirs else None for m, one in ours.items()]
-        made.append(("difference", *("" if value is None else f"{value:+.2f}" for value in apart)))
-    return made
+        rows.append(("95% interval", *(interval(one) if one else "" for one in ours.values())))
+    if any(one and measure in printed for measure, one in ours.items()):
+        apart = [100 * one.value - printed[m] if one and m in printed else None for m, one in ours.items()]
+        rows.append(("difference", *("" if value is None else f"{value:+.2f}" for value in apart)))
+    return rows
 
 
 def interval(made: Estimate) -> str:

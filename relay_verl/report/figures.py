@@ -6,7 +6,7 @@ Names stand in legends outside the axes or on an axis of their own, so that none
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -176,10 +176,22 @@ def benchmarks_figure(groups: Groups, size: str) -> Picture | None:
 
 def calls_figure(groups: Groups, size: str) -> Picture | None:
     """Where in a response calls stand and how long they are; None if no one called."""
-    served = {group: _served(group) for group in _trained(groups, size) if can_call(group)}
-    served = {group: calls for group, calls in served.items() if len(calls)}
-    if not served:
+    callers = {group: _label(group) for group in _trained(groups, size) if can_call(group) and len(served_calls(group))}
+    if not callers:
         return None
+    return calls_picture(
+        callers, f"calls_{file_name(size)}", f"Calls by position and by length, {paper().sizes[size].title}"
+    )
+
+
+def calls_picture(callers: Mapping[Group, str], name: str, title: str) -> Picture:
+    """The same of any conditions.
+
+    Args:
+        callers: what the picture calls each of them; every one has served calls.
+        name, title: the picture's.
+    """
+    served = {group: served_calls(group) for group in callers}
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots(1, 3, sharey=True)
@@ -187,7 +199,7 @@ def calls_figure(groups: Groups, size: str) -> Picture | None:
         dress(axes[1], "By length requested", x="tokens")
         dress(axes[2], "By length delivered", x="tokens")
         colours = _colours(list(served))
-        longest = max(2.0, *(calls[:, 1:].max() for calls in served.values()))
+        longest = max(2.0, *(calls[:, 1:3].max() for calls in served.values()))
         lengths = np.geomspace(1, longest * 1.0001, min(16, 2 + int(longest)))
         for column, (axis, edges) in enumerate(zip(axes, (np.linspace(0, 100, 21), lengths, lengths), strict=True)):
             values = [np.clip(calls[:, column], edges[0], edges[-1]) for calls in served.values()]
@@ -199,7 +211,7 @@ def calls_figure(groups: Groups, size: str) -> Picture | None:
                     base + 0.85 * share / peak, edges, baseline=base, fill=True, color=colours[number], linewidth=0
                 )
             axis.set_ylim(0, len(shares))
-        axes[0].set_yticks([len(served) - 1 - i for i in range(len(served))], [_wrap(_label(g), 18) for g in served])
+        axes[0].set_yticks([len(served) - 1 - i for i in range(len(served))], [_wrap(callers[g], 18) for g in served])
         for label in axes[0].get_yticklabels():
             label.set_verticalalignment("bottom")
         for axis in axes[1:]:
@@ -209,14 +221,9 @@ def calls_figure(groups: Groups, size: str) -> Picture | None:
             axis.tick_params(axis="y", length=0)
         axes[0].set_xlim(0, 100)
 
-    title = f"Calls by position and by length, {paper().sizes[size].title}"
     svg = draw(paint, size=(8.4, 1.3 + 0.42 * len(served)))
-    return Picture(
-        f"calls_{file_name(size)}",
-        title,
-        svg,
-        "Shares of each row's served calls, one scale a panel; lengths in logarithmic bins.",
-    )
+    note = "Shares of each row's served calls, one scale a panel; lengths in logarithmic bins."
+    return Picture(name, title, svg, note)
 
 
 def _colours(shown: Sequence[Group]) -> list[str]:
@@ -237,16 +244,22 @@ def _by_benchmark(group: Group, benchmark: str, kind: str) -> Estimate | None:
     return estimate(call_rate(group.records, [benchmark])) if can_call(group) else None
 
 
-def _served(group: Group) -> np.ndarray:
-    """Place in the response (%), tokens requested and tokens delivered of every served call: [num_calls, 3]."""
+def served_calls(group: Group) -> np.ndarray:
+    """Place in the response (%), tokens requested, tokens delivered and tokens before it of every served call:
+    [num_calls, 4]."""
     calls = [
-        (100 * call["position"] / max(1, record.num_tokens), call["num_requested"], call["num_delivered"])
+        (
+            100 * call["position"] / max(1, record.num_tokens),
+            call["num_requested"],
+            call["num_delivered"],
+            call["position"],
+        )
         for records in group.records
         for record in records
         for call in record.calls
         if call["outcome"] == CallOutcome.SERVED
     ]
-    return np.array(calls, dtype=float).reshape(len(calls), 3)
+    return np.array(calls, dtype=float).reshape(len(calls), 4)
 
 
 def _share_of(group: Group) -> float:

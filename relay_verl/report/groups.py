@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -41,6 +41,8 @@ class Group:
     """The results of each training seed; more than one where a student's benchmarks lie in several folders."""
     by: VerdictsBy = VerdictsBy.RULE
     """Whose verdicts count."""
+    is_thinking: bool = False
+    """Whether prompts were in the thinking mode of the chat template."""
 
     @property
     def row_facts(self) -> Row | None:
@@ -104,9 +106,9 @@ class Group:
     def words(self) -> str:
         """Who answered under which policy, without the names of models; a label of one's own where there is no row."""
         label = self.seeds[0][0].job.get("condition")
-        if self.row is None and label not in (None, self.policy):
-            return str(label)
-        return condition_words(self.row_facts, self.policy)
+        is_labelled = self.row is None and label not in (None, self.policy)
+        words = str(label) if is_labelled else condition_words(self.row_facts, self.policy)
+        return f"{words}, thinking" if self.is_thinking else words
 
 
 def _last_part(path: str | None) -> str:
@@ -131,10 +133,13 @@ class Groups:
             row: its name.
             policy: None takes the one under which the row is what its name says.
             teacher: its teacher's name; None takes the one of training (`reference_teacher`), or none at all.
+
+        Of two modes of the chat template it is the one without thinking (`thinking` gives the groups with it alone).
         """
         method = find_row(row).method
+        shown = sorted(self.groups, key=lambda group: not group.is_thinking)  # of two the last one is taken
         for wanted in (policy,) if policy else natural_policies(method):
-            by_teacher = {g.teacher: g for g in self.groups if (g.row, g.policy) == (row, wanted)}
+            by_teacher = {g.teacher: g for g in shown if (g.row, g.policy) == (row, wanted)}
             # A student that never asks is itself only without a teacher.
             reference = None if method in ("base", "grpo") else self.reference_teacher(row.partition("/")[0])
             for name in (teacher,) if teacher else (reference, None):
@@ -144,6 +149,11 @@ class Groups:
             alone = [g for g in self.groups if g.policy == TEACHER_ALONE]
             return next((g for g in alone if g.size_facts and g.size_facts.teacher == row), None)
         return None
+
+    @property
+    def thinking(self) -> Groups:
+        """Those in the thinking mode of the chat template."""
+        return replace(self, groups=tuple(group for group in self.groups if group.is_thinking))
 
     def of_size(self, size: str) -> list[Group]:
         """The groups of one size, in order."""
@@ -166,12 +176,12 @@ def group_results(results: Sequence[Result], by: VerdictsBy = VerdictsBy.RULE) -
     """
     results = [result for result in results if result.records]
     check_verdicts(results, by)
-    keyed: dict[tuple[str | None, ...], dict[tuple[str, str], list[Result]]] = {}
+    keyed: dict[tuple[object, ...], dict[tuple[str, str], list[Result]]] = {}
     for result in results:
         _check_row(result)
         model = _model_of(result)
         label = (model, str(result.job.get("condition"))) if result.row is None else ()
-        key = (result.row, result.policy, _teacher_of(result), *label)
+        key = (result.row, result.policy, _teacher_of(result), result.is_thinking, *label)
         keyed.setdefault(key, {}).setdefault((model, str(result.job.get("seed"))), []).append(result)
     groups = []
     for students in keyed.values():
@@ -179,7 +189,7 @@ def group_results(results: Sequence[Result], by: VerdictsBy = VerdictsBy.RULE) -
             _check_apart(results_of_one)
         seeds = tuple(sorted(map(tuple, students.values()), key=lambda of_one: of_one[0].training_seed or 0))
         one = seeds[0][0]
-        group = Group(one.row, one.policy, _teacher_of(one), seeds, by)
+        group = Group(one.row, one.policy, _teacher_of(one), seeds, by, one.is_thinking)
         _check_alike(group)
         groups.append(group)
     _check_questions(results)
@@ -189,6 +199,7 @@ def group_results(results: Sequence[Result], by: VerdictsBy = VerdictsBy.RULE) -
             order.get(group.row or "", len(order)),
             policy_order(group.row_facts, group.policy),
             group.teacher or "",
+            group.is_thinking,
         )
     )
     return Groups(tuple(groups), by, _common_judge(results) if by is VerdictsBy.JUDGE else None)

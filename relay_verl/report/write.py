@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from relay_verl.errors import UserError, as_user_error
-from relay_verl.files import replace_file
+from relay_verl.errors import UserError
 from relay_verl.jobs.byproducts import by_product
 from relay_verl.recipes.paper import Size, paper
 from relay_verl.report.claim import read_claims
@@ -16,14 +15,15 @@ from relay_verl.report.claim_verdict import judge_claims
 from relay_verl.report.colours import kind_of
 from relay_verl.report.conditions import benchmarks_of, benchmarks_table, conditions_table
 from relay_verl.report.cost import calls_table, judge_table, time_table
-from relay_verl.report.curves import NUM_STEPS_TO_SMOOTH, plot_curves, read_log
+from relay_verl.report.curves_picture import curves_picture
 from relay_verl.report.differences import differences_table
 from relay_verl.report.directions import directions_table
-from relay_verl.report.document import Document, Picture, Section, Table, document_to_markdown, to_html
-from relay_verl.report.drawing import standalone, to_svg
+from relay_verl.report.discrepancies import discrepancies_section
+from relay_verl.report.document import Document, Picture, Section, Table
 from relay_verl.report.figures import benchmarks_figure, calls_figure, router_figure, teachers_figure
 from relay_verl.report.groups import Group, Groups, group_results
 from relay_verl.report.headline import headlines, provenance
+from relay_verl.report.page_files import write_page
 from relay_verl.report.random_router import router_table
 from relay_verl.report.share_figure import share_figure
 from relay_verl.report.spending_table import spending_table
@@ -73,14 +73,7 @@ def write_report(
         document = make_document(groups, {settled.size: section})
     if metrics:
         document = _add_curves(document, metrics, out, groups)
-    for section in document.sections:
-        for block in section.blocks:
-            if isinstance(block, Picture) and block.name != "curves":
-                replace_file(out / f"{block.name}.svg", standalone(block.svg).encode())
-    markdown = document_to_markdown(document)
-    replace_file(out / "report.md", markdown.encode())
-    replace_file(out / "report.html", to_html(document).encode())
-    return markdown
+    return write_page(document, out, "report")
 
 
 def make_document(groups: Groups, claims: Mapping[str, Section] = {}) -> Document:
@@ -110,7 +103,7 @@ def make_document(groups: Groups, claims: Mapping[str, Section] = {}) -> Documen
         *(_own_section(groups, size, size.name in claims) for size in paper().students(is_in_paper=False)),
         Section(_COST, (*costs, *([judged] if judged else []))),
         _captioned(Section("Tables of the paper that nothing was measured for", rest, is_folded=True), groups),
-        _discrepancies(),
+        discrepancies_section(),
     ]
     tables = [block for section in sections for block in section.blocks if isinstance(block, Table)]
     terms = terms_of(name for table in tables for name in table.head)
@@ -236,36 +229,17 @@ def _tell_verdicts(groups: Groups) -> str:
     )
 
 
-def _discrepancies() -> Section:
-    rows = tuple((item.place, item.says, item.but) for item in paper().discrepancies.values())
-    head = ("place", "the paper says", "which does not fit")
-    return Section("The paper's numbers", (Table("Where they do not tie", head, rows, num_labels=3),), is_folded=True)
-
-
 def _add_curves(document: Document, metrics: Mapping[str, Path], out: Path, groups: Groups) -> Document:
     """The document with the learning curves before what it took.
 
     Raises:
         UserError: a log cannot be read.
     """
-    file = out / "curves.svg"
-    with as_user_error((OSError, ValueError), "--metrics"):
-        for path in metrics.values():
-            read_log(path)
-    note = (
-        f"Runs of fewer than {NUM_STEPS_TO_SMOOTH} steps as they were; of longer ones the raw points, and moving "
-        "averages over about a tenth of each run."
-    )
-    references = _references(groups)
-    if references:
-        note += " Dotted: the models alone in the evaluation, whose questions are not those of the training."
     sections = list(document.sections)
-    with by_product("the report's learning curves"):
-        plot_curves(metrics, file.with_suffix(".png"), references=references)
-        svg = to_svg(file.read_text(encoding="utf-8"), is_light=True)
+    if picture := curves_picture(metrics, out, _references(groups)):
         places = [section.title for section in sections]
         place = places.index(_COST) if _COST in places else len(places)
-        sections.insert(place, Section("Training", (Picture("curves", "Learning curves", svg, note),)))
+        sections.insert(place, Section("Training", (picture,)))
     return replace(document, sections=tuple(sections))
 
 

@@ -24,6 +24,7 @@ from typing_extensions import TypedDict
 
 from relay_verl.errors import as_user_error
 from relay_verl.files import replace_file
+from relay_verl.traces.refusals import RefusalText
 from relay_verl.types import CallOutcome, CallRecord, RelayStatus, RelayTrajectory, asked_teacher, rho
 
 UNCLEAR_REPLY = "the reply is neither Yes nor No"
@@ -144,6 +145,8 @@ class ResponseRecord:
     written before there was this field."""
     mean_logprob: float | None = None
     """Mean log-probability of the student's tokens; None if its engine was not asked."""
+    refusals: list[RefusalText] | None = None
+    """What would have been without each of the first served calls; None if that was not tried."""
 
     @classmethod
     def of(
@@ -220,10 +223,9 @@ class ResponseRecord:
         return self.status == RelayStatus.COMPLETED
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as JSON's types. A task, an error or a score that is None has no key: an old record stays byte for
-        byte."""
+        """The record as JSON's types. A later field that is None has no key: an old record stays byte for byte."""
         fields = asdict(self)
-        for name in ("task", "error", "mean_logprob"):
+        for name in ("task", "error", "mean_logprob", "refusals"):
             if fields[name] is None:
                 del fields[name]
         return fields

@@ -101,6 +101,11 @@ class Result:
         return self.job.get("teacher")
 
     @property
+    def is_thinking(self) -> bool:
+        """Whether the chat template was rendered in its thinking mode."""
+        return bool((self.job.get("template") or {}).get("enable_thinking"))
+
+    @property
     def prices(self) -> PriceList | None:
         """The prices of the run's config; None where it has none."""
         prices = self._summary.get("prices")

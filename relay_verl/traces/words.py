@@ -17,6 +17,12 @@ def has_both(policy: str) -> bool:
     return kind.needs_student and kind.needs_teacher
 
 
+def serves_commands(policy: str) -> bool:
+    """Whether the student's own commands are served under a policy."""
+    kind = find_policy(policy).kind
+    return has_both(policy) and kind.allows_calls and not kind.is_baseline
+
+
 def natural_policies(method: str | None) -> tuple[str, ...]:
     """The policies under which a row is what its name says, the best one first."""
     if method in ("base", "grpo"):

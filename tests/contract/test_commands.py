@@ -74,6 +74,8 @@ RUN_BY = {
     "relay-verl recipes": "tests/unit/recipes/test_recipes.py",
     "relay-verl report": "tests/unit/report/test_report.py",
     "relay-verl demo": "tests/unit/demo/test_demo.py",
+    "relay-verl learned": "tests/unit/report/test_learned.py",
+    "relay-verl reproduction": "tests/unit/report/test_reproduction.py",
     "relay-verl serve": "tests/e2e/test_serve.py",
     "bash examples/serving/teacher.sh": "tests/e2e/test_serve.py",
     "relay-verl trace": "tests/unit/pages/test_trace.py",

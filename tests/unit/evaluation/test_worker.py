@@ -14,7 +14,7 @@ from relay_verl.data.schema import to_row
 from relay_verl.engines import ChatEngine, GuardedEngine, PermanentError, ScriptedEngine
 from relay_verl.engines.endpoint import EndpointEngine
 from relay_verl.errors import EngineError
-from relay_verl.evaluation.worker import EvalSettings, EvalWorker, to_records, unanswered
+from relay_verl.evaluation.worker import EvalSettings, EvalWorker, count_tokens, to_records, unanswered
 from relay_verl.jobs import Job, run_job
 from relay_verl.jobs.formats import JsonLines
 from relay_verl.traces.records import JudgeText, ResponseRecord, read_records
@@ -320,3 +320,76 @@ def test_a_sample_at_which_a_server_fails_each_time_is_a_record_and_the_evaluati
     [failed] = [record for record in records if record.error]
     assert (failed.id, failed.question, failed.text, failed.answer) == ("q3", "3*8?", "", None)
     assert "HTTP 500: index out of range" in str(failed.error)
+
+
+def saying(said: dict[str, str]) -> Noting:
+    """A student whose words follow from what stands behind the question."""
+
+    def write(context: list[int]) -> str:
+        response = TOKENIZER.decode(context).partition("\\boxed{}.\n")[2]
+        return said[response]
+
+    return Noting(TOKENIZER, write)
+
+
+CALL = "7*8=<call>2</call>"
+SECOND = f"{CALL}56, so <call>3</call>"
+TWO_CALLS = {"": CALL, f"{CALL}56": ", so <call>3</call>", f"{SECOND}56.": " \\boxed{56}"}
+WITHOUT = {CALL: "54, so \\boxed{54}", SECOND: "\\boxed{56}"}
+"""Without the first call the answer is wrong, without the second one it is right anyway."""
+
+
+def test_a_refused_call_leaves_the_same_tokens_before_it_and_the_student_alone_after_it() -> None:
+    student, teacher = saying(TWO_CALLS | WITHOUT), Noting(TOKENIZER, ["56", "56."])
+    record = ask(student, teacher, rules(num_refusals=4))
+    assert (record.is_correct, record.num_calls) == (True, 2)
+    eos = TOKENIZER.decode([TOKENIZER.eos_token_id])
+    assert record.refusals == [
+        {
+            "position": len(kept),
+            "is_correct": answer == "56",
+            "answer": answer,
+            "num_tokens": len(WITHOUT[kept]) + 1,
+            "text": f"{WITHOUT[kept]}{eos}",
+        }
+        for kept, answer in ((CALL, "54"), (SECOND, "56"))
+    ]
+    assert [one["position"] for one in record.refusals] == [call["position"] for call in record.calls]
+    assert len(teacher.asked) == 2, "the teacher is not asked again"
+    assert [bool(asked["sampling"].get("bad_words")) for asked in student.asked] == [False] * 3 + [True] * 2
+    assert ResponseRecord.from_json(record.to_json()) == record
+    num_refused = sum(one["num_tokens"] for one in record.refusals)
+    assert count_tokens(record.to_dict())["student"] == record.num_tokens - 5 + num_refused
+
+
+@pytest.mark.parametrize(("num_refusals", "num_tried"), [(0, None), (1, 1), (2, 2), (5, 2)])
+def test_as_many_calls_are_refused_as_were_asked_for(num_refusals: int, num_tried: int | None) -> None:
+    record = ask(saying(TWO_CALLS | WITHOUT), Noting(TOKENIZER, ["56", "56."]), rules(num_refusals=num_refusals))
+    assert (None if record.refusals is None else len(record.refusals)) == num_tried
+    assert ("refusals" in record.to_dict()) == (num_tried is not None)
+
+
+def test_what_the_student_writes_without_a_call_fits_the_response() -> None:
+    """The command ends at token 18 of 23: five are left for the student, too."""
+    student = saying({"": CALL, f"{CALL}56": "!!!!", CALL: "0123456789"})
+    record = ask(student, Noting(TOKENIZER, ["56"]), rules(num_refusals=1, max_tokens=23))
+    assert record.num_tokens == 23
+    assert record.refusals is not None
+    assert (record.refusals[0]["position"], record.refusals[0]["text"]) == (18, "01234")
+
+
+def test_a_refused_call_has_a_seed_of_its_own_where_responses_are_sampled() -> None:
+    student = saying({"": CALL, f"{CALL}56": "b", CALL: "c"})
+    ask(student, Noting(TOKENIZER, ["56"]), rules(num_refusals=1), sampling=SAMPLED)
+    first, second, refused = (asked["sampling"]["seed"] for asked in student.asked)
+    assert len({first, second, refused}) == 3  # the second turn of one response has its seed and place
+
+
+def test_a_student_that_fails_without_a_call_fails_the_sample() -> None:
+    """Half a pair is not a pair: it is asked for again."""
+
+    def write(context: list[int]) -> Any:
+        return EngineError("down") if TOKENIZER.decode(context).endswith(CALL) else f"{CALL}b"
+
+    with pytest.raises(EngineError, match="down"):
+        ask(Noting(TOKENIZER, write), Noting(TOKENIZER, ["56"]), rules(num_refusals=1))

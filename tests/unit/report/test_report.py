@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from relay_verl.cli.main import app
 from relay_verl.errors import UserError
+from relay_verl.recipes.attempts import attempts
 from relay_verl.recipes.paper import find_row, paper
 from relay_verl.report import write_report
 from relay_verl.report.comparison import NOT_MEASURED
@@ -20,73 +21,17 @@ from relay_verl.report.directions import directions, directions_table, verdict
 from relay_verl.report.document import Document, Picture, Section, Table, document_to_markdown, to_html
 from relay_verl.report.drawing import draw, standalone
 from relay_verl.report.figures import router_figure
-from relay_verl.report.groups import Groups, group_results
+from relay_verl.report.groups import Groups
 from relay_verl.report.random_router import RouterComparison, our_comparison, paper_comparison, router_table
 from relay_verl.report.statistics import Estimate
 from relay_verl.report.tables import own_tables, paper_tables, teachers_lines, teachers_table
 from relay_verl.report.write import make_document
-from relay_verl.traces.records import ResponseRecord, write_records
-from relay_verl.traces.results import MANIFEST, RESPONSES, Result, find_results, read_result
+from relay_verl.traces.records import ResponseRecord
+from relay_verl.traces.results import MANIFEST, Result, read_result
 from tests.helpers.records import alone, call, record
+from tests.helpers.results import TINY, answer, make, read, row_of
 
-TINY = ("tiny/add", "tiny/mul", "tiny/hash")
 HOSTILE = "</table><script>alert(1)</script>| `x` *b* [a](b) <img src=x> {{ 7 * 7 }} \u2028\n日本"
-
-
-def answer(benchmark: str, number: int, *, is_correct: bool, tokens: int) -> ResponseRecord:
-    """A response of 100 tokens, `tokens` of them the teacher's."""
-    facts: dict[str, Any] = {"benchmark": benchmark, "id": str(number), "question": f"q{number}", "num_tokens": 100}
-    if not tokens:
-        return alone(is_correct=is_correct, **facts)
-    called = call("served", tokens, tokens) | {"position": 50}
-    return record(is_correct=is_correct, calls=[called], num_teacher_tokens=tokens, **facts)
-
-
-def make(
-    folder: Path,
-    row: str | None,
-    *,
-    policy: str = "learned",
-    teacher: str | None = "teacher",
-    seed: int = 0,
-    right: int = 5,
-    tokens: int = 0,
-    benchmarks: tuple[str, ...] = TINY,
-    num_questions: int = 10,
-    **changes: Any,
-) -> Path:
-    """A results folder: `right` of ten questions of each benchmark are right, with `tokens` teacher tokens each."""
-    records = [
-        answer(name, number, is_correct=number < right, tokens=tokens)
-        for name in benchmarks
-        for number in range(num_questions)
-    ]
-    job: dict[str, Any] = {
-        "kind": "eval",
-        "student": f"/models/{row}-{seed}",
-        "student_sha256": f"{row}{seed}",
-        "teacher": teacher and f"/models/{teacher}",
-        "teacher_name": teacher,
-        "policy": policy,
-        "row": row,
-        "seed": seed,
-        "benchmarks": {name: {"sha256": "a", "num_samples": 1} for name in benchmarks},
-        "limits": {"max_calls": 3, "max_response_tokens": 100},
-    }
-    records = changes.pop("records", records)
-    write_records(folder / RESPONSES, records)
-    (folder / MANIFEST).write_text(json.dumps({"job": job | changes, "num_queries": len(records)}))
-    return folder
-
-
-def read(*folders: Path) -> Groups:
-    return group_results([read_result(folder) for folder in find_results(folders)])
-
-
-def row_of(table: Table, name: str) -> dict[str, tuple[str, ...]]:
-    """The lines under one name, by what they are."""
-    (lines,) = [group for group in table.groups if group[0][0] == name]
-    return {line[1]: line[2:] for line in lines}
 
 
 # ---- groups ----
@@ -189,6 +134,17 @@ def test_results_without_a_row_are_told_apart_by_their_student(tmp_path: Path) -
 # ---- tables ----
 
 
+MATH = (*paper().groups["average"], "average", "call_ratio")
+SHOWS_ATTEMPTS = {
+    "Table 1": MATH,
+    "Table 3": ("average", "call_ratio"),
+    "Table 4": ("easy", "hard"),
+    "Table 5": ("average", "call_ratio"),
+    "Table 6": MATH,
+}
+"""What others measured stands in every table that has its row and its columns."""
+
+
 def test_every_paper_table_stands_empty() -> None:
     tables = paper_tables(Groups(()))
     assert [table.title.partition(":")[0] for table in tables] == [
@@ -196,6 +152,15 @@ def test_every_paper_table_stands_empty() -> None:
     ]
     text = [cell for table in tables for row in table.rows for cell in row]
     numbers = [f"{v:.2f}" for e in paper().entries if e.table != "Figure 3" for v in e.values.values()]
+    rows = {table: {e.row for e in paper().entries if e.table == table and not e.policy} for table in SHOWS_ATTEMPTS}
+    numbers += [
+        f"{attempt.values[measure]:.2f}"
+        for table, measures in SHOWS_ATTEMPTS.items()
+        for attempt in attempts()
+        if attempt.row in rows[table]
+        for measure in measures
+        if measure in attempt.values
+    ]
     assert sorted(cell for cell in text if re.fullmatch(r"[0-9.]+", cell)) == sorted(numbers)  # each number once
     assert text.count("ours") == text.count(NOT_MEASURED) == len([e for e in paper().entries if e.table != "Figure 3"])
 

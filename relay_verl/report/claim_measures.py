@@ -26,6 +26,7 @@ from functools import cached_property
 import numpy as np
 
 from relay_verl.errors import UserError
+from relay_verl.report.rank_correlation import MIN_QUESTIONS, correlate_ranks
 from relay_verl.report.statistics import Average, Measure
 from relay_verl.traces.question_table import QuestionFacts
 from relay_verl.traces.records import ResponseRecord
@@ -179,24 +180,18 @@ def _saved_against_router(answers: Answers, references: References) -> np.ndarra
 def _asked_by_needed(answers: Answers, references: References) -> np.ndarray:
     asked, has_called = answers.counts["asked"], answers.counts["calls"] > 0
     needed = answers.facts["needed"]
-    return np.array([rank_correlation(asked[h, s], needed[h]) for s, h in enumerate(has_called.T)])
+    return np.array([_rank_correlation(asked[h, s], needed[h]) for s, h in enumerate(has_called.T)])
 
 
 def _called_by_grade(answers: Answers, references: References) -> np.ndarray:
-    return np.array([rank_correlation(called, answers.facts["grade"]) for called in answers.counts["called"].T])
+    return np.array([_rank_correlation(called, answers.facts["grade"]) for called in answers.counts["called"].T])
 
 
-def rank_correlation(values: np.ndarray, others: np.ndarray) -> float:
-    """Spearman's; NaN for fewer than three pairs or where one side does not vary.
-
-    >>> round(rank_correlation(np.array([1, 3, 2, 9]), np.array([1, 3, 6, 25])), 3)
-    0.8
-    """
-    from scipy.stats import rankdata  # it takes most of a second to import
-
-    if len(values) < 3 or np.ptp(values) == 0 or np.ptp(others) == 0:
-        return float("nan")
-    return float(np.corrcoef(rankdata(values), rankdata(others))[0, 1])
+def _rank_correlation(values: np.ndarray, others: np.ndarray) -> float:
+    """Spearman's; NaN for too few pairs or where one side does not vary."""
+    return (
+        float(correlate_ranks(np.stack([values, others], axis=-1)[None])[0]) if len(values) >= MIN_QUESTIONS else np.nan
+    )
 
 
 MEASURES: dict[str, ClaimMeasure] = {

@@ -19,7 +19,7 @@ from relay_verl.report import write_report
 from relay_verl.report.cited import Data, has_marks
 from relay_verl.report.claim import Claim, Claims, Direction, NoiseSource, Side, Spread, read_claims
 from relay_verl.report.claim_effect import Effect, Part, effect_of, jackknife_error, join
-from relay_verl.report.claim_measures import MEASURES, Answers, References, answers_of, rank_correlation
+from relay_verl.report.claim_measures import MEASURES, Answers, References, answers_of
 from relay_verl.report.claim_power import check_power, needed_questions, power_of
 from relay_verl.report.claim_verdict import Judged, Verdict, decide, judge_claims
 from relay_verl.report.groups import Groups, group_results
@@ -232,18 +232,6 @@ def test_measures_that_mean_nothing_are_nan() -> None:
     alone = answers(np.ones((20, 2)))
     assert np.isnan(MEASURES["asked_by_needed"].values(alone, NONE)).all(), "no call"
     assert np.isnan(MEASURES["gap_recovered"].values(alone, References(alone, alone))).all(), "no gap"
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=3, max_size=40))
-def test_the_rank_correlation_is_scipys(pairs: list[tuple[int, int]]) -> None:
-    from scipy.stats import spearmanr
-
-    values, others = np.array(pairs).T
-    ours = rank_correlation(values, others)
-    if np.ptp(values) and np.ptp(others):
-        assert ours == pytest.approx(spearmanr(values, others).statistic)
-    else:
-        assert np.isnan(ours)
 
 
 # verdicts

@@ -23,7 +23,7 @@ quickstart: $(VENV)/ready  ## build a tiny pair, train its relay, evaluate it; i
 real: $(VENV)/ready  ## the whole chain on a real pair, 0.5B and 1.5B; in outputs/real, hours
 	$(PY) examples/real/real.py --out outputs/real
 
-tables: $(VENV)/ready  ## the paper's tables on the tiny world, every row with three seeds; in outputs/tables, hours
+tables: $(VENV)/ready  ## the paper's tables and claims on the tiny world, each row with 3 or 5 seeds; in outputs/tables, hours
 	$(PY) examples/tiny/tables.py --out outputs/tables
 
 unit: $(VENV)/ready  ## run the unit tests: minutes, no network
@@ -48,8 +48,8 @@ format: $(VENV)/ready  ## let ruff fix and format the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-docs-check: $(VENV)/ready  ## check what the READMEs name (commands, links, keys, metrics); run the docstrings' examples
-	$(PY) -m pytest -q tests/contract/test_docs.py tests/contract/test_commands.py tests/contract/test_project_files.py
+docs-check: $(VENV)/ready  ## check what the READMEs name (commands, links, keys, metrics, numbers of results); run the docstrings' examples
+	$(PY) -m pytest -q tests/contract/test_docs.py tests/contract/test_commands.py tests/contract/test_project_files.py tests/contract/test_results.py
 	$(PY) -m pytest -q --doctest-modules $(shell grep -rl '>>>' relay_verl --include='*.py')
 
 # setuptools would pack what an earlier build left in build/.

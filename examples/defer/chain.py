@@ -56,37 +56,65 @@ class Chain:
         out: the folder.
         pair: folder of the tiny pair.
         options: overrides of the recipe.
+        data: questions to label; the pair's if None.
+        calibration: questions to calibrate on; every other one of those held out if None.
     """
 
-    def __init__(self, out: Path, pair: Path, options: Sequence[str]):
+    def __init__(
+        self,
+        out: Path,
+        pair: Path,
+        options: Sequence[str],
+        *,
+        data: Path | None = None,
+        calibration: Path | None = None,
+    ):
         self.out = out
         self.pair = pair
         self.options = list(options)
+        self.data = data or pair / "train.parquet"
+        self.calibration = calibration
 
-    def make_heads(self) -> None:
-        """Every head, with its threshold."""
-        labels, again = self.out / "labels_1.parquet", self.out / "labels_2.parquet"
-        print("1/4 labels of iteration 1", flush=True)
-        self.call("defer-data", "--data", self.pair / "train.parquet", "--out", labels, UNSURE)
-        print("2/4 heads that need no more, and their thresholds", flush=True)
-        self.train("citer_0", labels, "relay.defer_training.trains_on_rollouts=false")
-        self.train("citer_1", labels)
-        self.train("collm", labels, "relay.defer_training.kind=collm")
-        if not (self.out / "entropy" / INFO_FILE).is_file():
-            info = HeadInfo(HeadKind.ENTROPY)
-            save_head(self.out / "entropy", make_head(info), info)
-        for name in ("citer_0", "citer_1", "collm", "entropy"):
-            self.calibrate(name)
-        print("3/4 CITER's iteration 2", flush=True)
+    def make_heads(self, names: Sequence[str] = tuple(HEADS)) -> None:
+        """Some heads, each with its threshold, and what they are made of."""
+        for name in names:
+            print(HEADS[name], flush=True)
+            self.make_head(name)
+
+    def make_head(self, name: str) -> None:
+        """One head with its threshold."""
+        match name:
+            case "citer_0":
+                self.train(name, self.labels(), "relay.defer_training.trains_on_rollouts=false")
+            case "citer_1":
+                self.train(name, self.labels())
+            case "citer_2":
+                self.make_head("citer_1")
+                self.train(name, self.new_labels())
+            case "collm":
+                self.train(name, self.labels(), "relay.defer_training.kind=collm")
+            case "entropy" if not (self.out / name / INFO_FILE).is_file():
+                info = HeadInfo(HeadKind.ENTROPY)
+                save_head(self.out / name, make_head(info), info)
+        self.calibrate(name)
+
+    def labels(self) -> Path:
+        """Labels of iteration 1."""
+        labels = self.out / "labels_1.parquet"
+        self.call("defer-data", "--data", self.data, "--out", labels, UNSURE)
+        return labels
+
+    def new_labels(self) -> Path:
+        """Labels of iteration 2, from rollouts under the head of iteration 1."""
+        again, head = self.out / "labels_2.parquet", self.out / "citer_1"
         # rollouts use the threshold that was calibrated; the release's 0.95 is for a head trained at its own rate
-        threshold = f"relay.defer_training.routed_threshold={read_info(self.out / 'citer_1').threshold:.7f}"
-        self.call("defer-data", "--data", labels, "--head", self.out / "citer_1", "--out", again, threshold)
-        self.train("citer_2", again)
-        self.calibrate("citer_2")
+        threshold = f"relay.defer_training.routed_threshold={read_info(head).threshold:.7f}"
+        self.call("defer-data", "--data", self.labels(), "--head", head, "--out", again, threshold)
+        return again
 
     def evaluate_all(self) -> str:
         """What the heads reach on the other questions; gives the table."""
-        print("4/4 the other questions", flush=True)
+        print("the other questions", flush=True)
         for name in HEADS:
             self.evaluate(name, "deferred", f"relay.defer.head={self.out / name}")
         self.evaluate("alone", "student_alone", "", "--policy", "teacher_alone")
@@ -115,7 +143,7 @@ class Chain:
     def calibrate(self, name: str) -> None:
         """Find a head's threshold, unless it has one."""
         if read_info(self.out / name).calibration is None:
-            tiny = ("--benchmark", "tiny", "--source", f"tiny={self.questions(0)}")
+            tiny = ("--benchmark", "tiny", "--source", f"tiny={self.calibration or self.questions(0)}")
             self.call("calibrate", self.out / name, "--out", self.out / "calibration" / name, *tiny)
 
     def evaluate(self, name: str, policy: str, *words: str) -> None:
@@ -157,6 +185,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/defer"), help="where everything goes")
     parser.add_argument("--pair", type=Path, help="folder of a tiny pair with its filtered data; built if not given")
+    parser.add_argument("--data", type=Path, help="questions to label; the pair's if not given")
+    parser.add_argument(
+        "--calibration", type=Path, help="questions to calibrate on; half of those held out if not given"
+    )
+    parser.add_argument(
+        "--head", action="append", choices=HEADS, help="only this head and what it is made of; repeatable"
+    )
     parser.add_argument("--heads-only", action="store_true", help="evaluate nothing")
     parser.add_argument("overrides", nargs="*", help="changes to the recipe citer_tiny")
     options = parser.parse_args()
@@ -166,9 +201,12 @@ def main() -> None:
     if options.pair is None:
         run([sys.executable, str(TINY / "stage_one.py"), "--out", str(pair)])
     out.mkdir(parents=True, exist_ok=True)
-    chain = Chain(out, pair, options.overrides)
-    chain.make_heads()
-    if not options.heads_only:
+    paths = {
+        name: path and path.resolve() for name, path in (("data", options.data), ("calibration", options.calibration))
+    }
+    chain = Chain(out, pair, options.overrides, **paths)
+    chain.make_heads(options.head or tuple(HEADS))
+    if not options.heads_only and options.head is None:
         print(chain.evaluate_all())
 
 

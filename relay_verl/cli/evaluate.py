@@ -1,4 +1,4 @@
-"""What comes after it: measuring, judging, reading, reporting."""
+"""What comes after it: measuring, judging, reading."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from relay_verl.cli.evidence import Metrics, parse_metrics
 from relay_verl.cli.options import (
     EVALUATE,
     AnswerColumn,
@@ -64,6 +63,9 @@ def eval_(
     row: Annotated[
         str | None,
         typer.Option(help="Row of the paper's tables that the student is, such as 1.7b/relay, for the report."),
+    ] = None,
+    training_seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the student's training, for a report over several.")
     ] = None,
     source: Annotated[
         list[str] | None, typer.Option(help="Copy of a benchmark, NAME=PATH or NAME=hub:ID; repeatable.")
@@ -135,6 +137,7 @@ def eval_(
             name,
             row,
             teacher_name,
+            training_seed=training_seed,
             num_refusals=refusals if name in refused else 0,
         )
         for name in policies
@@ -208,7 +211,7 @@ def judge(
     from relay_verl.report.summary import write_summary
     from relay_verl.traces.results import find_results
 
-    folders, asked = find_results(results), choose_judge(judge, judge_url, judge_model)
+    folders, asked = find_results(results, needs_texts=True), choose_judge(judge, judge_url, judge_model)
     if asked is None:
         raise UserError("judge: give --judge-url and --judge-model, or --judge")
     check_judge(asked)
@@ -263,32 +266,3 @@ def trace(
         return
     num_shown = write_trace(results, out, limit=limit)
     typer.echo(f"{out}: {num_shown:,} response{'s' * (num_shown != 1)}, {out.stat().st_size / 1e6:.1f} MB")
-
-
-@app.command(rich_help_panel=EVALUATE)
-def report(
-    results: Annotated[
-        list[Path], typer.Argument(parser=user_path, help="Results of `relay-verl eval`, or folders that hold them.")
-    ],
-    out: Annotated[Path, typer.Option(parser=user_path, help="Folder for report.md, report.html and their pictures.")],
-    metrics: Metrics = None,
-    by: Annotated[
-        str,
-        typer.Option(help="Whose verdicts accuracy counts: rule, or judge (the LLM of `relay-verl judge`)."),
-    ] = "rule",
-    as_json: Json = False,
-) -> None:
-    """Write your results as tables and figures with 95% intervals, next to the paper's where it has the same."""
-    from relay_verl.report import write_report
-    from relay_verl.report.summary import summary_of
-    from relay_verl.traces.results import find_results, read_result
-    from relay_verl.traces.verdicts import parse_verdicts_by
-
-    verdicts_by = parse_verdicts_by(by)
-    text = write_report(results, out, metrics=parse_metrics(metrics), by=verdicts_by)
-    if as_json:
-        summaries = [{"folder": str(folder), **summary_of(read_result(folder))} for folder in find_results(results)]
-        print_json({"markdown": str(out / "report.md"), "html": str(out / "report.html"), "results": summaries})
-        return
-    typer.echo(text)
-    typer.echo(f"{out / 'report.html'} is the same as one page")

@@ -26,6 +26,7 @@ from relay_verl.cli import (
     models,
     quickstart,
     recipes,
+    report,
     serve,
 )
 from relay_verl.cli import (
@@ -76,6 +77,7 @@ app.add_typer(data.app)
 app.add_typer(recipes.app)
 app.add_typer(doctor.app)
 app.add_typer(evaluation.app)
+app.add_typer(report.app)
 app.add_typer(evidence.app)
 app.add_typer(defer.app)
 app.add_typer(frontier.app)

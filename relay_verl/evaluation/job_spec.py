@@ -88,6 +88,7 @@ def describe(
         "kind": "eval",
         "condition": condition.name,
         "row": condition.row,
+        "training_seed": condition.training_seed,
         "policy": condition.policy,
         "student": student,
         "student_sha256": student and digests[student],

@@ -43,6 +43,8 @@ class Condition:
     max_teacher_tokens: int | None = None
     """Most tokens that the teacher writes in a response, all its calls together; from then on a command is text. None
     sets no limit but those of the recipe."""
+    training_seed: int | None = None
+    """Seed of the training of the student, or of its head, for reports over several; None if not said."""
     has_scores: bool = False
     """Whether records have the mean log-probability of the student's tokens."""
     num_refusals: int = 0

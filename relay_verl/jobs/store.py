@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.errors import JobError
-from relay_verl.files import LockedError, lock, replace_file, replacing
+from relay_verl.files import LockedError, lock, replace_file, replacing, sha256_of
 from relay_verl.jobs.formats import Format, Row
 from relay_verl.jobs.results import Entry, Results
 
@@ -127,7 +127,8 @@ class JobStore:
             with replacing(self.out) as path:
                 self._format.write(path, groups)
             summary = {} if summarize is None else {"summary": dict(summarize(self.out))}
-            text = json.dumps({"job": self._spec, **manifest, **summary}, indent=2)
+            facts = {"job": self._spec, **manifest, **summary, "output_sha256": sha256_of(self.out)}
+            text = json.dumps(facts, indent=2)
             replace_file(self.manifest, f"{text}\n".encode())
         self.forget()
 

@@ -3,8 +3,10 @@
 `groups` puts results together, `comparison` and `tables` set them next to the paper's numbers, `directions` says which
 of the paper's claims they show, `random_router` computes Figure 1's numbers, `cost` what it took, `drawing` and
 `figures` draw, `document` holds tables and pictures as data and renders them twice, `write` puts it all together.
-`statistics` has every interval and test. A new table or figure is a function that gives a part of the `document` and is
-called in `write`. May import `judging` and what is below it.
+`statistics` has every interval and test. `claim` is a file of claims that were settled before the runs, `claim_power`
+says how many questions they need, `claim_verdict` what results show of them, `cited` puts numbers into pages. A new
+table or figure is a function that gives a part of the `document` and is called in `write`. May import `judging` and
+what is below it.
 """
 
 from typing import TYPE_CHECKING, Any

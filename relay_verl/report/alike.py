@@ -15,7 +15,8 @@ import numpy as np
 
 LEVEL = 0.95
 """Of every interval."""
-_Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+"""Where the normal law has that much of its mass around 0."""
 
 
 def shares_of(stratum: np.ndarray) -> np.ndarray:
@@ -33,7 +34,7 @@ def reach_of_alike(strata: Sequence[np.ndarray], lowest: float, highest: float) 
     down, up = [0.0], [0.0]
     for values in strata:
         if np.ptp(values) < 1e-12:
-            reach = _Z**2 / (len(values) + _Z**2) / len(strata)
+            reach = Z**2 / (len(values) + Z**2) / len(strata)
             down.append(reach if values[0] > lowest else 0.0)
             up.append(reach if values[0] < highest else 0.0)
     return math.hypot(*down), math.hypot(*up)

@@ -134,6 +134,7 @@ def _cells(group: Group) -> list[str]:
     benchmarks = benchmarks_of(group)
     counted = [record for records in group.records for record in records if record.benchmark in benchmarks]
     parts = [cost(result.records) for results in group.seeds for result in results if result.records]
+    wall = sum(part.wall_s for part in parts)
     # a condition that cannot call has its call rate by construction, the others have measured theirs
     rate = replace(call_rate(group.records, benchmarks), is_proportion=can_call(group))
     shares = [
@@ -147,5 +148,5 @@ def _cells(group: Group) -> list[str]:
         *(with_interval(estimate(measured), decimals) for measured, decimals in shares),
         f"{fmean(record.num_tokens - record.num_teacher_tokens for record in counted):,.1f}",
         f"{fmean(record.num_teacher_tokens for record in counted):,.1f}",
-        f"{sum(part.wall_s for part in parts):,.0f}",
+        f"{wall:,.0f}" if wall else NONE,
     ]

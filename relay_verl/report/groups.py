@@ -187,7 +187,7 @@ def group_results(results: Sequence[Result], by: VerdictsBy = VerdictsBy.RULE) -
     for students in keyed.values():
         for results_of_one in students.values():
             _check_apart(results_of_one)
-        seeds = tuple(tuple(of_one) for of_one in students.values())
+        seeds = tuple(sorted(map(tuple, students.values()), key=lambda of_one: of_one[0].training_seed or 0))
         one = seeds[0][0]
         group = Group(one.row, one.policy, _teacher_of(one), seeds, by, one.is_thinking)
         _check_alike(group)
@@ -216,9 +216,10 @@ def _common_judge(results: Sequence[Result]) -> str | None:
 
 
 def _model_of(result: Result) -> str:
-    """The model that writes: the student, or the teacher where it answers alone."""
+    """The model that writes: the student, with its head if it has one, or the teacher where it answers alone."""
     role = "teacher" if result.policy == TEACHER_ALONE and result.row is None else "student"
-    return str(result.job.get(f"{role}_sha256") or result.job.get(role))
+    head = (result.job.get("defer") or {}).get("head_sha256", "")
+    return f"{result.job.get(f'{role}_sha256') or result.job.get(role)}{head}"
 
 
 def _teacher_of(result: Result) -> str | None:

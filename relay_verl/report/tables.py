@@ -103,9 +103,11 @@ def own_tables(groups: Groups, size: str) -> tuple[Table, ...]:
     facts = paper().sizes[size]
     columns = (*paper().groups[facts.average], facts.average, "call_rate", *RATIOS)
     methods = [row.method for row in paper().rows.values() if row.size == size]
+    rest = {*_METHODS, *_ABLATIONS, "teacher", "warm"}
+    ours = [method for method in methods if method not in rest and not method.startswith("fixed_")]
     fixed = [method for method in methods if method.startswith("fixed_")]
     parts = (
-        (f"Table 1 on {facts.title} (%)", [method for method in (*_METHODS, "teacher") if method in methods]),
+        (f"Table 1 on {facts.title} (%)", [method for method in (*_METHODS, *ours, "teacher") if method in methods]),
         (f"Table 3 on {facts.title} (%)", [method for method in _ABLATIONS if method in methods]),
         (f"Tables 5 and 6 on {facts.title} (%)", [*fixed, "relay"]),
     )

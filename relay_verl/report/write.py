@@ -9,6 +9,9 @@ from pathlib import Path
 from relay_verl.errors import UserError
 from relay_verl.jobs.byproducts import by_product
 from relay_verl.recipes.paper import Size, paper
+from relay_verl.report.claim import read_claims
+from relay_verl.report.claim_tables import claims_section
+from relay_verl.report.claim_verdict import judge_claims
 from relay_verl.report.colours import kind_of
 from relay_verl.report.conditions import benchmarks_of, benchmarks_table, conditions_table
 from relay_verl.report.cost import calls_table, judge_table, time_table
@@ -27,6 +30,7 @@ from relay_verl.report.spending_table import spending_table
 from relay_verl.report.statistics import accuracy
 from relay_verl.report.tables import own_tables, paper_tables, teachers_lines, teachers_table
 from relay_verl.report.terms import terms_of
+from relay_verl.traces.question_table import find_questions
 from relay_verl.traces.results import find_results, read_result
 from relay_verl.traces.verdicts import VerdictsBy, has_unclear_reply, is_for_judge, is_refused, verdict_of
 
@@ -37,31 +41,48 @@ MAX_NAMED = 3
 
 
 def write_report(
-    folders: Sequence[Path], out: Path, *, metrics: Mapping[str, Path] = {}, by: VerdictsBy = VerdictsBy.RULE
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    metrics: Mapping[str, Path] = {},
+    by: VerdictsBy = VerdictsBy.RULE,
+    claims: Path | None = None,
 ) -> str:
-    """Write the report on all results at or below `folders`; returns the text of `report.md`.
+    """Write the report on all results and data files at or below `folders`; returns the text of `report.md`.
 
     Args:
         folders: results folders of `relay-verl eval`, or folders of them.
         out: the report's folder; it is made.
         metrics: logs of training runs by label, for the learning curves.
         by: whose verdicts count.
+        claims: file of claims that were settled before, which takes the place of the paper's directions; the results
+            are then data files.
 
     Raises:
-        UserError: no results, results that cannot stand in one row, responses without a verdict, or a log that cannot
-            be read.
+        UserError: no results, results that cannot stand in one row, responses without a verdict, a log that cannot be
+            read, or claims about other questions.
     """
     groups = group_results([read_result(folder) for folder in find_results(folders)], by)
     if not groups.groups:
         raise UserError(f"{', '.join(map(str, folders))}: expected responses, got results without any")
-    document = make_document(groups)
+    if claims is None:
+        document = make_document(groups)
+    else:
+        settled = read_claims(claims)
+        section = claims_section(settled, judge_claims(settled, groups, find_questions(folders)))
+        document = make_document(groups, {settled.size: section})
     if metrics:
         document = _add_curves(document, metrics, out, groups)
     return write_page(document, out, "report")
 
 
-def make_document(groups: Groups) -> Document:
-    """The report without learning curves: what was measured first, and the paper's tables without ours at its end."""
+def make_document(groups: Groups, claims: Mapping[str, Section] = {}) -> Document:
+    """The report without learning curves: what was measured first, and the paper's tables without ours at its end.
+
+    Args:
+        groups: the results.
+        claims: by size, the claims about it that were settled before, in place of the paper's directions.
+    """
     paper_blocks: list[tuple[str, Sequence[Block]]] = [("Tables of the paper", paper_tables(groups))]
     paper_blocks += [(size.title, _paper_blocks(groups, size.name)) for size in paper().students(is_in_paper=True)]
     measured = [Section(title, tuple(b for b in blocks if b.is_measured)) for title, blocks in paper_blocks]
@@ -72,13 +93,15 @@ def make_document(groups: Groups) -> Document:
         if groups.of_size(size.name)
     )
     judged = judge_table(groups)
+    costs: tuple[Block, ...] = (spending_table(groups), calls_table(groups), time_table(groups))
+    if any(result.is_condensed for group in groups.groups for results in group.seeds for result in results):
+        costs = ()  # a data file does not say what its responses took
     sections = [
+        *claims.values(),
         _evaluations(groups),
         *(_captioned(section, groups) for section in measured),
-        *(_own_section(groups, size) for size in paper().students(is_in_paper=False)),
-        Section(
-            _COST, (spending_table(groups), calls_table(groups), time_table(groups), *([judged] if judged else []))
-        ),
+        *(_own_section(groups, size, size.name in claims) for size in paper().students(is_in_paper=False)),
+        Section(_COST, (*costs, *([judged] if judged else []))),
         _captioned(Section("Tables of the paper that nothing was measured for", rest, is_folded=True), groups),
         discrepancies_section(),
     ]
@@ -137,18 +160,19 @@ def _paper_blocks(groups: Groups, size: str) -> list[Block]:
     return [block for block in blocks if block]
 
 
-def _own_section(groups: Groups, size: Size) -> Section:
-    """A pair that the paper has no numbers for: what was measured of it, and the direction of each claim."""
+def _own_section(groups: Groups, size: Size, has_claims: bool) -> Section:
+    """A pair that the paper has no numbers for: what was measured of it, and the direction of each claim, unless
+    `has_claims` that were settled before."""
     shown = groups.of_size(size.name)
     if not shown:
         return Section(size.heading, ())
-    claims = directions_table(groups, size.name)
+    directions = None if has_claims else directions_table(groups, size.name)
     is_all = len(shown) == len(groups.groups)  # then "Your evaluations" has this table
     blocks: list[Block | None] = [
         None if is_all else conditions_table(f"Every condition, {size.title}", shown),
         _drawn(share_figure, groups, size.name),
         differences_table(groups, size.name),
-        claims,
+        directions,
     ]
     # over one benchmark the first table says all that these do
     if len(paper().groups[size.average]) > 1:
@@ -213,7 +237,8 @@ def _add_curves(document: Document, metrics: Mapping[str, Path], out: Path, grou
     """
     sections = list(document.sections)
     if picture := curves_picture(metrics, out, _references(groups)):
-        place = [section.title for section in sections].index(_COST)
+        places = [section.title for section in sections]
+        place = places.index(_COST) if _COST in places else len(places)
         sections.insert(place, Section("Training", (picture,)))
     return replace(document, sections=tuple(sections))
 

@@ -5,7 +5,9 @@
     FOLDER/summary.json                     accuracy, calls, tokens and seconds (`relay_verl.report.summary`)
     FOLDER/verdicts.parquet                 with its manifest, if `relay-verl judge` judged them afterwards
 
-Invariant: what `read_result` gives is whole: as many records as the manifest says.
+`relay-verl condense` makes a small data file of a folder (`relay_verl.traces.condensed`), which is a result, too.
+
+Invariant: what `read_result` gives is whole: as many records as the manifest says, and as they were written.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from relay_verl.errors import UserError, as_user_error
+from relay_verl.files import sha256_of
 from relay_verl.prices.price import PriceList
+from relay_verl.traces.condensed import read_data_file
+from relay_verl.traces.question_table import QUESTIONS
 from relay_verl.traces.records import ResponseRecord, read_records
 
 RESPONSES = "responses.jsonl"
@@ -31,7 +36,7 @@ class Result:
     """One evaluation: a student, a teacher and a policy on some benchmarks."""
 
     folder: Path
-    """Where it lies."""
+    """Where it lies; the file itself, if it is condensed."""
     manifest: Mapping[str, Any]
     """How it came about."""
     records: Sequence[ResponseRecord]
@@ -47,6 +52,21 @@ class Result:
     def row(self) -> str | None:
         """The trained row it measures, such as '1.7b/relay' (see `relay_verl.recipes.paper`); None if not said."""
         return self.job.get("row")
+
+    @property
+    def is_condensed(self) -> bool:
+        """Whether it is a data file, without texts and without what it took."""
+        return "responses_sha256" in self.manifest
+
+    @property
+    def responses_sha256(self) -> str:
+        """SHA-256 of the responses with their texts, in hexadecimal."""
+        return str(self.manifest.get("responses_sha256") or sha256_of(self.folder / RESPONSES))
+
+    @property
+    def training_seed(self) -> int | None:
+        """Seed of the training of its student or of its head; None if not said."""
+        return self.job.get("training_seed")
 
     @property
     def judge(self) -> Mapping[str, Any] | None:
@@ -108,8 +128,12 @@ class Result:
         return self.job.get("teacher_name")
 
 
-def find_results(paths: Sequence[Path]) -> list[Path]:
-    """The results folders at or below `paths`, path by path and in order of their names, once each.
+def find_results(paths: Sequence[Path], *, needs_texts: bool = False) -> list[Path]:
+    """The results folders and the data files at or below `paths`, path by path and in order of their names, once each.
+
+    Args:
+        paths: where to look.
+        needs_texts: leaves out data files, which have none.
 
     Raises:
         UserError: a path has none, or one whose run has not ended.
@@ -121,21 +145,32 @@ def find_results(paths: Sequence[Path]) -> list[Path]:
             raise UserError(
                 f"{unfinished[0].parent}: the evaluation has not ended; the same `relay-verl eval` continues it"
             )
-        found = sorted(file.parent for file in path.rglob(RESPONSES))
-        if not found:
+        data_files = [] if needs_texts else _data_files(path)
+        places = sorted([*(file.parent for file in path.rglob(RESPONSES)), *data_files])
+        if not places:
             raise UserError(f"{path} holds no results: no {RESPONSES} in it or below")
-        for folder in found:
-            folders.setdefault(folder.resolve(), folder)
+        for place in places:
+            folders.setdefault(place.resolve(), place)
     return list(folders.values())
 
 
+def _data_files(path: Path) -> list[Path]:
+    """The tables next to a table of questions, or the one at `path`."""
+    if path.is_file():
+        return [path] if path.suffix == ".csv" else []
+    tables = list(path.rglob(QUESTIONS))
+    return [file for table in tables for file in table.parent.glob("*.csv") if file.name != QUESTIONS]
+
+
 def read_result(folder: Path) -> Result:
-    """One results folder.
+    """One results folder, or one data file.
 
     Raises:
-        UserError: no manifest or a damaged one, a line that is not a record (names it), or another number of records
-            than were written.
+        UserError: no manifest or a damaged one, a line that is not a record (names it), another number of records than
+            were written, or other bytes.
     """
+    if folder.suffix == ".csv" and folder.is_file():
+        return Result(folder, *read_data_file(folder))
     with as_user_error(
         OSError,
         lambda error: f"{error.filename}: {error.strerror}; {folder} is not a whole result of `relay-verl eval`",
@@ -146,6 +181,14 @@ def read_result(folder: Path) -> Result:
         raise UserError(
             f"{folder / RESPONSES} has {len(records)} responses, but {manifest['num_queries']} were written"
         )
+    # the judge adds its verdicts to the records
+    if not (folder / f"{VERDICTS}.manifest.json").exists() and "output_sha256" in manifest:
+        actual = sha256_of(folder / RESPONSES)
+        if actual != manifest["output_sha256"]:
+            raise UserError(
+                f"{folder / RESPONSES} was edited after it was written: its SHA-256 is {actual}, the manifest says "
+                f"{manifest['output_sha256']}"
+            )
     return Result(folder, manifest, records)
 
 

@@ -114,7 +114,7 @@ def lead_of(sources: Sequence[Source]) -> str | None:
 
 def _places(path: Path) -> Sequence[Path]:
     """Results folders, a training's folder of samples, or a file of responses at a path."""
-    return find_results([path]) if path.is_dir() and not _of_training(path) else [path]
+    return find_results([path], needs_texts=True) if path.is_dir() and not _of_training(path) else [path]
 
 
 def _of_training(folder: Path) -> list[Path]:

@@ -27,8 +27,12 @@ def natural_policies(method: str | None) -> tuple[str, ...]:
     """The policies under which a row is what its name says, the best one first."""
     if method in ("base", "grpo"):
         return (ALONE, "learned")
+    if method == "opd":
+        return (ALONE, "learned")
     if method == "teacher":
         return (TEACHER_ALONE, ALONE, "learned")
+    if method in ("citer", "collm", "entropy"):
+        return ("deferred",)
     if method and method.startswith("fixed_"):
         return (method,)
     return ("learned",)

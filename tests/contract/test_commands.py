@@ -49,6 +49,7 @@ RUN_BY = {
     "python tests/grading_mutations.py": "tests/unit/grading/test_grading_compare.py",
     "python tests/overlap_agreement.py": "tests/unit/data/test_overlap_pairs.py",
     "python examples/tiny/tables.py --help": "tests/contract/test_commands.py",
+    "python examples/tiny/tables.py --plan": "tests/unit/examples/test_tables.py",
     "pip install --no-deps --target dist/plugin .": "tests/conftest.py",
     "ray job submit": "tests/helpers/cluster_training.py",
     "relay-verl --help": "tests/unit/cli/test_cli.py",
@@ -61,6 +62,8 @@ RUN_BY = {
     "relay-verl bench serve": "tests/e2e/test_clients.py",
     "relay-verl data": "tests/unit/trainer/test_datasets.py",
     "relay-verl chat": "tests/unit/cli/test_chat.py",
+    "relay-verl claims": "tests/unit/report/test_claims.py",
+    "relay-verl condense": "tests/unit/traces/test_condensed.py",
     "relay-verl doctor": "tests/contract/test_doctor.py",
     "relay-verl eval": "tests/e2e/test_eval.py",
     "relay-verl export": "tests/unit/checkpoints/test_export.py",
@@ -91,7 +94,8 @@ NOT_RUN = {
     "make quickstart": "16 minutes; the end-to-end tests run its parts",
     "relay-verl quickstart": "20 minutes; the end-to-end tests run its parts",
     "relay-verl --install-completion": "writes into the shell's files",
-    "make tables": "hours; its parts are the quickstart's",
+    "make tables": "hours; tests/unit/examples/test_tables.py runs its steps without models",
+    "python examples/tiny/tables.py --seed-set": "likewise",
     "make real": "hours; tests/e2e/test_real.py runs two of its training steps where the models are installed",
     "python examples/real/real.py": "likewise",
     "vllm serve": "needs a GPU; tests/e2e/test_eval.py serves an endpoint on CPU",
@@ -158,9 +162,9 @@ def test_the_versions_can_be_printed() -> None:
 
 def test_the_tables_say_which_sets_they_train() -> None:
     program = [sys.executable, str(ROOT / "examples" / "tiny" / "tables.py"), "--help"]
-    printed = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    printed = subprocess.run(program, capture_output=True, text=True, timeout=600)
     assert printed.returncode == 0, printed.stderr
-    assert {"--rows", "--seeds"} <= set(re.findall(r"--[a-z]+", printed.stdout))
+    assert {"--rows", "--seed-set", "--keep"} <= set(re.findall(r"--[a-z-]+", printed.stdout))
 
 
 def test_the_cluster_files_name_recipes_and_keys_that_compose() -> None:

@@ -7,7 +7,6 @@ first n tokens. It needs no engine and no trained relay: it says what a call of 
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +210,10 @@ def accuracy_table(manifest: Mapping[str, Any]) -> str:
 
 def help_table(manifest: Mapping[str, Any]) -> str:
     """By tokens needed, in percent: the student with the first n tokens of the teacher, on what the teacher alone
-    answers right and the student alone wrong."""
+    answers right and the student alone wrong; a dash where no such question needs so many."""
     helped = {num: manifest["help"]["teacher_dependent"][str(num)]["needed"] for num in HELP}
-    rows = [[str(needed), *(f"{100 * of.get(str(needed), nan):.0f}" for of in helped.values())] for needed in HELP]
+    rows = [
+        [str(needed), *(f"{100 * of[str(needed)]:.0f}" if str(needed) in of else "–" for of in helped.values())]
+        for needed in HELP
+    ]
     return markdown_table(["tokens needed", *(f"n = {num}" for num in HELP)], rows)

@@ -142,9 +142,9 @@ def check_world(out: Path, world: str) -> None:
     """
     for name in MODELS:
         path = out / name / BUILT
-        there = read_built(path)["settings"]["world"] if path.exists() else world
-        if there != world:
-            raise UserError(f"--world {world}: {out} holds the {there} world: give another folder, or --world {there}")
+        held = read_built(path)["settings"]["world"] if path.exists() else world
+        if held != world:
+            raise UserError(f"--world {world}: {out} holds the {held} world: give another folder, or --world {held}")
 
 
 def build_model(out: Path, world: str, settings: Settings, name: str) -> None:

@@ -99,16 +99,16 @@ def write_built(tiny: Any, folder: Path, **settings: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "message"),
+    ("held", "asked", "message"),
     [
         ({"world": "graded"}, "plain", r"--world plain: .*pair holds the graded world: .* --world graded"),
         ({"world": "plain"}, "graded", r"--world graded: .*pair holds the plain world"),
         ({}, "graded", r"--world graded: .*pair holds the plain world"),
     ],
 )
-def test_a_folder_holds_one_world(tiny: Any, tmp_path: Path, there: dict[str, str], asked: str, message: str) -> None:
+def test_a_folder_holds_one_world(tiny: Any, tmp_path: Path, held: dict[str, str], asked: str, message: str) -> None:
     pair = tmp_path / "pair"
-    write_built(tiny, pair, **there)
+    write_built(tiny, pair, **held)
     before = sorted(pair.rglob("*"))
     with pytest.raises(UserError, match=message):
         tiny.pretrain.build(pair, tiny.schooling.WORLDS[asked].settings, asked)
@@ -137,3 +137,24 @@ def test_a_pair_that_names_no_world_is_a_plain_one_and_stays(
     with pytest.raises(AssertionError, match="built again"):
         tiny.pretrain.build_model(tmp_path, "plain", replace(settings, seed=1), name)
     torch.set_num_threads(num_threads)
+
+
+@pytest.mark.parametrize(("world", "parts"), [("plain", []), ("graded", ["+relay=graded"])])
+def test_stage_one_runs_with_the_lengths_of_its_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: str, parts: list[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(TINY))
+    stage_one = importlib.import_module("stage_one")
+    commands: list[list[str]] = []
+    monkeypatch.setattr(stage_one, "run", lambda command, *_: commands.append(command))
+    monkeypatch.setattr(stage_one, "warm_up", lambda *_, **__: None)
+    monkeypatch.setattr(sys, "argv", ["stage_one", "--out", str(tmp_path), "--world", world, "--filter-samples", "2"])
+    stage_one.main()
+    build, *others = commands
+    assert build[build.index("--world") + 1] == world
+    assert {name for command in others for name in ("warmup-data", "filter") if name in command} == {
+        "warmup-data",
+        "filter",
+    }
+    for command in others:
+        assert [part for part in command if part.startswith("+")] == parts

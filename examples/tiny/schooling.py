@@ -7,7 +7,7 @@ learn from. `WORLDS` has those of both worlds.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import graded_world
 import measuring
@@ -50,7 +50,7 @@ class Pretraining:
         """What such a model can do alone."""
         raise NotImplementedError
 
-    def scaled(self, factor: float) -> "Pretraining":
+    def scaled(self, factor: float) -> Self:
         """Shorter."""
         return replace(self, steps=max(1, round(self.steps * factor)))
 
@@ -102,9 +102,9 @@ class GradedPretraining(Pretraining):
     def measure(self, model: Any, tokenizer: Any) -> dict[str, Any]:
         return measuring.measure_graded(model, tokenizer, temperature=self.temperature)
 
-    def scaled(self, factor: float) -> "GradedPretraining":
+    def scaled(self, factor: float) -> Self:
         num_examples = max(self.batch_size, round(self.num_examples * min(1.0, factor)))
-        return replace(self, steps=max(1, round(self.steps * factor)), num_examples=num_examples)
+        return replace(super().scaled(factor), num_examples=num_examples)
 
 
 SHARES = {0: 0.3, 1: 0.8, 3: 1.0, 6: 1.3, 12: 1.8, 25: 2.5}

@@ -124,3 +124,5 @@ def test_tables_name_grades_or_families(measuring: Any) -> None:
         "100",
         "100",
     ]
+    table = measuring.help_table({"help": {"teacher_dependent": {num: {"needed": {}} for num in helped}}})
+    assert table.splitlines()[4].count("–") == 5, "no question needs so many"

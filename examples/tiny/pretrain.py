@@ -1,12 +1,14 @@
-"""Build the tiny world's models and questions: a student, a teacher, and datasets in verl's schema.
+"""Build a tiny world's models and questions: a student, a teacher, and datasets in verl's schema.
 
-    python examples/tiny/pretrain.py --out DIR [--seed 0] [--steps-scale 1.0] [--force]
+    python examples/tiny/pretrain.py --out DIR [--world plain] [--seed 0] [--steps-scale 1.0] [--measure] [--force]
 
     DIR/student   knows '+'          DIR/questions.parquet   questions of all three families, for training
     DIR/teacher   knows '+' and '*'  DIR/test.parquet        others, held out
     DIR/other     half of it         DIR/manifest.json       settings, versions, measurements; written last
 
-`other` is a smaller teacher of half the schooling, made with --other, for evaluations under another (paper 5.5).
+That is the plain world; in the graded one the student knows the easy grades and the teacher most (graded_world.py). A
+folder holds one world. `other` is a smaller teacher of half the schooling, made with --other, for evaluations under
+another (paper 5.5).
 
 Takes a few minutes on two cores: tiny matrices gain nothing from a second thread, so the student and the teacher train
 side by side, one thread each. A second run continues after the last model that a stopped one completed.
@@ -20,9 +22,11 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from functools import cache
 from importlib.metadata import version
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -34,76 +38,47 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import world
+from measuring import accuracy_table, help_table, measure_pair, named_shares
+from schooling import WORLDS, Pretraining, Settings
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging
+from world import Question, prompt_ids
 
 from relay_verl.data.warmup import insert_calls
+from relay_verl.errors import UserError
 from relay_verl.jobs.progress import show_progress
-from relay_verl.protocol import find_calls, format_call
+from relay_verl.protocol import format_call
 
 IGNORED = -100
 TOKENIZER = "tokenizer.partial"
+BUILT = "built.json"
 MODELS = ("student", "teacher", "other")
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """One model's size, knowledge and schedule."""
-
-    known: str
-    """Families whose numbers the model is told, as '+*'."""
-    width: int
-    num_layers: int
-    steps: int
-    learning_rate: float
-    family_weights: tuple[int, int, int]
-    """Shares of '+', '*' and '#'."""
-    read_rate: float
-    """Share of examples with a number that the model reads and did not write."""
-    call_rate: float = 0.0
-    """Share of examples with commands that the model reads and does not learn to write."""
-    batch_size: int = 48
-    num_examples: int = 20_000
-
-
-@dataclass(frozen=True)
-class Settings:
-    seed: int = 0
-    student: Pretraining = Pretraining("+", 64, 2, 1000, 5e-3, (2, 1, 1), read_rate=0.5, call_rate=0.5)
-    teacher: Pretraining = Pretraining("+*", 128, 3, 600, 5e-3, (1, 2, 1), read_rate=0.4)
-    other: Pretraining = Pretraining("+*", 64, 2, 300, 5e-3, (1, 2, 1), read_rate=0.4)
-
-    def scaled(self, factor: float) -> "Settings":
-        """With shorter pre-training."""
-
-        def scale(stage: Pretraining) -> Pretraining:
-            return replace(stage, steps=max(1, round(stage.steps * factor)))
-
-        return replace(self, student=scale(self.student), teacher=scale(self.teacher), other=scale(self.other))
 
 
 def pretraining_examples(tokenizer: Any, stage: Pretraining, rng: Random) -> list[torch.Tensor]:
     """Examples [length, 2] of (id, label), where the label is the id or IGNORED; tokenized once, part by part."""
     calls_rng = np.random.default_rng(rng.getrandbits(32))
-    prompts = {q: [(i, IGNORED) for i in world.prompt_ids(tokenizer, q)] for q in world.all_questions()}
-    encoded: dict[str, list[int]] = {}
+
+    @cache
+    def encode(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False))
+
+    @cache
+    def encode_prompt(question: Question) -> list[tuple[int, int]]:
+        return [(i, IGNORED) for i in prompt_ids(tokenizer, question)]
+
     examples = []
-    for family in rng.choices(list(world.Family), weights=stage.family_weights, k=stage.num_examples):
-        question = rng.choice(world.questions(family))
-        response = []
-        for part in world.draw_example(question, rng, is_known=family.value in stage.known, read_rate=stage.read_rate):
-            if part.text not in encoded:
-                encoded[part.text] = tokenizer.encode(part.text, add_special_tokens=False)
-            response += [(i, i if part.is_learned else IGNORED) for i in encoded[part.text]]
-        response.append((tokenizer.eos_token_id, tokenizer.eos_token_id))
+    for lesson in stage.lessons(rng):
+        response = [(i, i if part.is_learned else IGNORED) for part in lesson.parts for i in encode(part.text)]
+        if lesson.is_whole:
+            response.append((tokenizer.eos_token_id, tokenizer.eos_token_id))
         if rng.random() < stage.call_rate:
             places = [~i for i in range(len(response))]  # negative, so that no id of a command looks like one
             called = insert_calls(places, tokenizer, calls_rng, num_calls=rng.randint(1, 3), max_exponent=1)
             response = [response[~i] if i < 0 else (i, IGNORED) for i in called]
-        examples.append(torch.tensor(prompts[question] + response))
+        examples.append(torch.tensor(encode_prompt(lesson.question) + response))
     return examples
 
 
@@ -121,9 +96,9 @@ def train(model: Any, examples: list[torch.Tensor], stage: Pretraining, name: st
         for o in optimizers
     ]
     model.train()
+    batches = stage.batches(examples)
     for _ in show_progress(range(stage.steps), desc=name, position=MODELS.index(name)):
-        chosen = torch.randint(len(examples), (stage.batch_size,)).tolist()
-        batch = pad_sequence([examples[i] for i in chosen], batch_first=True, padding_value=IGNORED)
+        batch = pad_sequence(next(batches), batch_first=True, padding_value=IGNORED)
         input_ids, labels = batch[:, :-1, 0].clamp(min=0), batch[:, 1:, 1]  # [batch, length - 1]
         logits = model(input_ids=input_ids, use_cache=False).logits
         loss = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
@@ -133,43 +108,6 @@ def train(model: Any, examples: list[torch.Tensor], stage: Pretraining, name: st
         for update in (*optimizers, *schedules):
             update.step()
     model.eval()
-
-
-@torch.inference_mode()
-def respond(
-    model: Any, tokenizer: Any, asked: Sequence[world.Question], *, is_greedy: bool, can_call: bool = True
-) -> list[list[int]]:
-    """The model's response to each question, up to and with its EOS if there is one."""
-    prompts = {"input_ids": [world.prompt_ids(tokenizer, q) for q in asked]}
-    padded = tokenizer.pad(prompts, padding_side="left", return_tensors="pt")
-    options: dict[str, Any] = {"do_sample": False} if is_greedy else {"do_sample": True, "temperature": 1.0, "top_k": 0}
-    if not can_call:
-        options["bad_words_ids"] = [tokenizer.encode("<call", add_special_tokens=False)]
-    width = padded["input_ids"].shape[1]
-    generated = model.generate(**padded, max_new_tokens=64, **options)[:, width:].tolist()
-    eos = tokenizer.eos_token_id
-    return [ids[: ids.index(eos) + 1] if eos in ids else ids for ids in generated]
-
-
-def measure(model: Any, tokenizer: Any) -> dict[str, Any]:
-    """Accuracy without calls and tokens a response, greedy and sampled; and the commands in free samples: the share of
-    responses that hold one, and the share of attempts that are well-formed."""
-    asked = world.all_questions() * 2
-    result: dict[str, Any] = {"num_parameters": model.num_parameters()}
-    for mode in ("greedy", "sampled"):
-        responses = respond(model, tokenizer, asked, is_greedy=mode == "greedy", can_call=False)
-        answers = [world.boxed_answer(text) for text in tokenizer.batch_decode(responses)]
-        right: dict[str, list[bool]] = {family.label: [] for family in world.Family}
-        for question, answer in zip(asked, answers, strict=True):
-            right[question.family.label].append(answer == str(question.truth))
-        result[f"accuracy_{mode}"] = {label: round(float(np.mean(each)), 4) for label, each in right.items()}
-        result[f"mean_tokens_{mode}"] = round(float(np.mean([len(ids) for ids in responses])), 2)
-    free = tokenizer.batch_decode(respond(model, tokenizer, asked, is_greedy=False))
-    result["command_share"] = round(float(np.mean([bool(find_calls(text)) for text in free])), 4)
-    attempts = sum(text.count("<call") for text in free)
-    commands = sum(len(find_calls(text)) for text in free)
-    result["well_formed_share"] = round(commands / attempts, 4) if attempts else None
-    return result
 
 
 def new_model(tokenizer: Any, stage: Pretraining) -> Qwen3ForCausalLM:
@@ -190,7 +128,26 @@ def new_model(tokenizer: Any, stage: Pretraining) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config)
 
 
-def build_model(out: Path, settings: Settings, name: str) -> None:
+def read_built(path: Path) -> dict[str, Any]:
+    """What a model says of how it was built; one that names no world is of the plain one."""
+    built = json.loads(path.read_text())
+    return built | {"settings": {"world": "plain"} | built["settings"]}
+
+
+def check_world(out: Path, world: str) -> None:
+    """A folder holds one world.
+
+    Raises:
+        UserError: it holds a model of another one.
+    """
+    for name in MODELS:
+        path = out / name / BUILT
+        held = read_built(path)["settings"]["world"] if path.exists() else world
+        if held != world:
+            raise UserError(f"--world {world}: {out} holds the {held} world: give another folder, or --world {held}")
+
+
+def build_model(out: Path, world: str, settings: Settings, name: str) -> None:
     """One process's work: the student or the teacher, pre-trained, saved and measured unless it is there; the folder
     appears whole or not at all."""
     torch.set_num_threads(1)
@@ -198,10 +155,11 @@ def build_model(out: Path, settings: Settings, name: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(out / TOKENIZER)
     stage: Pretraining = getattr(settings, name)
     digest = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-    described = json.loads(json.dumps({"seed": settings.seed, "tokenizer": digest, "pretraining": asdict(stage)}))
+    facts = {"world": world, "seed": settings.seed, "tokenizer": digest, "pretraining": asdict(stage)}
+    described = json.loads(json.dumps(facts))
     folder = out / name
-    built = folder / "built.json"
-    if built.exists() and json.loads(built.read_text())["settings"] == described:
+    built = folder / BUILT
+    if built.exists() and read_built(built)["settings"] == described:
         return
     start = perf_counter()
     torch.manual_seed(settings.seed)
@@ -212,7 +170,7 @@ def build_model(out: Path, settings: Settings, name: str) -> None:
     model.generation_config.update(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     model.to(torch.bfloat16).save_pretrained(partial)
     tokenizer.save_pretrained(partial)
-    measured = measure(model.float(), tokenizer) | {"seconds": round(perf_counter() - start, 1)}
+    measured = stage.measure(model.float(), tokenizer) | {"seconds": round(perf_counter() - start, 1)}
     (partial / built.name).write_text(json.dumps({"settings": described, "measured": measured}, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
@@ -237,50 +195,80 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def build(
-    out: Path, settings: Settings, *, models: Sequence[str] = MODELS[:2], should_force: bool = False
+    out: Path,
+    settings: Settings,
+    world: str = "plain",
+    *,
+    models: Sequence[str] = MODELS[:2],
+    should_force: bool = False,
+    should_measure_help: bool = False,
 ) -> dict[str, Any]:
-    """Build what is missing of these models and the data in `out`; return the manifest."""
+    """Build what is missing of these models and the data in `out`; return the manifest.
+
+    Raises:
+        UserError: `out` holds another world.
+    """
+    check_world(out, world)
     start = perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     (out / "manifest.json").unlink(missing_ok=True)
     for name in models if should_force else ():
         shutil.rmtree(out / name, ignore_errors=True)
-    tokenizer = world.build_tokenizer()
+    task = WORLDS[world].task
+    tokenizer = task.build_tokenizer()
     tokenizer.save_pretrained(out / TOKENIZER)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
-        for job in [pool.submit(build_model, out, settings, name) for name in models]:
+        for job in [pool.submit(build_model, out, world, settings, name) for name in models]:
             job.result()
     shutil.rmtree(out / TOKENIZER)
-    datasets = world.datasets(settings.seed)
+    datasets = task.datasets(settings.seed)
     for name, rows in datasets.items():
         write_whole(out / f"{name}.parquet", pd.DataFrame(rows).to_parquet)
-    manifest = {
+    manifest: dict[str, Any] = {
+        "world": world,
         "settings": asdict(settings),
         "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy")},
         "rows": {name: len(rows) for name, rows in datasets.items()},
-        "measured": {name: json.loads((out / name / "built.json").read_text())["measured"] for name in models},
+        "measured": {name: read_built(out / name / BUILT)["measured"] for name in models},
         "command_tokens": {n: len(tokenizer.encode(format_call(n), add_special_tokens=False)) for n in (7, 70)},
         "build_seconds": round(perf_counter() - start, 1),
     }
+    if should_measure_help:
+        manifest["help"] = measure_pair(out / "student", out / "teacher")
     write_whole(out / "manifest.json", lambda path: path.write_text(json.dumps(manifest, indent=2) + "\n"))
     return manifest
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Build the tiny world's models and data.")
+    parser = argparse.ArgumentParser(description="Build a tiny world's models and data.")
     parser.add_argument("--out", type=Path, required=True, help="folder to build in")
+    parser.add_argument("--world", choices=WORLDS, default="plain", help="the task; plain by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps-scale", type=float, default=1.0, help="scales the pre-training of both models")
     parser.add_argument("--other", action="store_true", help="build the other teacher too")
+    parser.add_argument("--measure", action="store_true", help="print tables of what the models can do")
     parser.add_argument("--force", action="store_true", help="rebuild what is complete too")
     arguments = parser.parse_args()
-    settings = Settings(seed=arguments.seed).scaled(arguments.steps_scale)
-    models = MODELS if arguments.other else MODELS[:2]
-    manifest = build(arguments.out, settings, models=models, should_force=arguments.force)
+    manifest = build(
+        arguments.out,
+        replace(WORLDS[arguments.world].settings, seed=arguments.seed).scaled(arguments.steps_scale),
+        arguments.world,
+        models=MODELS if arguments.other else MODELS[:2],
+        should_force=arguments.force,
+        should_measure_help=arguments.measure and arguments.world == "graded",
+    )
     for name, measured in manifest["measured"].items():
-        accuracy = ", ".join(f"{label} {share:.0%}" for label, share in measured["accuracy_greedy"].items())
+        shares = named_shares(measured["accuracy_greedy"]).items()
+        accuracy = ", ".join(f"{label} {share:.0%}" for label, share in shares)
         print(f"{name}: {measured['num_parameters']:,} parameters; accuracy alone: {accuracy}")
+    if arguments.measure:
+        print(f"\n{accuracy_table(manifest)}")
+        if "help" in manifest:
+            print(f"\n{help_table(manifest)}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"pretrain: {error}")

@@ -12,11 +12,13 @@ A response states its number three times, so that the digits (1 to 3 tokens) are
 
 Whoever does not know the number of a family learns the form of the response and to copy, with arbitrary numbers: each
 number copies the one before it. Whoever knows it states the truth, also after a wrong number that it did not write.
-Pure but for the tokenizer of its language; no model.
+
+This is the plain world. What the graded one (graded_world.py) has in common with it stands here: questions, prompts,
+rows and the tokenizer. Pure but for the tokenizer of its language; no model.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
@@ -30,6 +32,8 @@ from relay_verl.protocol import format_call
 SUFFIX = "Please reason step by step, and put your final answer within \\boxed{}."
 OPERANDS = range(2, 14)
 HASH_LIMIT = 1000
+LABELS = {"-": "sub", "+": "add", "*": "mul", "^": "pow", "#": "hash"}
+"""Names of the families of all worlds."""
 # Qwen's own split: a digit is a token, and '<call' is a word with a mark before it.
 WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 CHAT_TEMPLATE = (
@@ -43,18 +47,19 @@ class Family(StrEnum):
     MUL = "*"
     HASH = "#"
 
-    @property
-    def label(self) -> str:
-        return {"+": "add", "*": "mul", "#": "hash"}[self.value]
-
 
 @dataclass(frozen=True)
 class Question:
     """One question, such as 7*8."""
 
-    family: Family
+    family: StrEnum
+    """The sign between the operands: a world's `Family`."""
     left: int
     right: int
+
+    @property
+    def label(self) -> str:
+        return LABELS[self.family]
 
     @property
     def expression(self) -> str:
@@ -63,7 +68,7 @@ class Question:
     @property
     def id(self) -> str:
         """Stable over builds and seeds."""
-        return f"tiny-{self.family.label}-{self.left}-{self.right}"
+        return f"tiny-{self.label}-{self.left}-{self.right}"
 
     @property
     def prompt(self) -> str:
@@ -72,14 +77,23 @@ class Question:
 
     @property
     def truth(self) -> int:
-        match self.family:
-            case Family.ADD:
+        match self.label:
+            case "sub":
+                return self.left - self.right
+            case "add":
                 return self.left + self.right
-            case Family.MUL:
+            case "mul":
                 return self.left * self.right
-            case Family.HASH:
+            case "pow":
+                return int(self.left**self.right)
+            case _:
                 digest = hashlib.sha256(self.expression.encode()).digest()
                 return int.from_bytes(digest[:8], "big") % HASH_LIMIT
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What a row's `extra_info` says of it."""
+        return {"id": self.id, "family": self.label}
 
 
 @dataclass(frozen=True)
@@ -101,6 +115,11 @@ def all_questions() -> list[Question]:
     return [question for family in Family for question in questions(family)]
 
 
+def text_of(parts: Iterable[Part]) -> str:
+    """The response that the parts are."""
+    return "".join(part.text for part in parts)
+
+
 def response_parts(question: Question, computed: Part, restated: Part, boxed: Part) -> list[Part]:
     """The response whose three numbers are the given parts."""
     return [
@@ -117,7 +136,7 @@ def response_parts(question: Question, computed: Part, restated: Part, boxed: Pa
 def response_text(question: Question, number: int) -> str:
     """The response that states `number` throughout."""
     part = Part(str(number))
-    return "".join(p.text for p in response_parts(question, part, part, part))
+    return text_of(response_parts(question, part, part, part))
 
 
 def draw_number(rng: Random) -> int:
@@ -154,7 +173,7 @@ def split_questions(seed: int, num_test: int = 40) -> dict[str, list[Question]]:
     """
     split: dict[str, list[Question]] = {"train": [], "test": []}
     for family in Family:
-        shuffled = Random(f"{seed}-{family.label}").sample(questions(family), k=len(questions(family)))
+        shuffled = Random(f"{seed}-{LABELS[family]}").sample(questions(family), k=len(questions(family)))
         if not 0 <= num_test <= len(shuffled):
             raise ValueError(f"num_test must be between 0 and {len(shuffled)}, got {num_test}")
         split["test"] += shuffled[:num_test]
@@ -162,30 +181,39 @@ def split_questions(seed: int, num_test: int = 40) -> dict[str, list[Question]]:
     return split
 
 
-def rows(chosen: Iterable[Question], split: str) -> list[dict[str, object]]:
-    """Rows in verl's dataset schema."""
-    index = {question: i for i, question in enumerate(all_questions())}
+def rows_among(everything: Iterable[Question], chosen: Iterable[Question], split: str) -> list[dict[str, object]]:
+    """Rows in verl's dataset schema; a question's index is its place in the world."""
+    index = {question: i for i, question in enumerate(everything)}
     return [
         {
-            "data_source": f"tiny/{question.family.label}",
+            "data_source": f"tiny/{question.label}",
             "prompt": [{"role": "user", "content": question.prompt}],
             "ability": "math",
             "reward_model": {"style": "rule", "ground_truth": str(question.truth)},
-            "extra_info": {
-                "index": index[question],
-                "id": question.id,
-                "family": question.family.label,
-                "split": split,
-            },
+            "extra_info": {"index": index[question], **question.facts, "split": split},
         }
         for question in chosen
     ]
 
 
+def datasets_among(
+    everything: Sequence[Question], split: Mapping[str, Sequence[Question]]
+) -> dict[str, list[dict[str, object]]]:
+    """The rows of each file: 'questions' to train on, 'test' to hold out."""
+    return {
+        "questions": rows_among(everything, split["train"], "train"),
+        "test": rows_among(everything, split["test"], "test"),
+    }
+
+
+def rows(chosen: Iterable[Question], split: str) -> list[dict[str, object]]:
+    """Rows in verl's dataset schema."""
+    return rows_among(all_questions(), chosen, split)
+
+
 def datasets(seed: int) -> dict[str, list[dict[str, object]]]:
     """The rows of each file, of all families."""
-    split = split_questions(seed)
-    return {"questions": rows(split["train"], "train"), "test": rows(split["test"], "test")}
+    return datasets_among(all_questions(), split_questions(seed))
 
 
 def boxed_answer(text: str) -> str | None:
@@ -196,8 +224,13 @@ def boxed_answer(text: str) -> str | None:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer of the plain world's prompts and responses."""
+    return tokenizer_of(text for q in all_questions() for text in (q.prompt, response_text(q, q.truth)))
+
+
+def tokenizer_of(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """A byte-level BPE that splits like Qwen's; the suffix of every prompt is one token, commands are plain text."""
-    corpus = [text for q in all_questions() for text in (q.prompt, response_text(q, q.truth))]
+    corpus = [*texts]
     corpus += [format_call(n) for n in range(1, 100)] + ["user\n", "assistant\n", "system\n"] * 10
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -37,6 +37,7 @@ RUN_BY = {
     "make lint": ".ci/run",
     "python examples/tiny/ship.py": "tests/unit/demo/test_packing.py",
     "python examples/tiny/stage_one.py": "tests/e2e/conftest.py",
+    "python examples/tiny/pretrain.py": "tests/e2e/test_tiny_pair.py",
     "python examples/cluster/local_cluster.py": "tests/helpers/local_cluster.py",
     "python examples/gpu/training.py": "tests/e2e/test_gpu_example.py",
     "python examples/python/batch.py": "tests/unit/pair/test_relay_pair.py",

@@ -105,6 +105,34 @@ def test_the_real_pair_runs_on_two_cores_with_the_cpu_part(name: str) -> None:
         assert config.actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype == "bf16"
 
 
+GRADED = {
+    **dict.fromkeys(("data.max_response_length", "relay.defer_training.rollout_tokens"), 112),
+    "relay.defer_training.routed_rollout_tokens": 112,
+    "actor_rollout_ref.rollout.max_model_len": 160,
+    "relay.max_tokens_per_call": 30,
+}
+
+
+@pytest.mark.parametrize("name", [name for name in GRPO if "tiny" in name])
+def test_the_graded_world_changes_the_lengths_of_a_tiny_recipe_alone(name: str) -> None:
+    plain, graded = composed(name), composed(name, "+relay=graded")
+    changed = {difference.key for difference in differences(plain, graded)}
+    assert changed == set(GRADED)
+    assert {key: OmegaConf.select(graded, key) for key in GRADED} == GRADED
+    settings = read_settings(graded.relay)
+    assert settings.max_tokens_per_call == 30
+    rollout = graded.actor_rollout_ref.rollout
+    assert rollout.max_model_len >= graded.data.max_prompt_length + graded.data.max_response_length
+    OmegaConf.to_container(graded, resolve=True)
+
+
+def test_the_graded_world_needs_no_more_of_the_warm_up() -> None:
+    """Its longest response, a prompt and three commands are 122 tokens."""
+    plain, graded = composed("warmup_tiny"), composed("warmup_tiny", "+relay=graded")
+    assert graded.data.max_length == plain.data.max_length >= 122
+    OmegaConf.to_container(graded, resolve=True)
+
+
 @pytest.mark.parametrize("name", WARMUPS)
 def test_a_warm_up_composes_into_settings_that_verl_accepts(name: str) -> None:
     """The released command's numbers: lr 2e-5 with 3% warm-up, one epoch, sequences of 4096, batches of 32; and what it

@@ -15,7 +15,7 @@ For verl's FSDP engines. Remove this when verl's loss takes tokens to leave out 
 from __future__ import annotations
 
 from functools import cache, wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from relay_verl.distillation import CALL_FREE
 from relay_verl.models.pretrained import load_auto_tokenizer
 from relay_verl.protocol import find_beginning_in_bytes
 from relay_verl.tokenization import TokenBytes
+
+if TYPE_CHECKING:
+    from verl.workers.config import DistillationConfig
 
 CHUNK = 1024
 """Positions whose logits are held in 32 bits at a time."""
@@ -46,7 +49,11 @@ def install(module: Any) -> None:
 
     @wraps(original)
     def compute(
-        student_logits: Tensor, teacher_topk_log_probs: Tensor, teacher_topk_ids: Tensor, config: Any, data_format: str
+        student_logits: Tensor,
+        teacher_topk_log_probs: Tensor,
+        teacher_topk_ids: Tensor,
+        config: DistillationConfig,
+        data_format: str,
     ) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = original(
             student_logits, teacher_topk_log_probs, teacher_topk_ids, config, data_format

@@ -258,6 +258,7 @@ DISTILLED = {
     *(
         f"distillation.teacher_models.teacher_model.inference.{key}"
         for key in (
+            "engine_kwargs",
             *("tensor_model_parallel_size", "gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens"),
             *("max_model_len", "enforce_eager", "full_determinism", "free_cache_engine", "enable_sleep_mode"),
             "disable_log_stats",

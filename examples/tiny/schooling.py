@@ -4,6 +4,7 @@ A `Pretraining` is one model's: its size, its schedule, and its world's knowledg
 learn from. `WORLDS` has those of both worlds.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -25,7 +26,7 @@ class Lesson(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretraining:
+class Pretraining(ABC):
     """One model's size and schedule; a subclass a world has what it knows."""
 
     width: int
@@ -37,18 +38,18 @@ class Pretraining:
     batch_size: int = 48
     num_examples: int = 20_000
 
+    @abstractmethod
     def lessons(self, rng: Random) -> Iterator[Lesson]:
         """`num_examples` responses, each drawn when it is asked for."""
-        raise NotImplementedError
 
     def batches(self, examples: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
         """Random batches without end."""
         while True:
             yield [examples[i] for i in torch.randint(len(examples), (self.batch_size,)).tolist()]
 
+    @abstractmethod
     def measure(self, model: Any, tokenizer: Any) -> dict[str, Any]:
         """What such a model can do alone."""
-        raise NotImplementedError
 
     def scaled(self, factor: float) -> Self:
         """Shorter."""

@@ -162,12 +162,11 @@ class EvalWorker:
         Raises:
             EngineError: the student's engine failed.
         """
-        refusals: list[RefusalText] = []
+        rules, refusals = self._rules, list[RefusalText]()
         served = [call for call in trajectory.calls if call.outcome is CallOutcome.SERVED]
-        for call in served[: self._rules.num_refusals]:
+        for call in served[: rules.num_refusals]:
             kept = trajectory.response_ids[: call.position]
-            is_greedy = sampling.get("temperature") == 0
-            seed = {} if is_greedy else sample_seed(self._rules.seed, "refusal", *name, call.position)
+            seed = {} if sampling.get("temperature") == 0 else sample_seed(rules.seed, "refusal", *name, call.position)
             alone = await self._decoder.run(
                 [*trajectory.prompt_ids, *kept],
                 sampling={**sampling, **seed},

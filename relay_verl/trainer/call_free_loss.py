@@ -1,7 +1,7 @@
 """`distillation_loss.loss_mode: call_free_kl_topk`: verl's `forward_kl_topk` for a student that may call.
 
 The teacher never calls. verl's loss therefore pulls down the probability of a command at every token that the student
-wrote instead of one, until no response calls, though scores of commands themselves have no mass. Here the student's law
+wrote instead of one, until hardly any calls, though scores of commands themselves have no mass. Here the student's law
 is that of its next token given that no command begins. With C the tokens that can begin one, but for those among the
 teacher's likeliest,
 

@@ -27,18 +27,35 @@ from uuid import uuid4
 
 from relay_verl.engines.base import TokenEngine
 from relay_verl.engines.deadlines import pulse_of
-from relay_verl.errors import EngineError, UserError
+from relay_verl.engines.failures import RetriedError
+from relay_verl.errors import EngineError, PermanentError, UserError
 from relay_verl.policies import Learned
 from relay_verl.policy_base import Policy
 from relay_verl.relay import Relay
 from relay_verl.relay_config import RelayConfig
 from relay_verl.tokenization import TokenBytes, end_ids_of
-from relay_verl.types import RelayTrajectory
+from relay_verl.types import RelayStatus, RelayTrajectory
 from relay_verl.writer import Writer
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Relay", "RelayConfig", "RelayDecoder"]
+__all__ = ["Relay", "RelayConfig", "RelayDecoder", "failure_of"]
+
+
+def failure_of(trajectory: RelayTrajectory) -> EngineError | None:
+    """What ended a response that is not completed, for callers to whom it is worth nothing; None if it is completed.
+
+    A PermanentError where an engine refuses its request for good, a RetriedError with the HTTP status of an endpoint.
+    """
+    if trajectory.status is RelayStatus.COMPLETED:
+        return None
+    who = "teacher: " if trajectory.status is RelayStatus.TEACHER_FAILED else ""
+    message = f"{who}{trajectory.error}"
+    if trajectory.is_refused:
+        return PermanentError(message)
+    if trajectory.error_status is not None:
+        return RetriedError(message, trajectory.error_status)
+    return EngineError(message)
 
 
 class RelayDecoder:

@@ -75,18 +75,19 @@ class Form:
     """Left operands: those of grade g are from starts[g - 1] to below starts[g]."""
     rights: range
     """Right operands; a question is one of the form if its answer has `num_digits` digits."""
-    num_train: int
-    """Questions of each grade for GRPO."""
+    num_train: tuple[int, int, int, int, int]
+    """Questions of each grade for GRPO; more of the hard ones, so that half of those that the teacher can answer, the
+    student cannot."""
     num_test: int
     """Questions of each grade that are held out from it."""
 
 
 FORMS = (
-    Form(Family.SUB, 1, (50, 60, 70, 80, 90, 100), range(40, 100), 18, 12),
-    Form(Family.ADD, 3, (500, 600, 700, 800, 900, 1000), range(10, 100), 18, 12),
-    Form(Family.MUL, 6, (500, 600, 700, 800, 900, 1000), range(200, 1000), 12, 8),
-    Form(Family.POW, 12, (563, 600, 700, 800, 900, 1000), range(4, 5), 5, 5),
-    Form(Family.POW, 25, (470, 490, 510, 530, 550, 570), range(9, 10), 3, 3),
+    Form(Family.SUB, 1, (50, 60, 70, 80, 90, 100), range(40, 100), (6, 12, 18, 27, 27), 12),
+    Form(Family.ADD, 3, (500, 600, 700, 800, 900, 1000), range(10, 100), (6, 12, 18, 27, 27), 12),
+    Form(Family.MUL, 6, (500, 600, 700, 800, 900, 1000), range(200, 1000), (4, 8, 12, 18, 18), 8),
+    Form(Family.POW, 12, (563, 600, 700, 800, 900, 1000), range(4, 5), (2, 3, 5, 7, 8), 5),
+    Form(Family.POW, 25, (470, 490, 510, 530, 550, 570), range(9, 10), (1, 2, 3, 4, 5), 3),
 )
 NUM_HASHES_IN_TEST = 40
 
@@ -130,7 +131,9 @@ def questions(family: Family) -> tuple[Question, ...]:
             lefts = range(form.starts[grade - 1], form.starts[grade])
             candidates = [Question(family, left, right) for left in lefts for right in form.rights]
             candidates = [q for q in candidates if q.truth > 0 and len(str(q.truth)) == form.num_digits]
-            chosen += Random(f"{LABELS[family]}-{grade}").sample(candidates, k=form.num_train + form.num_test)
+            chosen += Random(f"{LABELS[family]}-{grade}").sample(
+                candidates, k=form.num_train[grade - 1] + form.num_test
+            )
     return tuple(chosen)
 
 

@@ -139,10 +139,10 @@ PLAIN = Settings(
 )
 GRADED = Settings(
     student=GradedPretraining(
-        knowledge=graded_world.Knowledge((0.95, 0.75, 0.5, 0.25, 0.05), 0.3),
+        knowledge=graded_world.Knowledge((1.08, 0.8, 0.55, 0.3, 0.08), 0.3),
         width=64,
         num_layers=2,
-        steps=1500,
+        steps=2000,
         cut_rate=0.3,
         call_rate=0.5,
     ),

@@ -1,4 +1,5 @@
-"""The paper's tables on the tiny world: every row it can have, trained and measured, and what it shows of the claims.
+"""The paper's tables on the graded tiny world: every row it can have, trained and measured, and what that shows of the
+claims.
 
     python examples/tiny/tables.py --out outputs/tables
     python examples/tiny/tables.py --out outputs/tables --seed-set 1 --keep examples/tiny/results
@@ -24,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from stage_one import build_pair, variables, warm_up_and_filter
+from stage_one import build_pair, lengths_of, variables, warm_up_and_filter
 
 from relay_verl.benchmarks.registry import find_benchmark, load_benchmark
 from relay_verl.defer.head_folder import INFO_FILE, read_info
@@ -44,6 +45,9 @@ from relay_verl.traces.condensed import condense, data_file_name, is_data_file_o
 from relay_verl.traces.question_table import QUESTIONS, facts_of, read_questions, write_questions
 from relay_verl.traces.results import MANIFEST, read_result
 
+WORLD = "graded"
+LENGTHS = lengths_of(WORLD)
+"""What every recipe of the tiny world needs for it."""
 CLAIMS = Path(__file__).with_name("claims.yaml")
 CHAIN = Path(__file__).parents[1] / "defer" / "chain.py"
 HEADS = {"citer": "citer_2", "collm": "collm", "entropy": "entropy"}
@@ -59,14 +63,14 @@ CALIBRATION_SHARE = 5
 
 
 def tiny_suite(pair: Path) -> EvalSuite:
-    """The held-out questions of the tiny world in `pair`."""
+    """The held-out questions of `pair`."""
     benchmark = find_benchmark("tiny")
     return EvalSuite({benchmark.name: (benchmark, load_benchmark(benchmark, pair / "test.parquet"))})
 
 
 def seeded(seed: int) -> list[str]:
-    """The overrides that give a training run its seed."""
-    return [f"data.seed={seed}", f"actor_rollout_ref.rollout.seed={seed}"]
+    """The overrides of a training run."""
+    return [*LENGTHS, f"data.seed={seed}", f"actor_rollout_ref.rollout.seed={seed}"]
 
 
 def conditions_of(row: str, seed: int | None, student: Path | None, pair: Path, results: Path) -> list[Condition]:
@@ -147,7 +151,7 @@ class Tables:
         def make() -> None:
             data, calibration = self.split()
             words = ["--pair", self.pair, "--data", data, "--calibration", calibration, "--head", HEADS[row]]
-            options = [f"relay.defer_training.seed={seed}"]
+            options = [*LENGTHS, f"relay.defer_training.seed={seed}"]
             run([sys.executable, str(CHAIN), *options, "--out", str(self.out / f"heads-{seed}"), *map(str, words)])
 
         return Step(f"make head {row}-{seed}", lambda: is_calibrated(self.head(row, seed)), make)
@@ -190,7 +194,7 @@ class Tables:
 
     def measure(self, students: Sequence[tuple[str, int | None]]) -> None:
         """Ask them and keep what they answered."""
-        config = RunConfig(compose("relay_tiny"))
+        config = RunConfig(compose("relay_tiny", LENGTHS))
         heads = [self.head(row, seed) for row, seed in students if row in HEADS and seed is not None]
         for head in heads:
             config = config.changed("relay.defer.head", str(head))
@@ -213,8 +217,8 @@ class Tables:
         Raises:
             UserError: the kept data files are on another version of the questions.
         """
-        build_pair(self.pair, "--other")
-        warm_up_and_filter(self.pair)
+        build_pair(self.pair, "--world", WORLD, "--other")
+        warm_up_and_filter(self.pair, world=WORLD)
         benchmarks = tiny_suite(self.pair).benchmarks
         questions = facts_of({name: loaded for name, (_, loaded) in benchmarks.items()})
         table = self.keep / QUESTIONS

@@ -70,7 +70,7 @@ def learned(
     from relay_verl.report.groups import group_results
     from relay_verl.report.learned import PAGE, write_learned
     from relay_verl.report.learned_data import Pair
-    from relay_verl.report.question_facts import facts_of
+    from relay_verl.report.question_numbers import numbers_of
     from relay_verl.traces.results import find_results, read_result
     from relay_verl.traces.verdicts import parse_verdicts_by
 
@@ -79,12 +79,12 @@ def learned(
     asked = list(dict.fromkeys(name for result in read for name in result.job.get("benchmarks") or {}))
     chosen, own = find_benchmarks(benchmark or asked, OwnColumns(question_column, answer_column))
     sources = parse_sources(source or ()) | own
-    facts = facts_of({each.name: load_benchmark(each, sources.get(each.name)) for each in chosen}, read)
+    numbers = numbers_of({each.name: load_benchmark(each, sources.get(each.name)) for each in chosen}, read)
     pair = Pair(
         group_results(read, verdicts_by),
-        facts,
-        facts.choose("--needed", needed, "needed"),
-        facts.choose("--grade", grade, "grade"),
+        numbers,
+        numbers.choose("--needed", needed, "needed"),
+        numbers.choose("--grade", grade, "grade"),
     )
     if not pair.names:
         raise UserError(f"{', '.join(map(str, results))}: expected responses, got results without any")

@@ -12,16 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 from relay_verl.data.truths import truth_of
-from relay_verl.decoder import RelayConfig, RelayDecoder
+from relay_verl.decoder import RelayConfig, RelayDecoder, failure_of
 from relay_verl.defer_training.labelled_query import LabelledQuery
 from relay_verl.defer_training.labeller import GREEDY
 from relay_verl.engines.base import TokenEngine
-from relay_verl.engines.failures import RetriedError
-from relay_verl.errors import EngineError, PermanentError
 from relay_verl.grading import Grader, kind_of
 from relay_verl.jobs.formats import Row
 from relay_verl.policies import make_policy
-from relay_verl.types import RelayStatus
 
 
 class Relabeller:
@@ -92,12 +89,8 @@ class Relabeller:
                 policy=make_policy(self._policy),
                 max_response_tokens=room,
             )
-            if trajectory.status is not RelayStatus.COMPLETED:
-                if trajectory.is_refused:
-                    raise PermanentError(trajectory.error)
-                if trajectory.error_status is not None:
-                    raise RetriedError(trajectory.error, trajectory.error_status)
-                raise EngineError(trajectory.error)
+            if (failure := failure_of(trajectory)) is not None:
+                raise failure
             written += trajectory.response_ids
             num_teacher = trajectory.num_teacher_tokens
             num_student += trajectory.num_tokens - num_teacher

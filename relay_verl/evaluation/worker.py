@@ -24,11 +24,10 @@ from relay_verl.config import RelaySettings
 from relay_verl.data.prompt_ids import prompt_ids_of
 from relay_verl.data.prompts import strip_wrapper
 from relay_verl.data.truths import truth_of, truth_text
-from relay_verl.decoder import RelayDecoder
+from relay_verl.decoder import RelayDecoder, failure_of
 from relay_verl.deferral import Deferral
 from relay_verl.engines.base import TokenEngine, open_engine
-from relay_verl.engines.failures import RetriedError
-from relay_verl.errors import EngineError, PermanentError
+from relay_verl.errors import PermanentError
 from relay_verl.grading import Grader, Verdict, VerdictStatus, kind_of
 from relay_verl.jobs.formats import Row
 from relay_verl.judging.answer_judge import AnswerJudge
@@ -230,13 +229,9 @@ class EvalWorker:
 
 def _check_written(trajectory: RelayTrajectory) -> None:
     """Raise EngineError if a model failed, unless it refuses the request for good."""
-    if trajectory.status is RelayStatus.COMPLETED or trajectory.is_refused:
-        return
-    who = "teacher: " if trajectory.status is RelayStatus.TEACHER_FAILED else ""
-    message = f"{who}{trajectory.error}"
-    if trajectory.error_status is not None:
-        raise RetriedError(message, trajectory.error_status)
-    raise EngineError(message)
+    failure = failure_of(trajectory)
+    if failure is not None and not trajectory.is_refused:
+        raise failure
 
 
 def unanswered(condition: str, has_judge: bool, query: Row, cause: str) -> Row:

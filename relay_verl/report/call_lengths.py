@@ -54,7 +54,7 @@ def correlation(pair: Pair, group: Group, key: str, *, with_call: bool) -> tuple
     seeds = [
         mean_by_question(
             [record for record in records if record.num_calls or not with_call],
-            lambda record: pair.facts.of(record, key) or None,
+            lambda record: pair.numbers.of(record, key) or None,
             num_asked,
         )
         for records in group.records
@@ -93,7 +93,7 @@ def lengths_table(pair: Pair, key: str, what: str) -> Table:
 
 
 def _cells(pair: Pair, group: Group, key: str, level: Level) -> tuple[str, ...]:
-    records = [one for records in group.records for one in records if level.has(pair.facts.of(one, key))]
+    records = [one for records in group.records for one in records if level.has(pair.numbers.of(one, key))]
     called = [record for record in records if record.num_calls]
     rate = pair.at(group, key, level, lambda record: (record.num_calls > 0, 1))
     right = pair.at(group, key, level, lambda record: (record.is_correct, 1))
@@ -153,7 +153,7 @@ def _points(pair: Pair, group: Group, key: str) -> np.ndarray:
         (needed, num_asked(record))
         for records in group.records
         for record in records
-        if (needed := pair.facts.of(record, key)) is not None
+        if (needed := pair.numbers.of(record, key)) is not None
     ]
     return np.asarray(pairs, dtype=float).reshape(len(pairs), 2)
 

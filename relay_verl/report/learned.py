@@ -171,7 +171,7 @@ def response_rows(pair: Pair) -> Iterable[Row]:
             "num_calls": record.num_calls,
             "num_requested": record.num_requested_tokens,
             "num_delivered": record.num_teacher_tokens,
-            **_facts(pair, record),
+            **_numbers(pair, record),
         }
 
 
@@ -189,7 +189,7 @@ def call_rows(pair: Pair) -> Iterable[Row]:
                 "num_requested": call["num_requested"],
                 "num_delivered": call["num_delivered"],
                 "effect": effects.get(number, ""),
-                **_facts(pair, record),
+                **_numbers(pair, record),
             }
 
 
@@ -213,5 +213,5 @@ def _name(pair: Pair, group: Group, seed: int, record: ResponseRecord) -> Row:
     return {"condition": pair.names[group], "family": group.family, "seed": seed, **place}
 
 
-def _facts(pair: Pair, record: ResponseRecord) -> Row:
-    return {key: pair.facts.of(record, key) for key in pair.facts.keys}
+def _numbers(pair: Pair, record: ResponseRecord) -> Row:
+    return {key: pair.numbers.of(record, key) for key in pair.numbers.keys}

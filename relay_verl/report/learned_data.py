@@ -14,7 +14,7 @@ import numpy as np
 from relay_verl.report.conditions import by_family, names_of
 from relay_verl.report.groups import Group, Groups
 from relay_verl.report.levels import Level, levels_of
-from relay_verl.report.question_facts import QuestionFacts
+from relay_verl.report.question_numbers import QuestionNumbers
 from relay_verl.report.statistics import Average, Counts, Estimate, Measure, estimate, measure
 from relay_verl.traces.records import ResponseRecord
 from relay_verl.traces.words import serves_commands
@@ -25,7 +25,7 @@ class Pair:
     """Everything that was measured of a pair, and what is known of its questions."""
 
     groups: Groups
-    facts: QuestionFacts
+    numbers: QuestionNumbers
     needed: str | None = None
     """The key of the teacher's tokens that a question needs; None if the questions do not say it."""
     grade: str | None = None
@@ -53,14 +53,14 @@ class Pair:
             (record.benchmark, record.id): value
             for group in self.names
             for record in group.records[0]
-            if (value := self.facts.of(record, key)) is not None
+            if (value := self.numbers.of(record, key)) is not None
         }
         return levels_of(asked.values())
 
     def at(self, group: Group, key: str, level: Level, counts: Counts) -> Estimate | None:
         """The share of a condition's responses to the questions of a level that `counts` counts, all benchmarks
         together; None if there are none."""
-        seeds = [[one for one in records if level.has(self.facts.of(one, key))] for records in group.records]
+        seeds = [[one for one in records if level.has(self.numbers.of(one, key))] for records in group.records]
         return estimate(share(seeds, counts)) if all(seeds) else None
 
 

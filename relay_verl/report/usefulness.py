@@ -175,7 +175,7 @@ def usefulness_by_level(pair: Pair, key: str) -> Table | None:
     for group in groups:
         cells = []
         for level in levels:
-            seeds = [[one for one in records if level.has(pair.facts.of(one, key))] for records in group.raw_records]
+            seeds = [[one for one in records if level.has(pair.numbers.of(one, key))] for records in group.raw_records]
             cells.append(_cell(_share(seeds, Effect.USEFUL, by_tokens=True) if all(seeds) else None))
         rows.append((pair.names[group], *cells))
     head = ("condition", *(f"{key} {level.label}" for level in levels))

@@ -172,7 +172,7 @@ def run_all(script: ModuleType, world_: World, patch: pytest.MonkeyPatch) -> tup
     for name in ("train", "run", "evaluate"):
         patch.setattr(script, name, getattr(world_, name))
     patch.setattr(script, "RunConfig", lambda _: Config())
-    patch.setattr(script, "compose", lambda _: None)
+    patch.setattr(script, "compose", lambda *_: None)
     patch.setattr(script, "tiny_suite", lambda _: None)
     tables = planned(script, world_.out)
     patch.setattr(type(tables), "split", lambda self: (self.out, self.out))
@@ -229,7 +229,7 @@ def test_data_of_other_questions_is_not_added_to(
     tables = planned(script, tmp_path)
     write_questions(tables.keep, replace(WORLD, world={"tiny": "0" * 64}))
     monkeypatch.setattr(script, "build_pair", lambda *_: None)
-    monkeypatch.setattr(script, "warm_up_and_filter", lambda *_: None)
+    monkeypatch.setattr(script, "warm_up_and_filter", lambda *_, **__: None)
     questions = tmp_path / "pair" / "test.parquet"
     questions.parent.mkdir()
     row = {

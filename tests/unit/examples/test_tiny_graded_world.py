@@ -52,10 +52,13 @@ def test_every_question_is_asked_once() -> None:
 
 
 def test_each_grade_has_each_length() -> None:
-    """Five grades of the same questions by number and by tokens needed."""
+    """As many of each as are for training and held out together."""
     counts = Counter((q.grade, q.needed) for q in world.all_questions())
-    of_a_grade = {1: 30, 3: 30, 6: 20, 12: 10, 25: 6}
-    expected = {(grade, needed): count for grade in world.GRADES for needed, count in of_a_grade.items()}
+    expected = {
+        (grade, form.num_digits): num_train + form.num_test
+        for form in world.FORMS
+        for grade, num_train in zip(world.GRADES, form.num_train, strict=True)
+    }
     assert counts == expected | {(0, 0): 96}
 
 
@@ -86,9 +89,10 @@ def test_who_knows_more_is_told_more(known: float, width: float) -> None:
 
 
 def test_hardness_is_spread_evenly_over_each_grade() -> None:
-    for needed, count in ((1, 30), (25, 6)):
+    for needed in (1, 25):
         for grade in world.GRADES:
             alike = [q for q in world.all_questions() if (q.grade, q.needed) == (grade, needed)]
+            count = len(alike)
             assert sorted(world.hardness(q) for q in alike) == pytest.approx([(i + 0.5) / count for i in range(count)])
 
 
@@ -172,7 +176,7 @@ def test_split_holds_questions_out_of_training() -> None:
     assert not set(split["train"]) & set(split["test"])
     assert sorted(q.id for part in split.values() for q in part) == sorted(q.id for q in world.all_questions())
     assert Counter(q.grade for q in split["test"]) == dict.fromkeys((0, *world.GRADES), 40)
-    assert Counter(q.grade for q in split["train"]) == dict.fromkeys((0, *world.GRADES), 56)
+    assert Counter(q.grade for q in split["train"]) == {0: 56, 1: 19, 2: 37, 3: 56, 4: 83, 5: 85}
     for part in split.values():
         assert {(q.grade, q.needed) for q in part} == {(q.grade, q.needed) for q in world.all_questions()}
     assert split == world.split_questions(seed=0)

@@ -130,7 +130,7 @@ def test_rows() -> None:
         "RelayLLM (Difficulty-Aware)",
         "Qwen3-1.7B",
     )
-    assert {"0.6b/base", "8b/teacher", "tiny/fixed_6", "tiny/teacher"} <= {row.name for row in rows()}
+    assert {"0.6b/base", "8b/teacher", "tiny/fixed_25", "tiny/teacher"} <= {row.name for row in rows()}
     with pytest.raises(
         UserError,
         match=r"row: '1\.7b/relai' .*is not one of 0\.6b/base, .*tiny/teacher",

@@ -19,7 +19,7 @@ from relay_verl.cli.main import app
 from relay_verl.data.schema import to_row, write_parquet
 from relay_verl.errors import UserError
 from relay_verl.report.levels import MAX_VALUES, levels_of
-from relay_verl.report.question_facts import QuestionFacts, facts_of
+from relay_verl.report.question_numbers import QuestionNumbers, numbers_of
 from relay_verl.report.rank_correlation import correlate_ranks, rank_correlation
 from relay_verl.report.usefulness import Effect, is_right_without, tried_calls
 from relay_verl.traces.records import ResponseRecord, write_records
@@ -100,15 +100,15 @@ def result(rows: list[dict[str, Any]], **changes: Any) -> Result:
 
 def test_numbers_are_those_of_the_questions_by_their_ids() -> None:
     rows = [question(0, grade=2, family="a", is_easy=True), question(1, grade=float("nan"), needed=np.int64(3))]
-    facts = facts_of({"x": Questions(rows, {})}, [result(rows)])
-    assert facts.keys == ("grade", "needed"), "neither texts, nor truths, nor a row's number"
-    of = [facts.of(record(benchmark="x", id=id), key) for id in ("q0", "q1", "q2") for key in ("grade", "needed")]
+    numbers = numbers_of({"x": Questions(rows, {})}, [result(rows)])
+    assert numbers.keys == ("grade", "needed"), "neither texts, nor truths, nor a row's number"
+    of = [numbers.of(record(benchmark="x", id=id), key) for id in ("q0", "q1", "q2") for key in ("grade", "needed")]
     assert of == [2, None, None, 3, None, None]
 
 
 def test_the_first_questions_alone_may_have_been_asked() -> None:
     rows = [question(number, grade=number) for number in range(3)]
-    assert facts_of({"x": Questions(rows, {})}, [result(rows[:2])]).keys == ("grade",)
+    assert numbers_of({"x": Questions(rows, {})}, [result(rows[:2])]).keys == ("grade",)
 
 
 @pytest.mark.parametrize(
@@ -121,16 +121,16 @@ def test_the_first_questions_alone_may_have_been_asked() -> None:
 def test_other_questions_are_refused(questions: dict[str, Any], message: str) -> None:
     loaded = {name: Questions(rows, {}) for name, rows in questions.items()}
     with pytest.raises(UserError, match=message):
-        facts_of(loaded, [result([question(0, grade=1)])])
+        numbers_of(loaded, [result([question(0, grade=1)])])
 
 
 def test_a_key_that_no_question_has_is_refused_and_the_usual_one_may_be_missing() -> None:
-    facts = QuestionFacts({("x", "a"): {"grade": 1.0, "carries": 2.0}})
-    assert facts.choose("--grade", None, "grade") == "grade"
-    assert facts.choose("--needed", None, "needed") is None
-    assert facts.choose("--needed", "carries", "needed") == "carries"
+    numbers = QuestionNumbers({("x", "a"): {"grade": 1.0, "carries": 2.0}})
+    assert numbers.choose("--grade", None, "grade") == "grade"
+    assert numbers.choose("--needed", None, "needed") is None
+    assert numbers.choose("--needed", "carries", "needed") == "carries"
     with pytest.raises(UserError, match=r"--grade: 'carry' .*; they have grade, carries; did you mean 'carries'\?"):
-        facts.choose("--grade", "carry", "grade")
+        numbers.choose("--grade", "carry", "grade")
 
 
 # ---- the effect of calls ----

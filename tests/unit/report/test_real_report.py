@@ -93,7 +93,7 @@ WORDS = [
     ("real/relay", "router_0.5", "trained relay, random router (50%)"),
     ("real/teacher", "teacher_alone", "teacher alone"),
     ("real/relay", "teacher_alone", "teacher alone"),
-    ("tiny/fixed_2", "fixed_2", "Fixed-2"),
+    ("tiny/fixed_3", "fixed_3", "Fixed-3"),
     (None, "learned", "commands served"),
     (None, "student_alone", "student alone"),
     (None, "router_0.125", "random router (12.5%)"),

@@ -285,7 +285,7 @@ def test_the_teacher_of_the_tables_answered_the_same_as_the_students(tmp_path: P
 
 
 def make_tiny_world(folder: Path) -> Groups:
-    """Three seeds a row that differ by one question, in the paper's directions but for the filter and Fixed-6."""
+    """Three seeds a row that differ by one question, in the paper's directions but for the filter and Fixed-25."""
     rows = {
         "grpo": (2, 0),
         "relay_simple": (4, 4),
@@ -293,9 +293,9 @@ def make_tiny_world(folder: Path) -> Groups:
         "no_filter": (6, 10),
         "no_independence": (6, 30),
         "no_exploration": (4, 5),
-        "fixed_2": (5, 20),
-        "fixed_4": (5, 20),
-        "fixed_6": (1, 20),
+        "fixed_3": (5, 20),
+        "fixed_6": (5, 20),
+        "fixed_25": (1, 20),
     }
     for method, (right, tokens) in rows.items():
         policy = method if method.startswith("fixed") else "student_alone" if method == "grpo" else "learned"
@@ -323,8 +323,8 @@ def test_directions_on_the_tiny_world(tmp_path: Path) -> None:
         f"w/o Indep. Incentive: higher call ratio than {relay}": "shown",
         f"w/o Explor. Reward: lower call ratio than {relay}": "shown",
         f"w/o Explor. Reward: lower accuracy than {relay}": "not shown",
-        **{f"Fixed-{n}: higher call ratio than {relay}": "shown" for n in (2, 4, 6)},
-        f"Fixed-6: higher accuracy than {relay}": "opposite",
+        **{f"Fixed-{n}: higher call ratio than {relay}": "shown" for n in (3, 6, 25)},
+        f"Fixed-25: higher accuracy than {relay}": "opposite",
     }
     rest = directions_table(make_tiny_world(tmp_path), "tiny", is_measured=False)
     assert [(row[0], row[-1]) for row in rest.rows] == [

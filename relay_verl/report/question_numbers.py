@@ -16,25 +16,25 @@ from relay_verl.errors import UserError, suggest
 from relay_verl.traces.records import ResponseRecord
 from relay_verl.traces.results import Result
 
-_NOT_FACTS = ("index",)
+_NUMBERING = ("index",)
 """A row's number says nothing about its question."""
 
 
 @dataclass(frozen=True)
-class QuestionFacts:
+class QuestionNumbers:
     """Numbers by question."""
 
-    numbers: Mapping[tuple[str, str], Mapping[str, float]]
+    by_question: Mapping[tuple[str, str], Mapping[str, float]]
     """Those at `extra_info`, by data source and id."""
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The names of all numbers, in order of their first appearance."""
-        return tuple(dict.fromkeys(key for numbers in self.numbers.values() for key in numbers))
+        return tuple(dict.fromkeys(key for numbers in self.by_question.values() for key in numbers))
 
     def of(self, record: ResponseRecord, key: str | None) -> float | None:
         """The number called `key` of a record's question; None where it has none."""
-        return None if key is None else self.numbers.get((record.benchmark, record.id), {}).get(key)
+        return None if key is None else self.by_question.get((record.benchmark, record.id), {}).get(key)
 
     def choose(self, option: str, key: str | None, usual: str) -> str | None:
         """The key that a command line names, or the usual one where some question has it.
@@ -57,7 +57,7 @@ class QuestionFacts:
         return key
 
 
-def facts_of(questions: Mapping[str, Questions], results: Sequence[Result]) -> QuestionFacts:
+def numbers_of(questions: Mapping[str, Questions], results: Sequence[Result]) -> QuestionNumbers:
     """The numbers of the questions that the results answer.
 
     Args:
@@ -78,7 +78,7 @@ def facts_of(questions: Mapping[str, Questions], results: Sequence[Result]) -> Q
                     f"{first.sha256[:12]}, there {str(asked['sha256'])[:12]}); give the copy that was asked"
                 )
     rows = [row for each in questions.values() for row in each.rows]
-    return QuestionFacts({(str(row["data_source"]), str(row["extra_info"]["id"])): _numbers(row) for row in rows})
+    return QuestionNumbers({(str(row["data_source"]), str(row["extra_info"]["id"])): _numbers(row) for row in rows})
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
@@ -86,5 +86,5 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     return {
         key: float(value)
         for key, value in extra.items()
-        if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and key not in _NOT_FACTS
+        if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and key not in _NUMBERING
     }

@@ -139,15 +139,18 @@ def test_a_pair_that_names_no_world_is_a_plain_one_and_stays(
     torch.set_num_threads(num_threads)
 
 
-@pytest.mark.parametrize(("world", "parts"), [("plain", []), ("graded", ["+relay=graded"])])
-def test_stage_one_runs_with_the_lengths_of_its_world(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: str, parts: list[str]
+@pytest.mark.parametrize(
+    ("world", "parts", "rate"), [("plain", [], []), ("graded", ["+relay=graded"], ["optim.lr=7e-4"])]
+)
+def test_stage_one_runs_with_the_lengths_and_the_rate_of_its_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: str, parts: list[str], rate: list[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(TINY))
     stage_one = importlib.import_module("stage_one")
     commands: list[list[str]] = []
     monkeypatch.setattr(stage_one, "run", lambda command, *_: commands.append(command))
-    monkeypatch.setattr(stage_one, "warm_up", lambda *_, **__: None)
+    warmups: list[list[str]] = []
+    monkeypatch.setattr(stage_one, "warm_up", lambda *_, overrides, **__: warmups.append(list(overrides)))
     monkeypatch.setattr(sys, "argv", ["stage_one", "--out", str(tmp_path), "--world", world, "--filter-samples", "2"])
     stage_one.main()
     build, *others = commands
@@ -158,3 +161,4 @@ def test_stage_one_runs_with_the_lengths_of_its_world(
     }
     for command in others:
         assert [part for part in command if part.startswith("+")] == parts
+    assert warmups == [rate]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
-from relay_verl.errors import UserError
+from relay_verl.errors import UserError, as_user_error, first_line
 from relay_verl.recipes.grammar import check_single_values
 from relay_verl.secrets import hide_in_text
+
+_CONFIGS = "verl.trainer.config"
 
 
 def print_warning(text: str) -> None:
@@ -42,7 +45,7 @@ def compose_overrides(
         warn: takes the warning where overrides undo what the recipe is about.
 
     Raises:
-        UserError: an override that Hydra or a recipe does not take.
+        UserError: an override that Hydra or a recipe does not take, or verl cannot be imported.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
@@ -53,7 +56,12 @@ def compose_overrides(
 
     chosen = the_recipe(overrides)
     check_single_values(overrides)
-    with initialize_config_module("verl.trainer.config", version_base=None):
+    # of verl or of what it imports; Hydra would only say that there are no configs
+    with as_user_error(
+        Exception, lambda error: f"verl cannot be imported: {type(error).__name__}: {first_line(error)}"
+    ):
+        import_module(_CONFIGS)
+    with initialize_config_module(_CONFIGS, version_base=None):
         try:
             config = hydra_compose(trainer, overrides=list(overrides))
         except (HydraException, OmegaConfBaseException) as error:

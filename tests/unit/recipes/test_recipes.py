@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,13 @@ PUBLISHED = [
     ("Qwen/Qwen3-14B", 14768, 13.2),
     ("Qwen/Qwen3-32B", 32762, 31.2),
 ]
+
+
+def test_what_keeps_verl_from_being_imported_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a file of the working directory's that hides a module of the standard library."""
+    monkeypatch.setitem(sys.modules, "verl.trainer.config", None)
+    with pytest.raises(UserError, match=r"verl cannot be imported: ModuleNotFoundError: import of verl"):
+        compose("relay_tiny")
 
 
 @pytest.mark.parametrize(("name", "millions", "inner_billions"), PUBLISHED)

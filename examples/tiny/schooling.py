@@ -140,9 +140,9 @@ PLAIN = Settings(
 GRADED = Settings(
     student=GradedPretraining(
         knowledge=graded_world.Knowledge((1.08, 0.8, 0.55, 0.3, 0.08), 0.3),
-        width=64,
+        width=128,  # at 64 GRPO makes it forget the answers of questions that it is not trained on
         num_layers=2,
-        steps=2000,
+        steps=1500,
         cut_rate=0.3,
         call_rate=0.5,
     ),

@@ -111,7 +111,6 @@ GRADED = {
     "actor_rollout_ref.rollout.max_model_len": 160,
     "relay.max_tokens_per_call": 30,
     "relay.warmup.call_weights": [0.62, 0.23, 0.1, 0.05],
-    "actor_rollout_ref.actor.optim.lr": 4.0e-4,
     "relay.defer_training.target_ratio": 0.1,
 }
 

@@ -13,15 +13,16 @@ claims.
     OUT/report             report.md, report.html, with the verdicts on claims.yaml
 
 Seed set by seed set, the rows with most seeds first (claims.yaml says how many each has), so that a stopped run has
-whole seed sets. Each step leaves its whole output: a second run continues with the step that was under way. A step
-that fails is told at the end and tried again by the next run. With --measure-only it trains nothing."""
+whole seed sets. Each step leaves its whole output: a second run continues with the step that was under way, and one on
+another machine with what has no data file at --keep. A step that fails is told at the end and tried again by the next
+run. With --measure-only it trains nothing."""
 
 import argparse
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -34,6 +35,7 @@ from relay_verl.evaluation.runner import evaluate
 from relay_verl.evaluation.suite import Condition, EvalSuite
 from relay_verl.files import replacing
 from relay_verl.jobs import interruption
+from relay_verl.models.address import model_sha256
 from relay_verl.pipeline import Run, StageError, Step, run, run_steps, train
 from relay_verl.preflight.commands import check_evaluation
 from relay_verl.recipes.compose import compose
@@ -141,7 +143,7 @@ class Tables:
         student = self.student(row, seed)
         return Step(
             f"train {row}-{seed}",
-            lambda: is_model(student),
+            lambda: is_model(student) or self.is_all_kept(row, seed),
             lambda: train(RECIPES[row], student.parent, overrides=seeded(seed), variables=variables(self.pair)),
         )
 
@@ -154,7 +156,11 @@ class Tables:
             options = [*LENGTHS, f"relay.defer_training.seed={seed}"]
             run([sys.executable, str(CHAIN), *options, "--out", str(self.out / f"heads-{seed}"), *map(str, words)])
 
-        return Step(f"make head {row}-{seed}", lambda: is_calibrated(self.head(row, seed)), make)
+        return Step(
+            f"make head {row}-{seed}",
+            lambda: is_calibrated(self.head(row, seed)) or self.is_all_kept(row, seed),
+            make,
+        )
 
     def split(self) -> tuple[Path, Path]:
         """Training questions for the heads' labels, and for their thresholds."""
@@ -181,16 +187,26 @@ class Tables:
         """Those of the students that are there."""
         conditions = []
         for row, seed in students:
-            student, is_there = None if row == "teacher" else self.pair / "student", True
+            is_there = True
             if row in RECIPES and seed is not None:
-                student = self.student(row, seed)
-                is_there = is_model(student)
+                is_there = is_model(self.student(row, seed))
             elif row in HEADS and seed is not None:
                 is_there = is_calibrated(self.head(row, seed))
-            named = None if row == "entropy" else seed
             if is_there or not self.skips_missing:
-                conditions += conditions_of(row, named, student, self.pair, self.out / "results")
+                conditions += self.conditions_of(row, seed)
         return conditions
+
+    def conditions_of(self, row: str, seed: int | None) -> list[Condition]:
+        """All that is measured of one student, wherever it is."""
+        student = None if row == "teacher" else self.pair / "student"
+        if row in RECIPES and seed is not None:
+            student = self.student(row, seed)
+        named = None if row == "entropy" else seed
+        return conditions_of(row, named, student, self.pair, self.out / "results")
+
+    def is_all_kept(self, row: str, seed: int | None) -> bool:
+        """Whether there are data files of all that is measured of one student."""
+        return all(map(self.is_kept, self.conditions_of(row, seed)))
 
     def measure(self, students: Sequence[tuple[str, int | None]]) -> None:
         """Ask them and keep what they answered."""
@@ -205,11 +221,15 @@ class Tables:
             condense(read_result(condition.out), questions, self.keep)
 
     def is_kept(self, condition: Condition) -> bool:
-        """Whether a condition is measured, and its data file is that of what was measured."""
-        if not (condition.out / MANIFEST).is_file():
-            return False
-        result = read_result(condition.out)
-        return is_data_file_of(self.keep / data_file_name(result.job), result)
+        """Whether the data file of what was measured is there; where the responses are not at hand, one that names the
+        same teacher, so that another machine continues what one began."""
+        if (condition.out / MANIFEST).is_file():
+            result = read_result(condition.out)
+            return is_data_file_of(self.keep / data_file_name(result.job), result)
+        teacher = condition.teacher
+        job = asdict(condition) | {"teacher_name": teacher and Path(teacher).name}
+        path = self.keep / data_file_name(job)
+        return path.is_file() and read_result(path).job.get("teacher_sha256") == (teacher and model_sha256(teacher))
 
     def prepare(self) -> None:
         """The pair, what GRPO starts from, and the table of the questions; what is there is left.

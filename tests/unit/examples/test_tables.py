@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,7 +28,7 @@ from relay_verl.report.claim_verdict import judge_claims
 from relay_verl.report.groups import group_results
 from relay_verl.traces.question_table import find_questions, write_questions
 from relay_verl.traces.results import find_results, read_result
-from tests.helpers.made_results import world, write_result
+from tests.helpers.made_results import keep_result, world, write_result
 
 FOLDER = Path(__file__).parents[3] / "examples" / "tiny"
 WORLD = world(20)
@@ -205,6 +206,33 @@ def test_a_run_that_is_killed_continues_with_the_step_that_was_under_way(
     groups = group_results([read_result(path) for path in kept])
     judged = judge_claims(read_claims(script.CLAIMS), groups, find_questions([fake.out / "data"]))
     assert not [one.why for one in judged if "was not measured" in one.why]
+
+
+def test_another_machine_continues_from_the_data_files(script: ModuleType, tmp_path: Path) -> None:
+    first = World(tmp_path / "one", set())
+    with pytest.MonkeyPatch.context() as patch:
+        run_all(script, first, patch)
+    second = World(tmp_path / "two", set())
+    shutil.copytree(first.out / "data", second.out / "data")
+    (second.out / "data" / "relay-2.teacher_free.csv").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        _, failures = run_all(script, second, patch)
+    assert failures == {}
+    assert [name for name in second.log if "relay-2" not in name] == []
+    assert second.log[0] == "train relay-2"
+
+
+def test_data_of_another_teacher_is_not_taken(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = planned(script, tmp_path)
+    condition = tables.conditions_of("relay", 1)[0]
+    kept = write_result(tmp_path / "r", WORLD, "relay", lambda _: (True, 9, 0), seed=1, teacher_sha256="a")
+    keep_result(tables.keep, WORLD, kept)
+    monkeypatch.setattr(script, "model_sha256", lambda _: "a")
+    assert tables.is_kept(condition)
+    monkeypatch.setattr(script, "model_sha256", lambda _: "b")
+    assert not tables.is_kept(condition)
 
 
 def test_a_row_that_cannot_be_trained_costs_its_own_numbers_alone(script: ModuleType, tmp_path: Path) -> None:

@@ -147,12 +147,19 @@ def check_world(out: Path, world: str) -> None:
             raise UserError(f"--world {world}: {out} holds the {held} world: give another folder, or --world {held}")
 
 
+def load_tokenizer(folder: Path) -> Any:
+    """A tokenizer that is saved as the same files with HF_HUB_OFFLINE as without."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.init_kwargs.pop("local_files_only", None)  # says whether it is set, and would be saved
+    return tokenizer
+
+
 def build_model(out: Path, world: str, settings: Settings, name: str) -> None:
     """One process's work: the student or the teacher, pre-trained, saved and measured unless it is there; the folder
     appears whole or not at all."""
     torch.set_num_threads(1)
     logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(out / TOKENIZER)
+    tokenizer = load_tokenizer(out / TOKENIZER)
     stage: Pretraining = getattr(settings, name)
     digest = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
     facts = {"world": world, "seed": settings.seed, "tokenizer": digest, "pretraining": asdict(stage)}

@@ -139,6 +139,17 @@ def test_a_pair_that_names_no_world_is_a_plain_one_and_stays(
     torch.set_num_threads(num_threads)
 
 
+def test_a_tokenizer_is_saved_the_same_with_and_without_the_hub(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.schooling.WORLDS["plain"].task.build_tokenizer().save_pretrained(tmp_path / "built")
+    for is_offline in (False, True):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", is_offline)
+        tiny.pretrain.load_tokenizer(tmp_path / "built").save_pretrained(tmp_path / str(is_offline))
+    one, other = ((tmp_path / str(is_offline) / "tokenizer_config.json").read_text() for is_offline in (False, True))
+    assert one == other
+
+
 @pytest.mark.parametrize(
     ("world", "parts", "rate"), [("plain", [], []), ("graded", ["+relay=graded"], ["optim.lr=7e-4"])]
 )

@@ -6,7 +6,7 @@ paper's own numbers do not tie, `Paper.discrepancies` says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -127,6 +127,14 @@ class Paper:
         """The numbers of a row; empty where the table has no such row."""
         lines = [e for e in self.entries if (e.table, e.row, e.policy) == (table, row, policy)]
         return lines[0].values if lines else {}
+
+    def averaged(self, size: Size, measured: Iterable[str]) -> tuple[str, ...]:
+        """The benchmarks that a size's average is over: where they are families of one benchmark, such as tiny/add,
+        also its other families that were measured, in the order of the tables' columns."""
+        names = self.groups[size.average]
+        whole = {name.partition("/")[0] for name in names if "/" in name}
+        more = [name for name in measured if name not in names and name.partition("/")[0] in whole]
+        return tuple(sorted((*names, *more), key=list(self.benchmarks).index)) if more else names
 
     def students(self, *, is_in_paper: bool) -> list[Size]:
         """The sizes that have a relay: the paper's, or those of our own pairs."""

@@ -62,7 +62,7 @@ def measure_of(group: Group, measure: str) -> Measure | None:
         is_known = name in HARMONIC_BENCHMARKS and all(has_tasks(records, name) for records in group.records)
         return harmonic_accuracy(group.records, name) if is_known else None
     benchmarks = paper().groups.get(measure, (measure,))
-    if measure in _RATES:
+    if measure in _RATES or (group.size_facts and measure == group.size_facts.average):
         benchmarks = group.average
     if not set(benchmarks) <= set(group.benchmarks) or (measure in _RATES and not can_call(group)):
         return None

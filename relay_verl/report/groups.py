@@ -67,7 +67,7 @@ class Group:
     @property
     def average(self) -> tuple[str, ...]:
         """The benchmarks that its average is over: those of its size, or all that were measured."""
-        return paper().groups[self.size_facts.average] if self.size_facts else self.benchmarks
+        return paper().averaged(self.size_facts, self.benchmarks) if self.size_facts else self.benchmarks
 
     @cached_property
     def records(self) -> tuple[Sequence[ResponseRecord], ...]:

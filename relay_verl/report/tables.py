@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from relay_verl.recipes.paper import find_row, paper
+from relay_verl.recipes.paper import Size, find_row, paper
 from relay_verl.report.comparison import HARMONIC, RATIOS, Line, compare, measure_of, table_line
 from relay_verl.report.document import Table
 from relay_verl.report.groups import Groups
@@ -68,9 +68,16 @@ def teacher_free_table(groups: Groups, size: str, title: str) -> Table:
         lines.append(table_line(groups, "Table 4", row, policy=TEACHER_FREE, label=free))
     facts = paper().sizes[size]
     if not facts.is_in_paper:
-        return compare(title, lines, (*paper().groups[facts.average], facts.average))
+        return compare(title, lines, (*_averaged(groups, facts), facts.average))
     note = "Easy: mean of Minerva, MATH500, GSM8K and Olympiad. Hard: mean of both AIME."
     return compare(title, lines, ("easy", "hard"), note=note)
+
+
+def _averaged(groups: Groups, size: Size) -> tuple[str, ...]:
+    """The columns of the benchmarks that the size's average is over."""
+    return paper().averaged(
+        size, dict.fromkeys(name for group in groups.of_size(size.name) for name in group.benchmarks)
+    )
 
 
 def teachers_table(groups: Groups, size: str, title: str) -> Table:
@@ -101,7 +108,7 @@ def _size_of(teacher: str) -> tuple[float, str]:
 def own_tables(groups: Groups, size: str) -> tuple[Table, ...]:
     """The same tables for a pair of our own, which the paper has no numbers for; those that something stands in."""
     facts = paper().sizes[size]
-    columns = (*paper().groups[facts.average], facts.average, "call_rate", *RATIOS)
+    columns = (*_averaged(groups, facts), facts.average, "call_rate", *RATIOS)
     methods = [row.method for row in paper().rows.values() if row.size == size]
     rest = {*_METHODS, *_ABLATIONS, "teacher", "warm"}
     ours = [method for method in methods if method not in rest and not method.startswith("fixed_")]

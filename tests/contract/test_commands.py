@@ -96,6 +96,7 @@ NOT_RUN = {
     "relay-verl --install-completion": "writes into the shell's files",
     "make tables": "hours; tests/unit/examples/test_tables.py runs its steps without models",
     "python examples/tiny/tables.py --seed-set": "likewise",
+    "python examples/tiny/tables.py --keep": "likewise",
     "make real": "hours; tests/e2e/test_real.py runs two of its training steps where the models are installed",
     "python examples/real/real.py": "likewise",
     "vllm serve": "needs a GPU; tests/e2e/test_eval.py serves an endpoint on CPU",

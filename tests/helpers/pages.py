@@ -14,6 +14,7 @@ PAGES = [
     RECIPES,
     *sorted((ROOT / "relay_verl").glob("*/README.md")),
     *sorted((ROOT / "examples").glob("*/README.md")),
+    *sorted((ROOT / "examples").glob("*/results/README.md")),
 ]
 """All but the changelog, which names what was there then."""
 

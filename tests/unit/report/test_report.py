@@ -15,7 +15,7 @@ from relay_verl.errors import UserError
 from relay_verl.recipes.attempts import attempts
 from relay_verl.recipes.paper import find_row, paper
 from relay_verl.report import write_report
-from relay_verl.report.comparison import NOT_MEASURED
+from relay_verl.report.comparison import NOT_MEASURED, measure_of
 from relay_verl.report.cost import calls_table, judge_table, time_table
 from relay_verl.report.directions import directions, directions_table, verdict
 from relay_verl.report.document import Document, Picture, Section, Table, document_to_markdown, to_html
@@ -379,6 +379,18 @@ def test_the_paper_shows_its_own_directions() -> None:
     assert {claim.of for claim in directions("0.6b")} == {"grpo", "relay_simple", "relay", "relay/teacher_free"} | {
         "relay_simple/teacher_free"
     }
+
+
+def test_the_average_is_over_all_families_that_were_measured(tmp_path: Path) -> None:
+    """Those of the graded world are more than the plain one's, and stand in the tables, too."""
+    families = ("tiny/sub", "tiny/add", "tiny/mul", "tiny/pow", "tiny/hash")
+    make(tmp_path, "tiny/relay", benchmarks=families)
+    groups = read(tmp_path)
+    group = groups.find("tiny/relay")
+    assert group is not None and group.average == families
+    measured = measure_of(group, "tiny")
+    assert measured is not None and len(measured.strata) == len(families)
+    assert {"sub", "add", "mul", "pow", "hash"} <= set(" ".join(own_tables(groups, "tiny")[0].head).split())
 
 
 def test_tiny_tables(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ def headlines(groups: Groups) -> tuple[str, ...]:
 
 def _headline(family: str, shown: Sequence[Group], groups: Groups) -> str:
     kinds: dict[str, Group] = {}
-    for group in shown:
+    trained_with = shown[0].size and groups.reference_teacher(shown[0].size)
+    for group in sorted(shown, key=lambda group: group.teacher not in (None, trained_with)):
         kinds.setdefault(kind_of(group.method, group.policy), group)
     relay = kinds.get("relay")
     if relay is None:

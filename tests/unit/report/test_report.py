@@ -22,6 +22,7 @@ from relay_verl.report.document import Document, Picture, Section, Table, docume
 from relay_verl.report.drawing import draw, standalone
 from relay_verl.report.figures import router_figure
 from relay_verl.report.groups import Groups
+from relay_verl.report.headline import headlines
 from relay_verl.report.random_router import RouterComparison, our_comparison, paper_comparison, router_table
 from relay_verl.report.statistics import Estimate
 from relay_verl.report.tables import own_tables, paper_tables, teachers_lines, teachers_table
@@ -379,6 +380,14 @@ def test_the_paper_shows_its_own_directions() -> None:
     assert {claim.of for claim in directions("0.6b")} == {"grpo", "relay_simple", "relay", "relay/teacher_free"} | {
         "relay_simple/teacher_free"
     }
+
+
+def test_a_report_opens_with_the_teacher_of_training(tmp_path: Path) -> None:
+    for name, right in (("another", 2), ("teacher", 8)):
+        make(tmp_path / name, "tiny/relay", teacher=name, right=right)
+    make(tmp_path / "router", "tiny/base", policy="router_0.3", right=3, tokens=30)
+    (sentence,) = headlines(read(tmp_path))
+    assert "with its teacher the student is right on 80.0%" in sentence
 
 
 def test_the_average_is_over_all_families_that_were_measured(tmp_path: Path) -> None:

@@ -204,7 +204,8 @@ def test_a_run_that_is_killed_continues_with_the_step_that_was_under_way(
     expected = [("relay", 1), ("relay", 2), ("citer", 2), ("entropy", None), ("teacher", None)]
     assert {(f"tiny/{row}", seed) for row, seed in expected} <= rows
     groups = group_results([read_result(path) for path in kept])
-    judged = judge_claims(read_claims(script.CLAIMS), groups, find_questions([fake.out / "data"]))
+    settled = replace(read_claims(script.CLAIMS), world=None)  # the questions are others here
+    judged = judge_claims(settled, groups, find_questions([fake.out / "data"]))
     assert not [one.why for one in judged if "was not measured" in one.why]
 
 

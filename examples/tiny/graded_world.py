@@ -76,8 +76,8 @@ class Form:
     rights: range
     """Right operands; a question is one of the form if its answer has `num_digits` digits."""
     num_train: tuple[int, int, int, int, int]
-    """Questions of each grade for GRPO; more of the hard ones, so that half of those that the teacher can answer, the
-    student cannot."""
+    """Questions of each grade for GRPO; more of the hard ones, so that about half of those that the teacher can answer,
+    the student cannot."""
     num_test: int
     """Questions of each grade that are held out from it."""
 

@@ -56,7 +56,7 @@ def compose_overrides(
 
     chosen = the_recipe(overrides)
     check_single_values(overrides)
-    # of verl or of what it imports; Hydra would only say that there are no configs
+    # imported first, since of an error in it, or in what it imports, Hydra only says that there are no configs
     with as_user_error(
         Exception, lambda error: f"verl cannot be imported: {type(error).__name__}: {first_line(error)}"
     ):

@@ -130,11 +130,12 @@ class Paper:
 
     def averaged(self, size: Size, measured: Iterable[str]) -> tuple[str, ...]:
         """The benchmarks that a size's average is over: where they are families of one benchmark, such as tiny/add,
-        also its other families that were measured, in the order of the tables' columns."""
+        also its other families that were measured, in the order of the tables' columns, unknown ones last."""
         names = self.groups[size.average]
         whole = {name.partition("/")[0] for name in names if "/" in name}
         more = [name for name in measured if name not in names and name.partition("/")[0] in whole]
-        return tuple(sorted((*names, *more), key=list(self.benchmarks).index)) if more else names
+        columns = [name for name in self.benchmarks if name in (*names, *more)]
+        return (*columns, *(name for name in more if name not in columns)) if more else names
 
     def students(self, *, is_in_paper: bool) -> list[Size]:
         """The sizes that have a relay: the paper's, or those of our own pairs."""

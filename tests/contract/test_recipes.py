@@ -116,7 +116,7 @@ GRADED = {
 
 
 @pytest.mark.parametrize("name", [name for name in GRPO if "tiny" in name])
-def test_the_graded_world_changes_the_lengths_of_a_tiny_recipe_alone(name: str) -> None:
+def test_the_graded_world_changes_what_it_needs_of_a_tiny_recipe_alone(name: str) -> None:
     plain, graded = composed(name), composed(name, "+relay=graded")
     changed = {difference.key for difference in differences(plain, graded)}
     assert changed == (set() if "fixed" in name else set(GRADED))

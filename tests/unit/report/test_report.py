@@ -392,7 +392,7 @@ def test_a_report_opens_with_the_teacher_of_training(tmp_path: Path) -> None:
 
 def test_the_average_is_over_all_families_that_were_measured(tmp_path: Path) -> None:
     """Those of the graded world are more than the plain one's, and stand in the tables, too."""
-    families = ("tiny/sub", "tiny/add", "tiny/mul", "tiny/pow", "tiny/hash")
+    families = ("tiny/sub", "tiny/add", "tiny/mul", "tiny/pow", "tiny/hash", "tiny/own")
     make(tmp_path, "tiny/relay", benchmarks=families)
     groups = read(tmp_path)
     group = groups.find("tiny/relay")

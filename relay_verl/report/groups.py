@@ -18,13 +18,7 @@ from relay_verl.recipes.paper import Row, Size, find_row, paper
 from relay_verl.traces.records import ResponseRecord
 from relay_verl.traces.results import Result
 from relay_verl.traces.verdicts import VerdictsBy, check_verdicts, is_for_judge, take_verdicts
-from relay_verl.traces.words import (
-    TEACHER_ALONE,
-    condition_words,
-    has_both,
-    natural_policies,
-    policy_order,
-)
+from relay_verl.traces.words import TEACHER_ALONE, condition_words, has_both, natural_policies, policy_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +135,8 @@ class Groups:
         for wanted in (policy,) if policy else natural_policies(method):
             by_teacher = {g.teacher: g for g in shown if (g.row, g.policy) == (row, wanted)}
             # A student that never asks is itself only without a teacher.
-            reference = None if method in ("base", "grpo") else self.reference_teacher(row.partition("/")[0])
+            is_alone = method in ("base", "grpo") and not (policy and has_both(policy))
+            reference = None if is_alone else self.reference_teacher(row.partition("/")[0])
             for name in (teacher,) if teacher else (reference, None):
                 if name in by_teacher:
                     return by_teacher[name]

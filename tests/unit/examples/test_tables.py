@@ -188,7 +188,7 @@ def run_all(script: ModuleType, world_: World, patch: pytest.MonkeyPatch) -> tup
         return num_kills, failures
 
 
-@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deaths=st.sets(st.integers(1, 120), max_size=8))
 def test_a_run_that_is_killed_continues_with_the_step_that_was_under_way(
     script: ModuleType, tmp_path_factory: pytest.TempPathFactory, deaths: set[int]

@@ -342,6 +342,17 @@ def test_a_row_that_was_not_measured_is_named(tmp_path: Path) -> None:
     assert one.why == "relay with the teacher other was not measured"
 
 
+def test_a_student_without_training_is_known_under_policies_with_a_teacher(tmp_path: Path) -> None:
+    keep(tmp_path, "base", 0.2, seeds=(), teacher_name=None)
+    keep(tmp_path, "base", 0.5, seeds=(), policy="random_0.1", tokens=3)
+    keep(tmp_path, "relay", 0.9, tokens=3)
+    alone, random = judge_in(
+        tmp_path, claims(claim(id="alone", to=Side("base")), claim(id="random", to=Side("base", "random_0.1")))
+    )
+    assert alone.effect is not None and random.effect is not None, (alone.why, random.why)
+    assert random.effect.value < alone.effect.value - 15
+
+
 def test_too_few_questions_are_told(tmp_path: Path) -> None:
     keep(tmp_path, "grpo", 0.2)
     keep(tmp_path, "relay", 0.9, tokens=3)

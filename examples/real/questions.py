@@ -17,7 +17,7 @@ from relay_verl.data.overlap import find_overlaps
 from relay_verl.data.parquet import write_parquet
 
 FILE = Path(__file__).parent / "gsm8k.jsonl"
-NUM_EVALUATION, NUM_WARMUP = 256, 128
+NUM_EVALUATION, NUM_WARMUP = 300, 128
 EVALUATION, WARMUP, TRAINING = "test.parquet", "warmup_questions.parquet", "questions.parquet"
 """Files of the three parts."""
 

@@ -9,7 +9,7 @@ claims.
     OUT/train/ROW-SEED     a training run
     OUT/heads-SEED         the heads of CITER and Co-LLM, that of entropy, their thresholds
     OUT/results            what each student and policy answered
-    OUT/data               the same without texts, a small file each (--keep names another folder)
+    OUT/data               the same without texts, a small file each, and the pair (--keep names another folder)
     OUT/report             report.md, report.html, with the verdicts on claims.yaml
 
 Seed set by seed set, the rows with most seeds first (claims.yaml says how many each has), so that a stopped run has
@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from kept_pair import keep_pair, take_pair
 from stage_one import build_pair, lengths_of, variables, warm_up_and_filter
 
 from relay_verl.benchmarks.registry import find_benchmark, load_benchmark
@@ -235,10 +236,12 @@ class Tables:
         """The pair, what GRPO starts from, and the table of the questions; what is there is left.
 
         Raises:
-            UserError: the kept data files are on another version of the questions.
+            UserError: the kept data files are on another version of the questions, or of another pair.
         """
-        build_pair(self.pair, "--world", WORLD, "--other")
-        warm_up_and_filter(self.pair, world=WORLD)
+        kept = self.keep / "pair"
+        if not take_pair(kept, self.pair):
+            build_pair(self.pair, "--world", WORLD, "--other")
+            warm_up_and_filter(self.pair, world=WORLD)
         benchmarks = tiny_suite(self.pair).benchmarks
         questions = facts_of({name: loaded for name, (_, loaded) in benchmarks.items()})
         table = self.keep / QUESTIONS
@@ -247,6 +250,7 @@ class Tables:
                 f"--keep: {self.keep} has results on other questions: expected another folder, or one without them"
             )
         write_questions(self.keep, questions)
+        keep_pair(self.pair, kept)
 
     def student(self, row: str, seed: int) -> Path:
         """The folder of a trained student."""

@@ -45,7 +45,7 @@ def script() -> Iterator[ModuleType]:
         patch.setitem(sys.modules, "tiny_tables", module)
         spec.loader.exec_module(module)
         yield module
-        for name in ("stage_one", "tables", "world"):
+        for name in ("kept_pair", "stage_one", "tables", "world"):
             sys.modules.pop(name, None)
 
 

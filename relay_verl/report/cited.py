@@ -5,6 +5,8 @@
     <!-- data: relay:teacher_free call_rate -->...<!-- end -->      another policy
     <!-- data: claim relay_above_grpo -->...<!-- end -->            a verdict with its numbers
     <!-- data: claims -->...<!-- end -->                            the table of verdicts
+    <!-- data: verdicts -->...<!-- end -->                          how many claims have which verdict
+    <!-- data: seeds -->...<!-- end -->                             the table of training seeds, planned and measured
     <!-- data: conditions -->...<!-- end -->                        the table of all conditions
 
 Invariant: `cite` changes what stands between two marks alone, not in blocks of code, and what it gives it gives again.
@@ -22,7 +24,7 @@ import numpy as np
 from relay_verl.errors import UserError, as_user_error, suggest
 from relay_verl.report.claim import Claims, Side, read_claims
 from relay_verl.report.claim_measures import MEASURES
-from relay_verl.report.claim_tables import claims_table, tell
+from relay_verl.report.claim_tables import claims_table, count_verdicts, seeds_table, tell
 from relay_verl.report.claim_verdict import ClaimBench, Judged, judge_claims
 from relay_verl.report.conditions import conditions_table
 from relay_verl.report.document import Table, table_to_markdown
@@ -68,6 +70,10 @@ class Data:
             match what.split():
                 case ["claims"]:
                     return _block(claims_table(self.claims, self.judged))
+                case ["verdicts"]:
+                    return count_verdicts(self.judged)
+                case ["seeds"]:
+                    return _block(seeds_table(self.claims, self.groups))
                 case ["conditions"]:
                     shown = self.groups.of_size(self.claims.size)
                     return _block(conditions_table("Conditions", shown))
@@ -75,7 +81,7 @@ class Data:
                     return self._claim(id)
                 case [side, measure, *where]:
                     return self._number(side, measure, where)
-        raise UserError(f"data: {what}: expected claims, conditions, claim ID, or ROW MEASURE")
+        raise UserError(f"data: {what}: expected claims, verdicts, seeds, conditions, claim ID, or ROW MEASURE")
 
     def _claim(self, id: str) -> str:
         known = {one.claim.id: one for one in self.judged}

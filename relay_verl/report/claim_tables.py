@@ -10,6 +10,7 @@ from relay_verl.report.claim_measures import MEASURES
 from relay_verl.report.claim_verdict import Judged, Verdict
 from relay_verl.report.comparison import NONE
 from relay_verl.report.document import Section, Table
+from relay_verl.report.groups import Groups
 
 _HEAD = (
     *("claim", "place", "measure", "of", "to", "difference", "95% interval", "corrected p", "counts from"),
@@ -19,15 +20,31 @@ _HEAD = (
 
 def claims_section(claims: Claims, judged: Sequence[Judged]) -> Section:
     """The verdicts, and the changes."""
-    numbers = Counter(one.verdict for one in judged)
-    summary = ", ".join(f"{numbers[verdict]} {verdict}" for verdict in Verdict)
     registered = (
         f"They were registered before anything ran, as {claims.registered[:12]}"
         if claims.registered
         else "They are not registered"
     )
-    note = f"{len(judged)} claims: {summary}. {registered}; {len(claims.changes)} changes since."
+    note = f"{count_verdicts(judged)}. {registered}; {len(claims.changes)} changes since."
     return Section("The claims", (claims_table(claims, judged), changes_table(claims)), note)
+
+
+def count_verdicts(judged: Sequence[Judged]) -> str:
+    """How many claims have which verdict, such as `34 claims: 9 shown, 8 not shown, 2 opposite, 15 too few data`."""
+    numbers = Counter(one.verdict for one in judged)
+    return f"{len(judged)} claims: {', '.join(f'{numbers[verdict]} {verdict}' for verdict in Verdict)}"
+
+
+def seeds_table(claims: Claims, groups: Groups) -> Table:
+    """Which training seeds of each row are planned, and which were measured."""
+    rows = []
+    for row, num_planned in claims.seeds.items():
+        some = [group for group in groups.of_size(claims.size) if group.row == f"{claims.size}/{row}"]
+        numbers = {of_one[0].training_seed for group in some for of_one in group.seeds}
+        seeds = sorted(number for number in numbers if number is not None)
+        rows.append((row, f"1 to {num_planned}", ", ".join(map(str, seeds)) or NONE))
+    note = "The claims plan them; a claim has a verdict if all of its rows' seeds were measured."
+    return Table("Training seeds", ("row", "planned", "measured"), tuple(rows), num_labels=3, note=note)
 
 
 def claims_table(claims: Claims, judged: Sequence[Judged]) -> Table:

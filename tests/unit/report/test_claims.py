@@ -454,13 +454,22 @@ def test_a_page_has_the_numbers_of_the_data(tmp_path: Path, data: Path) -> None:
     assert has_marks(page) and not has_marks("no marks")
 
 
+def test_a_page_says_which_seeds_are_there(tmp_path: Path) -> None:
+    keep(tmp_path, "relay", 0.9, seeds=(1, 3), tokens=3)
+    source = Data([tmp_path / "data"], write_claims(tmp_path / "claims.yaml"))
+    cited = source.cite("<!-- data: verdicts -->?<!-- end --> <!-- data: seeds -->?<!-- end -->")
+    assert ">1 claims: 0 shown, 0 not shown, 0 opposite, 1 too few data<" in cited
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in cited.splitlines() if line.startswith("|")]
+    assert lines[2:] == [["grpo", "1 to 3", "–"], ["relay", "1 to 3", "1, 3"]]
+
+
 @pytest.mark.parametrize(
     ("what", "message"),
     [
         ("rely accuracy", "rely was not measured|tiny/rely"),
         ("relay luck", "expected ROW:POLICY@TEACHER and one of accuracy"),
         ("claim relay_above", "no such claim; did you mean 'relay_above_grpo'"),
-        ("everything", "expected claims, conditions"),
+        ("everything", "expected claims, verdicts, seeds, conditions"),
     ],
 )
 def test_a_mark_of_what_is_not_there_is_refused(tmp_path: Path, data: Path, what: str, message: str) -> None:

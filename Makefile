@@ -31,7 +31,7 @@ unit: $(VENV)/ready  ## run the unit tests: minutes, no network
 
 # End-to-end tests run even if a unit test failed; the target fails if either did.
 test: $(VENV)/ready  ## run the tests: unit, contract, and end to end on the real trainer without the slow ones
-	$(PY) -m pytest -q -n 2 --dist loadfile --timeout 240 tests/unit tests/contract; unit=$$?; \
+	$(PY) -m pytest -q --durations=20 -n 2 --dist loadfile --timeout 240 tests/unit tests/contract; unit=$$?; \
 	$(PY) -m pytest -q --durations=20 -m "not slow" tests/e2e && exit $$unit
 
 test-slow: $(VENV)/ready  ## run the slow end-to-end tests: further runs, each minutes of starting engines

@@ -42,8 +42,8 @@ def take_pair(kept: Path, pair: Path) -> bool:
         actual, expected = (model_sha256(str(folder / name)) for folder in (pair, kept))
         if actual != expected:
             raise UserError(
-                f"--out: {pair / name} has the SHA-256 {actual}, the model that the results at --keep were measured with "
-                f"{expected}: expected another --out, or another --keep"
+                f"--out: {pair / name} has the SHA-256 {actual}, the model of the results at --keep {expected}: "
+                "expected another --out, or another --keep"
             )
     return True
 

@@ -1,7 +1,8 @@
 """The pair next to the kept results: whole or not there, taken as it was, never mixed with another."""
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -69,22 +70,26 @@ def test_a_killed_copy_is_made_whole(
     folder = tmp_path_factory.mktemp("killed")
     pair, kept, taken = write_pair(kept_pair, folder / "built"), folder / "keep" / "pair", folder / "pair"
     kept.parent.mkdir()
-    num_moves = 0
+    num_moments = 0
 
     class KilledError(BaseException):
         pass
 
-    rename = os.rename
+    def ending(work: Callable[..., Any]) -> Callable[..., Any]:
+        """`work`, before which the process may end."""
 
-    def move(*paths: Any, **options: Any) -> None:
-        nonlocal num_moves
-        num_moves += 1
-        if num_moves == death:
-            raise KilledError
-        rename(*paths, **options)
+        def run(*paths: Any, **options: Any) -> Any:
+            nonlocal num_moments
+            num_moments += 1
+            if num_moments == death:
+                raise KilledError
+            return work(*paths, **options)
+
+        return run
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "rename", move)
+        patch.setattr(os, "rename", ending(os.rename))
+        patch.setattr(shutil, "copyfile", ending(shutil.copyfile))
         while True:
             try:
                 kept_pair.keep_pair(pair, kept)
